@@ -1,0 +1,31 @@
+//! Compiles the protos with protox, which needs no protoc, into one module of code and one
+//! descriptor set (with comments, for reflection).
+
+use std::{env, path::PathBuf};
+
+const PROTOS: [&str; 2] = [
+    "elephantasm/events/v1/events.proto",
+    "elephantasm/events/v1/spirits.proto",
+];
+const INCLUDES: [&str; 2] = ["proto", "third_party"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // With any rerun-if line cargo stops watching the rest of the package, so all inputs are named.
+    for input in INCLUDES.iter().chain(&["migrations", "build.rs"]) {
+        println!("cargo::rerun-if-changed={input}");
+    }
+    let mut compiler = protox::Compiler::new(INCLUDES)?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(PROTOS)?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    std::fs::write(
+        out.join("events_descriptor.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

@@ -1,0 +1,2 @@
+-- ListSpirits, newest first.
+create index ix_spirits_created_at on spirits (created_at, id);

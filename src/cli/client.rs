@@ -1,0 +1,57 @@
+//! What the commands that talk to a server share.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt as _;
+
+/// Largest reply that a command accepts: a page ends at about 2 MiB, a batch's reply may be larger.
+pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Which server.
+#[derive(Args, Debug)]
+pub(super) struct AddrArgs {
+    /// Server to talk to, as host:port
+    #[arg(
+        long,
+        env = "EVENTS_ADDR",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:50051"
+    )]
+    addr: String,
+}
+
+impl AddrArgs {
+    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+        let uri = if self.addr.contains("://") {
+            self.addr.clone()
+        } else {
+            format!("http://{}", self.addr)
+        };
+        let endpoint = Endpoint::from_shared(uri)
+            .with_context(|| format!("--addr {} is no address of the form host:port", self.addr))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        endpoint.connect().await.with_context(|| {
+            format!(
+                "no server answers at {}; start one with `elephantasm-events serve`",
+                self.addr
+            )
+        })
+    }
+}
+
+/// A server's error as text for people: code, message, and every bad field.
+pub(super) fn explain(status: Status) -> anyhow::Error {
+    let mut text = format!("{}: {}", status.code(), status.message());
+    if let Some(bad_request) = status.get_details_bad_request() {
+        for violation in bad_request.field_violations {
+            text.push_str(&format!("\n  {} {}", violation.field, violation.description));
+        }
+    }
+    anyhow::Error::msg(text)
+}

@@ -1,0 +1,40 @@
+//! `healthcheck`: for container and service managers.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::client::AddrArgs;
+
+#[derive(Args, Debug)]
+pub(super) struct HealthcheckArgs {
+    #[command(flatten)]
+    addr: AddrArgs,
+
+    /// Service to ask about, such as elephantasm.events.v1.EventService; empty = the whole server
+    #[arg(long, value_name = "NAME", default_value = "")]
+    service: String,
+}
+
+pub(super) async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
+    let mut health = HealthClient::new(args.addr.connect().await?);
+    let request = HealthCheckRequest {
+        service: args.service,
+    };
+    let status = health
+        .check(request)
+        .await
+        .map_err(super::client::explain)?
+        .into_inner()
+        .status;
+    let serving = status == ServingStatus::Serving as i32;
+    println!("{}", if serving { "SERVING" } else { "NOT_SERVING" });
+    Ok(if serving {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,256 @@
+//! `import`: stores events from JSON lines, in file order, as often as one likes.
+
+mod line;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use prost::Message as _;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic_types::{RpcStatusExt as _, pb as rpc};
+
+use self::line::Reader;
+use super::client::{AddrArgs, REPLY_BYTES_MAX, explain};
+use super::spirits::{UnknownName, resolve};
+use crate::domain::limits::BATCH_BYTES_MAX;
+use crate::grpc::pb::batch_create_events_result::Result as Item;
+use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::grpc::pb::{
+    BatchCreateEventsRequest, BatchCreateEventsResult, BatchMode, CreateEventRequest, CreateOutcome,
+};
+
+#[derive(Args, Debug)]
+pub(super) struct ImportArgs {
+    /// JSON lines with the fields of `CreateEventRequest`; `-` reads stdin
+    file: String,
+
+    /// Spirit that gets the events, by name or id; an unknown name is created
+    #[arg(long, value_name = "NAME|ID")]
+    spirit: String,
+
+    #[command(flatten)]
+    addr: AddrArgs,
+}
+
+/// Events of one batch.
+const BATCH_ITEMS: usize = 500;
+/// Bytes of one batch; what is added to each item on the wire fits between this and the bound.
+const BATCH_BYTES: usize = BATCH_BYTES_MAX - 64 * 1024;
+/// Attempts at a batch while the server is away or overloaded; every item has a key, so repeating is safe.
+const ATTEMPTS_MAX: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
+    let channel = args.addr.connect().await?;
+    let (input, bytes) = open(&args.file).await?;
+    let spirit_id = resolve(channel.clone(), &args.spirit, UnknownName::Create).await?;
+    let mut import = Import {
+        events: EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX),
+        batch: Vec::new(),
+        lines: Vec::new(),
+        batch_bytes: 0,
+        counts: Counts::default(),
+        progress: progress(bytes),
+    };
+    let started = Instant::now();
+    let read = import.read(input, Reader::new(spirit_id.clone())).await;
+    import.progress.finish_and_clear();
+    let Counts {
+        created,
+        duplicates,
+        different,
+        bad,
+    } = import.counts;
+    let seconds = started.elapsed().as_secs_f64();
+    #[allow(clippy::cast_precision_loss)] // a rate for people
+    let rate = (created + duplicates) as f64 / seconds.max(0.001);
+    println!(
+        "spirit {spirit_id}: created {created}, duplicates {duplicates} (of them different {different}), bad lines {bad}; {seconds:.1} s, {rate:.0} events/s"
+    );
+    read?;
+    Ok(if bad == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn open(file: &str) -> anyhow::Result<(Box<dyn AsyncBufRead + Unpin>, Option<u64>)> {
+    if file == "-" {
+        return Ok((Box::new(BufReader::new(tokio::io::stdin())), None));
+    }
+    let opened = tokio::fs::File::open(Path::new(file))
+        .await
+        .with_context(|| format!("cannot open {file}"))?;
+    let bytes = opened.metadata().await?.len();
+    Ok((Box::new(BufReader::new(opened)), Some(bytes)))
+}
+
+/// A bar where the length is known; indicatif draws only on a terminal.
+fn progress(bytes: Option<u64>) -> ProgressBar {
+    let (bar, template) = match bytes {
+        Some(bytes) => (ProgressBar::new(bytes), "{msg} {bar:30} {percent}% {elapsed}"),
+        None => (ProgressBar::new_spinner(), "{msg} {spinner} {elapsed}"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    created: u64,
+    duplicates: u64,
+    different: u64,
+    bad: u64,
+}
+
+struct Import {
+    events: EventServiceClient<Channel>,
+    batch: Vec<CreateEventRequest>,
+    /// Line numbers of the batch's items.
+    lines: Vec<u64>,
+    batch_bytes: usize,
+    counts: Counts,
+    progress: ProgressBar,
+}
+
+impl Import {
+    async fn read(
+        &mut self,
+        mut input: Box<dyn AsyncBufRead + Unpin>,
+        mut reader: Reader,
+    ) -> anyhow::Result<()> {
+        let mut line = Vec::new();
+        let mut number = 0;
+        loop {
+            line.clear();
+            let bytes = input
+                .read_until(b'\n', &mut line)
+                .await
+                .context("cannot read the input")?;
+            if bytes == 0 {
+                return self.send().await;
+            }
+            number += 1;
+            self.progress.inc(bytes as u64);
+            match reader.read(&line) {
+                Ok(None) => {}
+                Ok(Some(request)) => self.add(number, request).await?,
+                Err(fault) => self.bad(number, &fault),
+            }
+        }
+    }
+
+    async fn add(&mut self, number: u64, request: CreateEventRequest) -> anyhow::Result<()> {
+        let bytes = request.encoded_len();
+        if bytes > BATCH_BYTES {
+            self.bad(
+                number,
+                &format!("the event has {bytes} bytes, more than a request may have"),
+            );
+            return Ok(());
+        }
+        if self.batch.len() == BATCH_ITEMS || self.batch_bytes + bytes > BATCH_BYTES {
+            self.send().await?;
+        }
+        self.batch_bytes += bytes;
+        self.batch.push(request);
+        self.lines.push(number);
+        Ok(())
+    }
+
+    /// Stores what has gathered; returns only when it is committed.
+    async fn send(&mut self) -> anyhow::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let request = BatchCreateEventsRequest {
+            requests: std::mem::take(&mut self.batch),
+            mode: BatchMode::Partial.into(),
+        };
+        let lines = std::mem::take(&mut self.lines);
+        self.batch_bytes = 0;
+        let results = self.store(request).await?;
+        for (number, result) in lines.into_iter().zip(results) {
+            self.count(number, result);
+        }
+        self.progress.set_message(format!(
+            "{} created, {} duplicates",
+            self.counts.created, self.counts.duplicates
+        ));
+        Ok(())
+    }
+
+    async fn store(
+        &mut self,
+        request: BatchCreateEventsRequest,
+    ) -> anyhow::Result<Vec<BatchCreateEventsResult>> {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            let status = match self.events.batch_create_events(request.clone()).await {
+                Ok(response) => return Ok(response.into_inner().results),
+                Err(status) => status,
+            };
+            let passing = matches!(
+                status.code(),
+                Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
+            );
+            if !passing || attempt >= ATTEMPTS_MAX {
+                return Err(explain(status))
+                    .context("the import stopped; run it again, nothing is stored twice");
+            }
+            self.progress
+                .suspend(|| eprintln!("{}: {}; trying again", status.code(), status.message()));
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Ok(Vec::new())
+    }
+
+    fn count(&mut self, number: u64, result: BatchCreateEventsResult) {
+        match result.result {
+            Some(Item::Created(created)) => match created.outcome() {
+                CreateOutcome::DuplicateDifferent => {
+                    self.counts.duplicates += 1;
+                    self.counts.different += 1;
+                }
+                CreateOutcome::Duplicate => self.counts.duplicates += 1,
+                CreateOutcome::Created | CreateOutcome::Unspecified => self.counts.created += 1,
+            },
+            Some(Item::Error(error)) => self.bad(number, &fault(&error)),
+            None => self.bad(number, "the server gave no result for this line"),
+        }
+    }
+
+    fn bad(&mut self, number: u64, fault: &str) {
+        self.counts.bad += 1;
+        self.progress.suspend(|| eprintln!("line {number}: {fault}"));
+    }
+}
+
+/// What was wrong with a line, without the path of the batch's item.
+fn fault(error: &rpc::Status) -> String {
+    let Some(bad_request) = error.get_details_bad_request() else {
+        return error.message.clone();
+    };
+    let faults: Vec<String> = bad_request
+        .field_violations
+        .into_iter()
+        .map(|violation| {
+            let field = violation
+                .field
+                .split_once("].")
+                .map_or(violation.field.as_str(), |(_, field)| field);
+            format!("{field} {}", violation.description)
+        })
+        .collect();
+    faults.join("; ")
+}

@@ -1,0 +1,29 @@
+//! `migrate`: brings the schema up to date and ends.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::database::Database;
+use crate::config::{DatabaseArgs, LogArgs};
+use crate::store::Store;
+use crate::telemetry;
+
+#[derive(Args, Debug)]
+pub(super) struct MigrateArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
+    telemetry::init(&args.log)?;
+    let database = Database::open(&args.database).await?;
+    let store = Store::open(database.connect.clone(), args.database.store_settings());
+    let migrated = store.migrate().await;
+    store.close().await;
+    database.close().await?;
+    println!("schema is at version {}", migrated?);
+    Ok(ExitCode::SUCCESS)
+}

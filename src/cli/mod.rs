@@ -1,0 +1,81 @@
+//! The one binary: a subcommand a file. Without one it serves.
+
+mod client;
+mod database;
+mod healthcheck;
+mod import;
+mod migrate;
+mod replay;
+mod serve;
+mod spirits;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{BadSettings, ServeArgs};
+
+/// Long-term memory for AI agents: stores events durably and replays them in order.
+#[derive(Debug, Parser)]
+#[command(
+    name = "elephantasm-events",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default)
+    Serve(Box<ServeArgs>),
+    /// Bring the database's schema up to date and end
+    Migrate(Box<migrate::MigrateArgs>),
+    /// Store events from JSON lines
+    Import(import::ImportArgs),
+    /// Print a session in replay order
+    Replay(replay::ReplayArgs),
+    /// Ask a server whether it serves; exit code 0 if so, 1 if not
+    Healthcheck(healthcheck::HealthcheckArgs),
+}
+
+/// Exit code for settings that cannot be used, as clap has it.
+const BAD_SETTINGS: u8 = 2;
+/// How long tasks that were cut off at the drain limit may still take to end.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs the subcommand to its end.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let ended = runtime.block_on(async {
+        match cli.command {
+            None => serve::run(cli.serve).await,
+            Some(Command::Serve(args)) => serve::run(*args).await,
+            Some(Command::Migrate(args)) => migrate::run(*args).await,
+            Some(Command::Import(args)) => import::run(args).await,
+            Some(Command::Replay(args)) => replay::run(args).await,
+            Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
+        }
+    });
+    runtime.shutdown_timeout(LEAVE_LIMIT);
+    ended.unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if error.is::<BadSettings>() {
+        ExitCode::from(BAD_SETTINGS)
+    } else {
+        ExitCode::FAILURE
+    }
+}

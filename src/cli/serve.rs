@@ -1,0 +1,70 @@
+//! `serve`: runs the server until it is told to end.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::database::Database;
+use crate::config::ServeArgs;
+use crate::store::Store;
+use crate::{server, telemetry};
+
+pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.server_settings()?;
+    telemetry::init(&args.log)?;
+    let shutdown = CancellationToken::new();
+    listen_for_signals(shutdown.clone())?;
+
+    let listener = TcpListener::bind(args.listen_addr)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen_addr))?;
+    let addr = listener.local_addr()?;
+    let database = Database::open(&args.database).await?;
+    let store = Store::open(database.connect.clone(), args.database.store_settings());
+
+    let (ready, is_ready) = oneshot::channel();
+    let announced = tokio::spawn(async move {
+        if is_ready.await.is_ok() {
+            announce(&format!("listening on {addr}"));
+        }
+    });
+    let served = server::run(listener, store, settings, shutdown, ready).await;
+    announced.abort();
+    database.close().await?;
+    served?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line to stdout; whoever started the server may have closed it, which is no reason to end.
+fn announce(line: &str) {
+    let mut stdout = std::io::stdout();
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        tracing::warn!(%error, line, "cannot write to stdout");
+    }
+}
+
+/// The first SIGTERM or SIGINT drains, the second leaves at once.
+fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if shutdown.is_cancelled() {
+                tracing::warn!("told to end again, leaving at once");
+                std::process::exit(1);
+            }
+            tracing::info!("told to end, finishing calls under way");
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Finds the spirit that a command means by name or id.
+
+use anyhow::{anyhow, bail};
+use tonic::transport::Channel;
+
+use super::client::explain;
+use crate::domain::ids::parse_uuid;
+use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
+use crate::grpc::pb::{CreateSpiritRequest, GetSpiritRequest, ListSpiritsRequest, Spirit};
+
+/// What to do about a name that no live spirit has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnknownName {
+    Create,
+    Refuse,
+}
+
+/// The id of the spirit. An id must exist; a name must be that of one live spirit.
+pub(super) async fn resolve(
+    channel: Channel,
+    name_or_id: &str,
+    unknown: UnknownName,
+) -> anyhow::Result<String> {
+    let mut spirits = SpiritServiceClient::new(channel);
+    if parse_uuid(name_or_id).is_some() {
+        let request = GetSpiritRequest {
+            spirit_id: name_or_id.to_owned(),
+            include_deleted: unknown == UnknownName::Refuse,
+        };
+        let response = spirits.get_spirit(request).await.map_err(explain)?.into_inner();
+        return response
+            .spirit
+            .map(|spirit| spirit.id)
+            .ok_or_else(|| anyhow!("the server's answer holds no spirit"));
+    }
+    let mut named = named(&mut spirits, name_or_id).await?;
+    match (named.pop(), unknown) {
+        (Some(only), _) if named.is_empty() => Ok(only.id),
+        (Some(last), _) => {
+            named.push(last);
+            let ids: Vec<String> = named.into_iter().map(|spirit| spirit.id).collect();
+            bail!(
+                "several spirits are named \"{name_or_id}\"; give one of their ids instead:\n  {}",
+                ids.join("\n  ")
+            );
+        }
+        (None, UnknownName::Refuse) => bail!("no spirit is named \"{name_or_id}\""),
+        (None, UnknownName::Create) => {
+            let request = CreateSpiritRequest {
+                name: name_or_id.to_owned(),
+                ..CreateSpiritRequest::default()
+            };
+            let response = spirits
+                .create_spirit(request)
+                .await
+                .map_err(explain)?
+                .into_inner();
+            response
+                .spirit
+                .map(|spirit| spirit.id)
+                .ok_or_else(|| anyhow!("the server's answer holds no spirit"))
+        }
+    }
+}
+
+/// The live spirits of exactly this name.
+async fn named(spirits: &mut SpiritServiceClient<Channel>, name: &str) -> anyhow::Result<Vec<Spirit>> {
+    let mut request = ListSpiritsRequest {
+        name_contains: Some(name.to_owned()),
+        ..ListSpiritsRequest::default()
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = spirits
+            .list_spirits(request.clone())
+            .await
+            .map_err(explain)?
+            .into_inner();
+        found.extend(
+            page.spirits
+                .into_iter()
+                .filter(|spirit| spirit.name.as_deref() == Some(name)),
+        );
+        if page.next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+}

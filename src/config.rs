@@ -1,0 +1,190 @@
+//! Every setting of the server: flag, environment name, default, bounds.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::domain::limits::Limits;
+use crate::server::ServerSettings;
+use crate::store::{IngestSettings, StoreSettings};
+
+/// Settings that make no sense together or cannot be read; the process ends with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadSettings(pub String);
+
+/// A value that is never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Which database.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseArgs {
+    /// PostgreSQL to use, as postgres://user:password@host/database?sslmode=…; without it the
+    /// server runs a private one
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<Secret>,
+
+    /// Where the private PostgreSQL keeps its data [default: a stable place of this user]
+    #[arg(long, env = "EVENTS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where the private PostgreSQL's programs are [default: `pg_config`, PATH and the usual places]
+    #[arg(long, env = "PG_BIN_DIR", value_name = "DIR")]
+    pub pg_bin_dir: Option<PathBuf>,
+
+    /// Connections for reads and edits; the writer of events has its own
+    #[arg(long, env = "EVENTS_POOL_SIZE", value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub pool_size: u32,
+
+    /// Seconds that a call waits for a connection
+    #[arg(long, env = "EVENTS_ACQUIRE_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub acquire_timeout_seconds: u64,
+
+    /// Seconds that a statement may run
+    #[arg(long, env = "EVENTS_STATEMENT_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub statement_timeout_seconds: u64,
+
+    /// Events that may wait to be stored; past it creates are refused as overloaded
+    #[arg(long, env = "EVENTS_QUEUE_ITEMS", value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub queue_items: u32,
+
+    /// Bytes that the waiting events may have
+    #[arg(long, env = "EVENTS_QUEUE_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_048_576..))]
+    pub queue_bytes: u32,
+
+    /// Events after which one commit takes no further request
+    #[arg(long, env = "EVENTS_FLUSH_ITEMS", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub flush_items: u32,
+
+    /// Seconds that a commit of events may take, waiting for locks included
+    #[arg(long, env = "EVENTS_FLUSH_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub flush_timeout_seconds: u64,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What is logged.
+#[derive(Args, Clone, Debug)]
+pub struct LogArgs {
+    /// What logs look like; they go to stderr
+    #[arg(long, env = "EVENTS_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug or trace, also by module as in `info,sqlx=debug`
+    #[arg(long, env = "EVENTS_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// All settings of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(
+        long,
+        env = "EVENTS_LISTEN_ADDR",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:50051"
+    )]
+    pub listen_addr: SocketAddr,
+
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    /// Bytes of an event's content
+    #[arg(long, env = "EVENTS_MAX_CONTENT_BYTES", value_name = "BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u32).range(1..=268_435_456))]
+    pub max_content_bytes: u32,
+
+    /// Bytes of `meta` as compact JSON
+    #[arg(long, env = "EVENTS_MAX_META_BYTES", value_name = "BYTES", default_value_t = 64 * 1024, value_parser = clap::value_parser!(u32).range(2..=16_777_216))]
+    pub max_meta_bytes: u32,
+
+    /// Bytes of a request message
+    #[arg(long, env = "EVENTS_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = 4 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_024..=536_870_912))]
+    pub max_message_bytes: u32,
+
+    /// Seconds that calls under way have to finish when the server is told to end
+    #[arg(long, env = "EVENTS_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub drain_seconds: u64,
+
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl DatabaseArgs {
+    /// How the store uses the database.
+    #[must_use]
+    pub fn store_settings(&self) -> StoreSettings {
+        StoreSettings {
+            pool_size: self.pool_size,
+            acquire_timeout: Duration::from_secs(self.acquire_timeout_seconds),
+            statement_timeout: Duration::from_secs(self.statement_timeout_seconds),
+            ingest: IngestSettings {
+                queue_items_max: to_usize(self.queue_items),
+                queue_bytes_max: to_usize(self.queue_bytes),
+                flush_items_max: to_usize(self.flush_items),
+                flush_timeout: Duration::from_secs(self.flush_timeout_seconds),
+            },
+        }
+    }
+}
+
+impl ServeArgs {
+    /// How the server serves.
+    ///
+    /// # Errors
+    /// When an event within the limits would not fit into a message.
+    pub fn server_settings(&self) -> Result<ServerSettings, BadSettings> {
+        if self.max_content_bytes.max(self.max_meta_bytes) >= self.max_message_bytes {
+            return Err(BadSettings(format!(
+                "--max-message-bytes ({}) must be above --max-content-bytes ({}) and --max-meta-bytes ({})",
+                self.max_message_bytes, self.max_content_bytes, self.max_meta_bytes
+            )));
+        }
+        Ok(ServerSettings {
+            limits: Limits {
+                content_bytes_max: to_usize(self.max_content_bytes),
+                meta_bytes_max: to_usize(self.max_meta_bytes),
+            },
+            message_bytes_max: to_usize(self.max_message_bytes),
+            drain_limit: Duration::from_secs(self.drain_seconds),
+        })
+    }
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,210 @@
+//! Admission: what becomes of queued creates, decided in memory against what is stored.
+//!
+//! The caller holds the locks of all spirits concerned and has read their state after taking them,
+//! so what is decided here is final. Items take effect one after another; each guard and key sees
+//! the items before it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::Time;
+use super::event::{BatchMode, NewEvent, OnDuplicate};
+use super::ids::{EventId, SpiritId};
+use super::refusal::Refusal;
+
+/// State of a spirit.
+#[derive(Clone, Copy, Debug)]
+pub struct SpiritState {
+    pub is_deleted: bool,
+    pub last_sequence: i64,
+}
+
+/// The event that has a dedupe key.
+#[derive(Clone, Debug)]
+pub enum KeyHolder {
+    /// One that is stored.
+    Stored {
+        id: EventId,
+        sequence: i64,
+        identity: Identity,
+    },
+    /// One that this flush stores.
+    New { event: Arc<NewEvent>, sequence: i64 },
+}
+
+/// What two creates with one dedupe key must have in common to be the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub event_type: String,
+    pub content_sha256: [u8; 32],
+    pub session_id: Option<String>,
+    pub source_uri: Option<String>,
+    pub occurred_at: Time,
+}
+
+/// What became of one item.
+#[derive(Clone, Debug)]
+pub enum Admitted {
+    /// It is to be stored under this sequence.
+    New { event: Arc<NewEvent>, sequence: i64 },
+    /// Its key is taken and the caller wants the holder.
+    Duplicate {
+        id: EventId,
+        spirit_id: SpiritId,
+        sequence: i64,
+        different: bool,
+    },
+}
+
+/// Results in item order; or, for an atomic request, every failing item and why.
+pub type Verdict = Result<Vec<Result<Admitted, Refusal>>, Vec<(usize, Refusal)>>;
+
+/// What is stored about the spirits and keys of a flush, and what the flush adds to it.
+#[derive(Debug, Default)]
+pub struct World {
+    pub spirits: HashMap<SpiritId, SpiritState>,
+    pub keys: HashMap<(SpiritId, String), KeyHolder>,
+}
+
+impl World {
+    /// Decides one request. A refused atomic one leaves no trace.
+    pub fn admit(&mut self, items: &[Arc<NewEvent>], mode: BatchMode) -> Verdict {
+        let mut draft = Draft {
+            world: self,
+            spirits: HashMap::new(),
+            keys: HashMap::new(),
+        };
+        let results: Vec<_> = items.iter().map(|item| draft.admit(item)).collect();
+        if mode == BatchMode::Atomic && results.iter().any(Result::is_err) {
+            return Err(draft.failures(results));
+        }
+        let Draft { spirits, keys, .. } = draft;
+        self.spirits.extend(spirits);
+        self.keys.extend(keys);
+        Ok(results)
+    }
+}
+
+/// The changes of one request, over the world as it was before.
+struct Draft<'w> {
+    world: &'w World,
+    spirits: HashMap<SpiritId, SpiritState>,
+    keys: HashMap<(SpiritId, String), KeyHolder>,
+}
+
+impl Draft<'_> {
+    fn admit(&mut self, event: &Arc<NewEvent>) -> Result<Admitted, Refusal> {
+        let spirit = self.live_spirit(event.spirit_id)?;
+        let key = event.dedupe_key.clone().map(|key| (event.spirit_id, key));
+        if let Some(key) = &key
+            && let Some(holder) = self.keys.get(key).or_else(|| self.world.keys.get(key))
+        {
+            return holder.answer(event);
+        }
+        check_last_sequence(event.expected_last_sequence, spirit.last_sequence)?;
+
+        let sequence = spirit.last_sequence + 1;
+        let state = SpiritState {
+            last_sequence: sequence,
+            ..spirit
+        };
+        self.spirits.insert(event.spirit_id, state);
+        if let Some(key) = key {
+            let event = Arc::clone(event);
+            self.keys.insert(key, KeyHolder::New { event, sequence });
+        }
+        Ok(Admitted::New {
+            event: Arc::clone(event),
+            sequence,
+        })
+    }
+
+    fn live_spirit(&self, id: SpiritId) -> Result<SpiritState, Refusal> {
+        let state = self.spirits.get(&id).or_else(|| self.world.spirits.get(&id));
+        match state {
+            Some(state) if !state.is_deleted => Ok(*state),
+            _ => Err(Refusal::SpiritNotFound(id)),
+        }
+    }
+
+    /// The failing items of a refused request. An item of the request itself never comes to exist,
+    /// so a refusal must not name it as the existing event.
+    fn failures(&self, results: Vec<Result<Admitted, Refusal>>) -> Vec<(usize, Refusal)> {
+        let mut failures: Vec<_> = results
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, result)| Some((index, result.err()?)))
+            .collect();
+        for (_, refusal) in &mut failures {
+            if let Refusal::Duplicate { existing, .. } = refusal
+                && self.keys.values().any(|holder| Some(holder.id()) == *existing)
+            {
+                *existing = None;
+            }
+        }
+        failures
+    }
+}
+
+impl KeyHolder {
+    fn id(&self) -> EventId {
+        match self {
+            Self::Stored { id, .. } => *id,
+            Self::New { event, .. } => event.id,
+        }
+    }
+
+    fn sequence(&self) -> i64 {
+        match self {
+            Self::Stored { sequence, .. } | Self::New { sequence, .. } => *sequence,
+        }
+    }
+
+    fn answer(&self, event: &NewEvent) -> Result<Admitted, Refusal> {
+        match event.on_duplicate {
+            OnDuplicate::Reject => Err(Refusal::Duplicate {
+                dedupe_key: event.dedupe_key.clone().unwrap_or_default(),
+                existing: Some(self.id()),
+            }),
+            OnDuplicate::ReturnExisting => Ok(Admitted::Duplicate {
+                id: self.id(),
+                spirit_id: event.spirit_id,
+                sequence: self.sequence(),
+                different: !self.is_same(event),
+            }),
+        }
+    }
+
+    /// Whether the event is the same in all that its caller gave.
+    fn is_same(&self, event: &NewEvent) -> bool {
+        match self {
+            Self::Stored { identity, .. } => identity.matches(event),
+            Self::New { event: holder, .. } => {
+                holder.event_type == event.event_type
+                    && holder.content == event.content
+                    && holder.session_id == event.session_id
+                    && holder.source_uri == event.source_uri
+                    && (!event.occurred_at_given || holder.occurred_at == event.occurred_at)
+            }
+        }
+    }
+}
+
+impl Identity {
+    fn matches(&self, event: &NewEvent) -> bool {
+        self.event_type == event.event_type
+            && self.session_id == event.session_id
+            && self.source_uri == event.source_uri
+            && (!event.occurred_at_given || self.occurred_at == event.occurred_at)
+            && self.content_sha256[..] == Sha256::digest(&event.content)[..]
+    }
+}
+
+fn check_last_sequence(expected: Option<i64>, actual: i64) -> Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != actual => Err(Refusal::SequenceMismatch { expected, actual }),
+        _ => Ok(()),
+    }
+}

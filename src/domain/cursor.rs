@@ -1,0 +1,229 @@
+//! Cursors: positions in a query's order as opaque text.
+//!
+//! A cursor is URL-safe base64 of: version, query hash, position, checksum. Anything else than a
+//! cursor of this version and this query does not decode; nothing in one is trusted beyond being a
+//! position.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::DateTime;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::Time;
+use super::event::Position;
+use super::filter::{QueryHash, start_of_year};
+use super::ids::SpiritId;
+
+const VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 4;
+
+/// The text is no cursor of this query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not a token of this query: its filter, order or RPC differ, or it is damaged; start again without it"
+)]
+pub struct InvalidCursor;
+
+/// A place in some order that a cursor can hold.
+pub trait Place: Sized {
+    /// Appends the place to a cursor's bytes.
+    fn write(&self, bytes: &mut Vec<u8>);
+    /// Reads what [`write`](Self::write) wrote; `None` for anything else.
+    fn read(bytes: &[u8]) -> Option<Self>;
+}
+
+/// The cursor of a place in a query.
+pub fn encode(query: QueryHash, place: &impl Place) -> String {
+    let mut bytes = vec![VERSION];
+    bytes.extend(query.0);
+    place.write(&mut bytes);
+    let checksum = checksum(&bytes);
+    bytes.extend(checksum);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The place that a cursor of this query holds.
+pub fn decode<P: Place>(query: QueryHash, cursor: &str) -> Result<P, InvalidCursor> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| InvalidCursor)?;
+    let (body, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(InvalidCursor)?;
+    if *sum != checksum(body) {
+        return Err(InvalidCursor);
+    }
+    let place = body
+        .strip_prefix(&[VERSION])
+        .and_then(|body| body.strip_prefix(&query.0))
+        .ok_or(InvalidCursor)?;
+    P::read(place).ok_or(InvalidCursor)
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let digest = Sha256::digest(bytes);
+    std::array::from_fn(|i| digest[i])
+}
+
+impl Place for Position {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.occurred_at.timestamp_micros().to_be_bytes());
+        bytes.extend(self.sequence.to_be_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (occurred_at, rest) = read_time(bytes)?;
+        let sequence = i64::from_be_bytes(rest.try_into().ok()?);
+        Some(Self {
+            occurred_at,
+            sequence,
+        })
+    }
+}
+
+/// Where a replay is: after this position, among the events up to `bound`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayPlace {
+    pub position: Position,
+    /// The spirit's `last_sequence` when the replay began.
+    pub bound: i64,
+}
+
+const PHASE_REPLAY: u8 = 1;
+
+impl Place for ReplayPlace {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.push(PHASE_REPLAY);
+        bytes.extend(self.bound.to_be_bytes());
+        self.position.write(bytes);
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(&[PHASE_REPLAY])?;
+        let (bound, rest) = rest.split_first_chunk()?;
+        Some(Self {
+            position: Position::read(rest)?,
+            bound: i64::from_be_bytes(*bound),
+        })
+    }
+}
+
+/// Where a list of sessions is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionPlace {
+    pub last_occurred_at: Time,
+    pub session_id: String,
+}
+
+impl Place for SessionPlace {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.last_occurred_at.timestamp_micros().to_be_bytes());
+        bytes.extend(self.session_id.as_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (last_occurred_at, rest) = read_time(bytes)?;
+        Some(Self {
+            last_occurred_at,
+            session_id: read_text(rest)?,
+        })
+    }
+}
+
+/// Where a list of spirits is, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewestSpiritPlace {
+    pub created_at: Time,
+    pub id: SpiritId,
+}
+
+impl Place for NewestSpiritPlace {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.created_at.timestamp_micros().to_be_bytes());
+        bytes.extend(self.id.0.as_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (created_at, rest) = read_time(bytes)?;
+        Some(Self {
+            created_at,
+            id: SpiritId(Uuid::from_slice(rest).ok()?),
+        })
+    }
+}
+
+/// Where a list of spirits is, by folded name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedSpiritPlace {
+    pub name_folded: String,
+    pub id: SpiritId,
+}
+
+impl Place for NamedSpiritPlace {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.id.0.as_bytes());
+        bytes.extend(self.name_folded.as_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (id, rest) = bytes.split_first_chunk()?;
+        Some(Self {
+            name_folded: read_text(rest)?,
+            id: SpiritId(Uuid::from_bytes(*id)),
+        })
+    }
+}
+
+/// A time of the contract's years 1 to 9999, or the bound after them.
+fn read_time(bytes: &[u8]) -> Option<(Time, &[u8])> {
+    let (micros, rest) = bytes.split_first_chunk()?;
+    let time = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
+    (start_of_year(1)..=start_of_year(10_000))
+        .contains(&time)
+        .then_some((time, rest))
+}
+
+/// Text as the database takes it: U+0000 would be refused there.
+fn read_text(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    (!text.contains('\0')).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(name: &str) -> QueryHash {
+        QueryHash::of(name, &[])
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_gives_its_place_back(micros in -62_135_596_800_000_000i64..253_402_300_800_000_000, sequence: i64, bound: i64) {
+            let position = Position { occurred_at: DateTime::from_timestamp_micros(micros).expect("in range"), sequence };
+            let place = ReplayPlace { position, bound };
+            prop_assert_eq!(decode(query("a"), &encode(query("a"), &position)), Ok(position));
+            prop_assert_eq!(decode(query("a"), &encode(query("a"), &place)), Ok(place));
+        }
+
+        #[test]
+        fn a_cursor_of_another_query_is_refused(sequence: i64) {
+            let position = Position { occurred_at: DateTime::UNIX_EPOCH, sequence };
+            prop_assert_eq!(decode::<Position>(query("b"), &encode(query("a"), &position)), Err(InvalidCursor));
+        }
+
+        #[test]
+        fn a_damaged_cursor_is_refused(sequence: i64, at: prop::sample::Index, with in "[A-Za-z0-9_-]") {
+            let cursor = encode(query("a"), &Position { occurred_at: DateTime::UNIX_EPOCH, sequence });
+            let at = at.index(cursor.len());
+            prop_assert_eq!(decode::<Position>(query("a"), &cursor[..at]), Err(InvalidCursor));
+            let flipped = format!("{}{with}{}", &cursor[..at], &cursor[at + 1..]);
+            prop_assume!(flipped != cursor);
+            prop_assert_eq!(decode::<Position>(query("a"), &flipped), Err(InvalidCursor));
+        }
+
+        #[test]
+        fn garbage_is_refused(text in ".{0,200}") {
+            prop_assert_eq!(decode::<SessionPlace>(query("a"), &text), Err(InvalidCursor));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The derived dedupe key, as the contract defines it.
+
+use std::fmt::Write as _;
+
+use chrono::Timelike as _;
+use sha2::{Digest as _, Sha256};
+
+use super::Time;
+use super::ids::SpiritId;
+
+const CONTENT_CHARS: usize = 100;
+const KEY_BYTES: usize = 16;
+
+/// First 32 hex digits of SHA-256 over
+/// `spirit_id|event_type|first 100 code points of content|occurred_at|source_uri`.
+#[must_use]
+pub fn derive(
+    spirit_id: SpiritId,
+    event_type: &str,
+    content: &str,
+    occurred_at: Time,
+    source_uri: &str,
+) -> String {
+    let head = match content.char_indices().nth(CONTENT_CHARS) {
+        Some((end, _)) => &content[..end],
+        None => content,
+    };
+    let text = format!(
+        "{spirit_id}|{event_type}|{head}|{}|{source_uri}",
+        isoformat(occurred_at)
+    );
+    hex(&Sha256::digest(text)[..KEY_BYTES])
+}
+
+/// Lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+            text
+        })
+}
+
+/// As Python's `datetime.isoformat()` prints a UTC time: microseconds only when they are not zero.
+fn isoformat(time: Time) -> String {
+    let format = if time.nanosecond() / 1_000 == 0 {
+        "%Y-%m-%dT%H:%M:%S+00:00"
+    } else {
+        "%Y-%m-%dT%H:%M:%S%.6f+00:00"
+    };
+    time.format(format).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ids::parse_uuid;
+    use super::*;
+
+    #[test]
+    fn keys_are_those_that_python_computes() {
+        // Computed with Python: hashlib.sha256("|".join([spirit_id, event_type, content[:100],
+        // occurred_at.isoformat(), source_uri]).encode()).hexdigest()[:32]
+        let spirit = SpiritId(parse_uuid("0189d5e4-7b4a-7cc1-9c3e-2f5a6b7c8d9e").expect("a UUID"));
+        let at = |text: &str| Time::from(chrono::DateTime::parse_from_rfc3339(text).expect("a time"));
+        let long = "ü".repeat(99) + "🐘tail";
+        for (event_type, content, occurred_at, source_uri, expected) in [
+            (
+                "message.in",
+                "hello",
+                "2026-03-01T09:30:00Z",
+                "chat://1",
+                "4acfeac2df4f42b3ff055f3b9e7f5579",
+            ),
+            (
+                "tool.result",
+                "",
+                "0001-01-01T00:00:00.000001Z",
+                "tool://a|b",
+                "546da99062d006716b81c98b39cb0d23",
+            ),
+            (
+                "message.out",
+                long.as_str(),
+                "9999-12-31T23:59:59.999999Z",
+                "s3://b/k",
+                "416bf31af039a81afb398087f1924406",
+            ),
+            (
+                "system",
+                "half",
+                "2024-02-29T12:00:00.500Z",
+                "file:///x",
+                "2e54d01935abb6832f4d972e9f27c922",
+            ),
+        ] {
+            assert_eq!(
+                derive(spirit, event_type, content, at(occurred_at), source_uri),
+                expected
+            );
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Edits: which mutable fields a caller changes, and what comes of it against the stored value.
+
+use super::event::Event;
+use super::ids::{EventId, SpiritId};
+use super::invalid::Invalid;
+use super::meta::{Meta, MetaChange};
+use super::refusal::Refusal;
+use super::spirit::Spirit;
+
+/// What to do with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<T> {
+    /// Leave it.
+    Keep,
+    /// Write this.
+    Set(T),
+}
+
+impl<T: Clone + PartialEq> Change<T> {
+    fn apply(&self, stored: &T) -> T {
+        match self {
+            Self::Keep => stored.clone(),
+            Self::Set(value) => value.clone(),
+        }
+    }
+}
+
+/// Names an event to edit.
+#[derive(Clone, Copy, Debug)]
+pub struct EventTarget {
+    pub id: EventId,
+    /// The owner the caller named; the event must be its.
+    pub spirit_id: Option<SpiritId>,
+    pub expected_revision: Option<i64>,
+}
+
+/// Names a spirit to edit.
+#[derive(Clone, Copy, Debug)]
+pub struct SpiritTarget {
+    pub id: SpiritId,
+    pub expected_revision: Option<i64>,
+}
+
+/// Changes to an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventEdit {
+    pub meta_summary: Change<Option<String>>,
+    pub importance_score: Change<Option<f64>>,
+    pub meta: Change<MetaChange>,
+    pub role: Change<Option<String>>,
+    pub author: Change<Option<String>>,
+    pub is_deleted: Change<bool>,
+    /// Bytes that `meta` may have after a merge.
+    pub meta_bytes_max: usize,
+}
+
+impl EventEdit {
+    /// Changes nothing but the deletion mark.
+    #[must_use]
+    pub fn deletion(is_deleted: bool) -> Self {
+        Self {
+            meta_summary: Change::Keep,
+            importance_score: Change::Keep,
+            meta: Change::Keep,
+            role: Change::Keep,
+            author: Change::Keep,
+            is_deleted: Change::Set(is_deleted),
+            meta_bytes_max: usize::MAX,
+        }
+    }
+
+    /// The fields after the edit; `None` when it changes nothing. `event` is in the FULL view.
+    pub fn apply(&self, event: &Event) -> Result<Option<EventFields>, Invalid> {
+        let stored = EventFields::of(event);
+        let edited = EventFields {
+            meta_summary: self.meta_summary.apply(&stored.meta_summary),
+            importance_score: self.importance_score.apply(&stored.importance_score),
+            meta: change_meta(&stored.meta, &self.meta, self.meta_bytes_max)?,
+            role: self.role.apply(&stored.role),
+            author: self.author.apply(&stored.author),
+            is_deleted: self.is_deleted.apply(&stored.is_deleted),
+        };
+        Ok((edited != stored).then_some(edited))
+    }
+}
+
+/// The mutable fields of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventFields {
+    pub meta_summary: Option<String>,
+    pub importance_score: Option<f64>,
+    pub meta: Meta,
+    pub role: Option<String>,
+    pub author: Option<String>,
+    pub is_deleted: bool,
+}
+
+impl EventFields {
+    fn of(event: &Event) -> Self {
+        Self {
+            meta_summary: event.meta_summary.clone(),
+            importance_score: event.importance_score,
+            meta: event.meta.clone().unwrap_or_else(Meta::empty),
+            role: event.role.clone(),
+            author: event.author.clone(),
+            is_deleted: event.deleted_at.is_some(),
+        }
+    }
+}
+
+/// Changes to a spirit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpiritEdit {
+    pub name: Change<String>,
+    pub description: Change<Option<String>>,
+    pub meta: Change<MetaChange>,
+    pub is_deleted: Change<bool>,
+    /// Bytes that `meta` may have after a merge.
+    pub meta_bytes_max: usize,
+}
+
+impl SpiritEdit {
+    /// Changes nothing but the deletion mark.
+    #[must_use]
+    pub fn deletion(is_deleted: bool) -> Self {
+        Self {
+            name: Change::Keep,
+            description: Change::Keep,
+            meta: Change::Keep,
+            is_deleted: Change::Set(is_deleted),
+            meta_bytes_max: usize::MAX,
+        }
+    }
+
+    /// The fields after the edit; `None` when it changes nothing.
+    pub fn apply(&self, spirit: &Spirit) -> Result<Option<SpiritFields>, Invalid> {
+        let stored = SpiritFields::of(spirit);
+        let edited = SpiritFields {
+            name: self.name.apply(&stored.name),
+            description: self.description.apply(&stored.description),
+            meta: change_meta(&stored.meta, &self.meta, self.meta_bytes_max)?,
+            is_deleted: self.is_deleted.apply(&stored.is_deleted),
+        };
+        Ok((edited != stored).then_some(edited))
+    }
+}
+
+/// The mutable fields of a spirit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpiritFields {
+    pub name: String,
+    pub description: Option<String>,
+    pub meta: Meta,
+    pub is_deleted: bool,
+}
+
+impl SpiritFields {
+    fn of(spirit: &Spirit) -> Self {
+        Self {
+            name: spirit.name.clone(),
+            description: spirit.description.clone(),
+            meta: spirit.meta.clone(),
+            is_deleted: spirit.deleted_at.is_some(),
+        }
+    }
+}
+
+/// Refuses when the caller expects another revision than the stored one.
+pub fn check_revision(expected: Option<i64>, actual: i64) -> Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != actual => Err(Refusal::RevisionMismatch { expected, actual }),
+        _ => Ok(()),
+    }
+}
+
+/// The stored value itself where the change means the same, so that comparing is exact.
+fn change_meta(stored: &Meta, change: &Change<MetaChange>, bytes_max: usize) -> Result<Meta, Invalid> {
+    let Change::Set(change) = change else {
+        return Ok(stored.clone());
+    };
+    let changed = stored.changed(change, bytes_max)?;
+    Ok(if changed.same(stored) {
+        stored.clone()
+    } else {
+        changed
+    })
+}

@@ -1,0 +1,153 @@
+//! Bad fields: collected by [`Fields`] while a request is read, all of them at once.
+
+use std::fmt;
+
+use super::ids::parse_uuid;
+use super::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
+use uuid::Uuid;
+
+/// One bad field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Proto path, such as `requests[3].event_type`.
+    pub field: String,
+    /// What the rule is, for people.
+    pub description: String,
+}
+
+/// A request with at least one bad field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} bad field(s), first {}: {}", .0.len(), .0[0].field, .0[0].description)]
+pub struct Invalid(pub Vec<Violation>);
+
+impl Invalid {
+    /// A request whose only fault is this one.
+    pub fn field(field: impl Into<String>, description: impl fmt::Display) -> Self {
+        Self(vec![Violation {
+            field: field.into(),
+            description: description.to_string(),
+        }])
+    }
+}
+
+/// Reads fields under their rules and remembers which broke one.
+///
+/// A reader that refuses returns a stand-in value; [`Fields::finish`] never lets it out.
+#[derive(Debug, Default)]
+pub struct Fields {
+    prefix: String,
+    violations: Vec<Violation>,
+}
+
+impl Fields {
+    /// For fields below `prefix`, such as `requests[3].`; empty at the top.
+    pub fn below(prefix: impl Into<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+            violations: Vec::new(),
+        }
+    }
+
+    /// The value made of the fields, or all that was wrong with them.
+    pub fn finish<T>(self, value: T) -> Result<T, Invalid> {
+        if self.violations.is_empty() {
+            Ok(value)
+        } else {
+            Err(Invalid(self.violations))
+        }
+    }
+
+    /// Remembers a broken rule.
+    pub fn refuse(&mut self, field: &str, description: impl fmt::Display) {
+        self.violations.push(Violation {
+            field: format!("{}{field}", self.prefix),
+            description: description.to_string(),
+        });
+    }
+
+    /// Takes over the faults of a part that was read apart.
+    pub fn absorb(&mut self, invalid: Invalid) {
+        self.violations.extend(invalid.0);
+    }
+
+    /// A hyphenated UUID.
+    pub fn uuid(&mut self, field: &str, text: &str) -> Uuid {
+        if text.is_empty() {
+            self.refuse(field, "is required: a hyphenated UUID");
+        } else if let Some(uuid) = parse_uuid(text) {
+            return uuid;
+        } else {
+            self.refuse(
+                field,
+                "must be a hyphenated UUID, such as 01890a5d-ac96-774b-bcce-b302099a8057",
+            );
+        }
+        Uuid::nil()
+    }
+
+    /// 1 to `max` characters.
+    pub fn chars(&mut self, field: &str, text: String, max: usize) -> String {
+        if text.is_empty() {
+            self.refuse(field, format_args!("must have 1 to {max} characters, has 0"));
+        } else if text.len() > max {
+            let count = text.chars().count();
+            if count > max {
+                self.refuse(
+                    field,
+                    format_args!("must have 1 to {max} characters, has {count}"),
+                );
+            }
+        }
+        self.without_nul(field, text)
+    }
+
+    /// At most `max` bytes of UTF-8; may be empty.
+    pub fn bytes(&mut self, field: &str, text: String, max: usize) -> String {
+        if text.len() > max {
+            self.refuse(
+                field,
+                format_args!("must have at most {max} bytes, has {}", text.len()),
+            );
+        }
+        self.without_nul(field, text)
+    }
+
+    fn without_nul(&mut self, field: &str, text: String) -> String {
+        if text.contains('\0') {
+            self.refuse(field, "must not contain U+0000");
+        }
+        text
+    }
+
+    /// A number from 0.0 to 1.0; NaN is refused.
+    pub fn score(&mut self, field: &str, score: f64) -> f64 {
+        if !(0.0..=1.0).contains(&score) {
+            self.refuse(field, "must be a number from 0.0 to 1.0");
+        }
+        score + 0.0 // -0.0 becomes 0.0
+    }
+
+    /// A number of at least `min`.
+    pub fn at_least(&mut self, field: &str, number: i64, min: i64) -> i64 {
+        if number < min {
+            self.refuse(field, format_args!("must be {min} or more, is {number}"));
+        }
+        number
+    }
+
+    /// A count in which 0 means "not given".
+    pub fn count(&mut self, field: &str, number: i32) -> i64 {
+        self.at_least(field, i64::from(number), 0)
+    }
+
+    /// Rows of a page: 0 = default.
+    pub fn page_size(&mut self, field: &str, size: i32) -> usize {
+        if !(0..=PAGE_SIZE_MAX).contains(&size) {
+            self.refuse(
+                field,
+                format_args!("must be 1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}; is {size}"),
+            );
+        }
+        usize::try_from(if size == 0 { PAGE_SIZE_DEFAULT } else { size }).unwrap_or(0)
+    }
+}

@@ -1,0 +1,155 @@
+//! `meta`: free-form JSON objects, kept as text; parsed only where a patch or a comparison needs it.
+
+use serde_json::{Map, Value};
+
+use super::invalid::Invalid;
+use super::limits::META_LEVELS_MAX;
+
+/// A JSON object as text, within the bounds of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta(String);
+
+/// How an edit treats the stored `meta`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetaChange {
+    /// Takes its place.
+    Replace(Meta),
+    /// RFC 7396 merge patch.
+    MergePatch(Meta),
+}
+
+impl Meta {
+    /// `{}`.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self("{}".to_owned())
+    }
+
+    /// Takes text that is known to be a JSON object: written by the edge, or stored.
+    #[must_use]
+    pub fn from_json(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether both are the same JSON, whatever the order of keys and the white space.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        self.0 == other.0 || self.parse() == other.parse()
+    }
+
+    /// What the change makes of this; refused when the result leaves the bounds of `meta`.
+    pub fn changed(&self, change: &MetaChange, bytes_max: usize) -> Result<Self, Invalid> {
+        let patch = match change {
+            MetaChange::Replace(meta) => return Ok(meta.clone()),
+            MetaChange::MergePatch(patch) => patch,
+        };
+        let mut merged = Value::Object(self.parse());
+        merge(&mut merged, Value::Object(patch.parse()));
+        let text = merged.to_string();
+        if text.len() > bytes_max {
+            return Err(Invalid::field(
+                "meta",
+                format_args!(
+                    "must have at most {bytes_max} bytes as compact JSON, has {} after the merge",
+                    text.len()
+                ),
+            ));
+        }
+        if levels(&merged) > META_LEVELS_MAX {
+            return Err(Invalid::field(
+                "meta",
+                format_args!("must have at most {META_LEVELS_MAX} levels, has more after the merge"),
+            ));
+        }
+        Ok(Self(text))
+    }
+
+    fn parse(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.0).expect("meta is a JSON object by construction")
+    }
+}
+
+/// RFC 7396, section 2.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(fields) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            fields.remove(&key);
+        } else {
+            merge(fields.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(levels).max().unwrap_or(0),
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(text: &str) -> Meta {
+        Meta::from_json(text.to_owned())
+    }
+
+    #[test]
+    fn merge_patch_follows_the_examples_of_rfc_7396() {
+        // Appendix A, the rows whose target and patch are objects.
+        for (target, patch, expected) in [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, "{}"),
+            (r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"c"}"#, r#"{"a":["b"]}"#, r#"{"a":["b"]}"#),
+            (
+                r#"{"a":{"b":"c"}}"#,
+                r#"{"a":{"b":"d","c":null}}"#,
+                r#"{"a":{"b":"d"}}"#,
+            ),
+            (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+            (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"a":1,"e":null}"#),
+            ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+        ] {
+            let merged = meta(target)
+                .changed(&MetaChange::MergePatch(meta(patch)), 1024)
+                .expect("within bounds");
+            assert!(merged.same(&meta(expected)), "{target} + {patch} = {merged:?}");
+        }
+    }
+
+    #[test]
+    fn a_merge_that_leaves_the_bounds_is_refused() {
+        let long = meta(r#"{"a":"0123456789"}"#);
+        let patch = MetaChange::MergePatch(meta(r#"{"b":"0123456789"}"#));
+        assert!(long.changed(&patch, 35).is_ok());
+        let Err(invalid) = long.changed(&patch, 34) else {
+            panic!("35 bytes passed 34")
+        };
+        assert_eq!(invalid.0[0].field, "meta");
+    }
+
+    #[test]
+    fn sameness_ignores_key_order_and_white_space() {
+        assert!(meta(r#"{"a":1,"b":[1,2]}"#).same(&meta(r#"{"b": [1, 2], "a": 1}"#)));
+        assert!(!meta(r#"{"a":1}"#).same(&meta(r#"{"a":"1"}"#)));
+    }
+}

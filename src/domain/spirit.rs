@@ -1,0 +1,53 @@
+//! Spirits: the agents that own events.
+
+use unicase::UniCase;
+
+use super::Time;
+use super::ids::SpiritId;
+use super::meta::Meta;
+
+/// A spirit as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spirit {
+    pub id: SpiritId,
+    pub name: String,
+    pub description: Option<String>,
+    pub meta: Meta,
+    pub last_sequence: i64,
+    pub revision: i64,
+    pub deleted_at: Option<Time>,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+/// A spirit that a caller wants created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSpirit {
+    pub id: SpiritId,
+    pub name: String,
+    pub description: Option<String>,
+    pub meta: Meta,
+}
+
+/// The name by Unicode full case folding, the same whatever the database's locale.
+#[must_use]
+pub fn fold_name(name: &str) -> String {
+    UniCase::unicode(name).to_folded_case()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fold_name;
+
+    #[test]
+    fn names_fold_beyond_ascii() {
+        for (name, folded) in [
+            ("ÉLAN", "élan"),
+            ("Straße", "strasse"),
+            ("ΣΊΣΥΦΟΣ", "σίσυφοσ"),
+            ("50%_x", "50%_x"),
+        ] {
+            assert_eq!(fold_name(name), folded);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `CreateEvent` and `BatchCreateEvents`.
+
+use chrono::{SubsecRound as _, Utc};
+
+use super::timestamp::time;
+use super::{enumeration, meta, optional};
+use crate::domain::event::{BatchMode, NewEvent, OnDuplicate};
+use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::invalid::{Fields, Invalid};
+use crate::domain::limits::{
+    AUTHOR_CHARS_MAX, BATCH_ITEMS_MAX, DEDUPE_KEY_CHARS_MAX, EVENT_TYPE_CHARS_MAX, Limits,
+    META_SUMMARY_BYTES_MAX, ROLE_CHARS_MAX, SESSION_ID_CHARS_MAX, SOURCE_URI_CHARS_MAX,
+};
+use crate::domain::meta::Meta;
+use crate::grpc::pb;
+
+/// Digits of a second that the service keeps.
+const MICROSECOND_DIGITS: u16 = 6;
+
+/// Reads one create; `below` is the proto path it stands under, such as `requests[3].`.
+pub(crate) fn new_event(
+    request: pb::CreateEventRequest,
+    below: String,
+    limits: &Limits,
+) -> Result<NewEvent, Invalid> {
+    let pb::CreateEventRequest {
+        spirit_id,
+        event_type,
+        content,
+        meta_summary,
+        occurred_at,
+        session_id,
+        role,
+        author,
+        meta: meta_struct,
+        source_uri,
+        dedupe_key,
+        importance_score,
+        on_duplicate,
+        expected_last_sequence,
+    } = request;
+    let mut f = Fields::below(below);
+    if content.is_none() {
+        f.refuse("content", "is required; it may be empty");
+    }
+    let on_duplicate = match enumeration(&mut f, "on_duplicate", on_duplicate) {
+        pb::OnDuplicate::Unspecified | pb::OnDuplicate::Reject => OnDuplicate::Reject,
+        pb::OnDuplicate::ReturnExisting => OnDuplicate::ReturnExisting,
+    };
+    let mut event = NewEvent {
+        id: EventId::generate(),
+        spirit_id: SpiritId(f.uuid("spirit_id", &spirit_id)),
+        event_type: f.chars("event_type", event_type, EVENT_TYPE_CHARS_MAX),
+        content: f.bytes("content", content.unwrap_or_default(), limits.content_bytes_max),
+        meta_summary: optional(meta_summary, |text| {
+            f.bytes("meta_summary", text, META_SUMMARY_BYTES_MAX)
+        }),
+        occurred_at_given: occurred_at.is_some(),
+        occurred_at: match occurred_at {
+            Some(timestamp) => time(&mut f, "occurred_at", timestamp),
+            None => Utc::now().trunc_subsecs(MICROSECOND_DIGITS),
+        },
+        session_id: optional(session_id, |text| {
+            f.chars("session_id", text, SESSION_ID_CHARS_MAX)
+        }),
+        role: optional(role, |text| f.chars("role", text, ROLE_CHARS_MAX)),
+        author: optional(author, |text| f.chars("author", text, AUTHOR_CHARS_MAX)),
+        meta: meta_struct.map_or_else(Meta::empty, |value| {
+            meta(&mut f, "meta", &value, limits.meta_bytes_max)
+        }),
+        source_uri: optional(source_uri, |text| {
+            f.chars("source_uri", text, SOURCE_URI_CHARS_MAX)
+        }),
+        dedupe_key: optional(dedupe_key, |text| {
+            f.chars("dedupe_key", text, DEDUPE_KEY_CHARS_MAX)
+        }),
+        importance_score: importance_score.map(|score| f.score("importance_score", score)),
+        on_duplicate,
+        expected_last_sequence: expected_last_sequence.map(|n| f.at_least("expected_last_sequence", n, 0)),
+    };
+    event.derive_dedupe_key();
+    f.finish(event)
+}
+
+/// A batch whose items were read one by one.
+pub(crate) struct Batch {
+    pub(crate) mode: BatchMode,
+    /// In request order. In an atomic batch all of them are good.
+    pub(crate) items: Vec<Result<NewEvent, Invalid>>,
+}
+
+/// Reads a batch.
+pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> Result<Batch, Invalid> {
+    let pb::BatchCreateEventsRequest { requests, mode } = request;
+    let mut f = Fields::default();
+    if !(1..=BATCH_ITEMS_MAX).contains(&requests.len()) {
+        f.refuse(
+            "requests",
+            format_args!("must have 1 to {BATCH_ITEMS_MAX} items, has {}", requests.len()),
+        );
+        return f.finish(()).and(Err(Invalid(Vec::new())));
+    }
+    let mode = match enumeration(&mut f, "mode", mode) {
+        pb::BatchMode::Unspecified | pb::BatchMode::Atomic => BatchMode::Atomic,
+        pb::BatchMode::Partial => BatchMode::Partial,
+    };
+    let mut items = Vec::with_capacity(requests.len());
+    for (index, request) in requests.into_iter().enumerate() {
+        let item = new_event(request, format!("requests[{index}]."), limits);
+        match item {
+            Err(invalid) if mode == BatchMode::Atomic => f.absorb(invalid),
+            item => items.push(item),
+        }
+    }
+    f.finish(Batch { mode, items })
+}

@@ -1,0 +1,118 @@
+//! Domain types into messages.
+
+use std::collections::HashMap;
+
+use prost_types::Struct;
+
+use super::timestamp::timestamp_of;
+use crate::domain::event::{Created, Event};
+use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::meta::Meta;
+use crate::domain::refusal::Refusal;
+use crate::domain::spirit::Spirit;
+use crate::grpc::json::struct_of_object;
+use crate::grpc::pb;
+use crate::grpc::status::ApiError;
+use crate::store::Session;
+
+/// The message of an event; content and meta are absent where the view left them out.
+pub(crate) fn event(event: Event) -> pb::Event {
+    pb::Event {
+        id: event.id.to_string(),
+        spirit_id: Some(event.spirit_id.to_string()),
+        sequence: event.sequence,
+        event_type: Some(event.event_type),
+        meta_summary: event.meta_summary,
+        content: event.content,
+        occurred_at: Some(timestamp_of(event.occurred_at)),
+        session_id: event.session_id,
+        role: event.role,
+        author: event.author,
+        meta: event.meta.as_ref().map(meta),
+        source_uri: event.source_uri,
+        dedupe_key: event.dedupe_key,
+        importance_score: event.importance_score,
+        revision: event.revision,
+        is_deleted: event.deleted_at.is_some(),
+        deleted_at: event.deleted_at.map(timestamp_of),
+        created_at: Some(timestamp_of(event.created_at)),
+        updated_at: Some(timestamp_of(event.updated_at)),
+    }
+}
+
+/// The message of a spirit.
+pub(crate) fn spirit(spirit: Spirit) -> pb::Spirit {
+    pb::Spirit {
+        id: spirit.id.to_string(),
+        name: Some(spirit.name),
+        description: spirit.description,
+        meta: Some(meta(&spirit.meta)),
+        last_sequence: spirit.last_sequence,
+        is_deleted: spirit.deleted_at.is_some(),
+        deleted_at: spirit.deleted_at.map(timestamp_of),
+        revision: spirit.revision,
+        created_at: Some(timestamp_of(spirit.created_at)),
+        updated_at: Some(timestamp_of(spirit.updated_at)),
+    }
+}
+
+fn meta(meta: &Meta) -> Struct {
+    struct_of_object(meta.as_json()).expect("meta is a JSON object by construction")
+}
+
+/// What a create did.
+pub(crate) fn outcome(created: &Created) -> pb::CreateOutcome {
+    match created {
+        Created::New(_) => pb::CreateOutcome::Created,
+        Created::Duplicate { different: false, .. } => pb::CreateOutcome::Duplicate,
+        Created::Duplicate { different: true, .. } => pb::CreateOutcome::DuplicateDifferent,
+    }
+}
+
+/// The reply to a create that answered with this event.
+pub(crate) fn create_response(stored: Event, outcome: pb::CreateOutcome) -> pb::CreateEventResponse {
+    pb::CreateEventResponse {
+        event: Some(event(stored)),
+        outcome: outcome.into(),
+    }
+}
+
+/// What became of one item of a batch; a duplicate's event is among `duplicates`, where a later
+/// item of the batch may need it too.
+pub(crate) fn batch_result(
+    result: Result<Created, ApiError>,
+    duplicates: &HashMap<EventId, Event>,
+) -> pb::BatchCreateEventsResult {
+    use pb::batch_create_events_result::Result as Item;
+    let item = result.and_then(|created| {
+        let outcome = outcome(&created);
+        let event = match created {
+            Created::New(event) => Event {
+                content: None,
+                meta: None,
+                ..*event
+            },
+            Created::Duplicate { id, .. } => {
+                duplicates.get(&id).cloned().ok_or(Refusal::EventNotFound(id))?
+            }
+        };
+        Ok(create_response(event, outcome))
+    });
+    pb::BatchCreateEventsResult {
+        result: Some(match item {
+            Ok(created) => Item::Created(created),
+            Err(error) => Item::Error(error.into_item()),
+        }),
+    }
+}
+
+/// The message of a session.
+pub(crate) fn session(spirit_id: SpiritId, session: Session) -> pb::Session {
+    pb::Session {
+        spirit_id: spirit_id.to_string(),
+        session_id: session.session_id,
+        event_count: session.event_count,
+        first_occurred_at: Some(timestamp_of(session.first_occurred_at)),
+        last_occurred_at: Some(timestamp_of(session.last_occurred_at)),
+    }
+}

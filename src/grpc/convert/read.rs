@@ -1,0 +1,245 @@
+//! Requests that read events: filters, pages, replays.
+
+use super::timestamp::time;
+use super::{enumeration, meta, optional};
+use crate::domain::cursor::{ReplayPlace, SessionPlace, decode};
+use crate::domain::event::{Order, Position, View};
+use crate::domain::filter::{EventFilter, QueryHash, Scope};
+use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::invalid::{Fields, Invalid};
+use crate::domain::limits::{
+    EVENT_TYPE_CHARS_MAX, FILTER_VALUES_MAX, Limits, PAGE_BYTES, ROLE_CHARS_MAX, SESSION_ID_CHARS_MAX,
+};
+use crate::grpc::pb;
+use crate::grpc::status::ApiError;
+use crate::store::{EventQuery, PageStart, Replay, ReplayStart};
+
+/// The event to get, its owner if the caller named one, and whether it may be deleted.
+pub(crate) fn get_event(request: pb::GetEventRequest) -> Result<(EventId, Option<SpiritId>, bool), Invalid> {
+    let pb::GetEventRequest {
+        event_id,
+        spirit_id,
+        include_deleted,
+    } = request;
+    let mut f = Fields::default();
+    let id = EventId(f.uuid("event_id", &event_id));
+    let spirit_id = optional(spirit_id, |text| SpiritId(f.uuid("spirit_id", &text)));
+    f.finish((id, spirit_id, include_deleted))
+}
+
+/// A query and the hash that its tokens carry.
+pub(crate) fn list(
+    request: pb::ListEventsRequest,
+    limits: &Limits,
+) -> Result<(EventQuery, QueryHash), ApiError> {
+    let pb::ListEventsRequest {
+        spirit_id,
+        session_id,
+        filter,
+        page_size,
+        page_token,
+        offset,
+        order,
+        view,
+    } = request;
+    let mut f = Fields::default();
+    let scope = scope(&mut f, &spirit_id, session_id, filter, limits);
+    let size = f.page_size("page_size", page_size);
+    let offset = f.count("offset", offset);
+    if offset > 0 && !page_token.is_empty() {
+        f.refuse("offset", "must not be given together with page_token");
+    }
+    let order = match enumeration(&mut f, "order", order) {
+        pb::EventOrder::NewestFirst => Order::NewestFirst,
+        pb::EventOrder::OldestFirst => Order::OldestFirst,
+        pb::EventOrder::Unspecified if scope.session_id.is_some() => Order::OldestFirst,
+        pb::EventOrder::Unspecified => Order::NewestFirst,
+    };
+    let view = view_of(&mut f, view);
+    f.finish(())?;
+
+    let hash = QueryHash::of_events("ListEvents", &scope, order.name());
+    let start = if page_token.is_empty() {
+        PageStart::Offset(offset)
+    } else {
+        let place: Position = decode(hash, &page_token).map_err(|_| ApiError::InvalidCursor("page_token"))?;
+        PageStart::After(place)
+    };
+    let query = EventQuery {
+        scope,
+        order,
+        view,
+        start,
+        sequence_max: i64::MAX,
+        size,
+        bytes: PAGE_BYTES,
+    };
+    Ok((query, hash))
+}
+
+/// A replay and the hash that its cursors carry.
+pub(crate) fn replay(
+    request: pb::StreamSessionEventsRequest,
+    limits: &Limits,
+) -> Result<(Replay, QueryHash), ApiError> {
+    use pb::stream_session_events_request::Start;
+    let pb::StreamSessionEventsRequest {
+        spirit_id,
+        session_id,
+        filter,
+        view,
+        limit,
+        start,
+    } = request;
+    let mut f = Fields::default();
+    let scope = scope(&mut f, &spirit_id, Some(session_id), filter, limits);
+    let view = view_of(&mut f, view);
+    let limit = u64::try_from(f.count("limit", limit))
+        .ok()
+        .filter(|limit| *limit > 0);
+    let (start, after_cursor) = match start {
+        None => (ReplayStart::Beginning, None),
+        Some(Start::AfterCursor(cursor)) => (ReplayStart::Beginning, Some(cursor)),
+        Some(Start::FromTime(timestamp)) => {
+            (ReplayStart::FromTime(time(&mut f, "from_time", timestamp)), None)
+        }
+        Some(Start::LastN(n)) => (ReplayStart::LastN(f.at_least("last_n", i64::from(n), 1)), None),
+    };
+    f.finish(())?;
+
+    let hash = QueryHash::of_events("StreamSessionEvents", &scope, Order::OldestFirst.name());
+    let start = match after_cursor {
+        None => start,
+        Some(cursor) => {
+            let place: ReplayPlace =
+                decode(hash, &cursor).map_err(|_| ApiError::InvalidCursor("after_cursor"))?;
+            ReplayStart::After(place)
+        }
+    };
+    let replay = Replay {
+        scope,
+        view,
+        start,
+        limit,
+    };
+    Ok((replay, hash))
+}
+
+/// Reads what a count is over.
+pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<Scope, Invalid> {
+    let pb::CountEventsRequest {
+        spirit_id,
+        session_id,
+        filter,
+    } = request;
+    let mut f = Fields::default();
+    let scope = scope(&mut f, &spirit_id, session_id, filter, limits);
+    f.finish(scope)
+}
+
+/// A page of sessions and the hash that its tokens carry.
+pub(crate) struct SessionList {
+    pub(crate) spirit_id: SpiritId,
+    pub(crate) after: Option<SessionPlace>,
+    pub(crate) size: usize,
+    pub(crate) hash: QueryHash,
+}
+
+/// Reads a list of sessions.
+pub(crate) fn list_sessions(request: &pb::ListSessionsRequest) -> Result<SessionList, ApiError> {
+    let pb::ListSessionsRequest {
+        spirit_id,
+        page_size,
+        page_token,
+    } = request;
+    let mut f = Fields::default();
+    let spirit_id = SpiritId(f.uuid("spirit_id", spirit_id));
+    let size = f.page_size("page_size", *page_size);
+    f.finish(())?;
+
+    let hash = QueryHash::of("ListSessions", &[Some(spirit_id.0.as_bytes())]);
+    let after = (!page_token.is_empty())
+        .then(|| decode(hash, page_token))
+        .transpose()
+        .map_err(|_| ApiError::InvalidCursor("page_token"))?;
+    Ok(SessionList {
+        spirit_id,
+        after,
+        size,
+        hash,
+    })
+}
+
+fn view_of(f: &mut Fields, view: i32) -> View {
+    match enumeration(f, "view", view) {
+        pb::EventView::Unspecified | pb::EventView::Full => View::Full,
+        pb::EventView::Basic => View::Basic,
+    }
+}
+
+fn scope(
+    f: &mut Fields,
+    spirit_id: &str,
+    session_id: Option<String>,
+    filter: Option<pb::EventFilter>,
+    limits: &Limits,
+) -> Scope {
+    Scope {
+        spirit_id: SpiritId(f.uuid("spirit_id", spirit_id)),
+        session_id: optional(session_id, |text| {
+            f.chars("session_id", text, SESSION_ID_CHARS_MAX)
+        }),
+        filter: event_filter(f, filter.unwrap_or_default(), limits),
+    }
+}
+
+fn event_filter(f: &mut Fields, filter: pb::EventFilter, limits: &Limits) -> EventFilter {
+    let pb::EventFilter {
+        event_types,
+        roles,
+        min_importance,
+        occurred_from,
+        occurred_until,
+        meta_contains,
+        include_deleted,
+    } = filter;
+    let filter = EventFilter {
+        event_types: values(f, "filter.event_types", event_types, EVENT_TYPE_CHARS_MAX),
+        roles: values(f, "filter.roles", roles, ROLE_CHARS_MAX),
+        min_importance: min_importance.map(|score| f.score("filter.min_importance", score)),
+        occurred_from: occurred_from.map(|timestamp| time(f, "filter.occurred_from", timestamp)),
+        occurred_until: occurred_until.map(|timestamp| time(f, "filter.occurred_until", timestamp)),
+        meta_contains: meta_contains
+            .filter(|value| !value.fields.is_empty())
+            .map(|value| meta(f, "filter.meta_contains", &value, limits.meta_bytes_max)),
+        include_deleted,
+    };
+    if let (Some(from), Some(until)) = (filter.occurred_from, filter.occurred_until)
+        && from > until
+    {
+        f.refuse("filter.occurred_from", "must not be after filter.occurred_until");
+    }
+    filter
+}
+
+/// A list of values, sorted, each once.
+fn values(f: &mut Fields, field: &str, values: Vec<String>, chars_max: usize) -> Vec<String> {
+    if values.len() > FILTER_VALUES_MAX {
+        f.refuse(
+            field,
+            format_args!(
+                "must have at most {FILTER_VALUES_MAX} values, has {}",
+                values.len()
+            ),
+        );
+        return Vec::new();
+    }
+    let mut values: Vec<String> = values
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| f.chars(&format!("{field}[{index}]"), value, chars_max))
+        .collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}

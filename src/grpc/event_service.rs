@@ -1,0 +1,283 @@
+//! `EventService`: convert, one call, convert.
+
+use std::collections::HashMap;
+
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use super::replay::ReplayStream;
+use super::status::ApiError;
+use super::{Context, convert, pb};
+use crate::domain::cursor::{SessionPlace, encode};
+use crate::domain::edit::EventEdit;
+use crate::domain::event::{BatchMode, Created, Event};
+use crate::domain::ids::EventId;
+use crate::domain::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
+use crate::domain::refusal::Refusal;
+
+/// The service.
+#[derive(Clone)]
+pub struct EventApi(pub Context);
+
+#[tonic::async_trait]
+impl pb::event_service_server::EventService for EventApi {
+    async fn create_event(
+        &self,
+        request: Request<pb::CreateEventRequest>,
+    ) -> Result<Response<pb::CreateEventResponse>, Status> {
+        let event = convert::new_event(request.into_inner(), String::new(), &self.0.limits)
+            .map_err(ApiError::from)?;
+        let created = self.0.store.create_event(event).await.map_err(ApiError::from)?;
+        Ok(Response::new(self.created(created).await?))
+    }
+
+    async fn batch_create_events(
+        &self,
+        request: Request<pb::BatchCreateEventsRequest>,
+    ) -> Result<Response<pb::BatchCreateEventsResponse>, Status> {
+        let request = request.into_inner();
+        let bytes = request.encoded_len();
+        if bytes > BATCH_BYTES_MAX {
+            let message =
+                format!("a batch must have at most {BATCH_BYTES_MAX} bytes, has {bytes}; send it in parts");
+            return Err(ApiError::MessageTooLarge(message).into());
+        }
+        let batch = convert::batch(request, &self.0.limits).map_err(ApiError::from)?;
+        let results = self.create_batch(batch).await?;
+        Ok(Response::new(pb::BatchCreateEventsResponse { results }))
+    }
+
+    async fn get_event(
+        &self,
+        request: Request<pb::GetEventRequest>,
+    ) -> Result<Response<pb::GetEventResponse>, Status> {
+        let (id, spirit_id, include_deleted) =
+            convert::get_event(request.into_inner()).map_err(ApiError::from)?;
+        let event = self
+            .0
+            .store
+            .get_event(id, spirit_id, include_deleted)
+            .await
+            .map_err(ApiError::from)?;
+        let event = event.ok_or(ApiError::from(Refusal::EventNotFound(id)))?;
+        Ok(Response::new(pb::GetEventResponse {
+            event: Some(convert::event(event)),
+        }))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<pb::ListEventsResponse>, Status> {
+        let (query, hash) = convert::list(request.into_inner(), &self.0.limits)?;
+        let page = self.0.store.list_events(&query).await.map_err(ApiError::from)?;
+        let positions: Vec<_> = page.events.iter().map(Event::position).collect();
+        let events = page.events.into_iter().map(convert::event);
+        let (events, cut) = within_budget(events);
+        let last = events.len().checked_sub(1).and_then(|last| positions.get(last));
+        let next_page_token = match last {
+            Some(last) if cut || page.more => encode(hash, last),
+            _ => String::new(),
+        };
+        Ok(Response::new(pb::ListEventsResponse {
+            events,
+            next_page_token,
+        }))
+    }
+
+    type StreamSessionEventsStream = ReplayStream;
+
+    async fn stream_session_events(
+        &self,
+        request: Request<pb::StreamSessionEventsRequest>,
+    ) -> Result<Response<ReplayStream>, Status> {
+        let (replay, hash) = convert::replay(request.into_inner(), &self.0.limits)?;
+        let pages = self.0.store.replay(replay);
+        Ok(Response::new(ReplayStream::new(
+            pages,
+            hash,
+            self.0.shutdown.clone(),
+        )))
+    }
+
+    async fn update_event(
+        &self,
+        request: Request<pb::UpdateEventRequest>,
+    ) -> Result<Response<pb::UpdateEventResponse>, Status> {
+        let (target, edit) =
+            convert::event_edit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+        let event = self
+            .0
+            .store
+            .edit_event(target, &edit)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(pb::UpdateEventResponse {
+            event: Some(convert::event(event)),
+        }))
+    }
+
+    async fn soft_delete_event(
+        &self,
+        request: Request<pb::SoftDeleteEventRequest>,
+    ) -> Result<Response<pb::SoftDeleteEventResponse>, Status> {
+        let pb::SoftDeleteEventRequest {
+            event_id,
+            spirit_id,
+            expected_revision,
+        } = request.into_inner();
+        let target = convert::deletion(&event_id, spirit_id, expected_revision).map_err(ApiError::from)?;
+        let event = self
+            .0
+            .store
+            .edit_event(target, &EventEdit::deletion(true))
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(pb::SoftDeleteEventResponse {
+            event: Some(convert::event(event)),
+        }))
+    }
+
+    async fn restore_event(
+        &self,
+        request: Request<pb::RestoreEventRequest>,
+    ) -> Result<Response<pb::RestoreEventResponse>, Status> {
+        let pb::RestoreEventRequest {
+            event_id,
+            spirit_id,
+            expected_revision,
+        } = request.into_inner();
+        let target = convert::deletion(&event_id, spirit_id, expected_revision).map_err(ApiError::from)?;
+        let event = self
+            .0
+            .store
+            .edit_event(target, &EventEdit::deletion(false))
+            .await
+            .map_err(ApiError::from)?;
+        Ok(Response::new(pb::RestoreEventResponse {
+            event: Some(convert::event(event)),
+        }))
+    }
+
+    async fn count_events(
+        &self,
+        request: Request<pb::CountEventsRequest>,
+    ) -> Result<Response<pb::CountEventsResponse>, Status> {
+        let scope = convert::count(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+        let count = self.0.store.count_events(&scope).await.map_err(ApiError::from)?;
+        Ok(Response::new(pb::CountEventsResponse { count }))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<pb::ListSessionsRequest>,
+    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        let list = convert::list_sessions(request.get_ref())?;
+        let page = self
+            .0
+            .store
+            .list_sessions(list.spirit_id, list.after, list.size)
+            .await
+            .map_err(ApiError::from)?;
+        let next_page_token = match page.sessions.last() {
+            Some(last) if page.more => {
+                let place = SessionPlace {
+                    last_occurred_at: last.last_occurred_at,
+                    session_id: last.session_id.clone(),
+                };
+                encode(list.hash, &place)
+            }
+            _ => String::new(),
+        };
+        let sessions = page
+            .sessions
+            .into_iter()
+            .map(|session| convert::session(list.spirit_id, session))
+            .collect();
+        Ok(Response::new(pb::ListSessionsResponse {
+            sessions,
+            next_page_token,
+        }))
+    }
+}
+
+impl EventApi {
+    /// The reply to a create: the event as stored now.
+    async fn created(&self, created: Created) -> Result<pb::CreateEventResponse, ApiError> {
+        let outcome = convert::outcome(&created);
+        let event = match created {
+            Created::New(event) => *event,
+            Created::Duplicate { id, spirit_id, .. } => {
+                let stored = self.0.store.get_event(id, Some(spirit_id), true).await?;
+                stored.ok_or(Refusal::EventNotFound(id))?
+            }
+        };
+        Ok(convert::create_response(event, outcome))
+    }
+
+    async fn create_batch(
+        &self,
+        batch: convert::Batch,
+    ) -> Result<Vec<pb::BatchCreateEventsResult>, ApiError> {
+        let convert::Batch { mode, items } = batch;
+        let mut good = Vec::with_capacity(items.len());
+        let mut results: Vec<Option<Result<Created, ApiError>>> = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Ok(event) => {
+                    good.push(event);
+                    results.push(None);
+                }
+                Err(invalid) => results.push(Some(Err(invalid.into()))),
+            }
+        }
+        let stored = if good.is_empty() && mode == BatchMode::Partial {
+            Vec::new()
+        } else {
+            self.0.store.create_events(good, mode).await?
+        };
+        let mut stored = stored.into_iter();
+        for result in results.iter_mut().filter(|result| result.is_none()) {
+            *result = stored.next().map(|stored| stored.map_err(ApiError::from));
+        }
+        let results: Vec<Result<Created, ApiError>> = results.into_iter().flatten().collect();
+        let duplicates = self.duplicates(&results).await?;
+        Ok(results
+            .into_iter()
+            .map(|result| convert::batch_result(result, &duplicates))
+            .collect())
+    }
+
+    /// The events that the results name as duplicates, in the BASIC view.
+    async fn duplicates(
+        &self,
+        results: &[Result<Created, ApiError>],
+    ) -> Result<HashMap<EventId, Event>, ApiError> {
+        let (ids, spirit_ids): (Vec<_>, Vec<_>) = results
+            .iter()
+            .filter_map(|result| match result {
+                Ok(Created::Duplicate { id, spirit_id, .. }) => Some((*id, *spirit_id)),
+                _ => None,
+            })
+            .unzip();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let events = self.0.store.get_events_basic(&ids, &spirit_ids).await?;
+        Ok(events.into_iter().map(|event| (event.id, event)).collect())
+    }
+}
+
+/// As many messages as a page may hold in bytes, at least one; and whether some were cut off.
+pub(super) fn within_budget<M: prost::Message>(messages: impl Iterator<Item = M>) -> (Vec<M>, bool) {
+    let mut bytes = 0;
+    let mut kept = Vec::new();
+    for message in messages {
+        bytes += message.encoded_len();
+        if bytes > PAGE_BYTES && !kept.is_empty() {
+            return (kept, true);
+        }
+        kept.push(message);
+    }
+    (kept, false)
+}

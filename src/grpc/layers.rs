@@ -1,0 +1,239 @@
+//! What holds for every call: errors have one form, deadlines are kept, nothing runs before the
+//! database is ready.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tonic::Status;
+use tower::{Layer, Service};
+
+use super::status::{ApiError, translate};
+
+/// Path prefix of this service's RPCs; health and reflection are not gated.
+const RPC_PREFIX: &str = "/elephantasm.";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Gives tonic's own errors the form of the contract.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorLayer {
+    /// The largest message accepted, for the error's text.
+    pub message_bytes_max: usize,
+}
+
+/// Answers UNAVAILABLE until the database is migrated.
+#[derive(Clone, Debug)]
+pub struct ReadyLayer {
+    /// Set once the database is migrated.
+    pub ready: Arc<AtomicBool>,
+}
+
+/// Ends calls, streams included, when the caller's `grpc-timeout` has run out.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadlineLayer;
+
+macro_rules! layer {
+    ($layer:ty, $service:ident { $($field:ident: $type:ty),* }) => {
+        /// The service that the layer makes.
+        #[derive(Clone, Debug)]
+        pub struct $service<S> {
+            inner: S,
+            $($field: $type,)*
+        }
+
+        impl<S> Layer<S> for $layer {
+            type Service = $service<S>;
+
+            fn layer(&self, inner: S) -> $service<S> {
+                $service { inner, $($field: self.$field.clone(),)* }
+            }
+        }
+    };
+}
+
+layer!(
+    ErrorLayer,
+    ErrorService {
+        message_bytes_max: usize
+    }
+);
+layer!(ReadyLayer, ReadyService { ready: Arc<AtomicBool> });
+layer!(DeadlineLayer, DeadlineService {});
+
+impl<S, I, O> Service<Request<I>> for ErrorService<S>
+where
+    S: Service<Request<I>, Response = Response<O>>,
+    S::Future: Send + 'static,
+    O: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<I>) -> Self::Future {
+        let call = self.inner.call(request);
+        let message_bytes_max = self.message_bytes_max;
+        Box::pin(async move {
+            let response = call.await?;
+            let translated = Status::from_header_map(response.headers())
+                .and_then(|status| translate(&status, message_bytes_max));
+            Ok(match translated {
+                Some(status) => status.into_http(),
+                None => response,
+            })
+        })
+    }
+}
+
+impl<S, I, O> Service<Request<I>> for ReadyService<S>
+where
+    S: Service<Request<I>, Response = Response<O>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    O: Default + Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<I>) -> Self::Future {
+        if request.uri().path().starts_with(RPC_PREFIX) && !self.ready.load(Ordering::Acquire) {
+            return Box::pin(async { Ok(Status::from(ApiError::Starting).into_http()) });
+        }
+        Box::pin(self.inner.call(request))
+    }
+}
+
+impl<S, I, O> Service<Request<I>> for DeadlineService<S>
+where
+    S: Service<Request<I>, Response = Response<O>>,
+    S::Future: Send + 'static,
+    O: Default,
+{
+    type Response = Response<DeadlineBody<O>>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<I>) -> Self::Future {
+        let deadline = timeout_of(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
+        let call = self.inner.call(request);
+        Box::pin(async move {
+            let Some(deadline) = deadline else {
+                return Ok(call.await?.map(DeadlineBody::unlimited));
+            };
+            match timeout_at(deadline, call).await {
+                Ok(response) => Ok(response?.map(|body| DeadlineBody::until(body, deadline))),
+                Err(_) => Ok(Status::from(ApiError::Deadline).into_http()),
+            }
+        })
+    }
+}
+
+pin_project! {
+    /// A reply's body that ends with DEADLINE_EXCEEDED when its time has run out.
+    #[derive(Default)]
+    pub struct DeadlineBody<B> {
+        #[pin]
+        inner: B,
+        deadline: Option<Pin<Box<Sleep>>>,
+        ended: bool,
+    }
+}
+
+impl<B> DeadlineBody<B> {
+    fn unlimited(inner: B) -> Self {
+        Self {
+            inner,
+            deadline: None,
+            ended: false,
+        }
+    }
+
+    fn until(inner: B, deadline: Instant) -> Self {
+        Self {
+            inner,
+            deadline: Some(Box::pin(sleep_until(deadline))),
+            ended: false,
+        }
+    }
+}
+
+impl<B> Body for DeadlineBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = self.project();
+        if *this.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(deadline) = this.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            *this.ended = true;
+            let mut trailers = HeaderMap::new();
+            let written = Status::from(ApiError::Deadline).add_header(&mut trailers);
+            return Poll::Ready(Some(match written {
+                Ok(()) => Ok(Frame::trailers(trailers)),
+                Err(status) => Err(status.into()),
+            }));
+        }
+        this.inner.poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The caller's time limit: at most 8 digits and a unit, as the gRPC protocol has it.
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    const DIGITS_MAX: usize = 8;
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > DIGITS_MAX {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}

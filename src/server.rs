@@ -1,0 +1,189 @@
+//! Puts services, health, reflection and layers together, serves, and drains.
+//!
+//! The server listens from the start; until the database is reachable and migrated its health is
+//! NOT_SERVING and calls answer UNAVAILABLE. Tests call [`run`] as the binary does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower::ServiceBuilder;
+
+use crate::domain::limits::Limits;
+use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENT_SERVICE};
+use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
+use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
+use crate::store::{MigrateError, Store};
+
+/// How the server serves.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings {
+    /// Bounds of requests.
+    pub limits: Limits,
+    /// Bytes of a request message.
+    pub message_bytes_max: usize,
+    /// How long calls under way have when the server ends.
+    pub drain_limit: Duration,
+}
+
+/// Between two looks at the database.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// After which a look at the database has failed.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause after a failed attempt to migrate: first, and at the most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// HTTP/2 pings that find dead peers: every so often, and the time to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// Bytes of a request's headers.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
+
+/// Serves until `shutdown` is cancelled, then drains; `ready` is sent once the database is
+/// reachable and migrated.
+///
+/// # Errors
+/// When the database belongs to another version, or the listener fails.
+pub async fn run(
+    listener: TcpListener,
+    store: Store,
+    settings: ServerSettings,
+    shutdown: CancellationToken,
+    ready: oneshot::Sender<()>,
+) -> anyhow::Result<()> {
+    let migrated = Arc::new(AtomicBool::new(false));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    set_health(&health, ServingStatus::NotServing).await;
+
+    let context = Context {
+        store: store.clone(),
+        limits: settings.limits,
+        shutdown: shutdown.clone(),
+    };
+    let max = settings.message_bytes_max;
+    let routes = Routes::new(health_service)
+        .add_service(EventServiceServer::new(EventApi(context.clone())).max_decoding_message_size(max))
+        .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let layers = ServiceBuilder::new()
+        .layer(DeadlineLayer)
+        .layer(ErrorLayer {
+            message_bytes_max: max,
+        })
+        .layer(ReadyLayer {
+            ready: Arc::clone(&migrated),
+        });
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .layer(layers)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            shutdown.clone().cancelled_owned(),
+        );
+    let mut server = tokio::spawn(server);
+
+    let watched = tokio::select! {
+        served = &mut server => return served?.context("serving failed"),
+        () = shutdown.cancelled() => Ok(()),
+        fatal = watch_database(&store, &health, &migrated, ready) => Err(fatal),
+    };
+    shutdown.cancel();
+    set_health(&health, ServingStatus::NotServing).await;
+    drain(server, &store, settings.drain_limit).await;
+    watched.context("the database cannot be used")
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in ["", EVENT_SERVICE, SPIRIT_SERVICE] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Migrates as soon as the database can be reached, then keeps health as the database is. Returns
+/// only when waiting does not help.
+async fn watch_database(
+    store: &Store,
+    health: &HealthReporter,
+    migrated: &AtomicBool,
+    ready: oneshot::Sender<()>,
+) -> MigrateError {
+    let mut pause = BACKOFF.0;
+    loop {
+        match store.migrate().await {
+            Ok(version) => {
+                tracing::info!(version, "schema is up to date");
+                break;
+            }
+            Err(MigrateError::Failed(cause)) => {
+                tracing::warn!(cause, "database not ready, trying again");
+                sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+            Err(fatal) => return fatal,
+        }
+    }
+    migrated.store(true, Ordering::Release);
+    set_health(health, ServingStatus::Serving).await;
+    if ready.send(()).is_err() {
+        tracing::debug!("nobody waits for the server to be ready");
+    }
+
+    let mut serving = true;
+    loop {
+        sleep(PROBE_INTERVAL).await;
+        let answers = matches!(timeout(PROBE_TIMEOUT, store.ping()).await, Ok(Ok(())));
+        if answers != serving {
+            serving = answers;
+            tracing::warn!(serving, "the database's state changed");
+            let status = if serving {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            set_health(health, status).await;
+        }
+    }
+}
+
+/// Lets calls under way finish within the limit, then the queued writes.
+async fn drain(
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    store: &Store,
+    limit: Duration,
+) {
+    let abort = server.abort_handle();
+    match timeout(limit, server).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::error!(%error, "serving failed while draining"),
+        Ok(Err(error)) => tracing::error!(%error, "the server's task failed"),
+        Err(_) => {
+            tracing::warn!(
+                limit_seconds = limit.as_secs(),
+                "drain limit reached, closing what is left"
+            );
+            abort.abort();
+        }
+    }
+    if timeout(limit.max(PROBE_TIMEOUT), store.close()).await.is_err() {
+        tracing::error!("queued writes did not finish in time");
+    }
+}

@@ -1,0 +1,112 @@
+//! Under which user PostgreSQL runs: it refuses root.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+use std::process::Command;
+
+use super::EmbeddedError;
+
+/// A user that is not this process's.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) name: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// Users to run as when this process is root, best first.
+const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
+
+/// Whether this process runs as root.
+pub(super) fn is_root() -> Result<bool, EmbeddedError> {
+    let output = Command::new("id")
+        .arg("-u")
+        .output()
+        .map_err(EmbeddedError::io("cannot run `id -u`"))?;
+    Ok(output.stdout.trim_ascii() == b"0")
+}
+
+/// The user to run as: `None` means this process's own. As root it is who owns the data already,
+/// else the first candidate that exists.
+pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
+    if !is_root()? {
+        return Ok(None);
+    }
+    if let Ok(metadata) = fs::metadata(data_dir.join(super::cluster::DATA))
+        && metadata.uid() != 0
+    {
+        let (uid, gid) = (metadata.uid(), metadata.gid());
+        return Ok(Some(Owner {
+            name: format!("with id {uid}"),
+            uid,
+            gid,
+        }));
+    }
+    let passwd = fs::read_to_string("/etc/passwd").map_err(EmbeddedError::io("cannot read /etc/passwd"))?;
+    CANDIDATES
+        .iter()
+        .find_map(|name| passwd.lines().find_map(|line| of_passwd(line, name)))
+        .map(Some)
+        .ok_or_else(|| {
+            EmbeddedError::io("PostgreSQL does not run as root")(io::Error::other(
+                "there is neither a user postgres nor a user nobody to run it as",
+            ))
+        })
+}
+
+/// `name:password:uid:gid:…`
+fn of_passwd(line: &str, name: &str) -> Option<Owner> {
+    let mut fields = line.split(':');
+    if fields.next()? != name {
+        return None;
+    }
+    let uid = fields.nth(1)?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    Some(Owner {
+        name: name.to_owned(),
+        uid,
+        gid,
+    })
+}
+
+impl Owner {
+    /// Refuses a directory that lies behind one which the user cannot pass.
+    pub(super) fn check_reach(&self, dir: &Path) -> Result<(), EmbeddedError> {
+        const OTHERS_PASS: u32 = 0o001;
+        for above in dir.ancestors().skip(1) {
+            let metadata = fs::metadata(above)
+                .map_err(EmbeddedError::io(format!("cannot look at {}", above.display())))?;
+            if metadata.permissions().mode() & OTHERS_PASS == 0 && metadata.uid() != self.uid {
+                return Err(EmbeddedError::Unreachable {
+                    dir: above.to_owned(),
+                    user: self.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the user the owner of a file or directory.
+    pub(super) fn take(&self, path: &Path) -> Result<(), EmbeddedError> {
+        chown(path, Some(self.uid), Some(self.gid)).map_err(EmbeddedError::io(format!(
+            "cannot give {} to the user {}",
+            path.display(),
+            self.name
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_its_whole_name() {
+        let line = "postgres:x:101:104:PostgreSQL administrator,,,:/var/lib/postgresql:/bin/bash";
+        let owner = of_passwd(line, "postgres").expect("the user of this line");
+        assert_eq!((owner.uid, owner.gid), (101, 104));
+        assert!(of_passwd(line, "postgre").is_none());
+    }
+}

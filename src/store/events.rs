@@ -1,0 +1,340 @@
+//! Reads of events: one, a page, a count.
+//!
+//! A page is a keyset walk over an index. What changes the plan (session or not, one event type or
+//! not, direction, view) makes a statement of its own; every other condition is a parameter.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
+
+use sqlx::postgres::PgArguments;
+use sqlx::{AssertSqlSafe, FromRow, Postgres};
+use uuid::Uuid;
+
+use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
+use super::{Store, StoreError};
+use crate::domain::event::{Event, Order, Position, View};
+use crate::domain::filter::{EventFilter, Scope, start_of_year};
+use crate::domain::ids::{EventId, SpiritId};
+
+/// A page of events that a reader wants.
+#[derive(Clone, Debug)]
+pub struct EventQuery {
+    pub scope: Scope,
+    pub order: Order,
+    pub view: View,
+    pub start: PageStart,
+    /// Only events with this sequence or a lower one.
+    pub sequence_max: i64,
+    /// Events in the page at the most.
+    pub size: usize,
+    /// Bytes of content after which the page ends early; it holds at least one event.
+    pub bytes: usize,
+}
+
+/// Where a page starts.
+#[derive(Clone, Copy, Debug)]
+pub enum PageStart {
+    /// So many events from the beginning.
+    Offset(i64),
+    /// Behind this position.
+    After(Position),
+}
+
+/// A page of events.
+#[derive(Debug)]
+pub struct EventPage {
+    pub events: Vec<Event>,
+    /// Whether there are events behind it.
+    pub more: bool,
+}
+
+#[derive(FromRow)]
+struct PageRow {
+    found: i64,
+    #[sqlx(flatten)]
+    event: EventRow,
+}
+
+impl Store {
+    /// One event; of this spirit, when one is named.
+    pub async fn get_event(
+        &self,
+        id: EventId,
+        spirit_id: Option<SpiritId>,
+        include_deleted: bool,
+    ) -> Result<Option<Event>, StoreError> {
+        let row = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
+            .bind(id.0)
+            .bind(spirit_id.map(|id| id.0))
+            .bind(include_deleted)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(Event::from))
+    }
+
+    /// These events of these spirits in the BASIC view, in no order; soft-deleted ones too.
+    pub async fn get_events_basic(
+        &self,
+        ids: &[EventId],
+        spirit_ids: &[SpiritId],
+    ) -> Result<Vec<Event>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let spirit_ids: Vec<Uuid> = spirit_ids.iter().map(|id| id.0).collect();
+        let rows = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET_BASIC)))
+            .bind(ids)
+            .bind(spirit_ids)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(rows.into_iter().map(Event::from).collect())
+    }
+
+    /// A page of events.
+    pub async fn list_events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
+        let (start, offset) = match query.start {
+            PageStart::Offset(offset) => (beginning(query.order), offset),
+            PageStart::After(position) => (position, 0),
+        };
+        let shape = Shape::of(query);
+        let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
+        let rows = bind_scope(
+            sqlx::query_as::<_, PageRow>(AssertSqlSafe(shape.page())),
+            &query.scope,
+        )
+        .bind(start.occurred_at)
+        .bind(start.sequence)
+        .bind(query.sequence_max)
+        .bind(limit)
+        .bind(offset)
+        .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await?;
+        let found = rows
+            .first()
+            .map_or(0, |row| usize::try_from(row.found).unwrap_or(0));
+        let events: Vec<Event> = rows
+            .into_iter()
+            .take(query.size)
+            .map(|row| row.event.into())
+            .collect();
+        Ok(EventPage {
+            more: found > events.len(),
+            events,
+        })
+    }
+
+    /// How many events there are.
+    pub async fn count_events(&self, scope: &Scope) -> Result<i64, StoreError> {
+        let statement = AssertSqlSafe(Arc::clone(&COUNTS[usize::from(scope.session_id.is_some())]));
+        let (count,) = bind_scope(sqlx::query_as::<_, (i64,)>(statement), scope)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(count)
+    }
+
+    /// The position of the n-th event from the end of the scope, n ≥ 1; `None` when it has fewer.
+    pub(super) async fn nth_from_end(
+        &self,
+        scope: &Scope,
+        sequence_max: i64,
+        n: i64,
+    ) -> Result<Option<Position>, StoreError> {
+        let statement = AssertSqlSafe(Arc::clone(&NTH_FROM_END));
+        let row = bind_scope(sqlx::query_as::<_, (_, i64)>(statement), scope)
+            .bind(sequence_max)
+            .bind(n.saturating_sub(1))
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|(occurred_at, sequence)| Position {
+            occurred_at,
+            sequence,
+        }))
+    }
+}
+
+/// Before the first event in this order, whatever it is.
+fn beginning(order: Order) -> Position {
+    match order {
+        Order::OldestFirst => Position {
+            occurred_at: start_of_year(1),
+            sequence: 0,
+        },
+        Order::NewestFirst => Position {
+            occurred_at: start_of_year(10_000),
+            sequence: i64::MAX,
+        },
+    }
+}
+
+type QueryAs<'q, Row> = sqlx::query::QueryAs<'q, Postgres, Row, PgArguments>;
+
+/// Binds `$1` to `$9`, which [`condition`] reads.
+fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> QueryAs<'q, Row> {
+    let EventFilter {
+        event_types,
+        roles,
+        min_importance,
+        occurred_from: _,
+        occurred_until: _,
+        meta_contains,
+        include_deleted,
+    } = &scope.filter;
+    query
+        .bind(scope.spirit_id.0)
+        .bind(scope.session_id.as_deref())
+        .bind((!event_types.is_empty()).then_some(event_types))
+        .bind((!roles.is_empty()).then_some(roles))
+        .bind(min_importance)
+        .bind(scope.filter.from())
+        .bind(scope.filter.until())
+        .bind(meta_contains.as_ref().map(|meta| meta.as_json()))
+        .bind(include_deleted)
+}
+
+/// The condition of a scope.
+fn condition(session: bool, one_type: bool) -> String {
+    let session = if session {
+        "session_id = $2"
+    } else {
+        "$2::text is null"
+    };
+    let types = if one_type {
+        "event_type = ($3::text[])[1]"
+    } else {
+        "($3::text[] is null or event_type = any($3))"
+    };
+    format!(
+        "spirit_id = $1
+         and {session}
+         and {types}
+         and ($4::text[] is null or role = any($4))
+         and ($5::float8 is null or importance_score >= $5)
+         and occurred_at >= $6
+         and occurred_at < $7
+         and ($8::text is null or meta @> $8::jsonb)
+         and ($9 or not is_deleted)"
+    )
+}
+
+/// What tells the plans of pages apart.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    session: bool,
+    one_type: bool,
+    newest_first: bool,
+    basic: bool,
+}
+
+impl Shape {
+    const COUNT: usize = 16;
+
+    fn of(query: &EventQuery) -> Self {
+        Self {
+            session: query.scope.session_id.is_some(),
+            one_type: query.scope.filter.event_types.len() == 1,
+            newest_first: query.order == Order::NewestFirst,
+            basic: query.view == View::Basic,
+        }
+    }
+
+    fn index(self) -> usize {
+        [self.session, self.one_type, self.newest_first, self.basic]
+            .iter()
+            .fold(0, |index, flag| index * 2 + usize::from(*flag))
+    }
+
+    fn from_index(index: usize) -> Self {
+        Self {
+            session: index & 8 != 0,
+            one_type: index & 4 != 0,
+            newest_first: index & 2 != 0,
+            basic: index & 1 != 0,
+        }
+    }
+
+    fn page(self) -> Arc<str> {
+        Arc::clone(&PAGES[self.index()])
+    }
+
+    /// A page ends where the running sum of its contents' lengths passes `$15`, which is told
+    /// without reading a long content; `found` says how many rows there are with those cut off.
+    fn page_sql(self) -> String {
+        let condition = condition(self.session, self.one_type);
+        let (after, direction) = if self.newest_first {
+            ("<", "desc")
+        } else {
+            (">", "asc")
+        };
+        let order = format!("occurred_at {direction}, sequence {direction}");
+        let (columns, stored) = if self.basic {
+            (NO_COLUMNS, "")
+        } else {
+            (FULL_COLUMNS, ", content, meta")
+        };
+        let length = if self.basic { "0" } else { "octet_length(content)" };
+        format!(
+            "select found, {BASIC_COLUMNS}, {columns}
+             from (
+                 select {BASIC_COLUMNS}{stored},
+                     count(*) over () as found,
+                     {length} as bytes,
+                     sum({length}) over (order by {order} rows unbounded preceding) as bytes_through
+                 from (
+                     select {BASIC_COLUMNS}{stored}
+                     from events
+                     where {condition}
+                     and (occurred_at, sequence) {after} ($10, $11)
+                     and sequence <= $12
+                     order by {order}
+                     limit $13
+                     offset $14
+                 ) as found_rows
+             ) as sized
+             where bytes_through - bytes <= $15
+             order by {order}"
+        )
+    }
+}
+
+static PAGES: LazyLock<[Arc<str>; Shape::COUNT]> =
+    LazyLock::new(|| std::array::from_fn(|index| Shape::from_index(index).page_sql().into()));
+
+static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "select {BASIC_COLUMNS}, {FULL_COLUMNS}
+         from events
+         where id = $1
+         and ($2::uuid is null or spirit_id = $2)
+         and ($3 or not is_deleted)"
+    )
+    .into()
+});
+
+static GET_BASIC: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "select {BASIC_COLUMNS}, {NO_COLUMNS}
+         from events
+         where id = any($1)
+         and spirit_id = any($2)"
+    )
+    .into()
+});
+
+static COUNTS: LazyLock<[Arc<str>; 2]> = LazyLock::new(|| {
+    [false, true]
+        .map(|session| format!("select count(*) from events where {}", condition(session, false)).into())
+});
+
+static NTH_FROM_END: LazyLock<Arc<str>> = LazyLock::new(|| {
+    let mut sql = String::from("select occurred_at, sequence from events where ");
+    write!(
+        sql,
+        "{}
+         and sequence <= $10
+         order by occurred_at desc, sequence desc
+         limit 1
+         offset $11",
+        condition(true, false)
+    )
+    .expect("writing to a String cannot fail");
+    sql.into()
+});

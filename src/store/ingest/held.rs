@@ -1,0 +1,101 @@
+//! Jobs whose spirit someone else holds: they wait apart, in order, and delay nobody else.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::Job;
+use super::flush::Lock;
+use super::writer::Lane;
+use crate::domain::ids::SpiritId;
+
+/// Connections that may wait for locks at the same time.
+const WAITING_CONNECTIONS_MAX: usize = 4;
+
+/// Queues by spirit; a spirit that has one is held, and a task of its own works it off.
+pub(super) struct Held {
+    queues: Mutex<HashMap<SpiritId, VecDeque<Job>>>,
+    connections: Semaphore,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self {
+            queues: Mutex::default(),
+            connections: Semaphore::new(WAITING_CONNECTIONS_MAX),
+        }
+    }
+}
+
+impl Held {
+    /// Queues the job if one of its spirits is held; gives it back otherwise.
+    pub(super) fn queue(&self, job: Job) -> Option<Job> {
+        let mut queues = self.lock();
+        if queues.is_empty() {
+            return Some(job);
+        }
+        let held = job
+            .items
+            .iter()
+            .map(|item| item.spirit_id)
+            .find(|id| queues.contains_key(id));
+        match held.and_then(|id| queues.get_mut(&id)) {
+            Some(queue) => {
+                queue.push_back(job);
+                None
+            }
+            None => Some(job),
+        }
+    }
+
+    /// Lets the job wait for the spirit, starting a task for it if there is none.
+    pub(super) fn put(self: &Arc<Self>, spirit_id: SpiritId, job: Job, lane: &Lane, tasks: &TaskTracker) {
+        let started = {
+            let mut queues = self.lock();
+            let started = queues.contains_key(&spirit_id);
+            queues.entry(spirit_id).or_default().push_back(job);
+            started
+        };
+        if !started {
+            tasks.spawn(Arc::clone(self).work_off(spirit_id, lane.sibling(), tasks.clone()));
+        }
+    }
+
+    /// Boxed, as it starts others of its kind.
+    fn work_off(
+        self: Arc<Self>,
+        spirit_id: SpiritId,
+        mut lane: Lane,
+        tasks: TaskTracker,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Ok(_connection) = self.connections.acquire().await else {
+                return;
+            };
+            while let Some(jobs) = self.take(spirit_id) {
+                for (other, job) in lane.flush(jobs, Lock::WaitFor(spirit_id)).await {
+                    self.put(other, job, &lane, &tasks);
+                }
+            }
+        })
+    }
+
+    /// What waits for the spirit; once nothing does, it is no longer held.
+    fn take(&self, spirit_id: SpiritId) -> Option<Vec<Job>> {
+        let mut queues = self.lock();
+        let queue = queues.get_mut(&spirit_id)?;
+        if queue.is_empty() {
+            queues.remove(&spirit_id);
+            return None;
+        }
+        Some(queue.drain(..).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SpiritId, VecDeque<Job>>> {
+        // Every change under the lock is a single step, so a poisoned one is still whole.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,182 @@
+//! The writer: takes jobs from the queue, flushes them together, answers each.
+
+use std::sync::Arc;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, PgConnection};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::flush::{Failure, Lock, Outcome, flush};
+use super::held::Held;
+use super::{Decided, IngestSettings, Job};
+use crate::domain::ids::SpiritId;
+use crate::store::StoreError;
+
+pub(super) struct Writer {
+    lane: Lane,
+    held: Arc<Held>,
+    tasks: TaskTracker,
+}
+
+/// A connection of its own, made when it is first needed and again after it was lost.
+pub(super) struct Lane {
+    connect: PgConnectOptions,
+    settings: IngestSettings,
+    connection: Option<PgConnection>,
+}
+
+impl Writer {
+    pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings, tasks: TaskTracker) -> Self {
+        Self {
+            lane: Lane::new(connect, settings),
+            held: Arc::default(),
+            tasks,
+        }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Job>, closing: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                job = queue.recv() => job,
+                () = closing.cancelled(), if !queue.is_closed() => {
+                    queue.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
+            let jobs = self.gather(first, &mut queue);
+            if jobs.is_empty() {
+                continue;
+            }
+            for (spirit_id, job) in self.lane.flush(jobs, Lock::Skip).await {
+                self.held.put(spirit_id, job, &self.lane, &self.tasks);
+            }
+        }
+    }
+
+    /// What has queued up to now, up to a flush's size. What concerns a spirit that is held goes
+    /// behind the jobs that wait for it.
+    fn gather(&self, first: Job, queue: &mut UnboundedReceiver<Job>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut items = 0;
+        let mut next = Some(first);
+        while let Some(job) = next {
+            if let Some(job) = self.held.queue(job) {
+                items += job.items.len();
+                jobs.push(job);
+            }
+            if items >= self.lane.settings.flush_items_max {
+                break;
+            }
+            next = queue.try_recv().ok();
+        }
+        jobs
+    }
+}
+
+impl Lane {
+    pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings) -> Self {
+        let millis = settings.flush_timeout.as_millis().to_string();
+        Self {
+            connect: connect.options([("statement_timeout", millis)]),
+            settings,
+            connection: None,
+        }
+    }
+
+    /// Another one to the same database.
+    pub(super) fn sibling(&self) -> Self {
+        Self {
+            connect: self.connect.clone(),
+            settings: self.settings,
+            connection: None,
+        }
+    }
+
+    /// Stores the jobs and answers them; returns those that wait for a spirit that someone else holds.
+    ///
+    /// A flush that failed before its commit changed nothing: on a lost connection it runs once
+    /// more, and on an error of the data its jobs run apart, so that none fails its neighbours.
+    pub(super) async fn flush(&mut self, mut jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
+        // Nobody waits for these, and nothing of them has been done.
+        jobs.retain(|job| !job.reply.is_closed());
+        let mut outcome = self.attempt(&jobs, lock).await;
+        if let Err(failure) = &outcome
+            && failure.uncommitted
+            && matches!(failure.error, StoreError::Unavailable(_))
+        {
+            outcome = self.attempt(&jobs, lock).await;
+        }
+        match outcome {
+            Ok(outcomes) => answer_all(jobs, outcomes),
+            Err(failure)
+                if failure.uncommitted && jobs.len() > 1 && matches!(failure.error, StoreError::Bug(_)) =>
+            {
+                tracing::error!(error = %failure.error, jobs = jobs.len(), "flush failed on its data; storing its requests apart");
+                let mut held = Vec::new();
+                for job in jobs {
+                    held.extend(Box::pin(self.flush(vec![job], lock)).await);
+                }
+                held
+            }
+            Err(failure) => {
+                for job in jobs {
+                    answer(job, Err(failure.error.clone()));
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    async fn attempt(&mut self, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let limit = self.settings.flush_timeout;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => match timeout(limit, self.connect.connect()).await {
+                Ok(connected) => connected.map_err(|error| Failure::uncommitted(error.into()))?,
+                Err(_) => return Err(Failure::uncommitted(no_answer())),
+            },
+        };
+        // The statements have their own limit; this one is for a network that swallows everything.
+        let result = match timeout(limit * 2, flush(&mut connection, jobs, lock)).await {
+            Ok(result) => result,
+            Err(_) => return Err(Failure::unknown(no_answer())),
+        };
+        // After an error the connection's state is unknown, so it goes; the next flush makes a new one.
+        if result.is_ok() {
+            self.connection = Some(connection);
+        }
+        result
+    }
+}
+
+fn no_answer() -> StoreError {
+    StoreError::Unavailable("no answer within the flush timeout".to_owned())
+}
+
+fn answer_all(jobs: Vec<Job>, outcomes: Vec<Outcome>) -> Vec<(SpiritId, Job)> {
+    let mut held = Vec::new();
+    for (job, outcome) in jobs.into_iter().zip(outcomes) {
+        match outcome {
+            Outcome::Decided(decided) => answer(job, Ok(decided)),
+            Outcome::Held(spirit_id) => held.push((spirit_id, job)),
+        }
+    }
+    held
+}
+
+fn answer(job: Job, result: Result<Decided, StoreError>) {
+    let Job { items, reply, .. } = job;
+    drop(items); // so that the caller becomes the only owner of what was stored
+    if reply.send(result).is_err() {
+        tracing::debug!("the caller of a flushed request has gone");
+    }
+}

@@ -1,0 +1,84 @@
+//! PostgreSQL: the only place where SQL stands and sqlx is used.
+//!
+//! Knows nothing of the wire. One function, one statement, wherever the work allows it; a
+//! transaction stands only in [`ingest`], in tasks that no caller can cancel. Start at [`Store`].
+
+mod edits;
+pub mod embedded;
+mod error;
+mod events;
+mod ingest;
+mod migrate;
+mod replay;
+mod rows;
+mod sessions;
+mod spirits;
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+pub use error::StoreError;
+pub use events::{EventPage, EventQuery, PageStart};
+pub use ingest::IngestSettings;
+pub use migrate::MigrateError;
+pub use replay::{Replay, ReplayPage, ReplayStart};
+pub use sessions::{Session, SessionPage};
+pub use spirits::{SpiritOrder, SpiritPage, SpiritQuery};
+
+/// How the store uses its database.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// Connections for reads and edits; the writer has its own.
+    pub pool_size: u32,
+    /// How long a call waits for a connection.
+    pub acquire_timeout: Duration,
+    /// How long a statement may run.
+    pub statement_timeout: Duration,
+    /// The write path.
+    pub ingest: IngestSettings,
+}
+
+/// The database as the service sees it. Cheap to clone; made without a connection. Not `Debug`: it
+/// knows the database's password.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+    connect: PgConnectOptions,
+    ingest: ingest::Ingest,
+}
+
+impl Store {
+    /// Opens a store that connects as it is used. Needs a Tokio runtime, in which its writer lives
+    /// until the last clone is dropped.
+    #[must_use]
+    pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
+        let connect = options.application_name("elephantasm-events").options([(
+            "statement_timeout",
+            settings.statement_timeout.as_millis().to_string(),
+        )]);
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.pool_size)
+            .acquire_timeout(settings.acquire_timeout)
+            .connect_lazy_with(connect.clone());
+        let ingest = ingest::Ingest::start(connect.clone(), settings.ingest);
+        Self {
+            pool,
+            connect,
+            ingest,
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Finishes queued writes and closes every connection.
+    pub async fn close(&self) {
+        self.ingest.close().await;
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,211 @@
+//! Spirits: create, read, list, count.
+
+use std::sync::{Arc, LazyLock};
+
+use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
+use crate::domain::filter::start_of_year;
+use crate::domain::ids::SpiritId;
+use crate::domain::meta::Meta;
+use crate::domain::spirit::{NewSpirit, Spirit, fold_name};
+
+/// A page of spirits that a reader wants.
+#[derive(Clone, Debug)]
+pub struct SpiritQuery {
+    pub order: SpiritOrder,
+    pub include_deleted: bool,
+    pub offset: i64,
+    pub size: usize,
+}
+
+/// Which spirits, in which order, from where.
+#[derive(Clone, Debug)]
+pub enum SpiritOrder {
+    /// All, newest first by (`created_at`, id).
+    Newest { after: Option<NewestSpiritPlace> },
+    /// Those whose folded name contains this folded text, by (folded name, id).
+    Named {
+        contains_folded: String,
+        after: Option<NamedSpiritPlace>,
+    },
+}
+
+/// A page of spirits.
+#[derive(Debug)]
+pub struct SpiritPage {
+    pub spirits: Vec<Spirit>,
+    /// Whether there are spirits behind it.
+    pub more: bool,
+}
+
+pub(super) const SPIRIT_COLUMNS: &str =
+    "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
+
+#[derive(Debug, FromRow)]
+pub(super) struct SpiritRow {
+    id: Uuid,
+    name: String,
+    description: Option<String>,
+    meta: String,
+    last_sequence: i64,
+    revision: i64,
+    deleted_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<SpiritRow> for Spirit {
+    fn from(row: SpiritRow) -> Self {
+        Self {
+            id: SpiritId(row.id),
+            name: row.name,
+            description: row.description,
+            meta: Meta::from_json(row.meta),
+            last_sequence: row.last_sequence,
+            revision: row.revision,
+            deleted_at: row.deleted_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+impl Store {
+    /// Stores a spirit.
+    pub async fn create_spirit(&self, new: NewSpirit) -> Result<Spirit, StoreError> {
+        let row = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&INSERT)))
+            .bind(new.id.0)
+            .bind(fold_name(&new.name))
+            .bind(new.name)
+            .bind(new.description)
+            .bind(new.meta.as_json())
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.into())
+    }
+
+    /// One spirit.
+    pub async fn get_spirit(
+        &self,
+        id: SpiritId,
+        include_deleted: bool,
+    ) -> Result<Option<Spirit>, StoreError> {
+        let row = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&GET)))
+            .bind(id.0)
+            .bind(include_deleted)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(Spirit::from))
+    }
+
+    /// A page of spirits.
+    pub async fn list_spirits(&self, query: SpiritQuery) -> Result<SpiritPage, StoreError> {
+        let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
+        let statement = match query.order {
+            SpiritOrder::Newest { after } => {
+                let after = after.unwrap_or_else(|| NewestSpiritPlace {
+                    created_at: start_of_year(10_000),
+                    id: SpiritId(Uuid::max()),
+                });
+                sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&LIST_NEWEST)))
+                    .bind(after.created_at)
+                    .bind(after.id.0)
+            }
+            SpiritOrder::Named {
+                contains_folded,
+                after,
+            } => {
+                let after = after.unwrap_or_else(|| NamedSpiritPlace {
+                    name_folded: String::new(),
+                    id: SpiritId(Uuid::nil()),
+                });
+                sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&LIST_NAMED)))
+                    .bind(contains_folded)
+                    .bind(after.name_folded)
+                    .bind(after.id.0)
+            }
+        };
+        let rows = statement
+            .bind(query.include_deleted)
+            .bind(limit)
+            .bind(query.offset)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(SpiritPage {
+            more: rows.len() > query.size,
+            spirits: rows.into_iter().take(query.size).map(Spirit::from).collect(),
+        })
+    }
+
+    /// How many spirits there are.
+    pub async fn count_spirits(&self, include_deleted: bool) -> Result<i64, StoreError> {
+        let (count,) = sqlx::query_as::<_, (i64,)>(COUNT)
+            .bind(include_deleted)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(count)
+    }
+
+    /// The spirit's newest sequence; `None` when there is no such spirit.
+    pub(super) async fn last_sequence(&self, id: SpiritId) -> Result<Option<i64>, StoreError> {
+        let row = sqlx::query_as::<_, (i64,)>(LAST_SEQUENCE)
+            .bind(id.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|(last_sequence,)| last_sequence))
+    }
+}
+
+const COUNT: &str = "select count(*) from spirits where $1 or deleted_at is null";
+
+const LAST_SEQUENCE: &str = "select last_sequence from spirits where id = $1";
+
+static INSERT: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "insert into spirits (id, name_folded, name, description, meta)
+         values ($1, $2, $3, $4, $5::jsonb)
+         returning {SPIRIT_COLUMNS}"
+    )
+    .into()
+});
+
+static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "select {SPIRIT_COLUMNS}
+         from spirits
+         where id = $1
+         and ($2 or deleted_at is null)"
+    )
+    .into()
+});
+
+static LIST_NEWEST: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "select {SPIRIT_COLUMNS}
+         from spirits
+         where (created_at, id) < ($1, $2)
+         and ($3 or deleted_at is null)
+         order by created_at desc, id desc
+         limit $4
+         offset $5"
+    )
+    .into()
+});
+
+static LIST_NAMED: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        r#"select {SPIRIT_COLUMNS}
+         from spirits
+         where strpos(name_folded, $1 collate "C") > 0
+         and (name_folded, id) > ($2 collate "C", $3)
+         and ($4 or deleted_at is null)
+         order by name_folded, id
+         limit $5
+         offset $6"#
+    )
+    .into()
+});
