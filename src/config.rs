@@ -105,7 +105,12 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug or trace, also by module as in `info,sqlx=debug`
-    #[arg(long, env = "EVENTS_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "EVENTS_LOG",
+        value_name = "FILTER",
+        default_value = "info,sqlx=warn"
+    )]
     pub log: String,
 }
 

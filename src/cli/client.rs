@@ -50,7 +50,7 @@ pub(super) fn explain(status: Status) -> anyhow::Error {
     let mut text = format!("{}: {}", status.code(), status.message());
     if let Some(bad_request) = status.get_details_bad_request() {
         for violation in bad_request.field_violations {
-            text.push_str(&format!("\n  {} {}", violation.field, violation.description));
+            text = format!("{text}\n  {} {}", violation.field, violation.description);
         }
     }
     anyhow::Error::msg(text)

@@ -4,11 +4,12 @@ use std::str::FromStr as _;
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::config::{BadSettings, DatabaseArgs};
+use crate::config::{BadSettings, DatabaseArgs, Secret};
 use crate::store::embedded::{EmbeddedPostgres, Options, default_data_dir};
 
 /// Database of the private PostgreSQL.
 const DATABASE: &str = "events";
+const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// How to connect, and the private PostgreSQL if there is one: it runs as long as this value lives.
 pub(super) struct Database {
@@ -19,11 +20,8 @@ pub(super) struct Database {
 impl Database {
     pub(super) async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
         if let Some(url) = &args.database_url {
-            // The driver's message could repeat parts of the URL, so it is not shown.
-            let connect = PgConnectOptions::from_str(url.expose())
-                .map_err(|_| BadSettings("DATABASE_URL cannot be read; it has the form postgres://user:password@host:5432/database".to_owned()))?;
             return Ok(Self {
-                connect,
+                connect: connect_options(url)?,
                 embedded: None,
             });
         }
@@ -50,4 +48,15 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// The driver's own message could repeat parts of the URL, so it is not shown; and it would take any
+/// scheme.
+fn connect_options(url: &Secret) -> Result<PgConnectOptions, BadSettings> {
+    let form = "DATABASE_URL cannot be read; it has the form postgres://user:password@host:5432/database";
+    let url = url.expose();
+    if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(BadSettings(form.to_owned()));
+    }
+    PgConnectOptions::from_str(url).map_err(|_| BadSettings(form.to_owned()))
 }

@@ -45,6 +45,8 @@ const BATCH_BYTES: usize = BATCH_BYTES_MAX - 64 * 1024;
 /// Attempts at a batch while the server is away or overloaded; every item has a key, so repeating is safe.
 const ATTEMPTS_MAX: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Between two lines of progress where there is no terminal for a bar.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let channel = args.addr.connect().await?;
@@ -57,24 +59,14 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         batch_bytes: 0,
         counts: Counts::default(),
         progress: progress(bytes),
+        started: Instant::now(),
+        reported: Instant::now(),
     };
-    let started = Instant::now();
     let read = import.read(input, Reader::new(spirit_id.clone())).await;
     import.progress.finish_and_clear();
-    let Counts {
-        created,
-        duplicates,
-        different,
-        bad,
-    } = import.counts;
-    let seconds = started.elapsed().as_secs_f64();
-    #[allow(clippy::cast_precision_loss)] // a rate for people
-    let rate = (created + duplicates) as f64 / seconds.max(0.001);
-    println!(
-        "spirit {spirit_id}: created {created}, duplicates {duplicates} (of them different {different}), bad lines {bad}; {seconds:.1} s, {rate:.0} events/s"
-    );
+    println!("spirit {spirit_id}: {}", import.summary());
     read?;
-    Ok(if bad == 0 {
+    Ok(if import.counts.bad == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -120,6 +112,9 @@ struct Import {
     batch_bytes: usize,
     counts: Counts,
     progress: ProgressBar,
+    started: Instant,
+    /// When progress was last shown without a terminal.
+    reported: Instant,
 }
 
 impl Import {
@@ -182,11 +177,33 @@ impl Import {
         for (number, result) in lines.into_iter().zip(results) {
             self.count(number, result);
         }
-        self.progress.set_message(format!(
-            "{} created, {} duplicates",
-            self.counts.created, self.counts.duplicates
-        ));
+        self.report();
         Ok(())
+    }
+
+    fn report(&mut self) {
+        if !self.progress.is_hidden() {
+            self.progress.set_message(self.summary());
+        } else if self.reported.elapsed() >= REPORT_INTERVAL {
+            self.reported = Instant::now();
+            eprintln!("{}", self.summary());
+        }
+    }
+
+    fn summary(&self) -> String {
+        let Counts {
+            created,
+            duplicates,
+            different,
+            bad,
+        } = self.counts;
+        let seconds = self.started.elapsed().as_secs_f64();
+        #[allow(clippy::cast_precision_loss)] // a rate for people
+        let rate = (created + duplicates) as f64 / seconds.max(0.001);
+        format!(
+            "created {created}, duplicates {duplicates} (of them different {different}), bad lines {bad}; \
+             {seconds:.1} s, {rate:.0} events/s"
+        )
     }
 
     async fn store(

@@ -24,7 +24,10 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}", args.listen_addr))?;
     let addr = listener.local_addr()?;
-    let database = Database::open(&args.database).await?;
+    let database = tokio::select! {
+        opened = Database::open(&args.database) => opened?,
+        () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
     let store = Store::open(database.connect.clone(), args.database.store_settings());
 
     let (ready, is_ready) = oneshot::channel();

@@ -88,19 +88,21 @@ impl QueryHash {
         parts.add(Some(order.as_bytes()));
         for list in [event_types, roles] {
             parts.add(Some(&list.len().to_be_bytes()));
-            list.iter().for_each(|value| parts.add(Some(value.as_bytes())));
+            for value in list {
+                parts.add(Some(value.as_bytes()));
+            }
         }
         parts.add(
             min_importance
                 .map(f64::to_be_bytes)
                 .as_ref()
-                .map(|bytes| bytes.as_slice()),
+                .map(<[u8; 8]>::as_slice),
         );
         for time in [occurred_from, occurred_until] {
             parts.add(
                 time.map(|time| time.timestamp_micros().to_be_bytes())
                     .as_ref()
-                    .map(|bytes| bytes.as_slice()),
+                    .map(<[u8; 8]>::as_slice),
             );
         }
         parts.add(meta_contains.as_ref().map(|meta| meta.as_json().as_bytes()));
@@ -112,7 +114,9 @@ impl QueryHash {
     #[must_use]
     pub fn of(rpc: &str, values: &[Option<&[u8]>]) -> Self {
         let mut parts = Parts::new(rpc);
-        values.iter().for_each(|value| parts.add(*value));
+        for value in values {
+            parts.add(*value);
+        }
         parts.finish()
     }
 }

@@ -21,11 +21,6 @@ pub(super) use edit::{deletion, event_edit};
 pub(super) use outbound::{batch_result, create_response, event, outcome, session, spirit as spirit_message};
 pub(super) use read::{count, get_event, list, list_sessions, replay};
 
-/// Reads an optional text by a rule.
-fn optional<T>(text: Option<String>, read: impl FnOnce(String) -> T) -> Option<T> {
-    text.map(read)
-}
-
 /// Reads a `Struct` under the bounds of meta.
 fn meta(fields: &mut Fields, field: &str, value: &Struct, bytes_max: usize) -> Meta {
     match write_struct(value) {

@@ -120,3 +120,11 @@ static UPDATE_SPIRIT: LazyLock<Arc<str>> = LazyLock::new(|| {
     )
     .into()
 });
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![
+        ("update_event", Arc::clone(&UPDATE_EVENT)),
+        ("update_spirit", Arc::clone(&UPDATE_SPIRIT)),
+    ]
+}

@@ -15,6 +15,7 @@ use super::{Store, StoreError};
 use crate::domain::event::{Event, Order, Position, View};
 use crate::domain::filter::{EventFilter, Scope, start_of_year};
 use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::meta::Meta;
 
 /// A page of events that a reader wants.
 #[derive(Clone, Debug)]
@@ -186,7 +187,7 @@ fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> QueryAs<'q,
         .bind(min_importance)
         .bind(scope.filter.from())
         .bind(scope.filter.until())
-        .bind(meta_contains.as_ref().map(|meta| meta.as_json()))
+        .bind(meta_contains.as_ref().map(Meta::as_json))
         .bind(include_deleted)
 }
 
@@ -338,3 +339,31 @@ static NTH_FROM_END: LazyLock<Arc<str>> = LazyLock::new(|| {
     .expect("writing to a String cannot fail");
     sql.into()
 });
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(String, Arc<str>)> {
+    let pages = (0..Shape::COUNT).map(Shape::from_index).map(|shape| {
+        let flags = [
+            (shape.session, "session"),
+            (shape.one_type, "one_type"),
+            (shape.newest_first, "newest_first"),
+            (shape.basic, "basic"),
+        ];
+        let set: Vec<&str> = flags
+            .iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, name)| *name)
+            .collect();
+        (format!("list_events/{}", set.join(",")), shape.page())
+    });
+    let others = [
+        ("get_event", &*GET),
+        ("get_events_basic", &*GET_BASIC),
+        ("count_events/spirit", &COUNTS[0]),
+        ("count_events/session", &COUNTS[1]),
+        ("nth_from_end", &*NTH_FROM_END),
+    ];
+    pages
+        .chain(others.map(|(name, sql)| (name.to_owned(), Arc::clone(sql))))
+        .collect()
+}

@@ -16,6 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(super) use flush::statements;
+
 use super::{Store, StoreError};
 use crate::domain::Time;
 use crate::domain::admission::{Admitted, Verdict};

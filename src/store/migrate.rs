@@ -1,7 +1,7 @@
 //! Brings the schema up to date.
 
 use sqlx::migrate::Migrator;
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::postgres::PgPoolOptions;
 
 use super::Store;
 
@@ -50,9 +50,13 @@ impl Store {
     /// index may take longer.
     pub async fn migrate(&self) -> Result<i64, MigrateError> {
         let options = self.connect.clone().options([("statement_timeout", "0")]);
-        let mut connection = options.connect().await?;
-        MIGRATOR.run(&mut connection).await?;
-        connection.close().await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
+        let migrated = MIGRATOR.run(&pool).await;
+        pool.close().await;
+        migrated?;
         Ok(MIGRATOR
             .iter()
             .map(|migration| migration.version)

@@ -14,6 +14,7 @@ mod rows;
 mod sessions;
 mod spirits;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -38,6 +39,26 @@ pub struct StoreSettings {
     pub statement_timeout: Duration,
     /// The write path.
     pub ingest: IngestSettings,
+}
+
+/// Every statement by name, so that a test can prepare each against the migrated schema and read its
+/// plan.
+#[must_use]
+pub fn statements() -> Vec<(String, Arc<str>)> {
+    let mut all = events::statements();
+    let others = [
+        spirits::statements(),
+        edits::statements(),
+        sessions::statements(),
+        ingest::statements(),
+    ];
+    all.extend(
+        others
+            .into_iter()
+            .flatten()
+            .map(|(name, sql)| (name.to_owned(), sql)),
+    );
+    all
 }
 
 /// The database as the service sees it. Cheap to clone; made without a connection. Not `Debug`: it

@@ -1,5 +1,7 @@
 //! Sessions: the live events of a spirit by `session_id`.
 
+use std::sync::Arc;
+
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 
@@ -50,4 +52,9 @@ impl Store {
         sessions.truncate(size);
         Ok(SessionPage { sessions, more })
     }
+}
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![("list_sessions", LIST.into())]
 }

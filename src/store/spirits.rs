@@ -209,3 +209,15 @@ static LIST_NAMED: LazyLock<Arc<str>> = LazyLock::new(|| {
     )
     .into()
 });
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![
+        ("create_spirit", Arc::clone(&INSERT)),
+        ("get_spirit", Arc::clone(&GET)),
+        ("list_spirits/newest", Arc::clone(&LIST_NEWEST)),
+        ("list_spirits/named", Arc::clone(&LIST_NAMED)),
+        ("count_spirits", COUNT.into()),
+        ("last_sequence", LAST_SEQUENCE.into()),
+    ]
+}

@@ -3,7 +3,7 @@
 use chrono::{SubsecRound as _, Utc};
 
 use super::timestamp::time;
-use super::{enumeration, meta, optional};
+use super::{enumeration, meta};
 use crate::domain::event::{BatchMode, NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
@@ -52,28 +52,20 @@ pub(crate) fn new_event(
         spirit_id: SpiritId(f.uuid("spirit_id", &spirit_id)),
         event_type: f.chars("event_type", event_type, EVENT_TYPE_CHARS_MAX),
         content: f.bytes("content", content.unwrap_or_default(), limits.content_bytes_max),
-        meta_summary: optional(meta_summary, |text| {
-            f.bytes("meta_summary", text, META_SUMMARY_BYTES_MAX)
-        }),
+        meta_summary: meta_summary.map(|text| f.bytes("meta_summary", text, META_SUMMARY_BYTES_MAX)),
         occurred_at_given: occurred_at.is_some(),
         occurred_at: match occurred_at {
             Some(timestamp) => time(&mut f, "occurred_at", timestamp),
             None => Utc::now().trunc_subsecs(MICROSECOND_DIGITS),
         },
-        session_id: optional(session_id, |text| {
-            f.chars("session_id", text, SESSION_ID_CHARS_MAX)
-        }),
-        role: optional(role, |text| f.chars("role", text, ROLE_CHARS_MAX)),
-        author: optional(author, |text| f.chars("author", text, AUTHOR_CHARS_MAX)),
+        session_id: session_id.map(|text| f.chars("session_id", text, SESSION_ID_CHARS_MAX)),
+        role: role.map(|text| f.chars("role", text, ROLE_CHARS_MAX)),
+        author: author.map(|text| f.chars("author", text, AUTHOR_CHARS_MAX)),
         meta: meta_struct.map_or_else(Meta::empty, |value| {
             meta(&mut f, "meta", &value, limits.meta_bytes_max)
         }),
-        source_uri: optional(source_uri, |text| {
-            f.chars("source_uri", text, SOURCE_URI_CHARS_MAX)
-        }),
-        dedupe_key: optional(dedupe_key, |text| {
-            f.chars("dedupe_key", text, DEDUPE_KEY_CHARS_MAX)
-        }),
+        source_uri: source_uri.map(|text| f.chars("source_uri", text, SOURCE_URI_CHARS_MAX)),
+        dedupe_key: dedupe_key.map(|text| f.chars("dedupe_key", text, DEDUPE_KEY_CHARS_MAX)),
         importance_score: importance_score.map(|score| f.score("importance_score", score)),
         on_duplicate,
         expected_last_sequence: expected_last_sequence.map(|n| f.at_least("expected_last_sequence", n, 0)),

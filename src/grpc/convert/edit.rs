@@ -2,7 +2,7 @@
 
 use prost_types::FieldMask;
 
-use super::{enumeration, meta, optional};
+use super::{enumeration, meta};
 use crate::domain::edit::{Change, EventEdit, EventTarget};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
@@ -120,12 +120,10 @@ pub(crate) fn event_edit(
         "is_deleted",
     ];
     let mask = Mask::read(&mut f, update_mask, &mutable);
-    let meta_summary = optional(meta_summary, |text| {
-        f.bytes("meta_summary", text, META_SUMMARY_BYTES_MAX)
-    });
+    let meta_summary = meta_summary.map(|text| f.bytes("meta_summary", text, META_SUMMARY_BYTES_MAX));
     let importance_score = importance_score.map(|score| f.score("importance_score", score));
-    let role = optional(role, |text| f.chars("role", text, ROLE_CHARS_MAX));
-    let author = optional(author, |text| f.chars("author", text, AUTHOR_CHARS_MAX));
+    let role = role.map(|text| f.chars("role", text, ROLE_CHARS_MAX));
+    let author = author.map(|text| f.chars("author", text, AUTHOR_CHARS_MAX));
     let meta = meta_struct.map(|value| meta(&mut f, "meta", &value, limits.meta_bytes_max));
     let edit = EventEdit {
         meta_summary: mask.clearable("meta_summary", meta_summary),
@@ -158,7 +156,7 @@ fn event_target(
 ) -> EventTarget {
     EventTarget {
         id: EventId(f.uuid("event_id", event_id)),
-        spirit_id: optional(spirit_id, |text| SpiritId(f.uuid("spirit_id", &text))),
+        spirit_id: spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text))),
         expected_revision: expected_revision(f, revision),
     }
 }

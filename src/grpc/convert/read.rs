@@ -1,7 +1,7 @@
 //! Requests that read events: filters, pages, replays.
 
 use super::timestamp::time;
-use super::{enumeration, meta, optional};
+use super::{enumeration, meta};
 use crate::domain::cursor::{ReplayPlace, SessionPlace, decode};
 use crate::domain::event::{Order, Position, View};
 use crate::domain::filter::{EventFilter, QueryHash, Scope};
@@ -23,7 +23,7 @@ pub(crate) fn get_event(request: pb::GetEventRequest) -> Result<(EventId, Option
     } = request;
     let mut f = Fields::default();
     let id = EventId(f.uuid("event_id", &event_id));
-    let spirit_id = optional(spirit_id, |text| SpiritId(f.uuid("spirit_id", &text)));
+    let spirit_id = spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)));
     f.finish((id, spirit_id, include_deleted))
 }
 
@@ -186,9 +186,7 @@ fn scope(
 ) -> Scope {
     Scope {
         spirit_id: SpiritId(f.uuid("spirit_id", spirit_id)),
-        session_id: optional(session_id, |text| {
-            f.chars("session_id", text, SESSION_ID_CHARS_MAX)
-        }),
+        session_id: session_id.map(|text| f.chars("session_id", text, SESSION_ID_CHARS_MAX)),
         filter: event_filter(f, filter.unwrap_or_default(), limits),
     }
 }

@@ -1,7 +1,7 @@
 //! Requests of `SpiritService`.
 
 use super::edit::{Mask, expected_revision, meta_change};
-use super::{meta, optional};
+use super::meta;
 use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace, decode, encode};
 use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::filter::QueryHash;
@@ -24,9 +24,7 @@ pub(crate) fn new_spirit(request: pb::CreateSpiritRequest, limits: &Limits) -> R
     let spirit = NewSpirit {
         id: SpiritId::generate(),
         name: f.chars("name", name, NAME_CHARS_MAX),
-        description: optional(description, |text| {
-            f.bytes("description", text, DESCRIPTION_BYTES_MAX)
-        }),
+        description: description.map(|text| f.bytes("description", text, DESCRIPTION_BYTES_MAX)),
         meta: meta_struct.map_or_else(Meta::empty, |value| {
             meta(&mut f, "meta", &value, limits.meta_bytes_max)
         }),
@@ -68,10 +66,8 @@ pub(crate) fn spirit_edit(
         update_mask,
         &["name", "description", "meta", "is_deleted"],
     );
-    let name = optional(name, |text| f.chars("name", text, NAME_CHARS_MAX));
-    let description = optional(description, |text| {
-        f.bytes("description", text, DESCRIPTION_BYTES_MAX)
-    });
+    let name = name.map(|text| f.chars("name", text, NAME_CHARS_MAX));
+    let description = description.map(|text| f.bytes("description", text, DESCRIPTION_BYTES_MAX));
     let meta = meta_struct.map(|value| meta(&mut f, "meta", &value, limits.meta_bytes_max));
     let edit = SpiritEdit {
         name: mask.required(&mut f, "name", name),
@@ -113,9 +109,7 @@ pub(crate) fn list_spirits(request: pb::ListSpiritsRequest) -> Result<SpiritList
         offset,
     } = request;
     let mut f = Fields::default();
-    let name_contains = optional(name_contains, |text| {
-        f.chars("name_contains", text, NAME_CHARS_MAX)
-    });
+    let name_contains = name_contains.map(|text| f.chars("name_contains", text, NAME_CHARS_MAX));
     let size = f.page_size("page_size", page_size);
     let offset = f.count("offset", offset);
     if offset > 0 && !page_token.is_empty() {

@@ -22,6 +22,7 @@ pub(super) const PORT: u16 = 5432;
 pub(super) const DATA: &str = "pgdata";
 const HALF_MADE_DATA: &str = "pgdata.new";
 const PASSWORD: &str = "password";
+const HALF_MADE_PASSWORD: &str = "password.new";
 const LOCK: &str = "lock";
 const LOG: &str = "postgres.log";
 const SOCKETS: &str = "run";
@@ -265,18 +266,21 @@ fn password(dir: &Path, owner: Option<&Owner>) -> Result<String, EmbeddedError> 
     let failed = || EmbeddedError::io(format!("cannot keep the password in {}", path.display()));
     if !path.exists() {
         let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
+        let half_made = dir.join(HALF_MADE_PASSWORD);
         let mut file = OpenOptions::new()
             .write(true)
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .mode(FILE_MODE)
-            .open(&path)
+            .open(&half_made)
             .map_err(failed())?;
         file.write_all(secret.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(failed())?;
         if let Some(owner) = owner {
-            owner.take(&path)?;
+            owner.take(&half_made)?;
         }
+        fs::rename(&half_made, &path).map_err(failed())?;
     }
     fs::read_to_string(&path)
         .map(|text| text.trim().to_owned())

@@ -315,3 +315,15 @@ async fn insert(
         .await?;
     Ok(())
 }
+
+/// See [`crate::store::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![
+        ("ingest/lock", LOCK.into()),
+        ("ingest/wait", WAIT.into()),
+        ("ingest/spirits", SPIRITS.into()),
+        ("ingest/dedupe_keys", KEYS.into()),
+        ("ingest/insert", INSERT.into()),
+        ("ingest/advance", ADVANCE.into()),
+    ]
+}

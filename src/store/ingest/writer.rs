@@ -146,9 +146,8 @@ impl Lane {
             },
         };
         // The statements have their own limit; this one is for a network that swallows everything.
-        let result = match timeout(limit * 2, flush(&mut connection, jobs, lock)).await {
-            Ok(result) => result,
-            Err(_) => return Err(Failure::unknown(no_answer())),
+        let Ok(result) = timeout(limit * 2, flush(&mut connection, jobs, lock)).await else {
+            return Err(Failure::unknown(no_answer()));
         };
         // After an error the connection's state is unknown, so it goes; the next flush makes a new one.
         if result.is_ok() {

@@ -1,0 +1,9 @@
+//! The service as its callers see it: a real server on a free port, its own database in a real
+//! PostgreSQL, gRPC on the wire. Start at [`harness`]; there is a file for each RPC or promise.
+
+#![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
+
+mod builders;
+mod harness;
+
+mod create_event;
