@@ -317,7 +317,7 @@ async fn insert(
 }
 
 /// See [`crate::store::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+pub(in crate::store) fn statements() -> Vec<(&'static str, Arc<str>)> {
     vec![
         ("ingest/lock", LOCK.into()),
         ("ingest/wait", WAIT.into()),
