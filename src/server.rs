@@ -44,6 +44,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// HTTP/2 pings that find dead peers: every so often, and the time to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// Calls that a client has opened and cancelled before the server took them up. Past it the
+/// connection is closed, with all other calls on it; the default of 20 hits a client that cancels a
+/// burst.
+const CANCELLED_CALLS_MAX: usize = 1_000;
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
@@ -86,6 +90,7 @@ pub async fn run(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(CANCELLED_CALLS_MAX))
         .layer(layers)
         .add_routes(routes)
         .serve_with_incoming_shutdown(

@@ -1,7 +1,6 @@
 //! A real server for each test, on a database of its own.
 
 use std::fs::Permissions;
-use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
 use std::str::FromStr as _;
 use std::sync::{Arc, Weak};
@@ -252,7 +251,7 @@ pub fn reachable_dir() -> TempDir {
 }
 
 /// Asks again and again until there is an answer, or patience ends.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     const PAUSE: Duration = Duration::from_millis(10);
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -6,4 +6,9 @@
 mod builders;
 mod harness;
 
+mod batch_create_events;
 mod create_event;
+mod durability;
+mod locks;
+mod sequences;
+mod stalled_streams;
