@@ -51,7 +51,8 @@ pub struct DatabaseArgs {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<Secret>,
 
-    /// Where the private PostgreSQL keeps its data [default: a stable place of this user]
+    /// Where the private PostgreSQL keeps its data [default: /var/lib/elephantasm-events as root,
+    /// else elephantasm-events in ~/.local/share, or $XDG_DATA_HOME]
     #[arg(long, env = "EVENTS_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 

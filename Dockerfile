@@ -1,0 +1,21 @@
+FROM rust:1-bookworm AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY proto proto
+COPY third_party third_party
+COPY migrations migrations
+COPY src src
+RUN cargo build --release --locked
+
+# Needs DATABASE_URL: a container is no place for the private PostgreSQL.
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system events
+COPY --from=build /src/target/release/elephantasm-events /usr/local/bin/
+USER events
+ENV EVENTS_LISTEN_ADDR=0.0.0.0:50051
+EXPOSE 50051
+HEALTHCHECK --start-period=10s CMD ["elephantasm-events", "healthcheck"]
+ENTRYPOINT ["elephantasm-events"]
