@@ -155,6 +155,7 @@ async fn items_of_a_partial_batch_succeed_or_fail_by_themselves() {
 
 #[tokio::test]
 async fn guards_and_keys_see_the_items_before_them() {
+    use CreateOutcome::{Created, Duplicate, DuplicateDifferent};
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let guarded = |expected| CreateEventRequest {
@@ -179,7 +180,6 @@ async fn guards_and_keys_see_the_items_before_them() {
     ];
     let results = batch(&server, BatchMode::Atomic, requests).await.unwrap();
     let outcomes: Vec<CreateOutcome> = results.iter().map(|item| created(item).outcome()).collect();
-    use CreateOutcome::{Created, Duplicate, DuplicateDifferent};
     assert_eq!(
         outcomes,
         [Created, Created, Created, Duplicate, DuplicateDifferent, Created]

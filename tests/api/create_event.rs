@@ -172,7 +172,7 @@ async fn return_existing_tells_a_duplicate_from_a_different_one() {
                 r.occurred_at = Some(Timestamp {
                     seconds: 5,
                     nanos: 7_999,
-                })
+                });
             }),
             CreateOutcome::Duplicate,
         ),

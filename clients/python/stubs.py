@@ -1,0 +1,23 @@
+"""Generates the stubs from the protos and makes them importable."""
+
+import pathlib
+import sys
+import tempfile
+
+import grpc_tools
+from grpc_tools import protoc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROTOS = [f"elephantasm/events/v1/{name}.proto" for name in ("resources", "events", "spirits")]
+
+
+def generate() -> tempfile.TemporaryDirectory:
+    """The stubs can be imported as long as the directory lives."""
+    out = tempfile.TemporaryDirectory(prefix="elephantasm-stubs-")
+    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    arguments = [f"-I{path}" for path in (ROOT / "proto", ROOT / "third_party", well_known)]
+    arguments += [f"--python_out={out.name}", f"--grpc_python_out={out.name}"]
+    if protoc.main(["protoc", *arguments, *PROTOS]) != 0:
+        raise SystemExit("protoc failed")
+    sys.path.insert(0, out.name)
+    return out

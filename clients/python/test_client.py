@@ -1,0 +1,226 @@
+"""The service as a Python client sees it: the real binary, generated stubs, the README's commands.
+
+EVENTS_BIN is the binary to test.
+"""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import unittest
+
+import grpc
+from google.protobuf import descriptor_pool, json_format, message_factory
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+import example
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("EVENTS_BIN", ROOT / "target/debug/elephantasm-events")).resolve()
+PATIENCE = 60
+
+
+class Server:
+    """The binary on a free port, with a private PostgreSQL of its own."""
+
+    def __init__(self):
+        self.place = tempfile.mkdtemp(prefix="elephantasm-python-", dir="/var/tmp")
+        os.chmod(self.place, 0o755)  # PostgreSQL's user passes through it
+        environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+        environment |= {"EVENTS_DATA_DIR": f"{self.place}/data", "EVENTS_LISTEN_ADDR": "127.0.0.1:0"}
+        with open(f"{self.place}/log", "wb") as log:
+            self.process = subprocess.Popen([BINARY], env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        line = self.process.stdout.readline()
+        if not line.startswith("listening on "):
+            log = pathlib.Path(f"{self.place}/log").read_text()
+            raise AssertionError(f"the server did not start: {line!r}\n{log}")
+        self.address = line.removeprefix("listening on ").strip()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(PATIENCE)
+        self.process.stdout.close()
+        shutil.rmtree(self.place)
+        return code
+
+
+def setUpModule():
+    global server, channel
+    server = Server()
+    channel = grpc.insecure_channel(server.address)
+
+
+def tearDownModule():
+    channel.close()
+    code = server.stop()
+    example.GENERATED.cleanup()
+    assert code == 0, f"SIGTERM ended the server with {code}"
+
+
+def command(*arguments: str, code: int = 0, **options) -> str:
+    """Runs a subcommand of the binary against the server."""
+    environment = os.environ | {"EVENTS_ADDR": server.address}
+    done = subprocess.run([BINARY, *arguments], env=environment, capture_output=True, timeout=PATIENCE, text=True, **options)
+    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class ExampleTest(unittest.TestCase):
+    def test_the_example_runs_as_it_stands(self):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            example.main(server.address)
+        text = out.getvalue()
+        for expected in (
+            "sequence 1 CREATE_OUTCOME_CREATED",
+            "sequence 1 CREATE_OUTCOME_DUPLICATE",
+            "batch [2, 3]",
+            "newest first, page by page:\n   3 tool.result\n   2 tool.call\n   1 message.in\n",
+            "replay:\n   message.in 'Hello'\n   tool.call '{\"q\": 1}'\n   tool.result ''\n",
+            "refused: INVALID_ARGUMENT",
+            "spirit_id must be a hyphenated UUID",
+            "event_type must have 1 to 100 characters",
+            "content",
+            "importance_score must be a number from 0.0 to 1.0",
+        ):
+            self.assertIn(expected, text)
+
+
+class ClientTest(unittest.TestCase):
+    def setUp(self):
+        self.events = example.events_pb2_grpc.EventServiceStub(channel)
+        spirits = example.spirits_pb2_grpc.SpiritServiceStub(channel)
+        self.spirit = spirits.CreateSpirit(example.spirits_pb2.CreateSpiritRequest(name="test")).spirit
+
+    def test_a_duplicate_names_the_event_that_exists(self):
+        request = example.events_pb2.CreateEventRequest(
+            spirit_id=self.spirit.id, event_type="message.in", content="", dedupe_key="ключ-🔑"
+        )
+        created = self.events.CreateEvent(request).event
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.events.CreateEvent(request)
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.ALREADY_EXISTS)
+        info = example.details(raised.exception)["ErrorInfo"]
+        self.assertEqual((info.reason, info.domain), ("DUPLICATE_EVENT", "events.elephantasm"))
+        self.assertEqual(dict(info.metadata), {"dedupe_key": "ключ-🔑", "existing_event_id": created.id})
+
+    def test_presence_meta_and_microseconds_survive_the_way(self):
+        request = example.events_pb2.CreateEventRequest(
+            spirit_id=self.spirit.id, event_type="tool.result", content="", importance_score=0.0
+        )
+        request.occurred_at.FromJsonString("2026-05-02T08:00:00.123456789Z")
+        json_format.ParseDict({"a": [1, 2.5, None, {"b": "ü"}]}, request.meta)
+        event = self.events.CreateEvent(request).event
+        self.assertTrue(event.HasField("content") and event.HasField("importance_score"))
+        self.assertFalse(event.HasField("role"))
+        self.assertEqual(event.occurred_at.ToJsonString(), "2026-05-02T08:00:00.123456Z")
+        self.assertEqual(json_format.MessageToDict(event.meta), {"a": [1, 2.5, None, {"b": "ü"}]})
+
+    def test_a_deadline_is_answered_with_its_own_code(self):
+        request = example.events_pb2.GetEventRequest(event_id=self.spirit.id)
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.events.GetEvent(request, timeout=1e-6)
+        self.assertEqual(raised.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def test_health_says_serving(self):
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "elephantasm.events.v1.EventService", "elephantasm.events.v1.SpiritService"):
+            reply = health.Check(health_pb2.HealthCheckRequest(service=service))
+            self.assertEqual(reply.status, health_pb2.HealthCheckResponse.SERVING)
+
+
+class ReadmeTest(unittest.TestCase):
+    """The commands of the tour, as they are printed."""
+
+    def test_the_tour_works(self):
+        readme = (ROOT / "README.md").read_text()
+        tour = readme.split("## Five minutes", 1)[1].split("```sh", 1)[1].split("```", 1)[0]
+        lines = re.sub(r"^#.*$", "", tour, flags=re.M).replace("\\\n", " ")
+        grpcurl = Grpcurl(channel)
+        for _ in range(2):
+            out = command("import", str(ROOT / "examples/garden.jsonl"), "--spirit", "Fern")
+        self.assertIn("created 0, duplicates 12", out)
+        self.assertIn("Shall I order nettle feed", command("replay", "--spirit", "Fern", "--session", "tomatoes"))
+        replies = [grpcurl.run(words) for words in shell_commands(lines) if words[0] == "grpcurl"]
+        self.assertEqual(len(replies), 11, "the tour changed: change what is expected here")
+        services, described, spirit, created, batch, page, replay, sessions, count, refused, again = replies
+        self.assertIn("elephantasm.events.v1.EventService", services)
+        self.assertIn("expected_last_sequence", described)
+        self.assertEqual(spirit[0]["spirit"]["name"], "Ada")
+        self.assertEqual(created[0]["outcome"], "CREATE_OUTCOME_CREATED")
+        self.assertEqual(len(batch[0]["results"]), 2)
+        self.assertEqual([e["eventType"] for e in page[0]["events"]], ["tool.result", "message.in"])
+        self.assertEqual([i["event"]["sequence"] for i in replay], ["1", "2", "3"])
+        self.assertEqual([s["eventCount"] for s in sessions[0]["sessions"]], ["3"])
+        self.assertEqual(count[0], {"count": "3"})
+        self.assertEqual(refused, grpc.StatusCode.INVALID_ARGUMENT)
+        self.assertEqual(again, grpc.StatusCode.ALREADY_EXISTS)
+
+
+def shell_commands(text: str) -> list[list[str]]:
+    """The commands of the tour as words. SPIRIT=$(…) is run for its side effect, which the text
+    shows; $SPIRIT is filled in when the command runs. The create is sent a second time at the end,
+    as the tour's comment says."""
+    text = re.sub(r"SPIRIT=\$\((.*?) \| sed .*\)$", r"\1", text, flags=re.M)
+    found, words = [], []
+    for line in text.split("\n\n"):
+        for word in shlex.split(line):
+            if word in ("grpcurl", "target/release/elephantasm-events") and words:
+                found.append(words)
+                words = []
+            words.append(word)
+    found.append(words)
+    return found + [words for words in found if words[-1].endswith("/CreateEvent") and "hello-1" in " ".join(words)]
+
+
+class Grpcurl:
+    """What the tour asks of grpcurl, by the same means: server reflection and JSON."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.database = ProtoReflectionDescriptorDatabase(channel)
+        self.pool = descriptor_pool.DescriptorPool(self.database)
+        self.spirit = ""
+
+    def run(self, words):
+        arguments = iter(words[1:])
+        data, rest = None, []
+        for word in arguments:
+            if word == "-d":
+                data = next(arguments)
+            elif word != "-plaintext":
+                rest.append(word)
+        if rest[1] == "list":
+            return self.database.get_services()
+        if rest[1] == "describe":
+            return [field.name for field in self.pool.FindMessageTypeByName(rest[2]).fields]
+        service, name = rest[1].split("/")
+        return self.call(service, name, data.replace("$SPIRIT", self.spirit))
+
+    def call(self, service, name, data):
+        method = self.pool.FindServiceByName(service).FindMethodByName(name)
+        request = json_format.Parse(data, message_factory.GetMessageClass(method.input_type)())
+        reply = message_factory.GetMessageClass(method.output_type)
+        make = self.channel.unary_stream if method.server_streaming else self.channel.unary_unary
+        call = make(f"/{service}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=reply.FromString)
+        try:
+            got = call(request)
+            replies = list(got) if method.server_streaming else [got]
+        except grpc.RpcError as error:
+            return error.code()
+        found = [json.loads(json_format.MessageToJson(r, descriptor_pool=self.pool)) for r in replies]
+        if name == "CreateSpirit":
+            self.spirit = found[0]["spirit"]["id"]
+        return found
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,142 @@
+# What the scripts share: makes sure that what they need is installed. Sourced, not run.
+# shellcheck shell=bash
+
+PG_OLDEST=15
+PGSERVER=0.1.4 # a wheel on PyPI that carries the programs of PostgreSQL 16
+PIP=26.3       # fetched as a wheel where Python comes without pip
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Runs a command as root: directly, or by sudo where that asks for no password.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo -n "$@"
+    fi
+}
+
+can_be_root() { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+
+# install_packages DEBIAN_NAMES FEDORA_NAMES BREW_NAMES: by the system's package manager.
+install_packages() {
+    if command -v brew >/dev/null; then
+        # shellcheck disable=SC2086 # several names
+        [ -n "$3" ] && brew install $3 >&2
+    elif ! can_be_root; then
+        return 1
+    elif command -v apt-get >/dev/null; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $1 >&2
+    elif command -v dnf >/dev/null; then
+        as_root dnf install -y -q $2 >&2
+    else
+        return 1
+    fi
+}
+
+# A C compiler, for the crate that does TLS.
+ensure_cc() {
+    command -v cc >/dev/null || install_packages "gcc libc6-dev" "gcc" "" ||
+        { say "a C compiler is missing: install gcc, or on macOS run xcode-select --install"; return 1; }
+}
+
+# Whether a directory has the programs of a PostgreSQL that is new enough.
+is_postgres() {
+    local major
+    [ -x "$1/postgres" ] && [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ] || return 1
+    major=$("$1/postgres" --version 2>/dev/null | sed -n 's/.*(PostgreSQL) \([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge "$PG_OLDEST" ]
+}
+
+# Looks where the server itself looks (src/store/embedded/binaries.rs).
+has_postgres() {
+    local dir
+    if [ -n "${PG_BIN_DIR:-}" ]; then
+        is_postgres "$PG_BIN_DIR"
+        return
+    fi
+    is_postgres "$(pg_config --bindir 2>/dev/null)" && return
+    is_postgres "$(dirname "$(command -v postgres || echo /none/postgres)")" && return
+    for dir in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin; do
+        is_postgres "$dir" && return
+    done
+    return 1
+}
+
+# PostgreSQL's programs: those installed, else by the package manager, else from PyPI.
+ensure_postgres() {
+    has_postgres && return
+    say "No PostgreSQL $PG_OLDEST or newer was found, installing one."
+    if can_be_root && command -v apt-get >/dev/null; then
+        # Only the programs are wanted, not a server of the system's.
+        as_root mkdir -p /etc/postgresql-common
+        echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    install_packages postgresql postgresql-server postgresql@17 && has_postgres && return
+    say "The package manager has none, trying PyPI."
+    local place
+    if [ "$(id -u)" = 0 ]; then
+        place=/opt/elephantasm-events/pgserver-$PGSERVER # PostgreSQL's user must reach it
+    else
+        place=${XDG_CACHE_HOME:-$HOME/.cache}/elephantasm-events/pgserver-$PGSERVER
+    fi
+    export PG_BIN_DIR=$place/pgserver/pginstall/bin
+    has_postgres && return
+    pip_install "$place" --no-deps "pgserver==$PGSERVER" && chmod -R a+rX "$place" && has_postgres && return
+    say "PostgreSQL $PG_OLDEST or newer is missing. Set DATABASE_URL to a running one, or install it:
+  Debian, Ubuntu:  apt-get install postgresql
+  RHEL, Fedora:    dnf install postgresql-server
+  macOS:           brew install postgresql@17
+  elsewhere:       pip install pgserver, and set PG_BIN_DIR to its pginstall/bin"
+    return 1
+}
+
+ensure_python() {
+    command -v python3 >/dev/null || install_packages python3 python3 python@3 ||
+        { say "Python 3 is missing: install python3"; return 1; }
+}
+
+# pip_install DIR ARGS…: Python packages into a directory of their own; it is used as PYTHONPATH, so
+# that neither venv nor rights are needed. Made beside its place and moved there when whole.
+pip_install() {
+    local dir=$1 half=$1.new
+    shift
+    ensure_python || return 1
+    rm -rf "$half"
+    mkdir -p "$half"
+    run_pip install -q --disable-pip-version-check --no-warn-script-location --root-user-action=ignore \
+        --target "$half" "$@" >&2 || return 1
+    rm -rf "$dir"
+    mv "$half" "$dir"
+}
+
+run_pip() {
+    if python3 -m pip --version >/dev/null 2>&1; then
+        python3 -m pip "$@"
+        return
+    fi
+    # A wheel of pip runs as it is.
+    local wheel=${TMPDIR:-/tmp}/pip-$PIP-$(id -u).whl
+    python3 - "$PIP" "$wheel" <<'PYTHON' || return 1
+import hashlib, json, sys, urllib.request
+version, path = sys.argv[1:]
+with urllib.request.urlopen(f"https://pypi.org/pypi/pip/{version}/json", timeout=60) as reply:
+    wheel = next(u for u in json.load(reply)["urls"] if u["packagetype"] == "bdist_wheel")
+with urllib.request.urlopen(wheel["url"], timeout=60) as reply:
+    data = reply.read()
+assert hashlib.sha256(data).hexdigest() == wheel["digests"]["sha256"], "the wheel of pip is damaged"
+open(path, "wb").write(data)
+PYTHON
+    PYTHONPATH=$wheel python3 -m pip "$@"
+}
+
+# python_packages NAME REQUIREMENTS: a directory with these packages, made when they changed; prints it.
+python_packages() {
+    local requirements=$2 dir
+    dir=$(target_dir)/python/$1-$(cksum <"$requirements" | cut -d' ' -f1)
+    [ -d "$dir" ] || pip_install "$dir" -r "$requirements" || return 1
+    echo "$dir"
+}
+
+target_dir() { echo "${CARGO_TARGET_DIR:-$PWD/target}"; }
