@@ -1,9 +1,8 @@
 //! Reads of events: one, a page, a count.
 //!
-//! A page is a keyset walk over an index. What changes the plan (session or not, one event type or
-//! not, direction, view) makes a statement of its own; every other condition is a parameter.
+//! A page is a keyset walk over an index. What changes the plan (which index, direction, view) makes
+//! a statement of its own; every other condition is a parameter.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use sqlx::postgres::PgArguments;
@@ -125,7 +124,7 @@ impl Store {
 
     /// How many events there are.
     pub async fn count_events(&self, scope: &Scope) -> Result<i64, StoreError> {
-        let statement = AssertSqlSafe(Arc::clone(&COUNTS[usize::from(scope.session_id.is_some())]));
+        let statement = AssertSqlSafe(Arc::clone(&COUNTS[Access::of(scope) as usize]));
         let (count,) = bind_scope(sqlx::query_as::<_, (i64,)>(statement), scope)
             .fetch_one(&self.pool)
             .await?;
@@ -168,7 +167,7 @@ fn beginning(order: Order) -> Position {
 
 type QueryAs<'q, Row> = sqlx::query::QueryAs<'q, Postgres, Row, PgArguments>;
 
-/// Binds `$1` to `$9`, which [`condition`] reads.
+/// Binds `$1` to `$9`, which [`Access::condition`] and [`FILTERED`] read.
 fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> QueryAs<'q, Row> {
     let EventFilter {
         event_types,
@@ -191,62 +190,84 @@ fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> QueryAs<'q,
         .bind(include_deleted)
 }
 
-/// The condition of a scope.
-fn condition(session: bool, one_type: bool) -> String {
-    let session = if session {
-        "session_id = $2"
-    } else {
-        "$2::text is null"
-    };
-    let types = if one_type {
-        "event_type = ($3::text[])[1]"
-    } else {
-        "($3::text[] is null or event_type = any($3))"
-    };
-    format!(
-        "spirit_id = $1
-         and {session}
-         and {types}
+/// The index that a statement walks: of the spirit, of one event type or of one session.
+#[derive(Clone, Copy, Debug)]
+enum Access {
+    Spirit,
+    Type,
+    Session,
+}
+
+impl Access {
+    const ALL: [Self; 3] = [Self::Spirit, Self::Type, Self::Session];
+
+    fn of(scope: &Scope) -> Self {
+        if scope.session_id.is_some() {
+            Self::Session
+        } else if scope.filter.event_types.len() == 1 {
+            Self::Type
+        } else {
+            Self::Spirit
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Spirit => "spirit",
+            Self::Type => "type",
+            Self::Session => "session",
+        }
+    }
+
+    /// The part of a scope's condition that the index serves.
+    fn condition(self) -> String {
+        let which = match self {
+            Self::Spirit => "$2::text is null",
+            Self::Type => "$2::text is null and event_type = ($3::text[])[1]",
+            Self::Session => "session_id = $2",
+        };
+        format!(
+            "spirit_id = $1
+             and {which}
+             and occurred_at >= $6
+             and occurred_at < $7"
+        )
+    }
+}
+
+/// The rest of a scope's condition.
+const FILTERED: &str = "($3::text[] is null or event_type = any($3))
          and ($4::text[] is null or role = any($4))
          and ($5::float8 is null or importance_score >= $5)
-         and occurred_at >= $6
-         and occurred_at < $7
          and ($8::text is null or meta @> $8::jsonb)
-         and ($9 or not is_deleted)"
-    )
-}
+         and ($9 or not is_deleted)";
 
 /// What tells the plans of pages apart.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
-    session: bool,
-    one_type: bool,
+    access: Access,
     newest_first: bool,
     basic: bool,
 }
 
 impl Shape {
-    const COUNT: usize = 16;
+    const COUNT: usize = 4 * Access::ALL.len();
 
     fn of(query: &EventQuery) -> Self {
         Self {
-            session: query.scope.session_id.is_some(),
-            one_type: query.scope.filter.event_types.len() == 1,
+            access: Access::of(&query.scope),
             newest_first: query.order == Order::NewestFirst,
             basic: query.view == View::Basic,
         }
     }
 
     fn index(self) -> usize {
-        [self.session, self.one_type, self.newest_first, self.basic]
-            .iter()
-            .fold(0, |index, flag| index * 2 + usize::from(*flag))
+        self.access as usize * 4 + usize::from(self.newest_first) * 2 + usize::from(self.basic)
     }
 
     fn from_index(index: usize) -> Self {
         Self {
-            session: index & 8 != 0,
-            one_type: index & 4 != 0,
+            access: Access::ALL[index / 4],
             newest_first: index & 2 != 0,
             basic: index & 1 != 0,
         }
@@ -258,8 +279,12 @@ impl Shape {
 
     /// A page ends where the running sum of its contents' lengths passes `$15`, which is told
     /// without reading a long content; `found` says how many rows there are with those cut off.
+    ///
+    /// The planner is to walk the index that has the order. Where it expects few rows, it would rather
+    /// read all of them by a bitmap or by another index and sort them; so it is told neither how few the
+    /// filter leaves (`coalesce`) nor the limit (`select`).
     fn page_sql(self) -> String {
-        let condition = condition(self.session, self.one_type);
+        let indexed = self.access.condition();
         let (after, direction) = if self.newest_first {
             ("<", "desc")
         } else {
@@ -282,11 +307,11 @@ impl Shape {
                  from (
                      select {BASIC_COLUMNS}{stored}
                      from events
-                     where {condition}
+                     where {indexed}
                      and (occurred_at, sequence) {after} ($10, $11)
-                     and sequence <= $12
+                     and coalesce(sequence <= $12 and {FILTERED}, false)
                      order by {order}
-                     limit $13
+                     limit (select $13::bigint)
                      offset $14
                  ) as found_rows
              ) as sized
@@ -320,50 +345,46 @@ static GET_BASIC: LazyLock<Arc<str>> = LazyLock::new(|| {
     .into()
 });
 
-static COUNTS: LazyLock<[Arc<str>; 2]> = LazyLock::new(|| {
-    [false, true]
-        .map(|session| format!("select count(*) from events where {}", condition(session, false)).into())
+static COUNTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
+    Access::ALL.map(|access| {
+        let indexed = access.condition();
+        format!("select count(*) from events where {indexed} and {FILTERED}").into()
+    })
 });
 
 static NTH_FROM_END: LazyLock<Arc<str>> = LazyLock::new(|| {
-    let mut sql = String::from("select occurred_at, sequence from events where ");
-    write!(
-        sql,
-        "{}
-         and sequence <= $10
+    let indexed = Access::Session.condition();
+    format!(
+        "select occurred_at, sequence
+         from events
+         where {indexed}
+         and coalesce(sequence <= $10 and {FILTERED}, false)
          order by occurred_at desc, sequence desc
          limit 1
-         offset $11",
-        condition(true, false)
+         offset (select $11::bigint)"
     )
-    .expect("writing to a String cannot fail");
-    sql.into()
+    .into()
 });
 
 /// See [`super::statements`].
 pub(super) fn statements() -> Vec<(String, Arc<str>)> {
     let pages = (0..Shape::COUNT).map(Shape::from_index).map(|shape| {
-        let flags = [
-            (shape.session, "session"),
-            (shape.one_type, "one_type"),
-            (shape.newest_first, "newest_first"),
-            (shape.basic, "basic"),
-        ];
-        let set: Vec<&str> = flags
-            .iter()
-            .filter(|(set, _)| *set)
-            .map(|(_, name)| *name)
-            .collect();
-        (format!("list_events/{}", set.join(",")), shape.page())
+        let access = shape.access.name();
+        let order = if shape.newest_first { "newest" } else { "oldest" };
+        let view = if shape.basic { "basic" } else { "full" };
+        (format!("list_events/{access}/{order}/{view}"), shape.page())
+    });
+    let counts = Access::ALL.map(|access| {
+        let count = Arc::clone(&COUNTS[access as usize]);
+        (format!("count_events/{}", access.name()), count)
     });
     let others = [
         ("get_event", &*GET),
         ("get_events_basic", &*GET_BASIC),
-        ("count_events/spirit", &COUNTS[0]),
-        ("count_events/session", &COUNTS[1]),
         ("nth_from_end", &*NTH_FROM_END),
     ];
     pages
+        .chain(counts)
         .chain(others.map(|(name, sql)| (name.to_owned(), Arc::clone(sql))))
         .collect()
 }

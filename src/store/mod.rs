@@ -75,10 +75,14 @@ impl Store {
     /// until the last clone is dropped.
     #[must_use]
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
-        let connect = options.application_name("elephantasm-events").options([(
-            "statement_timeout",
-            settings.statement_timeout.as_millis().to_string(),
-        )]);
+        let connect = options.application_name("elephantasm-events").options([
+            (
+                "statement_timeout",
+                settings.statement_timeout.as_millis().to_string(),
+            ),
+            // A page's cost is estimated without its limit, and would be worth compiling if it were true.
+            ("jit", "off".to_owned()),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.pool_size)
             .acquire_timeout(settings.acquire_timeout)

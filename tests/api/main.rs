@@ -10,5 +10,6 @@ mod batch_create_events;
 mod create_event;
 mod durability;
 mod locks;
+mod plans;
 mod sequences;
 mod stalled_streams;
