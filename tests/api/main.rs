@@ -13,3 +13,4 @@ mod locks;
 mod plans;
 mod sequences;
 mod stalled_streams;
+mod statements;
