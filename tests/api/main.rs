@@ -5,10 +5,15 @@
 
 mod builders;
 mod harness;
+mod model;
 
 mod batch_create_events;
+mod count_events;
 mod create_event;
 mod durability;
+mod get_event;
+mod list_events;
+mod list_sessions;
 mod locks;
 mod plans;
 mod sequences;
