@@ -27,7 +27,7 @@ pub struct EventQuery {
     pub sequence_max: i64,
     /// Events in the page at the most.
     pub size: usize,
-    /// Bytes of content after which the page ends early; it holds at least one event.
+    /// Bytes of content, meta and summaries after which the page ends early; it holds at least one event.
     pub bytes: usize,
 }
 
@@ -277,8 +277,9 @@ impl Shape {
         Arc::clone(&PAGES[self.index()])
     }
 
-    /// A page ends where the running sum of its contents' lengths passes `$15`, which is told
-    /// without reading a long content; `found` says how many rows there are with those cut off.
+    /// A page ends where the running sum of its long values' lengths passes `$15`, which is told
+    /// without reading them (`meta` counts as it is stored, compressed perhaps); `found` says how many
+    /// rows there are with those cut off.
     ///
     /// The planner is to walk the index that has the order. Where it expects few rows, it would rather
     /// read all of them by a bitmap or by another index and sort them; so it is told neither how few the
@@ -296,7 +297,11 @@ impl Shape {
         } else {
             (FULL_COLUMNS, ", content, meta")
         };
-        let length = if self.basic { "0" } else { "octet_length(content)" };
+        let length = if self.basic {
+            "coalesce(octet_length(meta_summary), 0)"
+        } else {
+            "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)"
+        };
         format!(
             "select found, {BASIC_COLUMNS}, {columns}
              from (

@@ -48,7 +48,7 @@ pub struct ReplayPage {
 const FIRST_PAGE_SIZE: usize = 50;
 /// Events in each further page.
 const PAGE_SIZE: usize = 500;
-/// Bytes of content at which a page ends early. A stalled stream costs two pages at the most.
+/// Bytes of content, meta and summaries at which a page ends early. A stalled stream costs two pages at the most.
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl Store {

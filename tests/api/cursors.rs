@@ -203,10 +203,13 @@ impl World {
         assert!(in_order, "out of order or twice: {:?}", sequences(came));
         let unchanged = |event: &&Event| !self.changed.contains(&event.sequence);
         let expected = select(&self.events, session, filter, order);
+        let came: Vec<&Event> = came.iter().filter(unchanged).collect();
+        let expected: Vec<&Event> = expected.into_iter().filter(unchanged).collect();
         assert_eq!(
-            came.iter().filter(unchanged).collect::<Vec<_>>(),
-            expected.into_iter().filter(unchanged).collect::<Vec<_>>()
+            sequences(came.iter().copied()),
+            sequences(expected.iter().copied())
         );
+        assert_eq!(came, expected);
     }
 }
 

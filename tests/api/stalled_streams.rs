@@ -1,9 +1,11 @@
 //! Streams whose readers are slow hold no connection and bounded memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::GetEventRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
@@ -150,7 +152,7 @@ async fn a_client_that_drops_its_stream_stops_the_work() {
         reader.message().await.unwrap();
     }
     all_idle(&server).await;
-    let fetched = rows_fetched(&server).await;
+    let fetched = fetched(server, "relname = 'events'").await;
     let all = 20 * SESSION_EVENTS;
     assert!(
         fetched < all / 2,
@@ -158,21 +160,64 @@ async fn a_client_that_drops_its_stream_stops_the_work() {
     );
 }
 
-/// Rows of events that indexes have given, as PostgreSQL's statistics say once they have settled.
-async fn rows_fetched(server: &TestServer) -> i64 {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_large_meta_is_no_larger_than_one_of_large_contents() {
+    const EVENTS: i64 = 600;
+    const FIRST_PAGE: usize = 50;
+    /// PostgreSQL stores 32 KiB that do not compress in rows of about 2,000 bytes.
+    const ROWS_EACH: i64 = 16;
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let mut last = -1;
-    eventually("the statistics settle", async || {
-        let (rows,): (i64,) = sqlx::query_as(
-            "select idx_tup_fetch from pg_stat_user_tables
-             where relname = 'events' and pg_stat_clear_snapshot() is not null",
+    sqlx::query(
+        "with advanced as (update spirits set last_sequence = $2 where id = $1::text::uuid)
+         insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id, meta)
+         select gen_random_uuid(), $1::text::uuid, n, 'x', '', to_timestamp(n), 's', jsonb_build_object('k', (
+             select string_agg(md5(n || ' ' || i), '') from generate_series(1, 1024) as i
+         ))
+         from generate_series(1, $2) as n",
+    )
+    .bind(&spirit_id)
+    .bind(EVENTS)
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    let request = stream(&spirit_id, "s");
+    let response = server.events().stream_session_events(request).await.unwrap();
+    let mut stalled = response.into_inner();
+    for _ in 0..=FIRST_PAGE {
+        assert!(stalled.message().await.unwrap().is_some());
+    }
+    let toast = "relid = (select reltoastrelid from pg_class where oid = 'events'::regclass)";
+    let (fetched, all) = (fetched(server, toast).await, EVENTS * ROWS_EACH);
+    assert!(
+        fetched < all / 2,
+        "{fetched} of {all} rows of meta read for a stream that stalls after {FIRST_PAGE} events"
+    );
+}
+
+/// Rows of a table that indexes have given to a server. It ends before, so that its connections have
+/// told PostgreSQL's statistics all they did.
+async fn fetched(server: TestServer, table: &str) -> i64 {
+    let database = Arc::clone(&server.database);
+    server.stop().await.unwrap();
+    let mut connection = database.connect().await;
+    eventually("the server's connections are closed", async || {
+        let (others,): (i64,) = sqlx::query_as(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
         )
         .fetch_one(&mut connection)
         .await
         .unwrap();
-        let settled = rows > 0 && rows == last;
-        last = rows;
-        settled.then_some(rows)
+        (others == 0).then_some(())
     })
-    .await
+    .await;
+    let sql = format!("select idx_tup_fetch from pg_stat_all_tables where {table}");
+    let (rows,) = sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    rows
 }
