@@ -4,8 +4,8 @@ use elephantasm_events::grpc::pb::{
     CreateEventRequest, Event, EventFilter, EventOrder, EventView, ListEventsRequest, SoftDeleteSpiritRequest,
 };
 
-use crate::builders::{at, bad_fields, event, event_at, list, number, object};
-use crate::harness::TestServer;
+use crate::builders::{at, bad_fields, event, event_at, list, number, object, text};
+use crate::harness::{TestServer, small_limits};
 use crate::model::{filters, garden, pages, select, sequences, store};
 
 const ORDERS: [EventOrder; 3] = [
@@ -223,10 +223,7 @@ async fn a_page_holds_an_event_that_is_larger_than_a_page() {
         server.events().create_event(huge.clone()).await.unwrap();
     }
     let pages = pages(&mut server.events(), list(&spirit_id)).await;
-    assert_eq!(
-        pages.iter().map(|page| sequences(page)).collect::<Vec<_>>(),
-        [[2], [1]]
-    );
+    assert_eq!(pages.iter().map(sequences).collect::<Vec<_>>(), [[2], [1]]);
 }
 
 #[tokio::test]
@@ -329,4 +326,25 @@ async fn every_bad_field_is_named() {
         bad_fields(server.events().list_events(request).await),
         ["filter.event_types"]
     );
+}
+
+#[tokio::test]
+async fn meta_contains_has_the_bound_of_meta() {
+    let server = TestServer::start_with(small_limits).await;
+    let spirit_id = server.spirit().await;
+    let with = |chars: usize| {
+        let meta = object([("k", text(&"x".repeat(chars)))]);
+        let filter = EventFilter {
+            meta_contains: Some(meta),
+            ..EventFilter::default()
+        };
+        ListEventsRequest {
+            filter: Some(filter),
+            ..list(&spirit_id)
+        }
+    };
+    let around = r#"{"k":""}"#.len();
+    assert_eq!(listed(&server, with(200 - around)).await, []);
+    let refused = server.events().list_events(with(201 - around)).await;
+    assert_eq!(bad_fields(refused), ["filter.meta_contains"]);
 }

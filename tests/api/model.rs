@@ -91,119 +91,55 @@ pub async fn garden(server: &TestServer) -> (String, Vec<Event>) {
 /// Every filter by itself, and combinations, of a [`garden`].
 pub fn filters() -> Vec<(&'static str, EventFilter)> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    let none = EventFilter::default();
-    let one_type = EventFilter {
-        event_types: words(&["tool.call"]),
-        ..none.clone()
+    let with = |change: &dyn Fn(&mut EventFilter)| {
+        let mut filter = EventFilter::default();
+        change(&mut filter);
+        filter
     };
-    let types = EventFilter {
-        event_types: words(&["error", "message.in", "error", "none such"]),
-        ..none.clone()
+    let types = |f: &mut EventFilter| f.event_types = words(&["error", "message.in", "error", "none such"]);
+    let meta = |n| move |f: &mut EventFilter| f.meta_contains = Some(object([("n", number(n))]));
+    let span = |from, until| {
+        move |f: &mut EventFilter| {
+            f.occurred_from = Some(at(from));
+            f.occurred_until = Some(at(until));
+        }
     };
-    let roles = EventFilter {
-        roles: words(&["user"]),
-        ..none.clone()
+    let types_span_deleted = |f: &mut EventFilter| {
+        types(f);
+        span(1_004, 1_012)(f);
+        f.include_deleted = true;
     };
-    let score = EventFilter {
-        min_importance: Some(0.5),
-        ..none.clone()
+    let role_score = |f: &mut EventFilter| {
+        f.roles = words(&["user"]);
+        f.min_importance = Some(0.5);
     };
-    let span = EventFilter {
-        occurred_from: Some(at(1_004)),
-        occurred_until: Some(at(1_012)),
-        ..none.clone()
-    };
-    let meta = EventFilter {
-        meta_contains: Some(object([("n", number(2.0))])),
-        ..none.clone()
+    let one_type_meta = |f: &mut EventFilter| {
+        f.event_types = words(&["tool.call"]);
+        meta(2.0)(f);
     };
     vec![
-        ("nothing", none.clone()),
-        ("one type", one_type.clone()),
-        ("types", types.clone()),
+        ("nothing", with(&|_| {})),
+        ("one type", with(&|f| f.event_types = words(&["tool.call"]))),
         (
             "an unknown type",
-            EventFilter {
-                event_types: words(&["none such"]),
-                ..none.clone()
-            },
+            with(&|f| f.event_types = words(&["none such"])),
         ),
-        ("a role", roles.clone()),
-        (
-            "roles",
-            EventFilter {
-                roles: words(&["user", "assistant"]),
-                ..none.clone()
-            },
-        ),
-        ("a score", score.clone()),
-        (
-            "the lowest score",
-            EventFilter {
-                min_importance: Some(0.0),
-                ..none.clone()
-            },
-        ),
-        (
-            "from a time",
-            EventFilter {
-                occurred_from: Some(at(1_010)),
-                ..none.clone()
-            },
-        ),
-        (
-            "until a time",
-            EventFilter {
-                occurred_until: Some(at(1_010)),
-                ..none.clone()
-            },
-        ),
-        ("a span", span.clone()),
-        (
-            "an empty span",
-            EventFilter {
-                occurred_from: Some(at(1_010)),
-                occurred_until: Some(at(1_010)),
-                ..none.clone()
-            },
-        ),
-        ("meta", meta.clone()),
-        (
-            "empty meta",
-            EventFilter {
-                meta_contains: Some(object([])),
-                ..none.clone()
-            },
-        ),
-        (
-            "deleted ones too",
-            EventFilter {
-                include_deleted: true,
-                ..none
-            },
-        ),
-        (
-            "types, span, deleted ones too",
-            EventFilter {
-                include_deleted: true,
-                event_types: types.event_types,
-                ..span
-            },
-        ),
-        (
-            "role, score",
-            EventFilter {
-                min_importance: score.min_importance,
-                ..roles
-            },
-        ),
-        (
-            "one type, meta",
-            EventFilter {
-                event_types: one_type.event_types,
-                ..meta
-            },
-        ),
+        ("types", with(&types)),
+        ("a role", with(&|f| f.roles = words(&["user"]))),
+        ("roles", with(&|f| f.roles = words(&["user", "assistant"]))),
+        ("a score", with(&|f| f.min_importance = Some(0.5))),
+        ("the lowest score", with(&|f| f.min_importance = Some(0.0))),
+        ("from a time", with(&|f| f.occurred_from = Some(at(1_010)))),
+        ("until a time", with(&|f| f.occurred_until = Some(at(1_010)))),
+        ("a span", with(&span(1_004, 1_012))),
+        ("an empty span", with(&span(1_010, 1_010))),
+        ("meta", with(&meta(2.0))),
+        ("other meta", with(&meta(9.0))),
+        ("empty meta", with(&|f| f.meta_contains = Some(object([])))),
+        ("deleted ones too", with(&|f| f.include_deleted = true)),
+        ("types, a span, deleted ones too", with(&types_span_deleted)),
+        ("a role, a score", with(&role_score)),
+        ("one type, meta", with(&one_type_meta)),
     ]
 }
 

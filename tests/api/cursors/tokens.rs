@@ -142,7 +142,10 @@ fn other_queries(query: &ListEventsRequest, other_spirit: &str) -> Vec<(&'static
     };
     let filtered = |change: &dyn Fn(&mut EventFilter)| with(&|r| change(r.filter.as_mut().unwrap()));
     vec![
-        ("another spirit", with(&|r| r.spirit_id = other_spirit.to_owned())),
+        (
+            "another spirit",
+            with(&|r| other_spirit.clone_into(&mut r.spirit_id)),
+        ),
         ("another session", with(&|r| r.session_id = Some("b".to_owned()))),
         ("no session", with(&|r| r.session_id = None)),
         (
