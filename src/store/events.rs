@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
-use sqlx::postgres::PgArguments;
-use sqlx::{AssertSqlSafe, FromRow, Postgres};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{AssertSqlSafe, FromRow, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
@@ -49,30 +49,21 @@ pub struct EventPage {
     pub more: bool,
 }
 
-#[derive(FromRow)]
 struct PageRow {
-    found: i64,
-    #[sqlx(flatten)]
     event: EventRow,
+    found: i64,
+}
+
+impl FromRow<'_, PgRow> for PageRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            event: EventRow::from_row(row)?,
+            found: row.try_get("found")?,
+        })
+    }
 }
 
 impl Store {
-    /// One event; of this spirit, when one is named.
-    pub async fn get_event(
-        &self,
-        id: EventId,
-        spirit_id: Option<SpiritId>,
-        include_deleted: bool,
-    ) -> Result<Option<Event>, StoreError> {
-        let row = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
-            .bind(id.0)
-            .bind(spirit_id.map(|id| id.0))
-            .bind(include_deleted)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(row.map(Event::from))
-    }
-
     /// These events of these spirits in the BASIC view, in no order; soft-deleted ones too.
     pub async fn get_events_basic(
         &self,
@@ -256,8 +247,9 @@ impl Shape {
         Arc::clone(&PAGES[self.index()])
     }
 
-    /// A page ends where the running sum of its contents' lengths passes `$15`, which is told
-    /// without reading a long content; `found` says how many rows there are with those cut off.
+    /// A page ends where the running sum of its contents' lengths passes `$15`. `cut` finds that place
+    /// without reading a long content, and how many rows there are with those cut off; the page itself is
+    /// then the same index scan with a limit, so no row is read for nothing and none is copied.
     fn page_sql(self) -> String {
         let condition = condition(self.session, self.one_type);
         let (after, direction) = if self.newest_first {
@@ -265,50 +257,42 @@ impl Shape {
         } else {
             (">", "asc")
         };
-        let order = format!("occurred_at {direction}, sequence {direction}");
-        let (columns, stored) = if self.basic {
-            (NO_COLUMNS, "")
+        let (columns, length) = if self.basic {
+            (NO_COLUMNS, "0")
         } else {
-            (FULL_COLUMNS, ", content, meta")
+            (FULL_COLUMNS, "octet_length(content)")
         };
-        let length = if self.basic { "0" } else { "octet_length(content)" };
-        format!(
-            "select found, {BASIC_COLUMNS}, {columns}
-             from (
-                 select {BASIC_COLUMNS}{stored},
-                     count(*) over () as found,
-                     {length} as bytes,
-                     sum({length}) over (order by {order} rows unbounded preceding) as bytes_through
-                 from (
-                     select {BASIC_COLUMNS}{stored}
-                     from events
-                     where {condition}
-                     and (occurred_at, sequence) {after} ($10, $11)
-                     and sequence <= $12
-                     order by {order}
-                     limit $13
-                     offset $14
-                 ) as found_rows
-             ) as sized
-             where bytes_through - bytes <= $15
+        let order = format!("occurred_at {direction}, sequence {direction}");
+        let rows = format!(
+            "from events
+             where {condition}
+             and (occurred_at, sequence) {after} ($10, $11)
+             and sequence <= $12
              order by {order}"
+        );
+        format!(
+            "with cut as (
+                 select count(*) as found, count(*) filter (where bytes_before <= $15) as fits
+                 from (
+                     select sum(bytes) over (order by {order} rows unbounded preceding) - bytes as bytes_before
+                     from (
+                         select occurred_at, sequence, {length} as bytes
+                         {rows}
+                         limit $13
+                         offset $14
+                     ) as lengths
+                 ) as sums
+             )
+             select {BASIC_COLUMNS}, {columns}, (select found from cut) as found
+             {rows}
+             limit (select fits from cut)
+             offset $14"
         )
     }
 }
 
 static PAGES: LazyLock<[Arc<str>; Shape::COUNT]> =
     LazyLock::new(|| std::array::from_fn(|index| Shape::from_index(index).page_sql().into()));
-
-static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "select {BASIC_COLUMNS}, {FULL_COLUMNS}
-         from events
-         where id = $1
-         and ($2::uuid is null or spirit_id = $2)
-         and ($3 or not is_deleted)"
-    )
-    .into()
-});
 
 static GET_BASIC: LazyLock<Arc<str>> = LazyLock::new(|| {
     format!(
@@ -357,7 +341,6 @@ pub(super) fn statements() -> Vec<(String, Arc<str>)> {
         (format!("list_events/{}", set.join(",")), shape.page())
     });
     let others = [
-        ("get_event", &*GET),
         ("get_events_basic", &*GET_BASIC),
         ("count_events/spirit", &COUNTS[0]),
         ("count_events/session", &COUNTS[1]),
