@@ -9,6 +9,7 @@ mod harness;
 mod batch_create_events;
 mod create_event;
 mod durability;
+mod ingest_events;
 mod locks;
 mod sequences;
 mod stalled_streams;
