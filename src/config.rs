@@ -72,7 +72,8 @@ pub struct DatabaseArgs {
     #[arg(long, env = "EVENTS_STATEMENT_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub statement_timeout_seconds: u64,
 
-    /// Events that may wait to be stored; past it creates are refused as overloaded
+    /// Events that may wait to be stored, half of them from ingest streams; past it calls are refused as
+    /// overloaded and streams wait
     #[arg(long, env = "EVENTS_QUEUE_ITEMS", value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue_items: u32,
 
@@ -142,6 +143,10 @@ pub struct ServeArgs {
     #[arg(long, env = "EVENTS_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = 4 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_024..=536_870_912))]
     pub max_message_bytes: u32,
 
+    /// Unanswered events that one ingest stream may have; past it its sender is slowed
+    #[arg(long, env = "EVENTS_INGEST_WINDOW", value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub ingest_window: u32,
+
     /// Seconds that calls under way have to finish when the server is told to end
     #[arg(long, env = "EVENTS_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub drain_seconds: u64,
@@ -186,6 +191,7 @@ impl ServeArgs {
                 meta_bytes_max: to_usize(self.max_meta_bytes),
             },
             message_bytes_max: to_usize(self.max_message_bytes),
+            ingest_window: to_usize(self.ingest_window),
             drain_limit: Duration::from_secs(self.drain_seconds),
         })
     }

@@ -32,6 +32,8 @@ pub struct ServerSettings {
     pub limits: Limits,
     /// Bytes of a request message.
     pub message_bytes_max: usize,
+    /// Unanswered items that one ingest stream may have.
+    pub ingest_window: usize,
     /// How long calls under way have when the server ends.
     pub drain_limit: Duration,
 }
@@ -67,12 +69,14 @@ pub async fn run(
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
 
+    let max = settings.message_bytes_max;
     let context = Context {
         store: store.clone(),
         limits: settings.limits,
+        message_bytes_max: max,
+        ingest_window: settings.ingest_window,
         shutdown: shutdown.clone(),
     };
-    let max = settings.message_bytes_max;
     let routes = Routes::new(health_service)
         .add_service(EventServiceServer::new(EventApi(context.clone())).max_decoding_message_size(max))
         .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max))

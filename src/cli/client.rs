@@ -13,7 +13,7 @@ pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which server.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct AddrArgs {
     /// Server to talk to, as host:port
     #[arg(

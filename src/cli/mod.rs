@@ -1,5 +1,6 @@
 //! The one binary: a subcommand a file. Without one it serves.
 
+mod bench;
 mod client;
 mod database;
 mod healthcheck;
@@ -41,6 +42,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Print a session in replay order
     Replay(replay::ReplayArgs),
+    /// Measure a running server
+    Bench(bench::BenchArgs),
     /// Ask a server whether it serves; exit code 0 if so, 1 if not
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -64,6 +67,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(Command::Migrate(args)) => migrate::run(*args).await,
             Some(Command::Import(args)) => import::run(args).await,
             Some(Command::Replay(args)) => replay::run(args).await,
+            Some(Command::Bench(args)) => bench::run(args).await,
             Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         }
     });

@@ -57,6 +57,11 @@ impl Fields {
         }
     }
 
+    /// All that was wrong with the fields, of which at least one was refused.
+    pub fn into_invalid(self) -> Invalid {
+        Invalid(self.violations)
+    }
+
     /// Remembers a broken rule.
     pub fn refuse(&mut self, field: &str, description: impl fmt::Display) {
         self.violations.push(Violation {

@@ -12,6 +12,8 @@ pub const AUTHOR_CHARS_MAX: usize = 255;
 pub const SOURCE_URI_CHARS_MAX: usize = 2_048;
 /// Characters of a dedupe key.
 pub const DEDUPE_KEY_CHARS_MAX: usize = 255;
+/// Characters of an ingest item's request id.
+pub const REQUEST_ID_CHARS_MAX: usize = 64;
 /// Characters of a spirit's name.
 pub const NAME_CHARS_MAX: usize = 255;
 /// Bytes of a summary.

@@ -16,9 +16,11 @@ use super::json::write_struct;
 use crate::domain::invalid::Fields;
 use crate::domain::meta::Meta;
 
-pub(super) use create::{Batch, batch, new_event};
+pub(super) use create::{Batch, IngestItem, batch, ingest, new_event};
 pub(super) use edit::{deletion, event_edit};
-pub(super) use outbound::{batch_result, create_response, event, outcome, session, spirit as spirit_message};
+pub(super) use outbound::{
+    batch_result, create_response, event, outcome, receipt, session, spirit as spirit_message,
+};
 pub(super) use read::{count, get_event, list, list_sessions, replay};
 
 /// Reads a `Struct` under the bounds of meta.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use prost::Message as _;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::ingest::IngestStream;
 use super::replay::ReplayStream;
 use super::status::ApiError;
 use super::{Context, convert, pb};
@@ -45,6 +46,18 @@ impl pb::event_service_server::EventService for EventApi {
         let batch = convert::batch(request, &self.0.limits).map_err(ApiError::from)?;
         let results = self.create_batch(batch).await?;
         Ok(Response::new(pb::BatchCreateEventsResponse { results }))
+    }
+
+    type IngestEventsStream = IngestStream;
+
+    async fn ingest_events(
+        &self,
+        request: Request<Streaming<pb::IngestEventsRequest>>,
+    ) -> Result<Response<IngestStream>, Status> {
+        Ok(Response::new(IngestStream::new(
+            request.into_inner(),
+            self.0.clone(),
+        )))
     }
 
     async fn get_event(

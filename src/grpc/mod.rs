@@ -6,6 +6,7 @@
 
 mod convert;
 mod event_service;
+mod ingest;
 mod json;
 mod layers;
 mod replay;
@@ -36,6 +37,10 @@ pub mod pb {
 pub struct Context {
     pub store: Store,
     pub limits: Limits,
+    /// Bytes of a request message.
+    pub message_bytes_max: usize,
+    /// Unanswered items that one ingest stream may have.
+    pub ingest_window: usize,
     /// Cancelled when the server drains: long streams end.
     pub shutdown: CancellationToken,
 }

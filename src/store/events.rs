@@ -5,8 +5,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use sqlx::postgres::PgArguments;
-use sqlx::{AssertSqlSafe, FromRow, Postgres};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{AssertSqlSafe, FromRow, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
@@ -48,30 +48,21 @@ pub struct EventPage {
     pub more: bool,
 }
 
-#[derive(FromRow)]
 struct PageRow {
-    found: i64,
-    #[sqlx(flatten)]
     event: EventRow,
+    found: i64,
+}
+
+impl FromRow<'_, PgRow> for PageRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            event: EventRow::from_row(row)?,
+            found: row.try_get("found")?,
+        })
+    }
 }
 
 impl Store {
-    /// One event; of this spirit, when one is named.
-    pub async fn get_event(
-        &self,
-        id: EventId,
-        spirit_id: Option<SpiritId>,
-        include_deleted: bool,
-    ) -> Result<Option<Event>, StoreError> {
-        let row = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
-            .bind(id.0)
-            .bind(spirit_id.map(|id| id.0))
-            .bind(include_deleted)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(row.map(Event::from))
-    }
-
     /// These events of these spirits in the BASIC view, in no order; soft-deleted ones too.
     pub async fn get_events_basic(
         &self,
@@ -277,9 +268,10 @@ impl Shape {
         Arc::clone(&PAGES[self.index()])
     }
 
-    /// A page ends where the running sum of its long values' lengths passes `$15`, which is told
-    /// without reading them (`meta` counts as it is stored, compressed perhaps); `found` says how many
-    /// rows there are with those cut off.
+    /// A page ends where the running sum of its long values' lengths passes `$15`. `cut` finds that place
+    /// without reading them (`meta` counts as it is stored, compressed perhaps), and how many rows there
+    /// are with those cut off; the page itself is then the same index scan with a limit, so no row is read
+    /// for nothing and none is copied.
     ///
     /// The planner is to walk the index that has the order. Where it expects few rows, it would rather
     /// read all of them by a bitmap or by another index and sort them; so it is told neither how few the
@@ -291,54 +283,45 @@ impl Shape {
         } else {
             (">", "asc")
         };
+        let (columns, length) = if self.basic {
+            (NO_COLUMNS, "coalesce(octet_length(meta_summary), 0)")
+        } else {
+            (
+                FULL_COLUMNS,
+                "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)",
+            )
+        };
         let order = format!("occurred_at {direction}, sequence {direction}");
-        let (columns, stored) = if self.basic {
-            (NO_COLUMNS, "")
-        } else {
-            (FULL_COLUMNS, ", content, meta")
-        };
-        let length = if self.basic {
-            "coalesce(octet_length(meta_summary), 0)"
-        } else {
-            "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)"
-        };
-        format!(
-            "select found, {BASIC_COLUMNS}, {columns}
-             from (
-                 select {BASIC_COLUMNS}{stored},
-                     count(*) over () as found,
-                     {length} as bytes,
-                     sum({length}) over (order by {order} rows unbounded preceding) as bytes_through
-                 from (
-                     select {BASIC_COLUMNS}{stored}
-                     from events
-                     where {indexed}
-                     and (occurred_at, sequence) {after} ($10, $11)
-                     and coalesce(sequence <= $12 and {FILTERED}, false)
-                     order by {order}
-                     limit (select $13::bigint)
-                     offset $14
-                 ) as found_rows
-             ) as sized
-             where bytes_through - bytes <= $15
+        let rows = format!(
+            "from events
+             where {indexed}
+             and (occurred_at, sequence) {after} ($10, $11)
+             and coalesce(sequence <= $12 and {FILTERED}, false)
              order by {order}"
+        );
+        format!(
+            "with cut as (
+                 select count(*) as found, count(*) filter (where bytes_before <= $15) as fits
+                 from (
+                     select sum(bytes) over (order by {order} rows unbounded preceding) - bytes as bytes_before
+                     from (
+                         select occurred_at, sequence, {length} as bytes
+                         {rows}
+                         limit (select $13::bigint)
+                         offset $14
+                     ) as lengths
+                 ) as sums
+             )
+             select {BASIC_COLUMNS}, {columns}, (select found from cut) as found
+             {rows}
+             limit (select fits from cut)
+             offset $14"
         )
     }
 }
 
 static PAGES: LazyLock<[Arc<str>; Shape::COUNT]> =
     LazyLock::new(|| std::array::from_fn(|index| Shape::from_index(index).page_sql().into()));
-
-static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "select {BASIC_COLUMNS}, {FULL_COLUMNS}
-         from events
-         where id = $1
-         and ($2::uuid is null or spirit_id = $2)
-         and ($3 or not is_deleted)"
-    )
-    .into()
-});
 
 static GET_BASIC: LazyLock<Arc<str>> = LazyLock::new(|| {
     format!(
@@ -384,7 +367,6 @@ pub(super) fn statements() -> Vec<(String, Arc<str>)> {
         (format!("count_events/{}", access.name()), count)
     });
     let others = [
-        ("get_event", &*GET),
         ("get_events_basic", &*GET_BASIC),
         ("nth_from_end", &*NTH_FROM_END),
     ];

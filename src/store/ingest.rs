@@ -6,9 +6,13 @@
 
 mod flush;
 mod held;
+mod lone;
 mod writer;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
@@ -62,11 +66,40 @@ struct Decided {
 #[derive(Clone)]
 pub(super) struct Ingest {
     jobs: mpsc::UnboundedSender<Job>,
-    items: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    settings: IngestSettings,
+    /// Half of the queue each, so that neither starves the other: unary calls are refused when theirs
+    /// is full, streams wait.
+    calls: Room,
+    streams: Room,
+    /// Calls refused since the writer last said so in the log.
+    refused: Arc<AtomicU64>,
     closing: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// A share of the queue, in items and bytes.
+#[derive(Clone)]
+struct Room {
+    items: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    items_max: usize,
+    bytes_max: usize,
+}
+
+/// A create in the queue; gives what became of it, after the commit. Dropping it before a flush has
+/// taken it up drops the create.
+#[derive(Debug)]
+pub struct Queued(oneshot::Receiver<Result<Decided, StoreError>>);
+
+impl Future for Queued {
+    type Output = Result<Created, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.0).poll(cx));
+        let Decided { verdict, now } = answer.map_err(|_| StoreError::Closing)??;
+        let result = verdict.ok().and_then(|results| results.into_iter().next());
+        let admitted = result.ok_or_else(|| StoreError::Bug("a create without a result".to_owned()))??;
+        Poll::Ready(Ok(created(admitted, now)))
+    }
 }
 
 impl Ingest {
@@ -75,14 +108,15 @@ impl Ingest {
         let (jobs, queue) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
-        let writer = writer::Writer::new(connect, settings, tasks.clone());
+        let refused = Arc::default();
+        let writer = writer::Writer::new(connect, settings, Arc::clone(&refused), tasks.clone());
         tasks.spawn(writer.run(queue, closing.clone()));
         tasks.close();
         Self {
             jobs,
-            items: Arc::new(Semaphore::new(settings.queue_items_max)),
-            bytes: Arc::new(Semaphore::new(settings.queue_bytes_max / BYTES_PER_PERMIT)),
-            settings,
+            calls: Room::half(settings),
+            streams: Room::half(settings),
+            refused,
             closing,
             tasks,
         }
@@ -94,8 +128,18 @@ impl Ingest {
         self.tasks.wait().await;
     }
 
-    async fn submit(&self, items: Vec<NewEvent>, mode: BatchMode) -> Result<Decided, StoreError> {
-        let room = self.room(&items)?;
+    /// Counts a refused call.
+    fn overloaded(&self) -> StoreError {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        StoreError::Overloaded
+    }
+
+    fn queue(
+        &self,
+        items: Vec<NewEvent>,
+        mode: BatchMode,
+        room: [OwnedSemaphorePermit; 2],
+    ) -> Result<oneshot::Receiver<Result<Decided, StoreError>>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             items: items.into_iter().map(Arc::new).collect(),
@@ -104,41 +148,68 @@ impl Ingest {
             _room: room,
         };
         self.jobs.send(job).map_err(|_| StoreError::Closing)?;
-        answer.await.map_err(|_| StoreError::Closing)?
+        Ok(answer)
+    }
+}
+
+impl Room {
+    fn half(settings: IngestSettings) -> Self {
+        let items_max = (settings.queue_items_max / 2).max(1);
+        let bytes_max = (settings.queue_bytes_max / 2 / BYTES_PER_PERMIT).max(1);
+        Self {
+            items: Arc::new(Semaphore::new(items_max)),
+            bytes: Arc::new(Semaphore::new(bytes_max)),
+            items_max,
+            bytes_max,
+        }
     }
 
-    /// A share of the queue. A request larger than the whole queue gets all of it.
-    fn room(&self, items: &[NewEvent]) -> Result<[OwnedSemaphorePermit; 2], StoreError> {
+    /// Room for the items if there is any now.
+    fn take(&self, items: &[NewEvent]) -> Option<[OwnedSemaphorePermit; 2]> {
+        let (count, bytes) = self.permits(items);
+        let items = Arc::clone(&self.items).try_acquire_many_owned(count).ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
+        Some([items, bytes])
+    }
+
+    /// Room for the items, in the order of the callers.
+    async fn wait(&self, items: &[NewEvent]) -> Result<[OwnedSemaphorePermit; 2], StoreError> {
+        let (count, bytes) = self.permits(items);
+        let items = Arc::clone(&self.items).acquire_many_owned(count).await;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await;
+        match (items, bytes) {
+            (Ok(items), Ok(bytes)) => Ok([items, bytes]),
+            _ => Err(StoreError::Closing),
+        }
+    }
+
+    /// Permits for the items. A request larger than the whole share gets all of it.
+    fn permits(&self, items: &[NewEvent]) -> (u32, u32) {
         let bytes: usize = items.iter().map(NewEvent::size).sum();
-        let take = |semaphore: &Arc<Semaphore>, wanted: usize, max: usize| {
-            let wanted = u32::try_from(wanted.clamp(1, max.max(1))).unwrap_or(u32::MAX);
-            Arc::clone(semaphore)
-                .try_acquire_many_owned(wanted)
-                .map_err(|_| StoreError::Overloaded)
-        };
-        let IngestSettings {
-            queue_items_max,
-            queue_bytes_max,
-            ..
-        } = self.settings;
-        Ok([
-            take(&self.items, items.len(), queue_items_max)?,
-            take(
-                &self.bytes,
-                bytes / BYTES_PER_PERMIT,
-                queue_bytes_max / BYTES_PER_PERMIT,
-            )?,
-        ])
+        let permits = |wanted: usize, max: usize| u32::try_from(wanted.clamp(1, max)).unwrap_or(u32::MAX);
+        (
+            permits(items.len(), self.items_max),
+            permits(bytes / BYTES_PER_PERMIT, self.bytes_max),
+        )
     }
 }
 
 impl Store {
     /// Stores one event and returns after the commit.
     pub async fn create_event(&self, event: NewEvent) -> Result<Created, StoreError> {
-        let Decided { verdict, now } = self.ingest.submit(vec![event], BatchMode::Partial).await?;
-        let result = verdict.ok().and_then(|results| results.into_iter().next());
-        let admitted = result.ok_or_else(|| StoreError::Bug("a create without a result".to_owned()))??;
-        Ok(created(admitted, now))
+        let items = vec![event];
+        let Some(room) = self.ingest.calls.take(&items) else {
+            return Err(self.ingest.overloaded());
+        };
+        Queued(self.ingest.queue(items, BatchMode::Partial, room)?).await
+    }
+
+    /// Queues one event of a stream, waiting for room; events that one caller queues one after another
+    /// take effect in that order per spirit.
+    pub async fn enqueue_event(&self, event: NewEvent) -> Result<Queued, StoreError> {
+        let items = vec![event];
+        let room = self.ingest.streams.wait(&items).await?;
+        Ok(Queued(self.ingest.queue(items, BatchMode::Partial, room)?))
     }
 
     /// Stores events one after another and returns after the commit, with a result for each.
@@ -147,7 +218,11 @@ impl Store {
         events: Vec<NewEvent>,
         mode: BatchMode,
     ) -> Result<Vec<Result<Created, Refusal>>, StoreError> {
-        let Decided { verdict, now } = self.ingest.submit(events, mode).await?;
+        let Some(room) = self.ingest.calls.take(&events) else {
+            return Err(self.ingest.overloaded());
+        };
+        let answer = self.ingest.queue(events, mode, room)?;
+        let Decided { verdict, now } = answer.await.map_err(|_| StoreError::Closing)??;
         let results = verdict.map_err(StoreError::BatchRefused)?;
         Ok(results
             .into_iter()

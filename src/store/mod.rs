@@ -7,6 +7,7 @@ mod edits;
 pub mod embedded;
 mod error;
 mod events;
+mod gets;
 mod ingest;
 mod migrate;
 mod replay;
@@ -17,12 +18,13 @@ mod spirits;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::ConnectOptions as _;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
-pub use ingest::IngestSettings;
+pub use ingest::{IngestSettings, Queued};
 pub use migrate::MigrateError;
 pub use replay::{Replay, ReplayPage, ReplayStart};
 pub use sessions::{Session, SessionPage};
@@ -47,6 +49,7 @@ pub struct StoreSettings {
 pub fn statements() -> Vec<(String, Arc<str>)> {
     let mut all = events::statements();
     let others = [
+        gets::statements(),
         spirits::statements(),
         edits::statements(),
         sessions::statements(),
@@ -68,6 +71,7 @@ pub struct Store {
     pool: PgPool,
     connect: PgConnectOptions,
     ingest: ingest::Ingest,
+    gets: gets::Gets,
 }
 
 impl Store {
@@ -75,23 +79,23 @@ impl Store {
     /// until the last clone is dropped.
     #[must_use]
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
-        let connect = options.application_name("elephantasm-events").options([
-            (
-                "statement_timeout",
-                settings.statement_timeout.as_millis().to_string(),
-            ),
-            // A page's cost is estimated without its limit, and would be worth compiling if it were true.
-            ("jit", "off".to_owned()),
-        ]);
+        let millis = settings.statement_timeout.as_millis().to_string();
+        let connect = options
+            .application_name("elephantasm-events")
+            // jit: a page's cost is estimated without its limit, and would be worth compiling if it were true.
+            .options([("statement_timeout", millis), ("jit", "off".to_owned())])
+            .disable_statement_logging(); // a flush's statements are long
         let pool = PgPoolOptions::new()
             .max_connections(settings.pool_size)
             .acquire_timeout(settings.acquire_timeout)
             .connect_lazy_with(connect.clone());
         let ingest = ingest::Ingest::start(connect.clone(), settings.ingest);
+        let gets = gets::Gets::start(&pool);
         Self {
             pool,
             connect,
             ingest,
+            gets,
         }
     }
 

@@ -1,7 +1,8 @@
 //! The columns of an event and the row they make.
 
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{FromRow, Row as _};
 use uuid::Uuid;
 
 use crate::domain::event::Event;
@@ -12,55 +13,43 @@ use crate::domain::meta::Meta;
 pub(super) const BASIC_COLUMNS: &str = "id, spirit_id, sequence, event_type, meta_summary, occurred_at, session_id, \
      role, author, source_uri, dedupe_key, importance_score, revision, deleted_at, created_at, updated_at";
 
-/// What the FULL view adds.
+/// What the FULL view adds, behind them.
 pub(super) const FULL_COLUMNS: &str = "content, meta::text as meta";
 
 /// What stands in their place in the BASIC view.
 pub(super) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
 
-#[derive(Debug, FromRow)]
-pub(super) struct EventRow {
-    id: Uuid,
-    spirit_id: Uuid,
-    sequence: i64,
-    event_type: String,
-    meta_summary: Option<String>,
-    content: Option<String>,
-    occurred_at: DateTime<Utc>,
-    session_id: Option<String>,
-    role: Option<String>,
-    author: Option<String>,
-    meta: Option<String>,
-    source_uri: Option<String>,
-    dedupe_key: Option<String>,
-    importance_score: Option<f64>,
-    revision: i64,
-    deleted_at: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-}
+/// Reads the columns above by their place, which is several times faster than by name.
+#[derive(Debug)]
+pub(super) struct EventRow(Event);
 
 impl From<EventRow> for Event {
-    fn from(row: EventRow) -> Self {
-        Self {
-            id: EventId(row.id),
-            spirit_id: SpiritId(row.spirit_id),
-            sequence: row.sequence,
-            event_type: row.event_type,
-            meta_summary: row.meta_summary,
-            content: row.content,
-            occurred_at: row.occurred_at,
-            session_id: row.session_id,
-            role: row.role,
-            author: row.author,
-            meta: row.meta.map(Meta::from_json),
-            source_uri: row.source_uri,
-            dedupe_key: row.dedupe_key,
-            importance_score: row.importance_score,
-            revision: row.revision,
-            deleted_at: row.deleted_at,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
+    fn from(EventRow(event): EventRow) -> Self {
+        event
+    }
+}
+
+impl FromRow<'_, PgRow> for EventRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        Ok(Self(Event {
+            id: EventId(row.try_get::<Uuid, _>(0)?),
+            spirit_id: SpiritId(row.try_get::<Uuid, _>(1)?),
+            sequence: row.try_get(2)?,
+            event_type: row.try_get(3)?,
+            meta_summary: row.try_get(4)?,
+            occurred_at: row.try_get::<DateTime<Utc>, _>(5)?,
+            session_id: row.try_get(6)?,
+            role: row.try_get(7)?,
+            author: row.try_get(8)?,
+            source_uri: row.try_get(9)?,
+            dedupe_key: row.try_get(10)?,
+            importance_score: row.try_get(11)?,
+            revision: row.try_get(12)?,
+            deleted_at: row.try_get(13)?,
+            created_at: row.try_get(14)?,
+            updated_at: row.try_get(15)?,
+            content: row.try_get(16)?,
+            meta: row.try_get::<Option<String>, _>(17)?.map(Meta::from_json),
+        }))
     }
 }

@@ -7,9 +7,11 @@ use elephantasm_events::grpc::pb::{
 };
 use prost_types::value::Kind;
 use prost_types::{Struct, Timestamp, Value};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
+use uuid::Uuid;
 
 /// A create with all that is required.
 pub fn event(spirit_id: &str) -> CreateEventRequest {
@@ -143,4 +145,15 @@ pub fn metadata(status: &Status, key: &str) -> String {
         .get(key)
         .unwrap_or_else(|| panic!("no {key} in {info:?}"))
         .clone()
+}
+
+/// Locks a spirit's row, as somebody beside the service would, until the transaction ends.
+pub async fn hold<'c>(connection: &'c mut PgConnection, spirit_id: &str) -> Transaction<'c, Postgres> {
+    let mut transaction = connection.begin().await.unwrap();
+    sqlx::query("select id from spirits where id = $1 for update")
+        .bind(spirit_id.parse::<Uuid>().unwrap())
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction
 }

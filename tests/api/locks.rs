@@ -3,28 +3,17 @@
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::{BatchCreateEventsRequest, BatchMode};
-use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
-use uuid::Uuid;
 
-use crate::builders::{create, event, keyed};
+use crate::builders::{create, event, hold, keyed};
 use crate::harness::{PATIENCE, TestServer, eventually};
-
-async fn hold(connection: &mut PgConnection, spirit_id: &str) {
-    sqlx::query("select id from spirits where id = $1 for update")
-        .bind(spirit_id.parse::<Uuid>().unwrap())
-        .execute(connection)
-        .await
-        .unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn others_go_on_and_the_held_ones_follow_in_order() {
     let server = TestServer::start().await;
     let (held, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let mut transaction = connection.begin().await.unwrap();
-    hold(&mut transaction, &held).await;
+    let transaction = hold(&mut connection, &held).await;
 
     let waiting: Vec<_> = ["a", "b", "c"]
         .into_iter()
@@ -67,8 +56,7 @@ async fn a_create_that_waits_longer_than_a_flush_may_is_out_of_time_and_leaves_n
     .await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let mut transaction = connection.begin().await.unwrap();
-    hold(&mut transaction, &spirit_id).await;
+    let transaction = hold(&mut connection, &spirit_id).await;
     let status = server.events().create_event(event(&spirit_id)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
     transaction.rollback().await.unwrap();

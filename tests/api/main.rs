@@ -13,6 +13,7 @@ mod create_event;
 mod cursors;
 mod durability;
 mod get_event;
+mod ingest_events;
 mod list_events;
 mod list_sessions;
 mod locks;

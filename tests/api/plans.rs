@@ -168,8 +168,7 @@ fn lookups() -> Vec<Read> {
     let keys = format!("'{{{}}}'", vec!["key 57"; 200].join(","));
     let compare = "array_fill(true, array[200])";
     vec![
-        read(LOOKUP, "get_event", [&event, "null", "false"]),
-        read(LOOKUP, "get_event", [&event, &owner, "false"]),
+        read(LOOKUP, "get_event", [&ids(32)]),
         read(LOOKUP, "get_events_basic", [&ids(50), &ids(50)]),
         read(
             SCAN,
@@ -179,8 +178,16 @@ fn lookups() -> Vec<Read> {
             ],
         ),
         read(SCAN, "ingest/dedupe_keys", [&key_owners, &keys, compare]),
+        read(
+            LOOKUP,
+            "ingest/insert_lone",
+            [
+                &event, &owner, "'x'", "null", "''", "now()", "null", "null", "null", "'{}'", "null",
+                "'key 1'", "null",
+            ],
+        ),
         read(LOOKUP, "ingest/lock", [&ids(20)]),
-        read(LOOKUP, "ingest/wait", [&owner]),
+        read(LOOKUP, "ingest/wait", [&ids(1)]),
         read(LOOKUP, "ingest/spirits", [&ids(20)]),
         read(LOOKUP, "ingest/advance", [&ids(2), "'{1,2}'"]),
         read(LOOKUP, "get_spirit", [&owner, "false"]),

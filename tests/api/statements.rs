@@ -13,8 +13,8 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns of the statements whose name begins so; the first that fits counts.
-const COLUMNS: [(&str, &str); 16] = [
-    ("list_events/", "found INT8, {event}"),
+const COLUMNS: [(&str, &str); 17] = [
+    ("list_events/", "{event}, found INT8"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
     ("count_events/", "count INT8"),
@@ -29,6 +29,7 @@ const COLUMNS: [(&str, &str); 16] = [
     ("update_spirit", "{spirit}"),
     ("count_spirits", "count INT8"),
     ("last_sequence", "last_sequence INT8"),
+    ("ingest/insert_lone", "sequence INT8, created_at TIMESTAMPTZ"),
     ("ingest/lock", "id UUID"),
     ("ingest/wait", "id UUID"),
     (

@@ -1,4 +1,4 @@
-//! `CreateEvent` and `BatchCreateEvents`.
+//! `CreateEvent`, `BatchCreateEvents` and `IngestEvents`.
 
 use chrono::{SubsecRound as _, Utc};
 
@@ -9,7 +9,7 @@ use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
 use crate::domain::limits::{
     AUTHOR_CHARS_MAX, BATCH_ITEMS_MAX, DEDUPE_KEY_CHARS_MAX, EVENT_TYPE_CHARS_MAX, Limits,
-    META_SUMMARY_BYTES_MAX, ROLE_CHARS_MAX, SESSION_ID_CHARS_MAX, SOURCE_URI_CHARS_MAX,
+    META_SUMMARY_BYTES_MAX, REQUEST_ID_CHARS_MAX, ROLE_CHARS_MAX, SESSION_ID_CHARS_MAX, SOURCE_URI_CHARS_MAX,
 };
 use crate::domain::meta::Meta;
 use crate::grpc::pb;
@@ -90,7 +90,7 @@ pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> R
             "requests",
             format_args!("must have 1 to {BATCH_ITEMS_MAX} items, has {}", requests.len()),
         );
-        return f.finish(()).and(Err(Invalid(Vec::new())));
+        return Err(f.into_invalid());
     }
     let mode = match enumeration(&mut f, "mode", mode) {
         pb::BatchMode::Unspecified | pb::BatchMode::Atomic => BatchMode::Atomic,
@@ -105,4 +105,37 @@ pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> R
         }
     }
     f.finish(Batch { mode, items })
+}
+
+/// One item of an ingest stream; a bad one keeps the name that its answer echoes.
+pub(crate) struct IngestItem {
+    pub(crate) request_id: String,
+    pub(crate) event: Result<NewEvent, Invalid>,
+}
+
+/// Reads one item of an ingest stream.
+pub(crate) fn ingest(request: pb::IngestEventsRequest, limits: &Limits) -> IngestItem {
+    let pb::IngestEventsRequest {
+        mut request_id,
+        create,
+    } = request;
+    let mut f = Fields::default();
+    if !request_id.is_empty() {
+        request_id = f.chars("request_id", request_id, REQUEST_ID_CHARS_MAX);
+    }
+    if let Some((end, _)) = request_id.char_indices().nth(REQUEST_ID_CHARS_MAX) {
+        request_id.truncate(end);
+    }
+    let event = match create.map(|create| new_event(create, "create.".to_owned(), limits)) {
+        Some(Ok(event)) => f.finish(event),
+        Some(Err(invalid)) => {
+            f.absorb(invalid);
+            Err(f.into_invalid())
+        }
+        None => {
+            f.refuse("create", "is required");
+            Err(f.into_invalid())
+        }
+    };
+    IngestItem { request_id, event }
 }

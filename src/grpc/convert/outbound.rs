@@ -69,6 +69,19 @@ pub(crate) fn outcome(created: &Created) -> pb::CreateOutcome {
     }
 }
 
+/// What an ingest stream says of a create.
+pub(crate) fn receipt(created: &Created) -> pb::IngestReceipt {
+    let (id, sequence) = match created {
+        Created::New(event) => (event.id, event.sequence),
+        Created::Duplicate { id, sequence, .. } => (*id, *sequence),
+    };
+    pb::IngestReceipt {
+        event_id: id.to_string(),
+        sequence,
+        outcome: outcome(created).into(),
+    }
+}
+
 /// The reply to a create that answered with this event.
 pub(crate) fn create_response(stored: Event, outcome: pb::CreateOutcome) -> pb::CreateEventResponse {
     pb::CreateEventResponse {

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{Connection as _, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, Either, FromRow, PgConnection, Row as _};
 use uuid::Uuid;
 
+use super::lone::INSERT_LONE;
 use super::{Decided, Job};
 use crate::domain::admission::{Admitted, Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
@@ -48,6 +50,15 @@ impl Failure {
         }
     }
 
+    /// Of a statement that commits: certain only where the database says so itself.
+    pub(super) fn of_commit(error: sqlx::Error) -> Self {
+        let said = matches!(error, sqlx::Error::Database(_));
+        match StoreError::from(error) {
+            error @ (StoreError::Bug(_) | StoreError::TimedOut) if said => Self::uncommitted(error),
+            error => Self::unknown(error),
+        }
+    }
+
     pub(super) fn unknown(error: StoreError) -> Self {
         Self {
             error,
@@ -56,23 +67,26 @@ impl Failure {
     }
 }
 
+/// Stands for the spirits' ids in the statements that open and close a transaction.
+const IDS: &str = "$1::uuid[]";
+
 const LOCK: &str = "
     select id
     from spirits
-    where id = any($1)
+    where id = any($1::uuid[])
     order by id
     for no key update skip locked";
 
 const WAIT: &str = "
     select id
     from spirits
-    where id = $1
+    where id = any($1::uuid[])
     for no key update";
 
 const SPIRITS: &str = "
     select id, deleted_at is not null as is_deleted, last_sequence, now() as now
     from spirits
-    where id = any($1)";
+    where id = any($1::uuid[])";
 
 const KEYS: &str = include_str!("../queries/dedupe_keys.sql");
 
@@ -82,34 +96,37 @@ const ADVANCE: &str = "
     update spirits
     set last_sequence = moved.last_sequence
     from unnest($1::uuid[], $2::bigint[]) as moved (id, last_sequence)
-    where spirits.id = any($1)
+    where spirits.id = any($1::uuid[])
     and spirits.id = moved.id";
 
+/// Stands for the spirits' new sequences in [`ADVANCE`].
+const SEQUENCES: &str = "$2::bigint[]";
+
 /// Decides the jobs in order and commits.
+///
+/// Four round trips, whatever the number of jobs: begin, lock and read the spirits; read the keys;
+/// insert; advance and commit. The first and the last carry several statements, which only the
+/// simple protocol can, and that takes no parameters: ids and sequences, which are not the callers'
+/// text, stand in them as literals.
 pub(super) async fn flush(
     connection: &mut PgConnection,
     jobs: &[Job],
     lock: Lock,
 ) -> Result<Vec<Outcome>, Failure> {
-    let mut transaction = connection
-        .begin()
-        .await
-        .map_err(|error| Failure::uncommitted(error.into()))?;
-    let decided = write(&mut transaction, jobs, lock)
+    let (outcomes, advanced) = write(connection, jobs, lock)
         .await
         .map_err(Failure::uncommitted)?;
-    transaction
-        .commit()
-        .await
-        .map_err(|error| Failure::unknown(error.into()))?;
-    Ok(decided)
+    commit(connection, advanced).await?;
+    Ok(outcomes)
 }
 
-async fn write(connection: &mut PgConnection, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, StoreError> {
-    let spirit_ids = spirit_ids(jobs);
-    let locked = lock_spirits(connection, &spirit_ids, lock).await?;
-    // A new statement, so a new snapshot: under the locks what it sees is final.
-    let spirits = read_spirits(connection, &spirit_ids).await?;
+/// Everything before the commit; also gives the new `last_sequence` of each spirit that gained events.
+async fn write(
+    connection: &mut PgConnection,
+    jobs: &[Job],
+    lock: Lock,
+) -> Result<(Vec<Outcome>, Advanced), StoreError> {
+    let Opened { locked, spirits } = open(connection, &spirit_ids(jobs), lock).await?;
     let now = spirits.first().map_or_else(Utc::now, |row| row.now);
     let held: HashSet<SpiritId> = spirits
         .iter()
@@ -124,7 +141,7 @@ async fn write(connection: &mut PgConnection, jobs: &[Job], lock: Lock) -> Resul
     };
     let free = jobs
         .iter()
-        .filter(|job| holder(job).is_none())
+        .filter(|job| held.is_empty() || holder(job).is_none())
         .flat_map(|job| &job.items);
 
     let mut world = World {
@@ -141,8 +158,79 @@ async fn write(connection: &mut PgConnection, jobs: &[Job], lock: Lock) -> Resul
             }),
         })
         .collect();
-    store(connection, &outcomes).await?;
-    Ok(outcomes)
+    let advanced = store(connection, &outcomes).await?;
+    Ok((outcomes, advanced))
+}
+
+/// What the first round trip says.
+#[derive(Default)]
+struct Opened {
+    /// The spirits that this transaction has locked.
+    locked: HashSet<SpiritId>,
+    /// The spirits that exist, read by a statement after the locks: a new snapshot, so of those that
+    /// are locked it is final.
+    spirits: Vec<SpiritRow>,
+}
+
+async fn open(connection: &mut PgConnection, ids: &[Uuid], lock: Lock) -> Result<Opened, StoreError> {
+    let mut sql = String::from("begin;");
+    if let Lock::WaitFor(spirit_id) = lock {
+        push(&mut sql, &WAIT.replace(IDS, &uuids(&[spirit_id.0])));
+    }
+    let ids = uuids(ids);
+    push(&mut sql, &LOCK.replace(IDS, &ids));
+    push(&mut sql, &SPIRITS.replace(IDS, &ids));
+
+    let mut opened = Opened::default();
+    let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
+    while let Some(result) = results.try_next().await? {
+        let Either::Right(row) = result else { continue };
+        if row.len() == 1 {
+            opened.locked.insert(SpiritId(row.try_get(0)?));
+        } else {
+            opened.spirits.push(SpiritRow::from_row(&row)?);
+        }
+    }
+    Ok(opened)
+}
+
+/// New `last_sequence` by spirit.
+type Advanced = Vec<(Uuid, i64)>;
+
+async fn commit(connection: &mut PgConnection, advanced: Advanced) -> Result<(), Failure> {
+    let mut sql = String::new();
+    if !advanced.is_empty() {
+        let (ids, sequences): (Vec<Uuid>, Vec<i64>) = advanced.into_iter().unzip();
+        let advance = ADVANCE
+            .replace(IDS, &uuids(&ids))
+            .replace(SEQUENCES, &bigints(&sequences));
+        push(&mut sql, &advance);
+    }
+    push(&mut sql, "commit");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map_err(Failure::of_commit)?;
+    Ok(())
+}
+
+fn push(sql: &mut String, statement: &str) {
+    sql.push_str(statement);
+    sql.push(';');
+}
+
+fn uuids(ids: &[Uuid]) -> String {
+    array(ids.iter().map(|id| id.as_hyphenated()), "uuid[]")
+}
+
+fn bigints(numbers: &[i64]) -> String {
+    array(numbers, "bigint[]")
+}
+
+/// An array literal of values whose text needs no quoting.
+fn array<T: std::fmt::Display>(values: impl IntoIterator<Item = T>, of: &str) -> String {
+    let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+    format!("'{{{}}}'::{of}", values.join(","))
 }
 
 /// The spirits of the jobs, each once, in the order in which they are locked.
@@ -155,21 +243,6 @@ fn spirit_ids(jobs: &[Job]) -> Vec<Uuid> {
     ids.sort_unstable();
     ids.dedup();
     ids
-}
-
-async fn lock_spirits(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
-    lock: Lock,
-) -> Result<HashSet<SpiritId>, StoreError> {
-    if let Lock::WaitFor(spirit_id) = lock {
-        sqlx::query(WAIT)
-            .bind(spirit_id.0)
-            .execute(&mut *connection)
-            .await?;
-    }
-    let rows: Vec<(Uuid,)> = sqlx::query_as(LOCK).bind(ids).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(id,)| SpiritId(id)).collect())
 }
 
 #[derive(FromRow)]
@@ -188,10 +261,6 @@ impl SpiritRow {
         };
         (SpiritId(self.id), state)
     }
-}
-
-async fn read_spirits(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<SpiritRow>, StoreError> {
-    Ok(sqlx::query_as(SPIRITS).bind(ids).fetch_all(connection).await?)
 }
 
 #[derive(FromRow)]
@@ -251,8 +320,8 @@ async fn read_keys<'j>(
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
-/// Inserts what was admitted and advances its spirits.
-async fn store(connection: &mut PgConnection, outcomes: &[Outcome]) -> Result<(), StoreError> {
+/// Inserts what was admitted; returns how far that moves its spirits.
+async fn store(connection: &mut PgConnection, outcomes: &[Outcome]) -> Result<Advanced, StoreError> {
     let verdicts = outcomes.iter().filter_map(|outcome| match outcome {
         Outcome::Decided(decided) => decided.verdict.as_ref().ok(),
         Outcome::Held(_) => None,
@@ -265,21 +334,16 @@ async fn store(connection: &mut PgConnection, outcomes: &[Outcome]) -> Result<()
         })
         .collect();
     if admitted.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut last_sequences: HashMap<Uuid, i64> = HashMap::new();
     for (event, sequence) in &admitted {
         let last = last_sequences.entry(event.spirit_id.0).or_default();
         *last = (*last).max(*sequence);
     }
-    let (spirit_ids, sequences): (Vec<Uuid>, Vec<i64>) = last_sequences.into_iter().unzip();
+    let spirit_ids: Vec<Uuid> = last_sequences.keys().copied().collect();
     insert(connection, &spirit_ids, &admitted).await?;
-    sqlx::query(ADVANCE)
-        .bind(spirit_ids)
-        .bind(sequences)
-        .execute(connection)
-        .await?;
-    Ok(())
+    Ok(last_sequences.into_iter().collect())
 }
 
 async fn insert(
@@ -324,6 +388,7 @@ pub(in crate::store) fn statements() -> Vec<(&'static str, Arc<str>)> {
         ("ingest/spirits", SPIRITS.into()),
         ("ingest/dedupe_keys", KEYS.into()),
         ("ingest/insert", INSERT.into()),
+        ("ingest/insert_lone", INSERT_LONE.into()),
         ("ingest/advance", ADVANCE.into()),
     ]
 }

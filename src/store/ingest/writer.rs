@@ -1,6 +1,7 @@
 //! The writer: takes jobs from the queue, flushes them together, answers each.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, PgConnection};
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::flush::{Failure, Lock, Outcome, flush};
 use super::held::Held;
+use super::lone::{flush_lone, lone_event};
 use super::{Decided, IngestSettings, Job};
 use crate::domain::ids::SpiritId;
 use crate::store::StoreError;
@@ -18,6 +20,7 @@ use crate::store::StoreError;
 pub(super) struct Writer {
     lane: Lane,
     held: Arc<Held>,
+    refused: Arc<AtomicU64>,
     tasks: TaskTracker,
 }
 
@@ -29,10 +32,16 @@ pub(super) struct Lane {
 }
 
 impl Writer {
-    pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings, tasks: TaskTracker) -> Self {
+    pub(super) fn new(
+        connect: PgConnectOptions,
+        settings: IngestSettings,
+        refused: Arc<AtomicU64>,
+        tasks: TaskTracker,
+    ) -> Self {
         Self {
             lane: Lane::new(connect, settings),
             held: Arc::default(),
+            refused,
             tasks,
         }
     }
@@ -55,6 +64,10 @@ impl Writer {
             }
             for (spirit_id, job) in self.lane.flush(jobs, Lock::Skip).await {
                 self.held.put(spirit_id, job, &self.lane, &self.tasks);
+            }
+            let refused = self.refused.swap(0, Ordering::Relaxed);
+            if refused > 0 {
+                tracing::warn!(refused, "the queue was full, calls were refused");
             }
         }
     }
@@ -146,7 +159,7 @@ impl Lane {
             },
         };
         // The statements have their own limit; this one is for a network that swallows everything.
-        let Ok(result) = timeout(limit * 2, flush(&mut connection, jobs, lock)).await else {
+        let Ok(result) = timeout(limit * 2, store(&mut connection, jobs, lock)).await else {
             return Err(Failure::unknown(no_answer()));
         };
         // After an error the connection's state is unknown, so it goes; the next flush makes a new one.
@@ -155,6 +168,15 @@ impl Lane {
         }
         result
     }
+}
+
+async fn store(connection: &mut PgConnection, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
+    if let Some(event) = lone_event(jobs, lock)
+        && let Some(outcomes) = flush_lone(connection, event).await?
+    {
+        return Ok(outcomes);
+    }
+    flush(connection, jobs, lock).await
 }
 
 fn no_answer() -> StoreError {

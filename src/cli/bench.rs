@@ -1,0 +1,173 @@
+//! `bench`: drives a running server with one kind of call and says how fast it answered.
+//!
+//! A closed loop: each of `--concurrency` callers sends its next call when the last one is answered.
+//! Every status is checked and counted. What it stores belongs to new spirits named `bench-…`.
+
+mod ingest;
+mod report;
+mod setup;
+mod workload;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::client::AddrArgs;
+use report::{Report, Tally};
+use setup::Data;
+
+/// What the calls are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Workload {
+    /// CreateEvent
+    Create,
+    /// BatchCreateEvents of --batch-items events, atomic
+    Batch,
+    /// IngestEvents over --streams streams; a call is one event
+    Ingest,
+    /// GetEvent of a random event
+    Get,
+    /// ListEvents, the newest --page-size of a random spirit, or a page at --page-depth
+    List,
+    /// StreamSessionEvents of a whole session
+    Replay,
+    /// 60 % create, 30 % get, 10 % list
+    Mixed,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct BenchArgs {
+    /// What to call
+    #[arg(value_enum)]
+    workload: Workload,
+
+    /// Calls in flight; of ingest streams, events in flight over all of them
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = at_least_one())]
+    concurrency: usize,
+
+    /// Connections that the callers share
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = at_least_one())]
+    connections: usize,
+
+    /// Ingest streams
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = at_least_one())]
+    streams: usize,
+
+    /// Seconds measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    duration: f64,
+
+    /// Seconds of the same load before that
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    warmup: f64,
+
+    /// Spirits that the events are spread over
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = at_least_one())]
+    spirits: usize,
+
+    /// Bytes of an event's content
+    #[arg(long, value_name = "BYTES", default_value_t = 300)]
+    content_bytes: usize,
+
+    /// Events of a batch
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one())]
+    batch_items: usize,
+
+    /// Events stored first, for get, list, replay and mixed to read; of replay, in one session
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = at_least_one())]
+    events: usize,
+
+    /// Events of a page
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = at_least_one())]
+    page_size: usize,
+
+    /// Events before the page that list reads, by token
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    page_depth: usize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    addr: AddrArgs,
+}
+
+fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser as _;
+    clap::value_parser!(u32)
+        .range(1..)
+        .map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    const MAX: f64 = 86_400.0;
+    match text.parse() {
+        Ok(seconds) if (0.0..=MAX).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("must be a number of seconds from 0 to {MAX}")),
+    }
+}
+
+/// When a caller's answers begin to count, and when it stops calling.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    measured_from: Instant,
+    until: Instant,
+}
+
+impl Clock {
+    fn start(args: &BenchArgs) -> Self {
+        let measured_from = Instant::now() + Duration::from_secs_f64(args.warmup);
+        Self {
+            measured_from,
+            until: measured_from + Duration::from_secs_f64(args.duration),
+        }
+    }
+
+    /// Whether an answer at this time is counted.
+    fn counts(&self, answered: Instant) -> bool {
+        (self.measured_from..self.until).contains(&answered)
+    }
+}
+
+pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let mut channels: Vec<Channel> = Vec::new();
+    for _ in 0..args.connections {
+        channels.push(args.addr.connect().await?);
+    }
+    let data = Arc::new(Data::prepare(&channels, &args).await?);
+    let clock = Clock::start(&args);
+    let mut callers = JoinSet::new();
+    if args.workload == Workload::Ingest {
+        for index in 0..args.streams {
+            let channel = channels[index % channels.len()].clone();
+            let window = (args.concurrency / args.streams).max(1);
+            callers.spawn(ingest::run(channel, Arc::clone(&data), window, clock));
+        }
+    } else {
+        for index in 0..args.concurrency {
+            let channel = channels[index % channels.len()].clone();
+            callers.spawn(workload::run(channel, Arc::clone(&data), args.clone(), clock));
+        }
+    }
+    let mut tally = Tally::new()?;
+    while let Some(joined) = callers.join_next().await {
+        tally.add(&joined??)?;
+    }
+    let report = Report::new(&args, &tally);
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(if tally.failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}

@@ -1,0 +1,133 @@
+//! What a run needs before its clock starts: spirits, and events for those that read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, ensure};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use super::super::client::{REPLY_BYTES_MAX, explain};
+use super::{BenchArgs, Workload};
+use crate::domain::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
+use crate::grpc::pb::batch_create_events_result::Result as Item;
+use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
+use crate::grpc::pb::{BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, ListEventsRequest};
+
+/// Session of all events of a run.
+pub(super) const SESSION: &str = "bench";
+/// Room for what an event has beside its content.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// What the callers use.
+pub(super) struct Data {
+    /// Different in every run, so that no key of another run is met.
+    run: String,
+    pub(super) spirit_ids: Vec<String>,
+    content: String,
+    pub(super) event_ids: Vec<String>,
+    /// Of the page at the wanted depth; empty for the first one.
+    pub(super) page_token: String,
+    next: AtomicU64,
+}
+
+impl Data {
+    pub(super) async fn prepare(channels: &[Channel], args: &BenchArgs) -> anyhow::Result<Self> {
+        let channel = channels.first().context("no connection")?.clone();
+        let run = Uuid::now_v7().simple().to_string();
+        let count = match args.workload {
+            Workload::Replay => 1,
+            _ => args.spirits,
+        };
+        let mut data = Self {
+            spirit_ids: create_spirits(channel.clone(), &run, count).await?,
+            run,
+            content: "x".repeat(args.content_bytes),
+            event_ids: Vec::new(),
+            page_token: String::new(),
+            next: AtomicU64::new(0),
+        };
+        if matches!(
+            args.workload,
+            Workload::Get | Workload::List | Workload::Replay | Workload::Mixed
+        ) {
+            let mut events = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
+            data.fill(&mut events, args.events).await?;
+            if args.workload == Workload::List && args.page_depth > 0 {
+                data.page_token = data.token_at(&mut events, args.page_depth).await?;
+            }
+        }
+        Ok(data)
+    }
+
+    /// A create that no other of the run equals; spread evenly over the spirits.
+    pub(super) fn create(&self) -> CreateEventRequest {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let spirit = usize::try_from(number).unwrap_or(0) % self.spirit_ids.len();
+        CreateEventRequest {
+            spirit_id: self.spirit_ids[spirit].clone(),
+            event_type: "message.in".to_owned(),
+            content: Some(self.content.clone()),
+            session_id: Some(SESSION.to_owned()),
+            role: Some("user".to_owned()),
+            dedupe_key: Some(format!("{}-{number}", self.run)),
+            ..CreateEventRequest::default()
+        }
+    }
+
+    async fn fill(&mut self, events: &mut EventServiceClient<Channel>, count: usize) -> anyhow::Result<()> {
+        let fitting = BATCH_BYTES_MAX / (self.content.len() + EVENT_OVERHEAD_BYTES);
+        let size = fitting.clamp(1, BATCH_ITEMS_MAX);
+        let mut left = count;
+        while left > 0 {
+            let request = BatchCreateEventsRequest {
+                requests: (0..left.min(size)).map(|_| self.create()).collect(),
+                ..BatchCreateEventsRequest::default()
+            };
+            left -= request.requests.len();
+            let response = events.batch_create_events(request).await.map_err(explain)?;
+            for result in response.into_inner().results {
+                if let Some(Item::Created(created)) = result.result {
+                    self.event_ids.extend(created.event.map(|event| event.id));
+                }
+            }
+        }
+        ensure!(self.event_ids.len() == count, "not every event was stored");
+        Ok(())
+    }
+
+    /// The token behind so many events of the first spirit.
+    async fn token_at(
+        &self,
+        events: &mut EventServiceClient<Channel>,
+        depth: usize,
+    ) -> anyhow::Result<String> {
+        let request = ListEventsRequest {
+            spirit_id: self.spirit_ids[0].clone(),
+            page_size: 1,
+            offset: i32::try_from(depth.saturating_sub(1))?,
+            ..ListEventsRequest::default()
+        };
+        let page = events.list_events(request).await.map_err(explain)?.into_inner();
+        ensure!(
+            !page.next_page_token.is_empty(),
+            "the spirit has no page at --page-depth {depth}; give more --events or fewer --spirits"
+        );
+        Ok(page.next_page_token)
+    }
+}
+
+async fn create_spirits(channel: Channel, run: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let mut spirits = SpiritServiceClient::new(channel);
+    let mut ids = Vec::with_capacity(count);
+    for number in 0..count {
+        let request = CreateSpiritRequest {
+            name: format!("bench-{run}-{number}"),
+            ..CreateSpiritRequest::default()
+        };
+        let response = spirits.create_spirit(request).await.map_err(explain)?;
+        let spirit = response.into_inner().spirit;
+        ids.push(spirit.context("the server's answer holds no spirit")?.id);
+    }
+    Ok(ids)
+}

@@ -1,0 +1,141 @@
+//! One caller: sends a call, waits for its answer, counts it, sends the next.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::super::client::REPLY_BYTES_MAX;
+use super::report::Tally;
+use super::setup::{Data, SESSION};
+use super::{BenchArgs, Clock, Workload};
+use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::grpc::pb::{
+    BatchCreateEventsRequest, GetEventRequest, ListEventsRequest, StreamSessionEventsRequest,
+};
+
+/// Of ten mixed calls: creates, and gets; the rest are lists.
+const MIXED: (usize, usize) = (6, 3);
+
+pub(super) async fn run(
+    channel: Channel,
+    data: Arc<Data>,
+    args: BenchArgs,
+    clock: Clock,
+) -> anyhow::Result<Tally> {
+    let mut caller = Caller {
+        events: EventServiceClient::new(channel)
+            .max_decoding_message_size(REPLY_BYTES_MAX)
+            .max_encoding_message_size(REPLY_BYTES_MAX),
+        data,
+        args,
+    };
+    let mut tally = Tally::new()?;
+    loop {
+        let sent = Instant::now();
+        if sent >= clock.until {
+            return Ok(tally);
+        }
+        let result = caller.call().await;
+        let answered = Instant::now();
+        if clock.counts(answered) {
+            match result {
+                Ok(events) => tally.answered(answered - sent, events),
+                Err(status) => tally.refused(status.code()),
+            }
+        }
+    }
+}
+
+struct Caller {
+    events: EventServiceClient<Channel>,
+    data: Arc<Data>,
+    args: BenchArgs,
+}
+
+impl Caller {
+    /// Makes one call; returns how many events it stored or gave.
+    async fn call(&mut self) -> Result<usize, Status> {
+        let workload = match self.args.workload {
+            Workload::Mixed => match fastrand::usize(..10) {
+                turn if turn < MIXED.0 => Workload::Create,
+                turn if turn < MIXED.0 + MIXED.1 => Workload::Get,
+                _ => Workload::List,
+            },
+            workload => workload,
+        };
+        match workload {
+            Workload::Batch => self.batch().await,
+            Workload::Get => self.get().await,
+            Workload::List => self.list().await,
+            Workload::Replay => self.replay().await,
+            Workload::Create | Workload::Ingest | Workload::Mixed => self.create().await,
+        }
+    }
+
+    async fn create(&mut self) -> Result<usize, Status> {
+        let response = self.events.create_event(self.data.create()).await?.into_inner();
+        stored(response.event.is_some()).map(|()| 1)
+    }
+
+    async fn batch(&mut self) -> Result<usize, Status> {
+        let count = self.args.batch_items;
+        let request = BatchCreateEventsRequest {
+            requests: (0..count).map(|_| self.data.create()).collect(),
+            ..BatchCreateEventsRequest::default()
+        };
+        let response = self.events.batch_create_events(request).await?.into_inner();
+        stored(response.results.len() == count).map(|()| count)
+    }
+
+    async fn get(&mut self) -> Result<usize, Status> {
+        let event_id = self.data.event_ids[fastrand::usize(..self.data.event_ids.len())].clone();
+        let request = GetEventRequest {
+            event_id,
+            ..GetEventRequest::default()
+        };
+        let response = self.events.get_event(request).await?.into_inner();
+        stored(response.event.is_some()).map(|()| 1)
+    }
+
+    async fn list(&mut self) -> Result<usize, Status> {
+        // A token is one of the first spirit's.
+        let spirit = if self.data.page_token.is_empty() {
+            fastrand::usize(..self.data.spirit_ids.len())
+        } else {
+            0
+        };
+        let request = ListEventsRequest {
+            spirit_id: self.data.spirit_ids[spirit].clone(),
+            page_size: i32::try_from(self.args.page_size).unwrap_or(i32::MAX),
+            page_token: self.data.page_token.clone(),
+            ..ListEventsRequest::default()
+        };
+        let page = self.events.list_events(request).await?.into_inner();
+        stored(!page.events.is_empty()).map(|()| page.events.len())
+    }
+
+    async fn replay(&mut self) -> Result<usize, Status> {
+        let request = StreamSessionEventsRequest {
+            spirit_id: self.data.spirit_ids[0].clone(),
+            session_id: SESSION.to_owned(),
+            ..StreamSessionEventsRequest::default()
+        };
+        let mut stream = self.events.stream_session_events(request).await?.into_inner();
+        let mut count = 0;
+        while stream.message().await?.is_some() {
+            count += 1;
+        }
+        stored(count >= self.args.events).map(|()| count)
+    }
+}
+
+/// An answer of OK must hold what was asked for.
+fn stored(is_there: bool) -> Result<(), Status> {
+    if is_there {
+        Ok(())
+    } else {
+        Err(Status::new(Code::DataLoss, "the answer lacks what was asked for"))
+    }
+}
