@@ -5,11 +5,17 @@
 
 mod builders;
 mod harness;
+mod probes;
+mod raw;
 
 mod batch_create_events;
 mod create_event;
 mod durability;
+mod error_metadata;
 mod ingest_events;
 mod locks;
 mod sequences;
 mod stalled_streams;
+mod validation_events;
+mod validation_reads;
+mod validation_spirits;
