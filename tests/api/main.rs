@@ -12,6 +12,7 @@ mod batch_create_events;
 mod create_event;
 mod durability;
 mod error_metadata;
+mod errors;
 mod ingest_events;
 mod locks;
 mod sequences;
