@@ -13,6 +13,7 @@ mod create_event;
 mod durability;
 mod error_metadata;
 mod errors;
+mod health_reflection;
 mod ingest_events;
 mod locks;
 mod sequences;
