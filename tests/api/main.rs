@@ -9,6 +9,7 @@ mod probes;
 mod raw;
 
 mod batch_create_events;
+mod conversion;
 mod create_event;
 mod durability;
 mod error_metadata;
