@@ -2,11 +2,14 @@
 
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::{
-    CountEventsRequest, EventFilter, GetEventRequest, ListSessionsRequest, StreamSessionEventsRequest,
+    CountEventsRequest, EventFilter, GetEventRequest, ListEventsRequest, ListSessionsRequest,
+    ListSpiritsRequest, StreamSessionEventsRequest,
 };
 use prost_types::Timestamp;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
-use crate::builders::{at, list, stream};
+use crate::builders::{at, list, refused, stream};
 use crate::harness::TestServer;
 use crate::probes::{
     Probe, UNKNOWN, Values, at_least, chars, enums, lists, metas, page_sizes, scores, times, uuids,
@@ -22,25 +25,25 @@ fn with_filters<R: Clone + std::fmt::Debug>(probe: Probe<R>, set: impl Fn(&mut R
     let second = |value: String| vec!["ok".to_owned(), value];
     probe
         .field("filter.event_types", lists(), |r, v| {
-            set(r, one(&|f| f.event_types.clone_from(&v)))
+            set(r, one(&|f| f.event_types.clone_from(&v)));
         })
         .field("filter.event_types[1]", chars(100), |r, v| {
             set(r, one(&|f| f.event_types = second(v.clone())));
         })
         .field("filter.roles", lists(), |r, v| {
-            set(r, one(&|f| f.roles.clone_from(&v)))
+            set(r, one(&|f| f.roles.clone_from(&v)));
         })
         .field("filter.roles[1]", chars(50), |r, v| {
-            set(r, one(&|f| f.roles = second(v.clone())))
+            set(r, one(&|f| f.roles = second(v.clone())));
         })
         .field("filter.min_importance", scores(), |r, v| {
-            set(r, one(&|f| f.min_importance = Some(v)))
+            set(r, one(&|f| f.min_importance = Some(v)));
         })
         .field("filter.occurred_from", times(), |r, v| {
-            set(r, one(&|f| f.occurred_from = Some(v)))
+            set(r, one(&|f| f.occurred_from = Some(v)));
         })
         .field("filter.occurred_until", times(), |r, v| {
-            set(r, one(&|f| f.occurred_until = Some(v)))
+            set(r, one(&|f| f.occurred_until = Some(v)));
         })
         .field("filter.meta_contains", metas(), |r, v| {
             set(r, one(&|f| f.meta_contains = Some(v.clone())));
@@ -125,7 +128,7 @@ async fn stream_session_events_keeps_every_bound() {
         .field("limit", at_least(0, i32::MIN), |r, v| r.limit = v)
         .field("from_time", times(), |r, v| r.start = Some(Start::FromTime(v)))
         .field("last_n", at_least(1, i32::MIN), |r, v| {
-            r.start = Some(Start::LastN(v))
+            r.start = Some(Start::LastN(v));
         });
     with_filters(probe, |r, v| r.filter = Some(v))
         .run(async |request: StreamSessionEventsRequest| {
@@ -164,4 +167,44 @@ async fn list_sessions_keeps_every_bound() {
         .field("page_size", page_sizes(), |r, v| r.page_size = v)
         .run(async |request| events.list_sessions(request).await.map(drop))
         .await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_none_is_refused_and_never_page_one() {
+    let server = TestServer::start().await;
+    let (mut events, mut spirits) = (server.events(), server.spirits());
+    for bad in ["x", "a\0b", "🐘", " ", &"A".repeat(10_000)] {
+        let page_token = bad.to_owned();
+        let listed = events.list_events(ListEventsRequest {
+            page_token: page_token.clone(),
+            ..list(UNKNOWN)
+        });
+        names_the_token(listed.await, "page_token");
+        let sessions = events.list_sessions(ListSessionsRequest {
+            spirit_id: UNKNOWN.to_owned(),
+            page_token: page_token.clone(),
+            ..ListSessionsRequest::default()
+        });
+        names_the_token(sessions.await, "page_token");
+        for name_contains in [None, Some("x".to_owned())] {
+            let listed = spirits.list_spirits(ListSpiritsRequest {
+                name_contains,
+                page_token: page_token.clone(),
+                ..ListSpiritsRequest::default()
+            });
+            names_the_token(listed.await, "page_token");
+        }
+        let replayed = events.stream_session_events(StreamSessionEventsRequest {
+            start: Some(Start::AfterCursor(page_token)),
+            ..stream(UNKNOWN, "s")
+        });
+        names_the_token(replayed.await, "after_cursor");
+    }
+}
+
+#[track_caller]
+fn names_the_token<T>(result: Result<T, Status>, field: &str) {
+    let status = refused(result, Code::InvalidArgument, "INVALID_CURSOR");
+    let violations = status.get_details_bad_request().unwrap().field_violations;
+    assert_eq!((violations.len(), violations[0].field.as_str()), (1, field));
 }

@@ -22,7 +22,7 @@ async fn create_spirit_keeps_every_bound() {
     Probe::new(base)
         .field("name", chars(255), |r, v| r.name = v)
         .field("description", bytes(DESCRIPTION_BYTES_MAX), |r, v| {
-            r.description = Some(v)
+            r.description = Some(v);
         })
         .field("meta", metas(), |r, v| r.meta = Some(v))
         .run(async |request| spirits.create_spirit(request).await.map(drop))
@@ -44,19 +44,19 @@ async fn update_spirit_keeps_every_bound() {
     let mut probe = Probe::new(base)
         .field("name", chars(255), |r, v| r.name = Some(v))
         .field("description", bytes(DESCRIPTION_BYTES_MAX), |r, v| {
-            r.description = Some(v)
+            r.description = Some(v);
         })
         .field("meta", metas(), |r, v| r.meta = Some(v))
         .field("meta_mode", enums(2), |r, v| r.meta_mode = v)
         .case("description cleared", &[], |r| {
-            r.update_mask = mask("description")
+            r.update_mask = mask("description");
         })
         .case("meta cleared", &[], |r| r.update_mask = mask("meta"))
         .case("name without a value", &["name"], |r| {
-            r.update_mask = mask("name")
+            r.update_mask = mask("name");
         })
         .case("is_deleted without a value", &["is_deleted"], |r| {
-            r.update_mask = mask("is_deleted")
+            r.update_mask = mask("is_deleted");
         });
     for bad in [
         "*",
@@ -95,7 +95,7 @@ async fn ids_and_guards_of_spirits_keep_their_bounds() {
     Probe::new(update)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
-            r.expected_revision = Some(v)
+            r.expected_revision = Some(v);
         })
         .run(async |request| spirits.update_spirit(request).await.map(drop))
         .await;
@@ -106,7 +106,7 @@ async fn ids_and_guards_of_spirits_keep_their_bounds() {
     Probe::new(delete)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
-            r.expected_revision = Some(v)
+            r.expected_revision = Some(v);
         })
         .run(async |request| spirits.soft_delete_spirit(request).await.map(drop))
         .await;
@@ -117,7 +117,7 @@ async fn ids_and_guards_of_spirits_keep_their_bounds() {
     Probe::new(restore)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
-            r.expected_revision = Some(v)
+            r.expected_revision = Some(v);
         })
         .run(async |request| spirits.restore_spirit(request).await.map(drop))
         .await;
