@@ -158,7 +158,7 @@ async fn a_mask_lists_mutable_fields_by_their_names_alone() {
         "ROLE",
     ] {
         probe = probe.case(bad, &["update_mask"], |r| {
-            r.update_mask = Some(mask(&["role", bad]))
+            r.update_mask = Some(mask(&["role", bad]));
         });
     }
     probe
