@@ -7,7 +7,7 @@ use elephantasm_events::grpc::pb::{
 use prost_types::FieldMask;
 
 use crate::builders::{create, event, object, text};
-use crate::harness::TestServer;
+use crate::harness::{TestServer, small_limits};
 use crate::probes::{
     Probe, UNKNOWN, at_least, bytes, chars, enums, meta_of_bytes, metas, scores, times, uuids,
 };
@@ -33,6 +33,21 @@ async fn a_create_keeps_every_bound() {
         .field("dedupe_key", chars(255), |r, v| r.dedupe_key = Some(v))
         .field("importance_score", scores(), |r, v| r.importance_score = Some(v))
         .field("on_duplicate", enums(2), |r, v| r.on_duplicate = v)
+        .run(async |request| events.create_event(request).await.map(drop))
+        .await;
+}
+
+#[tokio::test]
+async fn the_bounds_of_content_and_meta_are_settings() {
+    let server = TestServer::start_with(small_limits).await;
+    let spirit_id = server.spirit().await;
+    let mut events = server.events();
+    Probe::new(event(&spirit_id))
+        .field("content", bytes(1_000), |r, v| r.content = Some(v))
+        .case("meta of 200 bytes", &[], |r| r.meta = Some(meta_of_bytes(200)))
+        .case("meta of 201 bytes", &["meta"], |r| {
+            r.meta = Some(meta_of_bytes(201));
+        })
         .run(async |request| events.create_event(request).await.map(drop))
         .await;
 }
