@@ -188,7 +188,7 @@ async fn reflection_lists_both_services_in_both_versions() {
 #[tokio::test]
 async fn reflection_tells_every_method_with_its_comment() {
     let server = TestServer::start().await;
-    for (service, methods) in [(EVENT_SERVICE, 10), (SPIRIT_SERVICE, 7)] {
+    for (service, method) in [(EVENT_SERVICE, "CreateEvent"), (SPIRIT_SERVICE, "CreateSpirit")] {
         for files in [
             v1::files(&server, service).await,
             v1alpha::files(&server, service).await,
@@ -198,9 +198,10 @@ async fn reflection_tells_every_method_with_its_comment() {
                 .iter()
                 .find(|file| file.service.iter().any(|s| s.name() == name));
             let file = file.expect("the file that declares it");
-            assert_eq!(file.service[0].method.len(), methods, "{service}");
+            let methods = &file.service[0].method;
+            assert!(methods.iter().any(|known| known.name() == method), "{service}");
             let info = file.source_code_info.as_ref().expect("source info");
-            for method in 0..i32::try_from(methods).unwrap() {
+            for method in 0..i32::try_from(methods.len()).unwrap() {
                 let path = [6, 0, 2, method]; // the file's services, the first one's methods
                 let comment = info.location.iter().find(|location| location.path == path);
                 let comment = comment.map_or("", |location| location.leading_comments());
