@@ -38,6 +38,8 @@ pub struct ServerSettings {
     pub drain_limit: Duration,
 }
 
+/// What health knows by name; empty = the server.
+const SERVICES: [&str; 3] = ["", EVENT_SERVICE, SPIRIT_SERVICE];
 /// Between two looks at the database.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// After which a look at the database has failed.
@@ -110,6 +112,7 @@ pub async fn run(
     };
     shutdown.cancel();
     set_health(&health, ServingStatus::NotServing).await;
+    end_health_watches(&health).await;
     drain(server, &store, settings.drain_limit).await;
     watched.context("the database cannot be used")
 }
@@ -122,8 +125,17 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", EVENT_SERVICE, SPIRIT_SERVICE] {
+    for service in SERVICES {
         health.set_service_status(service, status).await;
+    }
+}
+
+/// Ends the streams of health's Watch once they have told the last status. They have no end of their
+/// own, and balancers hold them open: each drain would take as long as it may.
+async fn end_health_watches(health: &HealthReporter) {
+    let mut health = health.clone();
+    for service in SERVICES {
+        health.clear_service_status(service).await;
     }
 }
 

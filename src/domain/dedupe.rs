@@ -65,6 +65,8 @@ mod tests {
         let spirit = SpiritId(parse_uuid("0189d5e4-7b4a-7cc1-9c3e-2f5a6b7c8d9e").expect("a UUID"));
         let at = |text: &str| Time::from(chrono::DateTime::parse_from_rfc3339(text).expect("a time"));
         let long = "ü".repeat(99) + "🐘tail";
+        let beyond = "x".repeat(100) + "y";
+        let three_bytes_each = "日".repeat(101);
         for (event_type, content, occurred_at, source_uri, expected) in [
             (
                 "message.in",
@@ -94,11 +96,52 @@ mod tests {
                 "file:///x",
                 "2e54d01935abb6832f4d972e9f27c922",
             ),
+            (
+                "tool.call",
+                beyond.as_str(),
+                "0999-12-31T23:59:59.000100Z",
+                "a|b?c=é",
+                "ef5927821fdb07eb73416f59690725fc",
+            ),
+            (
+                "tool.call",
+                &beyond[..100],
+                "0999-12-31T23:59:59.000100Z",
+                "a|b?c=é",
+                "ef5927821fdb07eb73416f59690725fc",
+            ),
+            (
+                "note",
+                three_bytes_each.as_str(),
+                "1969-12-31T23:59:59.999Z",
+                "u",
+                "a903d2a8dfa1e56be43560f1624038bc",
+            ),
         ] {
             assert_eq!(
                 derive(spirit, event_type, content, at(occurred_at), source_uri),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn the_case_of_the_callers_uuid_makes_no_difference() {
+        let key = |uuid: &str| {
+            let spirit = SpiritId(parse_uuid(uuid).expect("a UUID"));
+            derive(
+                spirit,
+                "message.in",
+                "hello",
+                Time::UNIX_EPOCH + chrono::TimeDelta::seconds(1_772_357_400),
+                "chat://1",
+            )
+        };
+        for uuid in [
+            "0189d5e4-7b4a-7cc1-9c3e-2f5a6b7c8d9e",
+            "0189D5E4-7B4A-7CC1-9C3E-2F5A6B7C8D9E",
+        ] {
+            assert_eq!(key(uuid), "4acfeac2df4f42b3ff055f3b9e7f5579");
         }
     }
 }

@@ -62,10 +62,19 @@ impl Fields {
         Invalid(self.violations)
     }
 
-    /// Remembers a broken rule.
+    /// Remembers a broken rule; of one field all of them together.
     pub fn refuse(&mut self, field: &str, description: impl fmt::Display) {
+        let field = format!("{}{field}", self.prefix);
+        if let Some(known) = self
+            .violations
+            .iter_mut()
+            .find(|violation| violation.field == field)
+        {
+            known.description = format!("{}; {description}", known.description);
+            return;
+        }
         self.violations.push(Violation {
-            field: format!("{}{field}", self.prefix),
+            field,
             description: description.to_string(),
         });
     }

@@ -37,7 +37,8 @@ fn write_fields(fields: &BTreeMap<String, Value>, level: usize, json: &mut Vec<u
 fn write_value(value: &Value, level: usize, json: &mut Vec<u8>) -> Result<(), String> {
     match &value.kind {
         None => return Err("must not contain a value without a kind".to_owned()),
-        Some(Kind::NullValue(_)) => json.extend(b"null"),
+        Some(Kind::NullValue(0)) => json.extend(b"null"),
+        Some(Kind::NullValue(_)) => return Err("must not contain an unknown enum value".to_owned()),
         Some(Kind::BoolValue(true)) => json.extend(b"true"),
         Some(Kind::BoolValue(false)) => json.extend(b"false"),
         Some(Kind::NumberValue(number)) => write_number(*number, json)?,
@@ -182,7 +183,7 @@ mod tests {
     fn text_survives_the_way_there_and_back() {
         for json in [
             "{}",
-            r#"{"a":1,"b":-9007199254740992,"c":0.1,"d":1e300,"e":[true,false,null,"x\n\"é🐘"],"f":{"g":{}}}"#,
+            r#"{"a":1,"b":-9007199254740992,"c":0.1,"d":1e+300,"e":[true,false,null,"x\n\"é🐘"],"f":{"g":{}}}"#,
         ] {
             let value = struct_of_object(json).expect("valid JSON");
             assert_eq!(write_struct(&value).as_deref(), Ok(json));

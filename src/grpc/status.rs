@@ -11,28 +11,21 @@
 //! | out of time | `DEADLINE_EXCEEDED` | retry with more time |
 //! | a bug | `INTERNAL` | report the request id |
 
-use std::collections::HashMap;
-use std::time::Duration;
+mod answer;
 
 use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _, pb as rpc};
+use tonic_types::{FieldViolation, pb as rpc};
 use uuid::Uuid;
+
+use answer::{Answer, shown};
 
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::store::StoreError;
 
-/// `ErrorInfo.domain` of every error.
-const DOMAIN: &str = "events.elephantasm";
-/// Bad fields that one error lists; clients drop trailers that are too large.
-const VIOLATIONS_MAX: usize = 20;
 /// Failing items that one error lists.
 const FAILED_INDEXES_MAX: usize = 100;
-/// Characters of a field's path or rule that an error shows.
-const SHOWN_CHARS: usize = 120;
-/// After which a client may retry what was refused for load or for a passing fault.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a call is answered with an error.
 #[derive(Debug, thiserror::Error)]
@@ -62,40 +55,6 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// An error as the client sees it.
-struct Answer {
-    code: Code,
-    message: String,
-    details: ErrorDetails,
-}
-
-impl Answer {
-    fn new(code: Code, reason: &str, message: impl Into<String>, metadata: &[(&str, String)]) -> Self {
-        let metadata: HashMap<String, String> = metadata
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), value.clone()))
-            .collect();
-        let mut details = ErrorDetails::new();
-        details.set_error_info(reason, DOMAIN, metadata);
-        Self {
-            code,
-            message: message.into(),
-            details,
-        }
-    }
-
-    fn with(mut self, set: impl FnOnce(&mut ErrorDetails)) -> Self {
-        set(&mut self.details);
-        self
-    }
-
-    fn retry(self) -> Self {
-        self.with(|details| {
-            details.set_retry_info(Some(RETRY_AFTER));
-        })
-    }
-}
-
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         error.status(None)
@@ -119,18 +78,11 @@ impl ApiError {
     }
 
     fn status(self, cursor: Option<&str>) -> Status {
-        let Answer {
-            code,
-            message,
-            mut details,
-        } = self.answer();
-        if let (Some(cursor), Code::Unavailable, Some(info)) = (cursor, code, details.error_info()) {
-            let mut metadata = info.metadata.clone();
-            metadata.insert("cursor".to_owned(), cursor.to_owned());
-            let reason = info.reason.clone();
-            details.set_error_info(reason, DOMAIN, metadata);
+        let mut answer = self.answer();
+        if let (Some(cursor), Code::Unavailable) = (cursor, answer.code) {
+            answer.put("cursor", cursor);
         }
-        Status::with_error_details(code, message, details)
+        answer.into_status()
     }
 
     fn answer(self) -> Answer {
@@ -144,9 +96,7 @@ impl ApiError {
                     format!("{field} {rule}"),
                     &[],
                 )
-                .with(|details| {
-                    details.set_bad_request(vec![FieldViolation::new(field, rule)]);
-                })
+                .listing([FieldViolation::new(field, rule)].into_iter())
             }
             Self::Store(error) => of_store(error),
             Self::MessageTooLarge(message) => {
@@ -172,31 +122,17 @@ fn unavailable(reason: &str, message: &str) -> Answer {
     Answer::new(Code::Unavailable, reason, message, &[]).retry()
 }
 
-fn of_invalid(invalid: Invalid) -> Answer {
-    let count = invalid.0.len();
-    let mut violations: Vec<FieldViolation> = invalid
-        .0
-        .into_iter()
-        .take(VIOLATIONS_MAX)
-        .map(|violation| FieldViolation::new(shown(&violation.field), shown(&violation.description)))
-        .collect();
+fn of_invalid(Invalid(violations): Invalid) -> Answer {
     let mut message = violations.first().map_or_else(String::new, |first| {
-        format!("{} {}", first.field, first.description)
+        format!("{} {}", shown(&first.field), shown(&first.description))
     });
-    if count > 1 {
-        message = format!("{message} (and {} more bad fields)", count - 1);
+    if violations.len() > 1 {
+        message = format!("{message} (and {} more bad fields)", violations.len() - 1);
     }
-    if count > VIOLATIONS_MAX {
-        let more = format!("{} more bad fields", count - VIOLATIONS_MAX);
-        violations.push(FieldViolation::new("…", more));
-    }
-    Answer::new(Code::InvalidArgument, "INVALID_FIELD", message, &[]).with(|details| {
-        details.set_bad_request(violations);
-    })
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS).collect()
+    let listed = violations
+        .into_iter()
+        .map(|violation| FieldViolation::new(shown(&violation.field), shown(&violation.description)));
+    Answer::new(Code::InvalidArgument, "INVALID_FIELD", message, &[]).listing(listed)
 }
 
 fn of_store(error: StoreError) -> Answer {
@@ -303,13 +239,9 @@ fn of_batch(failures: Vec<(usize, Refusal)>) -> Answer {
         "requests[{index}]: {}; nothing of the batch was stored",
         answer.message
     );
-    if let Some(info) = answer.details.error_info() {
-        let (reason, mut metadata) = (info.reason.clone(), info.metadata.clone());
-        metadata.insert("failed_index".to_owned(), index.to_string());
-        metadata.insert("failed_indexes".to_owned(), indexes.join(","));
-        metadata.insert("failed_count".to_owned(), count.to_string());
-        answer.details.set_error_info(reason, DOMAIN, metadata);
-    }
+    answer.put("failed_index", index.to_string());
+    answer.put("failed_indexes", indexes.join(","));
+    answer.put("failed_count", count.to_string());
     answer
 }
 

@@ -6,13 +6,19 @@
 mod builders;
 mod harness;
 mod model;
+mod probes;
+mod raw;
 
 mod batch_create_events;
+mod conversion;
 mod count_events;
 mod create_event;
 mod cursors;
 mod durability;
+mod error_metadata;
+mod errors;
 mod get_event;
+mod health_reflection;
 mod ingest_events;
 mod list_events;
 mod list_sessions;
@@ -22,3 +28,6 @@ mod sequences;
 mod stalled_streams;
 mod statements;
 mod stream_session_events;
+mod validation_events;
+mod validation_reads;
+mod validation_spirits;

@@ -85,6 +85,10 @@ pub(crate) struct Batch {
 pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> Result<Batch, Invalid> {
     let pb::BatchCreateEventsRequest { requests, mode } = request;
     let mut f = Fields::default();
+    let mode = match enumeration(&mut f, "mode", mode) {
+        pb::BatchMode::Unspecified | pb::BatchMode::Atomic => BatchMode::Atomic,
+        pb::BatchMode::Partial => BatchMode::Partial,
+    };
     if !(1..=BATCH_ITEMS_MAX).contains(&requests.len()) {
         f.refuse(
             "requests",
@@ -92,10 +96,6 @@ pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> R
         );
         return Err(f.into_invalid());
     }
-    let mode = match enumeration(&mut f, "mode", mode) {
-        pb::BatchMode::Unspecified | pb::BatchMode::Atomic => BatchMode::Atomic,
-        pb::BatchMode::Partial => BatchMode::Partial,
-    };
     let mut items = Vec::with_capacity(requests.len());
     for (index, request) in requests.into_iter().enumerate() {
         let item = new_event(request, format!("requests[{index}]."), limits);

@@ -10,8 +10,9 @@ use crate::domain::limits::{AUTHOR_CHARS_MAX, Limits, META_SUMMARY_BYTES_MAX, RO
 use crate::domain::meta::{Meta, MetaChange};
 use crate::grpc::pb;
 
-/// Characters of a caller's path that an error shows.
-const SHOWN_PATH_CHARS: usize = 60;
+/// A caller's paths that an error shows, and characters of each.
+const SHOWN_PATHS: usize = 3;
+const SHOWN_PATH_CHARS: usize = 40;
 
 /// Which fields an update writes.
 pub(super) enum Mask {
@@ -27,18 +28,20 @@ impl Mask {
         if paths.is_empty() {
             return Self::Present;
         }
-        for path in &paths {
-            if !mutable.contains(&path.as_str()) {
-                let shown: String = path
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(SHOWN_PATH_CHARS)
-                    .collect();
-                fields.refuse(
-                    "update_mask",
-                    format_args!("must list only {}; lists \"{shown}\"", mutable.join(", ")),
-                );
-            }
+        let unknown: Vec<String> = paths
+            .iter()
+            .filter(|path| !mutable.contains(&path.as_str()))
+            .take(SHOWN_PATHS)
+            .map(|path| {
+                let shown = path.chars().filter(|c| !c.is_control());
+                format!("\"{}\"", shown.take(SHOWN_PATH_CHARS).collect::<String>())
+            })
+            .collect();
+        if !unknown.is_empty() {
+            fields.refuse(
+                "update_mask",
+                format_args!("may list {}; lists {}", mutable.join(", "), unknown.join(", ")),
+            );
         }
         Self::Listed(paths)
     }

@@ -1,6 +1,6 @@
 //! Requests that read events: filters, pages, replays.
 
-use super::timestamp::time;
+use super::timestamp::{time, time_of};
 use super::{enumeration, meta};
 use crate::domain::cursor::{ReplayPlace, SessionPlace, decode};
 use crate::domain::event::{Order, Position, View};
@@ -201,7 +201,12 @@ fn event_filter(f: &mut Fields, filter: pb::EventFilter, limits: &Limits) -> Eve
         meta_contains,
         include_deleted,
     } = filter;
-    let filter = EventFilter {
+    if let (Some(from), Some(until)) = (occurred_from.and_then(time_of), occurred_until.and_then(time_of))
+        && from > until
+    {
+        f.refuse("filter.occurred_from", "must not be after filter.occurred_until");
+    }
+    EventFilter {
         event_types: values(f, "filter.event_types", event_types, EVENT_TYPE_CHARS_MAX),
         roles: values(f, "filter.roles", roles, ROLE_CHARS_MAX),
         min_importance: min_importance.map(|score| f.score("filter.min_importance", score)),
@@ -211,13 +216,7 @@ fn event_filter(f: &mut Fields, filter: pb::EventFilter, limits: &Limits) -> Eve
             .filter(|value| !value.fields.is_empty())
             .map(|value| meta(f, "filter.meta_contains", &value, limits.meta_bytes_max)),
         include_deleted,
-    };
-    if let (Some(from), Some(until)) = (filter.occurred_from, filter.occurred_until)
-        && from > until
-    {
-        f.refuse("filter.occurred_from", "must not be after filter.occurred_until");
     }
-    filter
 }
 
 /// A list of values, sorted, each once.
