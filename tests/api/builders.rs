@@ -2,14 +2,16 @@
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::{
-    CreateEventRequest, Event, ListEventsRequest, StreamSessionEventsRequest, StreamSessionEventsResponse,
-    stream_session_events_response::Item,
+    CreateEventRequest, CreateSpiritRequest, Event, ListEventsRequest, Spirit, StreamSessionEventsRequest,
+    StreamSessionEventsResponse, stream_session_events_response::Item,
 };
 use prost_types::value::Kind;
-use prost_types::{Struct, Timestamp, Value};
+use prost_types::{FieldMask, Struct, Timestamp, Value};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
+
+use crate::harness::TestServer;
 
 /// A create with all that is required.
 pub fn event(spirit_id: &str) -> CreateEventRequest {
@@ -143,4 +145,18 @@ pub fn metadata(status: &Status, key: &str) -> String {
         .get(key)
         .unwrap_or_else(|| panic!("no {key} in {info:?}"))
         .clone()
+}
+
+/// An update mask of these paths.
+#[allow(clippy::unnecessary_wraps)] // as a request holds it
+pub fn mask(paths: &[&str]) -> Option<FieldMask> {
+    Some(FieldMask {
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+    })
+}
+
+/// Stores a spirit and returns it.
+pub async fn named(server: &TestServer, request: CreateSpiritRequest) -> Spirit {
+    let response = server.spirits().create_spirit(request).await.unwrap();
+    response.into_inner().spirit.unwrap()
 }
