@@ -151,7 +151,7 @@ async fn a_deleted_spirit_refuses_new_events_and_keeps_the_old_ones_readable() {
     );
     assert_eq!(get(&server, &spirit_id, true).await.unwrap(), deleted);
     let listed = events.list_events(list(&spirit_id)).await.unwrap().into_inner();
-    assert_eq!(listed.events, [old.clone()]);
+    assert_eq!(listed.events, std::slice::from_ref(&old));
     let request = GetEventRequest {
         event_id: old.id,
         ..GetEventRequest::default()
