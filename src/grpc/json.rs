@@ -182,7 +182,7 @@ mod tests {
     fn text_survives_the_way_there_and_back() {
         for json in [
             "{}",
-            r#"{"a":1,"b":-9007199254740992,"c":0.1,"d":1e300,"e":[true,false,null,"x\n\"é🐘"],"f":{"g":{}}}"#,
+            r#"{"a":1,"b":-9007199254740992,"c":0.1,"d":1e+300,"e":[true,false,null,"x\n\"é🐘"],"f":{"g":{}}}"#,
         ] {
             let value = struct_of_object(json).expect("valid JSON");
             assert_eq!(write_struct(&value).as_deref(), Ok(json));
