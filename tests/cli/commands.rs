@@ -1,6 +1,6 @@
 //! `migrate` and `healthcheck`.
 
-use crate::harness::{Place, Server, finish};
+use crate::harness::{Place, Server, eventually, finish, signal};
 
 #[tokio::test]
 async fn migrate_brings_the_schema_up_to_date_and_ends() {
@@ -52,4 +52,18 @@ async fn healthcheck_tells_by_its_exit_code_whether_the_server_serves() {
     server.stop().await;
     let ended = finish(&mut place.command(&["healthcheck", "--addr", &addr])).await;
     ended.with(1).saying(&["no server answers at", &addr]);
+}
+
+#[tokio::test]
+async fn healthcheck_says_when_the_database_is_away() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    signal(place.postmaster(), "INT").await; // PostgreSQL shuts down under its server
+    let ended = eventually("the server notices", async || {
+        let ended = server.command(&place, &["healthcheck"]).await;
+        (ended.code != Some(0)).then_some(ended)
+    })
+    .await;
+    assert_eq!(ended.with(1).stdout, "NOT_SERVING\n");
+    server.stop().await;
 }

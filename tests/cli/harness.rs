@@ -86,6 +86,12 @@ impl Place {
         self.data.join("pgdata/postmaster.pid")
     }
 
+    /// The process of the private PostgreSQL.
+    pub fn postmaster(&self) -> u32 {
+        let text = fs::read_to_string(self.postmaster_file()).unwrap();
+        text.lines().next().unwrap().parse().unwrap()
+    }
+
     /// Waits until the private PostgreSQL has ended in order: then it removes this file.
     pub async fn postgres_ended(&self) {
         eventually("PostgreSQL ends by itself", async || {

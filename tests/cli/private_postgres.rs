@@ -17,12 +17,6 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// The process that the file names.
-fn postmaster(place: &Place) -> u32 {
-    let text = fs::read_to_string(place.postmaster_file()).unwrap();
-    text.lines().next().unwrap().parse().unwrap()
-}
-
 async fn create(server: &Server, spirit_id: &str) -> Event {
     let response = server.events().await.create_event(event(spirit_id)).await;
     response.unwrap().into_inner().event.unwrap()
@@ -206,7 +200,7 @@ async fn the_next_start_ends_a_postgresql_that_outlived_its_server() {
     let server = Server::start(&place).await;
     let spirit_id = server.spirit("Ada").await;
     let first = create(&server, &spirit_id).await;
-    let old = postmaster(&place);
+    let old = place.postmaster();
     // Stopped, it cannot heed its watchdog, as on a machine that is very busy.
     signal(old, "STOP").await;
     server.kill().await;
@@ -216,7 +210,7 @@ async fn the_next_start_ends_a_postgresql_that_outlived_its_server() {
     });
     signal(old, "CONT").await;
     let (place, server) = next.await.unwrap();
-    assert_ne!(postmaster(&place), old);
+    assert_ne!(place.postmaster(), old);
     assert_eq!(stored(&server, &spirit_id).await, [first]);
     server.stop().await;
 }
