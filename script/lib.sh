@@ -64,32 +64,41 @@ has_postgres() {
     return 1
 }
 
-# PostgreSQL's programs: those installed, else by the package manager, else from PyPI.
+# PostgreSQL's programs: those installed or fetched before, else by the package manager, else from PyPI.
 ensure_postgres() {
     has_postgres && return
-    say "No PostgreSQL $PG_OLDEST or newer was found, installing one."
-    if can_be_root && command -v apt-get >/dev/null; then
-        # Only the programs are wanted, not a server of the system's.
-        as_root mkdir -p /etc/postgresql-common
-        echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    if [ -n "${PG_BIN_DIR:-}" ]; then
+        say "PG_BIN_DIR is $PG_BIN_DIR, which holds no PostgreSQL $PG_OLDEST or newer."
+        return 1
     fi
-    install_packages postgresql postgresql-server postgresql@17 && has_postgres && return
-    say "The package manager has none, trying PyPI."
-    local place
+    local place conf=/etc/postgresql-common/createcluster.conf
     if [ "$(id -u)" = 0 ]; then
         place=/opt/elephantasm-events/pgserver-$PGSERVER # PostgreSQL's user must reach it
     else
         place=${XDG_CACHE_HOME:-$HOME/.cache}/elephantasm-events/pgserver-$PGSERVER
     fi
-    export PG_BIN_DIR=$place/pgserver/pginstall/bin
-    has_postgres && return
-    pip_install "$place" --no-deps "pgserver==$PGSERVER" && chmod -R a+rX "$place" && has_postgres && return
+    use_postgres "$place/pgserver/pginstall/bin" && return
+    say "No PostgreSQL $PG_OLDEST or newer was found, installing one."
+    if command -v apt-get >/dev/null && can_be_root && [ ! -e $conf ]; then
+        # Only the programs are wanted, not a server of the system's.
+        as_root mkdir -p "$(dirname $conf)"
+        echo "create_main_cluster = false" | as_root tee $conf >/dev/null
+    fi
+    install_packages postgresql postgresql-server postgresql@17 && has_postgres && return
+    say "The package manager gave none, trying PyPI."
+    pip_install "$place" --no-deps "pgserver==$PGSERVER" && chmod -R a+rX "$place" &&
+        use_postgres "$place/pgserver/pginstall/bin" && return
     say "PostgreSQL $PG_OLDEST or newer is missing. Set DATABASE_URL to a running one, or install it:
   Debian, Ubuntu:  apt-get install postgresql
   RHEL, Fedora:    dnf install postgresql-server
   macOS:           brew install postgresql@17
   elsewhere:       pip install pgserver, and set PG_BIN_DIR to its pginstall/bin"
     return 1
+}
+
+# use_postgres DIR: lets the server find the programs of a directory, if it has them.
+use_postgres() {
+    is_postgres "$1" && export PG_BIN_DIR=$1
 }
 
 ensure_python() {

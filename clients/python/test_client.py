@@ -126,9 +126,15 @@ class ClientTest(unittest.TestCase):
 
     def test_a_deadline_is_answered_with_its_own_code(self):
         request = example.events_pb2.GetEventRequest(event_id=self.spirit.id)
-        with self.assertRaises(grpc.RpcError) as raised:
-            self.events.GetEvent(request, timeout=1e-6)
-        self.assertEqual(raised.exception.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        # The answer can be faster than the shortest deadline; then it is the usual one.
+        codes = {grpc.StatusCode.NOT_FOUND}
+        for _ in range(1000):
+            with self.assertRaises(grpc.RpcError) as raised:
+                self.events.GetEvent(request, timeout=1e-6)
+            codes.add(raised.exception.code())
+            if len(codes) > 1:
+                break
+        self.assertEqual(codes, {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED})
 
     def test_health_says_serving(self):
         health = health_pb2_grpc.HealthStub(channel)

@@ -47,7 +47,7 @@ impl AddrArgs {
 
 /// A server's error as text for people: code, message, and every bad field.
 pub(super) fn explain(status: Status) -> anyhow::Error {
-    let mut text = format!("{}: {}", status.code(), status.message());
+    let mut text = format!("{:?}: {}", status.code(), status.message());
     if let Some(bad_request) = status.get_details_bad_request() {
         for violation in bad_request.field_violations {
             text = format!("{text}\n  {} {}", violation.field, violation.description);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message as _;
@@ -80,8 +80,11 @@ async fn open(file: &str) -> anyhow::Result<(Box<dyn AsyncBufRead + Unpin>, Opti
     let opened = tokio::fs::File::open(Path::new(file))
         .await
         .with_context(|| format!("cannot open {file}"))?;
-    let bytes = opened.metadata().await?.len();
-    Ok((Box::new(BufReader::new(opened)), Some(bytes)))
+    let metadata = opened.metadata().await?;
+    if metadata.is_dir() {
+        bail!("cannot open {file}: it is a directory");
+    }
+    Ok((Box::new(BufReader::new(opened)), Some(metadata.len())))
 }
 
 /// A bar where the length is known; indicatif draws only on a terminal.

@@ -1,6 +1,7 @@
 //! `serve`: runs the server until it is told to end.
 
 use std::io::Write as _;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -24,9 +25,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}", args.listen_addr))?;
     let addr = listener.local_addr()?;
+    let mut opening = pin!(Database::open(&args.database));
     let database = tokio::select! {
-        opened = Database::open(&args.database) => opened?,
-        () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
+        opened = &mut opening => opened?,
+        () = shutdown.cancelled() => {
+            // Left half-way, what initialises the data would go on without us, and meet the next start.
+            opening.await?.close().await?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     let store = Store::open(database.connect.clone(), args.database.store_settings());
 

@@ -37,10 +37,11 @@ impl Meta {
         &self.0
     }
 
-    /// Whether both are the same JSON, whatever the order of keys and the white space.
+    /// Whether both are the same JSON, whatever the order of keys, the white space and how numbers
+    /// are written: PostgreSQL returns 1e17 with all its digits.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
-        self.0 == other.0 || self.parse() == other.parse()
+        self.0 == other.0 || same_fields(&self.parse(), &other.parse())
     }
 
     /// What the change makes of this; refused when the result leaves the bounds of `meta`.
@@ -91,6 +92,24 @@ fn merge(target: &mut Value, patch: Value) {
         } else {
             merge(fields.entry(key).or_insert(Value::Null), value);
         }
+    }
+}
+
+fn same_fields(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .all(|(key, value)| other.get(key).is_some_and(|there| same_value(value, there)))
+}
+
+fn same_value(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same_value(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => same_fields(one, other),
+        _ => one == other,
     }
 }
 
@@ -148,8 +167,20 @@ mod tests {
     }
 
     #[test]
-    fn sameness_ignores_key_order_and_white_space() {
-        assert!(meta(r#"{"a":1,"b":[1,2]}"#).same(&meta(r#"{"b": [1, 2], "a": 1}"#)));
-        assert!(!meta(r#"{"a":1}"#).same(&meta(r#"{"a":"1"}"#)));
+    fn sameness_ignores_key_order_white_space_and_how_numbers_are_written() {
+        for (one, other) in [
+            (r#"{"a":1,"b":[1,2]}"#, r#"{"b": [1, 2], "a": 1}"#),
+            (r#"{"a":[{"b":1e17}]}"#, r#"{"a":[{"b":100000000000000000}]}"#),
+        ] {
+            assert!(meta(one).same(&meta(other)), "{one} {other}");
+        }
+        for (one, other) in [
+            (r#"{"a":1}"#, r#"{"a":"1"}"#),
+            (r#"{"a":1}"#, r#"{"b":1}"#),
+            (r#"{"a":[1]}"#, r#"{"a":[1,1]}"#),
+            (r#"{"a":{"b":1}}"#, r#"{"a":{"b":2}}"#),
+        ] {
+            assert!(!meta(one).same(&meta(other)), "{one} {other}");
+        }
     }
 }

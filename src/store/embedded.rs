@@ -198,7 +198,7 @@ impl EmbeddedPostgres {
             }
             sleep(POLL).await;
         }
-        Ok(())
+        self.cluster.remove_socket_dir()
     }
 
     fn ended(&mut self) -> Result<bool, EmbeddedError> {

@@ -2,16 +2,18 @@
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::{
-    CreateEventRequest, Event, ListEventsRequest, StreamSessionEventsRequest, StreamSessionEventsResponse,
-    stream_session_events_response::Item,
+    CreateEventRequest, CreateSpiritRequest, Event, ListEventsRequest, Spirit, StreamSessionEventsRequest,
+    StreamSessionEventsResponse, stream_session_events_response::Item,
 };
 use prost_types::value::Kind;
-use prost_types::{Struct, Timestamp, Value};
+use prost_types::{FieldMask, Struct, Timestamp, Value};
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
+
+use crate::harness::TestServer;
 
 /// A create with all that is required.
 pub fn event(spirit_id: &str) -> CreateEventRequest {
@@ -156,4 +158,18 @@ pub async fn hold<'c>(connection: &'c mut PgConnection, spirit_id: &str) -> Tran
         .await
         .unwrap();
     transaction
+}
+
+/// An update mask of these paths.
+#[allow(clippy::unnecessary_wraps)] // as a request holds it
+pub fn mask(paths: &[&str]) -> Option<FieldMask> {
+    Some(FieldMask {
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+    })
+}
+
+/// Stores a spirit and returns it.
+pub async fn named(server: &TestServer, request: CreateSpiritRequest) -> Spirit {
+    let response = server.spirits().create_spirit(request).await.unwrap();
+    response.into_inner().spirit.unwrap()
 }

@@ -1,9 +1,9 @@
 //! The data directory: its lock, its password, its cluster, and how PostgreSQL runs on it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -145,12 +145,9 @@ impl Cluster {
     pub(super) fn spawn(&self) -> Result<Child, EmbeddedError> {
         let mut postgres = Command::new(self.binaries.dir.join("postgres"));
         postgres.arg("-D").arg(self.dir.join(DATA));
-        let mut sockets = std::ffi::OsString::from("unix_socket_directories=\"");
-        sockets.push(&self.socket_dir);
-        sockets.push("\"");
         postgres
             .arg("-c")
-            .arg(sockets)
+            .arg(sockets_setting(&self.socket_dir))
             .arg("-c")
             .arg(format!("port={PORT}"));
         for (name, value) in SETTINGS {
@@ -191,6 +188,17 @@ impl Cluster {
         let mut stop = pg_ctl("stop");
         stop.args(["-m", "fast", "-w", "-t", &patience.as_secs().to_string()]);
         self.run("pg_ctl stop", &mut stop)
+    }
+
+    /// Takes away the socket's directory if it is outside the data.
+    pub(super) fn remove_socket_dir(&self) -> Result<(), EmbeddedError> {
+        if self.socket_dir.starts_with(&self.dir) {
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.socket_dir).map_err(EmbeddedError::io(format!(
+            "cannot remove {}",
+            self.socket_dir.display()
+        )))
     }
 
     /// The last lines of PostgreSQL's log.
@@ -311,6 +319,15 @@ fn socket_dir(dir: &Path, owner: Option<&Owner>) -> Result<PathBuf, EmbeddedErro
     }
     make_dir(&chosen, owner)?;
     Ok(chosen)
+}
+
+/// PostgreSQL takes a list of directories; in quotes it reads everything but a quote as it is.
+fn sockets_setting(dir: &Path) -> OsString {
+    let quoted = dir.as_os_str().as_bytes().split(|byte| *byte == b'"');
+    let mut setting = b"unix_socket_directories=\"".to_vec();
+    setting.extend(quoted.collect::<Vec<_>>().join(&b"\"\""[..]));
+    setting.push(b'"');
+    OsString::from_vec(setting)
 }
 
 fn short_name(path: &OsStr) -> String {

@@ -1,0 +1,297 @@
+//! `import`: counts, bad lines, spirits by name.
+
+use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
+use elephantasm_events::grpc::pb::{Event, ListEventsRequest, SoftDeleteSpiritRequest};
+
+use crate::harness::{Ended, Place, Server};
+
+/// A line of the session `s` with this content.
+fn line(content: &str) -> String {
+    format!(r#"{{"event_type": "message.in", "session_id": "s", "content": "{content}"}}"#)
+}
+
+/// The spirit that the import names, and what it says of the lines.
+fn counts(ended: &Ended) -> (&str, &str) {
+    let said = ended.stdout.strip_prefix("spirit ").unwrap();
+    let (spirit_id, counts) = said.split_once(": ").unwrap();
+    (spirit_id, counts.split_once(';').unwrap().0)
+}
+
+/// The events of a spirit in sequence order, if there are few.
+async fn stored(server: &Server, spirit_id: &str) -> Vec<Event> {
+    let request = ListEventsRequest {
+        spirit_id: spirit_id.to_owned(),
+        page_size: 200,
+        ..ListEventsRequest::default()
+    };
+    let mut events = server
+        .events()
+        .await
+        .list_events(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .events;
+    events.sort_by_key(|event| event.sequence);
+    events
+}
+
+fn contents(events: &[Event]) -> Vec<&str> {
+    events.iter().map(Event::content).collect()
+}
+
+#[tokio::test]
+async fn a_file_imported_twice_is_stored_once_in_its_order() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    // More than one request holds, with equal lines, and times that run backwards.
+    let text: String = (0..1_200)
+        .map(|n| {
+            let time = 2_000 - n;
+            format!(
+                r#"{{"event_type": "tick", "content": "{}", "session_id": "s", "occurred_at": "2026-01-01T00:{:02}:{:02}Z"}}"#,
+                n / 2, time / 60, time % 60
+            ) + "\n"
+        })
+        .collect();
+    let file = place.file("events.jsonl", text);
+    let first = server
+        .command(&place, &["import", &file, "--spirit", "Ada"])
+        .await
+        .with(0);
+    let (spirit_id, counted) = counts(&first);
+    assert_eq!(
+        counted,
+        "created 1200, duplicates 0 (of them different 0), bad lines 0"
+    );
+    let second = server
+        .command(&place, &["import", &file, "--spirit", "Ada"])
+        .await
+        .with(0);
+    assert_eq!(
+        counts(&second),
+        (
+            spirit_id,
+            "created 0, duplicates 1200 (of them different 0), bad lines 0"
+        )
+    );
+
+    let rows: Vec<(i64, String)> = sqlx::query_as("select sequence, content from events order by sequence")
+        .fetch_all(&mut place.connect().await)
+        .await
+        .unwrap();
+    let expected: Vec<(i64, String)> = (0..1_200).map(|n| (n + 1, (n / 2).to_string())).collect();
+    assert_eq!(rows, expected);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bad_lines_are_numbered_and_passed_over() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let too_large = line(&"x".repeat(5 * 1024 * 1024));
+    let over_the_bound = line(&"x".repeat(1024 * 1024 + 1));
+    let lines = [
+        &line("good 1"),
+        "{",
+        "",
+        r#"{"event_type": "", "content": null, "importance_score": 7}"#,
+        "   ",
+        r#"{"event_typ": "message.in", "content": ""}"#,
+        &too_large,
+        &over_the_bound,
+        r#"["an array"]"#,
+        r#"{"event_type": "a", "content": "", "occurred_at": "yesterday"}"#,
+        r#"{"event_type": "a", "content": "", "spirit_id": "another"}"#,
+        &line("good 2"),
+    ];
+    let file = place.file(
+        "events.jsonl",
+        [lines.join("\n").as_bytes(), b"\n\xff\xfe\n"].concat(),
+    );
+    let ended = server
+        .command(&place, &["import", &file, "--spirit", "Ada"])
+        .await
+        .with(1);
+    let ended = ended.saying(&[
+        "line 2: ",
+        "line 4: ",
+        "event_type must have 1 to 100 characters",
+        "importance_score must be",
+        "line 6: unknown field `event_typ`",
+        "line 7: ",
+        "line 8: content must have at most 1048576 bytes",
+        "line 9: ",
+        "line 10: occurred_at must be a time",
+        "line 11: spirit_id",
+        "line 13: is not valid UTF-8",
+    ]);
+    let (spirit_id, counted) = counts(&ended);
+    assert_eq!(
+        counted,
+        "created 2, duplicates 0 (of them different 0), bad lines 9"
+    );
+    assert!(
+        !ended.stderr.contains("requests["),
+        "of a request the user knows nothing: {ended:?}"
+    );
+    assert_eq!(contents(&stored(&server, spirit_id).await), ["good 1", "good 2"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn null_is_absent_and_every_field_arrives() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let full = r#"{"event_type": "tool.result", "content": "", "meta_summary": "m", "occurred_at": "2026-05-02T10:00:04.25+02:00",
+        "session_id": "s", "role": "tool", "author": "sensor", "meta": {"n": 1, "f": 0.5, "none": null}, "source_uri": "u",
+        "dedupe_key": "k", "importance_score": 1, "on_duplicate": "ON_DUPLICATE_REJECT", "expected_last_sequence": 0}"#
+        .replace('\n', " ");
+    let nulls = r#"{"event_type": "a", "content": "c", "spirit_id": null, "meta_summary": null, "occurred_at": null,
+        "session_id": null, "role": null, "author": null, "meta": null, "source_uri": null, "dedupe_key": null,
+        "importance_score": null, "on_duplicate": null, "expected_last_sequence": null}"#
+        .replace('\n', " ");
+    let input = format!("{full}\n{nulls}");
+    let ended = server
+        .command_reading(&place, &["import", "-", "--spirit", "Ada"], &input)
+        .await
+        .with(0);
+    let events = stored(&server, counts(&ended).0).await;
+    let [full, nulls] = events.try_into().unwrap();
+    assert_eq!(full.occurred_at.unwrap().seconds, 1_777_708_804);
+    assert_eq!(full.occurred_at.unwrap().nanos, 250_000_000);
+    assert_eq!((full.content.as_deref(), full.meta_summary()), (Some(""), "m"));
+    assert_eq!(
+        (full.role(), full.author(), full.session_id()),
+        ("tool", "sensor", "s")
+    );
+    assert_eq!(
+        (full.source_uri(), full.dedupe_key(), full.importance_score()),
+        ("u", "k", 1.0)
+    );
+    assert_eq!(full.meta.unwrap().fields.len(), 3);
+    assert_eq!(
+        (nulls.role, nulls.session_id, nulls.source_uri),
+        (None, None, None)
+    );
+    assert_eq!((nulls.meta_summary, nulls.importance_score), (None, None));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn line_ends_and_blank_lines_make_no_difference() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let unix = format!("{}\n{}\n{}\n", line("a"), line("b"), line("a"));
+    let other = format!("\r\n{}\r\n\r\n{}\r\n \t{}", line("a"), line("b"), line("a"));
+    let import = ["import", "-", "--spirit", "Ada"];
+    let first = server.command_reading(&place, &import, &unix).await.with(0);
+    let second = server.command_reading(&place, &import, &other).await.with(0);
+    assert!(
+        counts(&first).1.starts_with("created 3, duplicates 0"),
+        "{first:?}"
+    );
+    assert!(
+        counts(&second).1.starts_with("created 0, duplicates 3"),
+        "{second:?}"
+    );
+    assert_eq!(
+        contents(&stored(&server, counts(&first).0).await),
+        ["a", "b", "a"]
+    );
+    let nothing = server.command_reading(&place, &import, "").await.with(0);
+    assert!(
+        counts(&nothing).1.starts_with("created 0, duplicates 0"),
+        "{nothing:?}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_duplicate_that_differs_is_counted_apart() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let keyed =
+        |content: &str| format!(r#"{{"event_type": "a", "content": "{content}", "dedupe_key": "k"}}"#);
+    let input = [keyed("one"), keyed("one"), keyed("other")].join("\n");
+    let ended = server
+        .command_reading(&place, &["import", "-", "--spirit", "Ada"], &input)
+        .await
+        .with(0);
+    assert_eq!(
+        counts(&ended).1,
+        "created 1, duplicates 2 (of them different 1), bad lines 0"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_spirit_is_meant_by_exactly_its_name_or_by_its_id() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    server.spirit("ada").await;
+    server.spirit("Ada Lovelace").await;
+    let import = async |spirit: &str| {
+        server
+            .command_reading(&place, &["import", "-", "--spirit", spirit], &line("a"))
+            .await
+    };
+    let made = import("Ada").await.with(0);
+    let (ada, _) = counts(&made);
+    assert!(
+        counts(&made).1.starts_with("created 1"),
+        "other names are other spirits: {made:?}"
+    );
+    for same in ["Ada", ada, &ada.to_uppercase()] {
+        let ended = import(same).await.with(0);
+        assert!(
+            counts(&ended).1.starts_with("created 0, duplicates 1"),
+            "{same}: {ended:?}"
+        );
+    }
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
+    import(unknown).await.with(1).saying(&["NotFound", unknown]);
+
+    let twin = server.spirit("Ada").await;
+    import("Ada")
+        .await
+        .with(1)
+        .saying(&["several spirits are named \"Ada\"", ada, &twin]);
+    let deletion = SoftDeleteSpiritRequest {
+        spirit_id: twin.clone(),
+        ..SoftDeleteSpiritRequest::default()
+    };
+    let mut spirits = SpiritServiceClient::new(server.channel().await);
+    spirits.soft_delete_spirit(deletion).await.unwrap();
+    assert_eq!(
+        counts(&import("Ada").await.with(0)).0,
+        ada,
+        "a deleted one has no claim to the name"
+    );
+    import(&twin).await.with(1).saying(&["NotFound", &twin]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_before_a_spirit_is_made() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let missing = place.path().join("missing.jsonl");
+    let missing = missing.to_str().unwrap();
+    let ended = server
+        .command(&place, &["import", missing, "--spirit", "Ada"])
+        .await;
+    ended.with(1).saying(&["cannot open", missing]);
+    let directory = place.path().to_str().unwrap();
+    server
+        .command(&place, &["import", directory, "--spirit", "Ada"])
+        .await
+        .with(1)
+        .saying(&["cannot open", directory, "is a directory"]);
+    let (spirits,): (i64,) = sqlx::query_as("select count(*) from spirits")
+        .fetch_one(&mut place.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(spirits, 0);
+    server.stop().await;
+}

@@ -1,0 +1,13 @@
+//! The binary as its users see it: a process with flags, an environment, output and an exit code.
+//! Start at [`harness`]; there is a file for each command or promise.
+
+#![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
+
+mod harness;
+
+mod commands;
+mod import;
+mod private_postgres;
+mod process;
+mod replay;
+mod settings;

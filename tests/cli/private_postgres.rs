@@ -1,0 +1,297 @@
+//! The private PostgreSQL: kept, closed to others, gone with its server.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use elephantasm_events::grpc::pb::{Event, ListEventsRequest};
+use sqlx::ConnectOptions as _;
+
+use crate::harness::{Place, Server, event, eventually, finish, signal};
+
+fn owner(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().uid()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+async fn create(server: &Server, spirit_id: &str) -> Event {
+    let response = server.events().await.create_event(event(spirit_id)).await;
+    response.unwrap().into_inner().event.unwrap()
+}
+
+async fn stored(server: &Server, spirit_id: &str) -> Vec<Event> {
+    let request = ListEventsRequest {
+        spirit_id: spirit_id.to_owned(),
+        session_id: Some("s".to_owned()),
+        page_size: 200,
+        ..ListEventsRequest::default()
+    };
+    let response = server.events().await.list_events(request).await.unwrap();
+    response.into_inner().events
+}
+
+#[tokio::test]
+async fn events_are_kept_between_runs() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    let first = create(&server, &spirit_id).await;
+    server.stop().await;
+    assert!(
+        !place.postmaster_file().exists(),
+        "PostgreSQL ended before its server"
+    );
+    let server = Server::start(&place).await;
+    let second = create(&server, &spirit_id).await;
+    assert_eq!(stored(&server, &spirit_id).await, [first, second]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn only_its_own_user_reaches_it_and_only_with_the_password() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    for (path, expected) in [
+        ("", 0o700),
+        ("run", 0o700),
+        ("pgdata", 0o700),
+        ("run/.s.PGSQL.5432", 0o700),
+        ("password", 0o600),
+        ("postgres.log", 0o600),
+    ] {
+        assert_eq!(mode(&place.data.join(path)), expected, "{path}");
+    }
+    for password in ["", "x"] {
+        let refused = place.connect_options(password).connect().await;
+        assert!(refused.is_err(), "{password:?}");
+    }
+    let mut connection = place.connect().await;
+    for (setting, expected) in [
+        ("listen_addresses", ""),
+        ("fsync", "on"),
+        ("synchronous_commit", "on"),
+        ("full_page_writes", "on"),
+        ("password_encryption", "scram-sha-256"),
+        ("server_encoding", "UTF8"),
+    ] {
+        let (value,): (String,) = sqlx::query_as("select current_setting($1)")
+            .bind(setting)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(value, expected, "{setting}");
+    }
+    drop(connection);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn it_never_runs_as_root() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let running_as = owner(&place.postmaster_file());
+    match owner(place.path()) {
+        0 => assert_ne!(running_as, 0),
+        own => assert_eq!(running_as, own),
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_its_user_cannot_enter_is_named() {
+    let place = Place::new();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    if owner(place.path()) != 0 {
+        return Server::start(&place).await.stop().await; // the same user can
+    }
+    let ended = finish(&mut place.command(&[])).await.with(1);
+    ended.saying(&["cannot enter", place.path().to_str().unwrap(), "EVENTS_DATA_DIR"]);
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_is_refused() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    for command in ["serve", "migrate"] {
+        let ended = finish(&mut place.command(&[command])).await.with(1);
+        ended.saying(&[
+            "another server is using",
+            place.data.to_str().unwrap(),
+            "EVENTS_DATA_DIR",
+        ]);
+    }
+    create(&server, &server.spirit("Ada").await).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn after_kill_9_postgresql_ends_by_itself() {
+    let place = Place::new();
+    Server::start(&place).await.kill().await;
+    place.postgres_ended().await;
+}
+
+#[tokio::test]
+async fn after_kill_9_in_full_flight_the_next_start_has_every_acknowledged_event() {
+    const WRITERS: usize = 4;
+    const BEFORE_THE_KILL: usize = 40;
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    let (acknowledge, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..WRITERS {
+        let (mut events, request, acknowledge) =
+            (server.events().await, event(&spirit_id), acknowledge.clone());
+        tokio::spawn(async move {
+            while let Ok(response) = events.create_event(request.clone()).await {
+                acknowledge.send(response.into_inner().event.unwrap()).unwrap();
+            }
+        });
+    }
+    drop(acknowledge);
+    let mut expected = Vec::new();
+    for _ in 0..BEFORE_THE_KILL {
+        expected.push(acknowledged.recv().await.unwrap());
+    }
+    server.kill().await;
+    while let Some(event) = acknowledged.recv().await {
+        expected.push(event);
+    }
+
+    let server = Server::start(&place).await; // while the old PostgreSQL may still be ending
+    let mut sequences = Vec::new();
+    let mut request = ListEventsRequest {
+        spirit_id,
+        session_id: Some("s".to_owned()),
+        page_size: 200,
+        ..ListEventsRequest::default()
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = server
+            .events()
+            .await
+            .list_events(request.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        found.extend(page.events);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    for event in &expected {
+        assert!(found.contains(event), "lost: {event:?}");
+    }
+    sequences.extend(found.iter().map(|event| event.sequence));
+    sequences.sort_unstable();
+    let whole: Vec<i64> = (1..).take(found.len()).collect();
+    assert_eq!(sequences, whole);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_start_ends_a_postgresql_that_outlived_its_server() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    let first = create(&server, &spirit_id).await;
+    let old = place.postmaster();
+    // Stopped, it cannot heed its watchdog, as on a machine that is very busy.
+    signal(old, "STOP").await;
+    server.kill().await;
+    let next = tokio::spawn(async move {
+        let server = Server::start(&place).await;
+        (place, server)
+    });
+    signal(old, "CONT").await;
+    let (place, server) = next.await.unwrap();
+    assert_ne!(place.postmaster(), old);
+    assert_eq!(stored(&server, &spirit_id).await, [first]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn data_of_another_major_version_is_refused_and_left_alone() {
+    let place = Place::new();
+    fs::create_dir_all(place.data.join("pgdata")).unwrap();
+    let version = place.data.join("pgdata/PG_VERSION");
+    for other in ["14", "99"] {
+        fs::write(&version, format!("{other}\n")).unwrap();
+        let ended = finish(&mut place.command(&[])).await.with(1);
+        let made = format!("was made by PostgreSQL {other}");
+        ended.saying(&[
+            &made,
+            place.data.to_str().unwrap(),
+            "pg_upgrade",
+            "EVENTS_DATA_DIR",
+        ]);
+        assert_eq!(fs::read_to_string(&version).unwrap(), format!("{other}\n"));
+        assert_eq!(fs::read_dir(place.data.join("pgdata")).unwrap().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn where_there_are_no_programs_the_message_says_what_to_install() {
+    let place = Place::new();
+    let empty = place.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let ended = finish(place.command(&[]).env("PG_BIN_DIR", &empty)).await.with(1);
+    ended.saying(&[
+        "no PostgreSQL 15 or newer was found",
+        empty.to_str().unwrap(),
+        "DATABASE_URL",
+        "apt-get install postgresql",
+        "dnf install postgresql-server",
+        "brew install postgresql",
+        "pip install pgserver",
+        "PG_BIN_DIR",
+    ]);
+}
+
+#[tokio::test]
+async fn a_long_path_with_spaces_serves() {
+    const SOCKET_DIR_LINE: usize = 4;
+    let mut place = Place::new();
+    place.data = place
+        .path()
+        .join("a place, of \"mine\"")
+        .join("x y ".repeat(30))
+        .join("it's");
+    let server = Server::start(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    create(&server, &spirit_id).await;
+    let socket_dir = fs::read_to_string(place.postmaster_file()).unwrap();
+    let socket_dir = Path::new(socket_dir.lines().nth(SOCKET_DIR_LINE).unwrap());
+    assert_eq!(mode(socket_dir), 0o700, "{}", socket_dir.display());
+    server.stop().await;
+    assert!(!socket_dir.exists(), "nothing of it stays outside the data");
+    let server = Server::start(&place).await;
+    assert_eq!(stored(&server, &spirit_id).await.len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_path_with_special_characters_serves() {
+    let mut place = Place::new();
+    place.data = place.path().join("a b,it's\"\\ü$(x)");
+    let server = Server::start(&place).await;
+    assert!(place.data.join("run").exists(), "short enough for the socket");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_half_made_cluster_does_not_count() {
+    let place = Place::new();
+    let half_made = place.data.join("pgdata.new");
+    fs::create_dir_all(&half_made).unwrap();
+    fs::write(half_made.join("PG_VERSION"), "15\n").unwrap();
+    let server = Server::start(&place).await;
+    create(&server, &server.spirit("Ada").await).await;
+    eventually("it is gone", async || (!half_made.exists()).then_some(())).await;
+    server.stop().await;
+}

@@ -1,0 +1,128 @@
+//! The life of the server's process: ready, logs, signals.
+
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::harness::{Place, Server, event, eventually, finish};
+
+#[tokio::test]
+async fn it_prints_one_line_to_stdout_and_logs_to_stderr_as_text() {
+    let place = Place::new();
+    let mut server = Server::start(&place).await;
+    assert!(server.addr.starts_with("127.0.0.1:") && !server.addr.ends_with(":0"));
+    server.channel().await;
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await, (Some(0), String::new()), "{}", server.log());
+    let log = server.log();
+    assert!(log.lines().count() >= 3, "{log}");
+    assert!(log.lines().all(|line| line.contains(" INFO ")), "{log}");
+    assert!(!log.contains('\u{1b}'), "no colours where there is no terminal");
+}
+
+#[tokio::test]
+async fn with_json_every_line_of_the_log_is_an_object() {
+    let place = Place::new();
+    let mut server = Server::run(&place, &mut place.command(&["serve", "--log-format", "json"])).await;
+    server.signal("INT").await;
+    assert_eq!(server.ended().await.0, Some(0));
+    let log = server.log();
+    assert!(log.lines().count() >= 3, "{log}");
+    for line in log.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        for field in ["timestamp", "level", "fields"] {
+            assert!(object.get(field).is_some(), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_log_shows_neither_content_nor_password() {
+    let place = Place::new();
+    let server = Server::run(&place, &mut place.command(&["serve", "--log", "debug"])).await;
+    let request = elephantasm_events::grpc::pb::CreateEventRequest {
+        content: Some("a word in confidence".to_owned()),
+        ..event(&server.spirit("Ada").await)
+    };
+    server.events().await.create_event(request).await.unwrap();
+    let password = std::fs::read_to_string(place.data.join("password")).unwrap();
+    let log = server.log();
+    assert!(log.contains("DEBUG"), "{log}");
+    assert!(!log.contains("confidence") && !log.contains(&password), "{log}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_before_anything_is_made() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let ended = finish(&mut place.command(&["--listen-addr", &addr])).await;
+    ended.with(1).saying(&["cannot listen on", &addr, "in use"]);
+    assert!(!place.data.exists());
+}
+
+#[tokio::test]
+async fn sigterm_drains_within_its_limit_whoever_stays_connected() {
+    const SOON: Duration = Duration::from_secs(10);
+    let place = Place::new();
+    let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "2"])).await;
+    let silent = TcpStream::connect(&server.addr).await.unwrap();
+    let mut health = HealthClient::new(server.channel().await);
+    let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watch = watch.into_inner();
+    watch.message().await.unwrap().unwrap();
+
+    let told = Instant::now();
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await, (Some(0), String::new()), "{}", server.log());
+    assert!(told.elapsed() < SOON, "{:?}", told.elapsed());
+    drop(silent);
+    place.postgres_ended().await;
+}
+
+#[tokio::test]
+async fn without_callers_sigterm_ends_it_at_once() {
+    let place = Place::new();
+    let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "3600"])).await;
+    let idle = server.channel().await;
+    server.signal("TERM").await;
+    assert_eq!(
+        server.ended().await.0,
+        Some(0),
+        "an idle connection holds nothing up"
+    );
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_second_sigterm_leaves_at_once() {
+    let place = Place::new();
+    let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "3600"])).await;
+    let mut health = HealthClient::new(server.channel().await);
+    let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
+    server.signal("TERM").await;
+    eventually("it drains", async || {
+        server.log().contains("told to end").then_some(())
+    })
+    .await;
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await.0, Some(1), "{}", server.log());
+    drop(watch);
+    place.postgres_ended().await;
+}
+
+#[tokio::test]
+async fn told_to_end_while_it_starts_it_ends_and_starts_again() {
+    let place = Place::new();
+    for made in ["password", "pgdata/postmaster.pid"] {
+        let mut starting = place.command(&[]).spawn().unwrap();
+        eventually(made, async || place.data.join(made).exists().then_some(())).await;
+        crate::harness::signal(starting.id().unwrap(), "TERM").await;
+        let status = tokio::time::timeout(crate::harness::PATIENCE, starting.wait()).await;
+        assert_eq!(status.unwrap().unwrap().code(), Some(0));
+    }
+    Server::start(&place).await.stop().await;
+}

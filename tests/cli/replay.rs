@@ -1,0 +1,153 @@
+//! `replay`: a session for people and for programs.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Place, Server};
+
+const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl");
+
+/// A server that holds the example conversation of the spirit Fern.
+async fn garden(place: &Place) -> Server {
+    let server = Server::start(place).await;
+    server
+        .command(place, &["import", GARDEN, "--spirit", "Fern"])
+        .await
+        .with(0);
+    server
+}
+
+#[tokio::test]
+async fn json_lines_hold_the_session_in_the_files_order() {
+    let place = Place::new();
+    let server = garden(&place).await;
+    let replay = ["replay", "--spirit", "Fern", "--session", "tomatoes", "--json"];
+    let ended = server.command(&place, &replay).await.with(0);
+    let replayed: Vec<Value> = ended
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let file = std::fs::read_to_string(GARDEN).unwrap();
+    let lines: Vec<Value> = file
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["session_id"] == "tomatoes")
+        .collect();
+    assert_eq!(replayed.len(), lines.len());
+    for (sequence, (event, line)) in (1..).zip(replayed.iter().zip(&lines)) {
+        assert_eq!(event["sequence"], json!(sequence));
+        for (field, value) in line.as_object().unwrap() {
+            if field == "occurred_at" {
+                let time = |value: &Value| {
+                    value
+                        .as_str()
+                        .unwrap()
+                        .trim_end_matches('Z')
+                        .replace("+00:00", "")
+                };
+                assert_eq!(
+                    time(&event[field]).trim_end_matches('0'),
+                    time(value).trim_end_matches('0')
+                );
+            } else {
+                assert_eq!(&event[field], value, "{field} of {event}");
+            }
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_replayed_can_be_imported_again_as_it_is() {
+    let place = Place::new();
+    let server = garden(&place).await;
+    let replay = |spirit| ["replay", "--spirit", spirit, "--session", "tomatoes", "--json"];
+    let first = server.command(&place, &replay("Fern")).await.with(0).stdout;
+    let fields = [
+        "event_type",
+        "content",
+        "occurred_at",
+        "session_id",
+        "role",
+        "author",
+        "meta",
+        "dedupe_key",
+    ];
+    let kept = |text: &str| -> Vec<Value> {
+        let events = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events
+            .map(|event| {
+                fields
+                    .iter()
+                    .map(|field| (*field, event[*field].clone()))
+                    .collect()
+            })
+            .collect()
+    };
+    let lines: Vec<String> = kept(&first).iter().map(Value::to_string).collect();
+    let import = ["import", "-", "--spirit", "Copy"];
+    server
+        .command_reading(&place, &import, &lines.join("\n"))
+        .await
+        .with(0);
+    let second = server.command(&place, &replay("Copy")).await.with(0).stdout;
+    assert_eq!(kept(&second), kept(&first));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn text_shows_time_type_role_and_content() {
+    let place = Place::new();
+    let server = garden(&place).await;
+    let input = r#"{"event_type": "a", "content": "two\nlines \u001b[2J", "session_id": "t", "occurred_at": "2026-05-02T08:00:00.5Z"}"#;
+    server
+        .command_reading(&place, &["import", "-", "--spirit", "Fern"], input)
+        .await
+        .with(0);
+    let ended = server
+        .command(&place, &["replay", "--spirit", "Fern", "--session", "t"])
+        .await
+        .with(0);
+    assert_eq!(
+        ended.stdout,
+        "2026-05-02 08:00:00.500  a  -\n    two\n    lines [2J\n"
+    );
+    assert_eq!(ended.stderr, "");
+    let ended = server
+        .command(&place, &["replay", "--spirit", "Fern", "--session", "tomatoes"])
+        .await
+        .with(0);
+    let said =
+        "2026-05-02 08:00:04.250  message.in  user\n    My tomato seedlings look pale. What should I do?\n";
+    assert!(ended.stdout.contains(said), "{}", ended.stdout);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_or_is_empty() {
+    let place = Place::new();
+    let server = garden(&place).await;
+    let replay = async |spirit: &str, session: &str| {
+        server
+            .command(&place, &["replay", "--spirit", spirit, "--session", session])
+            .await
+    };
+    let ended = replay("Fern", "roses").await.with(0);
+    assert_eq!(ended.stdout, "");
+    replay("Moss", "tomatoes")
+        .await
+        .with(1)
+        .saying(&["no spirit is named \"Moss\""]);
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
+    replay(unknown, "tomatoes")
+        .await
+        .with(1)
+        .saying(&["NotFound", unknown]);
+    replay("Fern", "")
+        .await
+        .with(1)
+        .saying(&["InvalidArgument", "session_id"]);
+    server.stop().await;
+}
