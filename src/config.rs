@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use crate::domain::limits::Limits;
 use crate::server::ServerSettings;
-use crate::store::{IngestSettings, StoreSettings};
+use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
 
 /// Settings that make no sense together or cannot be read; the process ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,32 @@ pub struct DatabaseArgs {
     /// Seconds that a statement may run
     #[arg(long, env = "EVENTS_STATEMENT_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub statement_timeout_seconds: u64,
+
+    /// The same PostgreSQL without a pooler in between, for LISTEN and for migrations [default: that of
+    /// --database-url]
+    #[arg(
+        long,
+        env = "MIGRATION_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub migration_database_url: Option<Secret>,
+
+    /// Whether instances tell each other of new events by NOTIFY; without it they poll
+    #[arg(long, env = "EVENTS_NOTIFY", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub notify: bool,
+
+    /// Milliseconds between polls for other instances' events where LISTEN does not work
+    #[arg(long, env = "EVENTS_POLL_INTERVAL_MS", value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub poll_interval_ms: u64,
+
+    /// Seconds without an item after which a live stream gets a heartbeat
+    #[arg(long, env = "EVENTS_HEARTBEAT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub heartbeat_seconds: u64,
+
+    /// Seconds without its reader taking anything after which a stream is ended
+    #[arg(long, env = "EVENTS_STALL_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub stall_seconds: u64,
 
     /// Events that may wait to be stored, half of them from ingest streams; past it calls are refused as
     /// overloaded and streams wait
@@ -163,6 +189,15 @@ impl DatabaseArgs {
             pool_size: self.pool_size,
             acquire_timeout: Duration::from_secs(self.acquire_timeout_seconds),
             statement_timeout: Duration::from_secs(self.statement_timeout_seconds),
+            live: LiveSettings {
+                heartbeat: Duration::from_secs(self.heartbeat_seconds),
+                stall_limit: Duration::from_secs(self.stall_seconds),
+                listen: ListenSettings {
+                    notify: self.notify,
+                    poll_interval: Duration::from_millis(self.poll_interval_ms),
+                },
+            },
+            direct: None,
             ingest: IngestSettings {
                 queue_items_max: to_usize(self.queue_items),
                 queue_bytes_max: to_usize(self.queue_bytes),

@@ -175,6 +175,9 @@ async fn watch_database(
         if answers != serving {
             serving = answers;
             tracing::warn!(serving, "the database's state changed");
+            if !serving {
+                store.lose_streams();
+            }
             let status = if serving {
                 ServingStatus::Serving
             } else {

@@ -6,6 +6,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::config::{BadSettings, DatabaseArgs, Secret};
 use crate::store::embedded::{EmbeddedPostgres, Options, default_data_dir};
+use crate::store::{Store, StoreSettings};
 
 /// Database of the private PostgreSQL.
 const DATABASE: &str = "events";
@@ -13,7 +14,9 @@ const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// How to connect, and the private PostgreSQL if there is one: it runs as long as this value lives.
 pub(super) struct Database {
-    pub(super) connect: PgConnectOptions,
+    connect: PgConnectOptions,
+    /// Around a pooler, if there is one.
+    direct: Option<PgConnectOptions>,
     embedded: Option<EmbeddedPostgres>,
 }
 
@@ -21,7 +24,12 @@ impl Database {
     pub(super) async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
         if let Some(url) = &args.database_url {
             return Ok(Self {
-                connect: connect_options(url)?,
+                connect: connect_options("DATABASE_URL", url)?,
+                direct: args
+                    .migration_database_url
+                    .as_ref()
+                    .map(|url| connect_options("MIGRATION_DATABASE_URL", url))
+                    .transpose()?,
                 embedded: None,
             });
         }
@@ -38,8 +46,20 @@ impl Database {
         embedded.create_database(DATABASE).await?;
         Ok(Self {
             connect: embedded.connect_options(DATABASE),
+            direct: None,
             embedded: Some(embedded),
         })
+    }
+
+    /// A store on it.
+    pub(super) fn store(&self, args: &DatabaseArgs) -> Store {
+        Store::open(
+            self.connect.clone(),
+            StoreSettings {
+                direct: self.direct.clone(),
+                ..args.store_settings()
+            },
+        )
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {
@@ -52,11 +72,11 @@ impl Database {
 
 /// The driver's own message could repeat parts of the URL, so it is not shown; and it would take any
 /// scheme.
-fn connect_options(url: &Secret) -> Result<PgConnectOptions, BadSettings> {
-    let form = "DATABASE_URL cannot be read; it has the form postgres://user:password@host:5432/database";
+fn connect_options(name: &str, url: &Secret) -> Result<PgConnectOptions, BadSettings> {
+    let form = format!("{name} cannot be read; it has the form postgres://user:password@host:5432/database");
     let url = url.expose();
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(BadSettings(form.to_owned()));
+        return Err(BadSettings(form));
     }
-    PgConnectOptions::from_str(url).map_err(|_| BadSettings(form.to_owned()))
+    PgConnectOptions::from_str(url).map_err(|_| BadSettings(form))
 }

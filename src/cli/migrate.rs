@@ -6,7 +6,6 @@ use clap::Args;
 
 use super::database::Database;
 use crate::config::{DatabaseArgs, LogArgs};
-use crate::store::Store;
 use crate::telemetry;
 
 #[derive(Args, Debug)]
@@ -20,7 +19,7 @@ pub(super) struct MigrateArgs {
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     telemetry::init(&args.log)?;
     let database = Database::open(&args.database).await?;
-    let store = Store::open(database.connect.clone(), args.database.store_settings());
+    let store = database.store(&args.database);
     let migrated = store.migrate().await;
     store.close().await;
     database.close().await?;

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
 use crate::config::ServeArgs;
-use crate::store::Store;
 use crate::{server, telemetry};
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -34,7 +33,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let store = Store::open(database.connect.clone(), args.database.store_settings());
+    let store = database.store(&args.database);
 
     let (ready, is_ready) = oneshot::channel();
     let announced = tokio::spawn(async move {

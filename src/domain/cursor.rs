@@ -78,27 +78,51 @@ impl Place for Position {
     }
 }
 
-/// Where a replay is: after this position, among the events up to `bound`.
+/// Whether a stream of a session is in its replay or behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Replay,
+    Live,
+}
+
+/// Where a stream of a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayPlace {
+    pub phase: Phase,
+    /// Of the last event sent.
     pub position: Position,
-    /// The spirit's `last_sequence` when the replay began.
+    /// In the replay: the spirit's `last_sequence` when it began. Live: the sequence up to which
+    /// everything was looked at.
     pub bound: i64,
 }
 
-const PHASE_REPLAY: u8 = 1;
+impl Phase {
+    fn code(self) -> u8 {
+        match self {
+            Self::Replay => 1,
+            Self::Live => 2,
+        }
+    }
+
+    fn of_code(code: u8) -> Option<Self> {
+        [Self::Replay, Self::Live]
+            .into_iter()
+            .find(|phase| phase.code() == code)
+    }
+}
 
 impl Place for ReplayPlace {
     fn write(&self, bytes: &mut Vec<u8>) {
-        bytes.push(PHASE_REPLAY);
+        bytes.push(self.phase.code());
         bytes.extend(self.bound.to_be_bytes());
         self.position.write(bytes);
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let rest = bytes.strip_prefix(&[PHASE_REPLAY])?;
+        let (phase, rest) = bytes.split_first()?;
         let (bound, rest) = rest.split_first_chunk()?;
         Some(Self {
+            phase: Phase::of_code(*phase)?,
             position: Position::read(rest)?,
             bound: i64::from_be_bytes(*bound),
         })
@@ -200,7 +224,7 @@ mod tests {
         #[test]
         fn a_cursor_gives_its_place_back(micros in -62_135_596_800_000_000i64..253_402_300_800_000_000, sequence: i64, bound: i64) {
             let position = Position { occurred_at: DateTime::from_timestamp_micros(micros).expect("in range"), sequence };
-            let place = ReplayPlace { position, bound };
+            let place = ReplayPlace { phase: Phase::Replay, position, bound };
             prop_assert_eq!(decode(query("a"), &encode(query("a"), &position)), Ok(position));
             prop_assert_eq!(decode(query("a"), &encode(query("a"), &place)), Ok(place));
         }

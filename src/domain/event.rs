@@ -147,7 +147,7 @@ pub enum Created {
 }
 
 /// How much of each event a reader wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
     /// Everything.
     Full,

@@ -58,7 +58,7 @@ pub fn start_of_year(year: i32) -> Time {
 
 /// What a cursor belongs to: a hash of RPC, spirit, session, filter and order. A cursor of another
 /// query has another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueryHash(pub [u8; QueryHash::BYTES]);
 
 impl QueryHash {

@@ -58,6 +58,7 @@ impl Fields {
     }
 
     /// All that was wrong with the fields, of which at least one was refused.
+    #[must_use]
     pub fn into_invalid(self) -> Invalid {
         Invalid(self.violations)
     }

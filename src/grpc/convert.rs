@@ -21,7 +21,7 @@ pub(super) use edit::{deletion, event_edit};
 pub(super) use outbound::{
     batch_result, create_response, event, outcome, receipt, session, spirit as spirit_message,
 };
-pub(super) use read::{count, get_event, list, list_sessions, replay};
+pub(super) use read::{count, get_event, list, list_sessions, replay, watch};
 
 /// Reads a `Struct` under the bounds of meta.
 fn meta(fields: &mut Fields, field: &str, value: &Struct, bytes_max: usize) -> Meta {

@@ -6,8 +6,8 @@ use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::ingest::IngestStream;
-use super::replay::ReplayStream;
 use super::status::ApiError;
+use super::streams::{Session, SessionStream, Watch, WatchStream};
 use super::{Context, convert, pb};
 use crate::domain::cursor::{SessionPlace, encode};
 use crate::domain::edit::EventEdit;
@@ -15,6 +15,7 @@ use crate::domain::event::{BatchMode, Created, Event};
 use crate::domain::ids::EventId;
 use crate::domain::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
 use crate::domain::refusal::Refusal;
+use crate::store::ReplayStart;
 
 /// The service.
 #[derive(Clone)]
@@ -98,17 +99,36 @@ impl pb::event_service_server::EventService for EventApi {
         }))
     }
 
-    type StreamSessionEventsStream = ReplayStream;
+    type StreamSessionEventsStream = SessionStream;
 
     async fn stream_session_events(
         &self,
         request: Request<pb::StreamSessionEventsRequest>,
-    ) -> Result<Response<ReplayStream>, Status> {
+    ) -> Result<Response<SessionStream>, Status> {
         let (replay, hash) = convert::replay(request.into_inner(), &self.0.limits)?;
-        let pages = self.0.store.replay(replay);
-        Ok(Response::new(ReplayStream::new(
+        let place = match replay.start {
+            ReplayStart::After(place) => Some(place),
+            _ => None,
+        };
+        let pages = self.0.store.replay(replay).await.map_err(ApiError::from)?;
+        Ok(Response::new(SessionStream::new(
+            Session::new(hash, place),
             pages,
-            hash,
+            self.0.shutdown.clone(),
+        )))
+    }
+
+    type WatchEventsStream = WatchStream;
+
+    async fn watch_events(
+        &self,
+        request: Request<pb::WatchEventsRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let watch = convert::watch(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+        let (start, pages) = self.0.store.watch(watch).await.map_err(ApiError::from)?;
+        Ok(Response::new(WatchStream::new(
+            Watch(start),
+            pages,
             self.0.shutdown.clone(),
         )))
     }

@@ -9,9 +9,9 @@ mod event_service;
 mod ingest;
 mod json;
 mod layers;
-mod replay;
 mod spirit_service;
 mod status;
+mod streams;
 
 use crate::domain::limits::Limits;
 use crate::store::Store;

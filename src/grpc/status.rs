@@ -62,9 +62,9 @@ impl From<ApiError> for Status {
 }
 
 impl ApiError {
-    /// The status of a stream that ends here; its client can resume after `cursor`.
-    pub(super) fn into_stream_status(self, cursor: Option<&str>) -> Status {
-        self.status(cursor)
+    /// The status of a stream that ends here; metadata of this name says where its client can resume.
+    pub(super) fn into_stream_status(self, resume: Option<(&str, String)>) -> Status {
+        self.status(resume)
     }
 
     /// The error inside a reply, for one item of a batch.
@@ -77,10 +77,10 @@ impl ApiError {
         })
     }
 
-    fn status(self, cursor: Option<&str>) -> Status {
+    fn status(self, resume: Option<(&str, String)>) -> Status {
         let mut answer = self.answer();
-        if let (Some(cursor), Code::Unavailable) = (cursor, answer.code) {
-            answer.put("cursor", cursor);
+        if let (Some((name, place)), Code::Unavailable | Code::DeadlineExceeded) = (resume, answer.code) {
+            answer.put(name, place);
         }
         answer.into_status()
     }
@@ -154,6 +154,12 @@ fn of_store(error: StoreError) -> Answer {
             Code::DeadlineExceeded,
             "DEADLINE",
             "the server's time limit for a statement passed; ask for less, or retry later",
+            &[],
+        ),
+        StoreError::Stalled => Answer::new(
+            Code::DeadlineExceeded,
+            "DEADLINE",
+            "nothing of the stream was taken for longer than the server waits; resume where it ended",
             &[],
         ),
         StoreError::Unavailable(cause) => {

@@ -46,6 +46,7 @@ impl Store {
                 return Ok(spirit);
             };
             if let Some(edited) = self.write_spirit(&spirit, fields).await? {
+                self.changes.announce(&[edited.id]);
                 return Ok(edited);
             }
         }
@@ -53,7 +54,7 @@ impl Store {
 
     /// Writes the fields unless the event was changed since it was read.
     async fn write_event(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
-        let row = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&UPDATE_EVENT)))
+        let statement = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&UPDATE_EVENT)))
             .bind(read.id.0)
             .bind(read.spirit_id.0)
             .bind(read.revision)
@@ -62,24 +63,22 @@ impl Store {
             .bind(fields.meta.as_json())
             .bind(fields.role)
             .bind(fields.author)
-            .bind(fields.is_deleted)
-            .fetch_optional(&self.pool)
-            .await?;
+            .bind(fields.is_deleted);
+        let row = self.connections.optional(statement).await?;
         Ok(row.map(Event::from))
     }
 
     /// Writes the fields unless the spirit was changed since it was read.
     async fn write_spirit(&self, read: &Spirit, fields: SpiritFields) -> Result<Option<Spirit>, StoreError> {
-        let row = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&UPDATE_SPIRIT)))
+        let statement = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&UPDATE_SPIRIT)))
             .bind(read.id.0)
             .bind(read.revision)
             .bind(fold_name(&fields.name))
             .bind(fields.name)
             .bind(fields.description)
             .bind(fields.meta.as_json())
-            .bind(fields.is_deleted)
-            .fetch_optional(&self.pool)
-            .await?;
+            .bind(fields.is_deleted);
+        let row = self.connections.optional(statement).await?;
         Ok(row.map(Spirit::from))
     }
 }

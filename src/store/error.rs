@@ -22,6 +22,9 @@ pub enum StoreError {
     /// The statement ran into its time limit and was stopped.
     #[error("the statement took too long")]
     TimedOut,
+    /// The reader of a stream took nothing for longer than it may.
+    #[error("the reader has stalled")]
+    Stalled,
     /// The database cannot be reached or does not take the work now. A write's outcome may be
     /// unknown.
     #[error("the database is not available: {0}")]

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, FromRow, Postgres, Row as _};
 use uuid::Uuid;
 
-use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
+use super::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
 use super::{Store, StoreError};
 use crate::domain::event::{Event, Order, Position, View};
 use crate::domain::filter::{EventFilter, Scope, start_of_year};
@@ -71,11 +71,10 @@ impl Store {
     ) -> Result<Vec<Event>, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let spirit_ids: Vec<Uuid> = spirit_ids.iter().map(|id| id.0).collect();
-        let rows = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET_BASIC)))
+        let statement = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET_BASIC)))
             .bind(ids)
-            .bind(spirit_ids)
-            .fetch_all(&self.pool)
-            .await?;
+            .bind(spirit_ids);
+        let rows = self.connections.all(statement).await?;
         Ok(rows.into_iter().map(Event::from).collect())
     }
 
@@ -87,7 +86,7 @@ impl Store {
         };
         let shape = Shape::of(query);
         let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
-        let rows = bind_scope(
+        let statement = bind_scope(
             sqlx::query_as::<_, PageRow>(AssertSqlSafe(shape.page())),
             &query.scope,
         )
@@ -96,9 +95,8 @@ impl Store {
         .bind(query.sequence_max)
         .bind(limit)
         .bind(offset)
-        .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
-        .await?;
+        .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX));
+        let rows = self.connections.all(statement).await?;
         let found = rows
             .first()
             .map_or(0, |row| usize::try_from(row.found).unwrap_or(0));
@@ -116,9 +114,8 @@ impl Store {
     /// How many events there are.
     pub async fn count_events(&self, scope: &Scope) -> Result<i64, StoreError> {
         let statement = AssertSqlSafe(Arc::clone(&COUNTS[Access::of(scope) as usize]));
-        let (count,) = bind_scope(sqlx::query_as::<_, (i64,)>(statement), scope)
-            .fetch_one(&self.pool)
-            .await?;
+        let statement = bind_scope(sqlx::query_as::<_, (i64,)>(statement), scope);
+        let (count,) = self.connections.one(statement).await?;
         Ok(count)
     }
 
@@ -130,11 +127,10 @@ impl Store {
         n: i64,
     ) -> Result<Option<Position>, StoreError> {
         let statement = AssertSqlSafe(Arc::clone(&NTH_FROM_END));
-        let row = bind_scope(sqlx::query_as::<_, (_, i64)>(statement), scope)
+        let statement = bind_scope(sqlx::query_as::<_, (_, i64)>(statement), scope)
             .bind(sequence_max)
-            .bind(n.saturating_sub(1))
-            .fetch_optional(&self.pool)
-            .await?;
+            .bind(n.saturating_sub(1));
+        let row = self.connections.optional(statement).await?;
         Ok(row.map(|(occurred_at, sequence)| Position {
             occurred_at,
             sequence,
@@ -156,10 +152,10 @@ fn beginning(order: Order) -> Position {
     }
 }
 
-type QueryAs<'q, Row> = sqlx::query::QueryAs<'q, Postgres, Row, PgArguments>;
+pub(super) type QueryAs<'q, Row> = sqlx::query::QueryAs<'q, Postgres, Row, PgArguments>;
 
 /// Binds `$1` to `$9`, which [`Access::condition`] and [`FILTERED`] read.
-fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> QueryAs<'q, Row> {
+pub(super) fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> QueryAs<'q, Row> {
     let EventFilter {
         event_types,
         roles,
@@ -227,7 +223,7 @@ impl Access {
 }
 
 /// The rest of a scope's condition.
-const FILTERED: &str = "($3::text[] is null or event_type = any($3))
+pub(super) const FILTERED: &str = "($3::text[] is null or event_type = any($3))
          and ($4::text[] is null or role = any($4))
          and ($5::float8 is null or importance_score >= $5)
          and ($8::text is null or meta @> $8::jsonb)
@@ -268,10 +264,9 @@ impl Shape {
         Arc::clone(&PAGES[self.index()])
     }
 
-    /// A page ends where the running sum of its long values' lengths passes `$15`. `cut` finds that place
-    /// without reading them (`meta` counts as it is stored, compressed perhaps), and how many rows there
-    /// are with those cut off; the page itself is then the same index scan with a limit, so no row is read
-    /// for nothing and none is copied.
+    /// A page ends where the running sum of its rows' lengths passes `$15`. `cut` finds that place without
+    /// reading a long value, and how many rows there are with those cut off; the page itself is then the
+    /// same index scan with a limit, so that no row is read for nothing and none is copied.
     ///
     /// The planner is to walk the index that has the order. Where it expects few rows, it would rather
     /// read all of them by a bitmap or by another index and sort them; so it is told neither how few the
@@ -283,15 +278,12 @@ impl Shape {
         } else {
             (">", "asc")
         };
-        let (columns, length) = if self.basic {
-            (NO_COLUMNS, "coalesce(octet_length(meta_summary), 0)")
-        } else {
-            (
-                FULL_COLUMNS,
-                "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)",
-            )
-        };
         let order = format!("occurred_at {direction}, sequence {direction}");
+        let (columns, length) = if self.basic {
+            (NO_COLUMNS, BASIC_LENGTH)
+        } else {
+            (FULL_COLUMNS, FULL_LENGTH)
+        };
         let rows = format!(
             "from events
              where {indexed}

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use uuid::Uuid;
 
+use super::connections::Connections;
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
 use super::{Store, StoreError};
 use crate::domain::event::Event;
@@ -35,11 +36,11 @@ struct Get {
 pub(super) struct Gets(mpsc::Sender<Get>);
 
 impl Gets {
-    pub(super) fn start(pool: &PgPool) -> Self {
+    pub(super) fn start(connections: &Connections) -> Self {
         let (gets, waiting) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..READERS {
-            tokio::spawn(read(Arc::clone(&waiting), pool.clone()));
+            tokio::spawn(read(Arc::clone(&waiting), connections.clone()));
         }
         Self(gets)
     }
@@ -70,7 +71,7 @@ impl Store {
     }
 }
 
-async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, pool: PgPool) {
+async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections) {
     loop {
         let mut gets = Vec::with_capacity(GATHERED_MAX);
         if waiting.lock().await.recv_many(&mut gets, GATHERED_MAX).await == 0 {
@@ -78,26 +79,24 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, pool: PgPool) {
         }
         gets.retain(|get| !get.reply.is_closed());
         if !gets.is_empty() {
-            answer_all(gets, &pool).await;
+            answer_all(gets, &connections).await;
         }
     }
 }
 
-async fn answer_all(gets: Vec<Get>, pool: &PgPool) {
+async fn answer_all(gets: Vec<Get>, connections: &Connections) {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
-    let found = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
-        .bind(ids)
-        .fetch_all(pool)
-        .await;
-    let mut events: HashMap<EventId, Event> = match found {
+    let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET))).bind(ids);
+    let mut events: HashMap<EventId, Event> = match connections.all(query).await {
         Ok(rows) => rows
             .into_iter()
             .map(Event::from)
             .map(|event| (event.id, event))
             .collect(),
         Err(error) => {
-            let error = StoreError::from(error);
-            gets.into_iter().for_each(|get| answer(get, Err(error.clone())));
+            for get in gets {
+                answer(get, Err(error.clone()));
+            }
             return;
         }
     };

@@ -6,7 +6,7 @@
 
 mod flush;
 mod held;
-mod lone;
+mod plain;
 mod writer;
 
 use std::pin::Pin;
@@ -19,9 +19,13 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(super) use flush::statements;
 
+use writer::{Lane, Writer};
+
+use super::live::Changes;
 use super::{Store, StoreError};
 use crate::domain::Time;
 use crate::domain::admission::{Admitted, Verdict};
@@ -104,13 +108,13 @@ impl Future for Queued {
 
 impl Ingest {
     /// Starts the writer, which lives until [`close`](Self::close) or until every clone is dropped.
-    pub(super) fn start(connect: PgConnectOptions, settings: IngestSettings) -> Self {
+    pub(super) fn start(connect: PgConnectOptions, settings: IngestSettings, changes: Changes) -> Self {
         let (jobs, queue) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let refused = Arc::default();
-        let writer = writer::Writer::new(connect, settings, Arc::clone(&refused), tasks.clone());
-        tasks.spawn(writer.run(queue, closing.clone()));
+        let writer = Writer::new(Lane::new(connect, settings, changes), Arc::clone(&refused));
+        start_thread(writer, queue, closing.clone(), tasks.token());
         tasks.close();
         Self {
             jobs,
@@ -149,6 +153,28 @@ impl Ingest {
         };
         self.jobs.send(job).map_err(|_| StoreError::Closing)?;
         Ok(answer)
+    }
+}
+
+/// Runs the writer on a thread of its own: on those that serve calls each of its round trips would wait
+/// for the calls whose turn it is. The token goes with the writer.
+fn start_thread(
+    writer: Writer,
+    queue: mpsc::UnboundedReceiver<Job>,
+    closing: CancellationToken,
+    token: TaskTrackerToken,
+) {
+    let started = std::thread::Builder::new()
+        .name("events-writer".to_owned())
+        .spawn(move || {
+            let _token = token;
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(writer.run(queue, closing)),
+                Err(error) => tracing::error!(%error, "the writer cannot start; creates are refused"),
+            }
+        });
+    if let Err(error) = started {
+        tracing::error!(%error, "the writer's thread cannot start; creates are refused");
     }
 }
 

@@ -49,7 +49,7 @@ impl Store {
     /// Uses a connection of its own, without the statement time limit of the others: building an
     /// index may take longer.
     pub async fn migrate(&self) -> Result<i64, MigrateError> {
-        let options = self.connect.clone().options([("statement_timeout", "0")]);
+        let options = self.direct.clone().options([("statement_timeout", "0")]);
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_with(options)

@@ -3,12 +3,14 @@
 //! Knows nothing of the wire. One function, one statement, wherever the work allows it; a
 //! transaction stands only in [`ingest`], in tasks that no caller can cancel. Start at [`Store`].
 
+mod connections;
 mod edits;
 pub mod embedded;
 mod error;
 mod events;
 mod gets;
 mod ingest;
+mod live;
 mod migrate;
 mod replay;
 mod rows;
@@ -19,19 +21,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
+
+use connections::Connections;
 
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
 pub use ingest::{IngestSettings, Queued};
+pub use live::{ListenSettings, LivePage, LiveSettings, Pages, StreamPage, Watch, WatchStart};
 pub use migrate::MigrateError;
-pub use replay::{Replay, ReplayPage, ReplayStart};
+pub use replay::{Replay, ReplayStart};
 pub use sessions::{Session, SessionPage};
 pub use spirits::{SpiritOrder, SpiritPage, SpiritQuery};
 
-/// How the store uses its database.
-#[derive(Clone, Debug)]
+/// How the store uses its database. Not `Debug`: it may know a password.
+#[derive(Clone)]
 pub struct StoreSettings {
     /// Connections for reads and edits; the writer has its own.
     pub pool_size: u32,
@@ -41,6 +45,11 @@ pub struct StoreSettings {
     pub statement_timeout: Duration,
     /// The write path.
     pub ingest: IngestSettings,
+    /// Long-lived streams.
+    pub live: LiveSettings,
+    /// Reaches PostgreSQL itself where the other connections go through a pooler: for LISTEN and for
+    /// migrations.
+    pub direct: Option<PgConnectOptions>,
 }
 
 /// Every statement by name, so that a test can prepare each against the migrated schema and read its
@@ -50,6 +59,7 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
     let mut all = events::statements();
     let others = [
         gets::statements(),
+        live::statements(),
         spirits::statements(),
         edits::statements(),
         sessions::statements(),
@@ -68,10 +78,14 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
 /// knows the database's password.
 #[derive(Clone)]
 pub struct Store {
-    pool: PgPool,
-    connect: PgConnectOptions,
+    connections: Connections,
+    /// For migrations and LISTEN.
+    direct: PgConnectOptions,
     ingest: ingest::Ingest,
     gets: gets::Gets,
+    live: LiveSettings,
+    changes: live::Changes,
+    shared_reads: live::SharedReads,
 }
 
 impl Store {
@@ -79,35 +93,55 @@ impl Store {
     /// until the last clone is dropped.
     #[must_use]
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
-        let millis = settings.statement_timeout.as_millis().to_string();
-        let connect = options
-            .application_name("elephantasm-events")
-            // jit: a page's cost is estimated without its limit, and would be worth compiling if it were true.
-            .options([("statement_timeout", millis), ("jit", "off".to_owned())])
-            .disable_statement_logging(); // a flush's statements are long
-        let pool = PgPoolOptions::new()
-            .max_connections(settings.pool_size)
-            .acquire_timeout(settings.acquire_timeout)
-            .connect_lazy_with(connect.clone());
-        let ingest = ingest::Ingest::start(connect.clone(), settings.ingest);
-        let gets = gets::Gets::start(&pool);
+        let connect = own(options, settings.statement_timeout);
+        let direct = settings.direct.map_or_else(
+            || connect.clone(),
+            |direct| own(direct, settings.statement_timeout),
+        );
+        let connections = Connections::new(connect.clone(), settings.pool_size, settings.acquire_timeout);
+        let changes = live::Changes::start(connections.clone(), direct.clone(), settings.live.listen.clone());
         Self {
-            pool,
-            connect,
-            ingest,
-            gets,
+            ingest: ingest::Ingest::start(connect, settings.ingest, changes.clone()),
+            gets: gets::Gets::start(&connections),
+            connections,
+            direct,
+            live: settings.live,
+            changes,
+            shared_reads: live::SharedReads::default(),
         }
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("select 1").execute(&self.pool).await?;
+        let (_,): (i32,) = self.connections.one(sqlx::query_as("select 1")).await?;
         Ok(())
+    }
+
+    /// Ends every live stream: the database is away.
+    pub fn lose_streams(&self) {
+        self.changes.lose();
     }
 
     /// Finishes queued writes and closes every connection.
     pub async fn close(&self) {
         self.ingest.close().await;
-        self.pool.close().await;
+        self.changes.close();
+        self.connections.close().await;
     }
+}
+
+/// Options of the store's own connections.
+fn own(options: PgConnectOptions, statement_timeout: Duration) -> PgConnectOptions {
+    let millis = statement_timeout.as_millis().to_string();
+    options
+        .application_name("elephantasm-events")
+        .options([
+            ("statement_timeout", millis.as_str()),
+            // A page's cost is estimated without its limit, and would be worth compiling if it were true.
+            ("jit", "off"),
+            // Every statement has its index. On a new database PostgreSQL knows no table's size and would scan
+            // it, and a prepared statement keeps that plan while the table grows.
+            ("enable_seqscan", "off"),
+        ])
+        .disable_statement_logging() // a flush's statements are long
 }

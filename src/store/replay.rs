@@ -3,14 +3,14 @@
 //! A replay holds a connection only while it reads a page. It is bounded by the spirit's
 //! `last_sequence` when it began, so it is one consistent set without a long snapshot.
 
-use tokio::sync::mpsc;
-
-use super::events::{EventQuery, PageStart};
+use super::events::{EventPage, EventQuery, PageStart};
+use super::live::{Live, Outlet, Pages, StreamEnd, StreamPage};
 use super::{Store, StoreError};
 use crate::domain::Time;
-use crate::domain::cursor::ReplayPlace;
-use crate::domain::event::{Event, Order, Position, View};
+use crate::domain::cursor::{Phase, ReplayPlace};
+use crate::domain::event::{Order, Position, View};
 use crate::domain::filter::{Scope, start_of_year};
+use crate::domain::refusal::Refusal;
 
 /// A replay that a reader wants.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Replay {
     pub start: ReplayStart,
     /// Events at the most; `None` = all.
     pub limit: Option<u64>,
+    /// Whether to go on with what is committed after the replay.
+    pub follow: bool,
 }
 
 /// Where a replay starts.
@@ -36,14 +38,6 @@ pub enum ReplayStart {
     LastN(i64),
 }
 
-/// Some events of a replay, in order, and its bound.
-#[derive(Debug)]
-pub struct ReplayPage {
-    pub events: Vec<Event>,
-    /// The spirit's `last_sequence` when the replay began.
-    pub bound: i64,
-}
-
 /// Events in the first page: few, so that the first event comes soon.
 const FIRST_PAGE_SIZE: usize = 50;
 /// Events in each further page.
@@ -52,37 +46,60 @@ const PAGE_SIZE: usize = 500;
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl Store {
-    /// Starts a replay, whose pages come through the channel; it ends after the last one or with an
-    /// error. Work stops when the receiver is dropped.
-    #[must_use]
-    pub fn replay(&self, replay: Replay) -> mpsc::Receiver<Result<ReplayPage, StoreError>> {
-        let (pages, receiver) = mpsc::channel(1);
+    /// Starts a replay, whose pages come one at a time; with `follow` it goes on live. Work stops when the
+    /// pages are dropped.
+    ///
+    /// # Errors
+    /// With `follow`, NOT_FOUND for an unknown spirit.
+    pub async fn replay(&self, replay: Replay) -> Result<Pages, StoreError> {
+        let spirit_id = replay.scope.spirit_id;
+        // Subscribed before the bound is read, so that nothing is committed unseen in between.
+        let live = replay
+            .follow
+            .then(|| self.live(replay.scope.clone(), replay.view));
+        let last = self.last_sequence(spirit_id).await?;
+        if last.is_none() && replay.follow {
+            return Err(Refusal::SpiritNotFound(spirit_id).into());
+        }
         let store = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = store.run_replay(replay, &pages).await
-                && pages.send(Err(error)).await.is_err()
-            {
-                tracing::debug!("the reader of a failed replay has gone");
+        Ok(Pages::of(self.live.stall_limit, |outlet| async move {
+            match last {
+                Some(last) => store.run_replay(replay, last, live, &outlet).await,
+                None => Ok(()),
             }
-        });
-        receiver
+        }))
     }
 
-    async fn run_replay(
-        &self,
-        replay: Replay,
-        pages: &mpsc::Sender<Result<ReplayPage, StoreError>>,
-    ) -> Result<(), StoreError> {
-        let Some(bound) = self.last_sequence(replay.scope.spirit_id).await? else {
-            return Ok(());
-        };
-        let mut position = self.replay_start(&replay, bound).await?;
+    async fn run_replay(&self, replay: Replay, last: i64, live: Option<Live>, outlet: &Outlet) -> StreamEnd {
         let mut left = replay.limit.unwrap_or(u64::MAX);
+        let (bound, caught_up) = match (replay.start, &live) {
+            // Back in the replay that the cursor is of, whose bound it keeps; or behind it.
+            (ReplayStart::After(place), Some(_)) => (place.bound, place.phase == Phase::Live),
+            _ => (last, false),
+        };
+        if !caught_up && !self.send_replay(&replay, bound, &mut left, outlet).await? {
+            return Ok(());
+        }
+        match live {
+            Some(live) => self.run_live(live.at(bound, left), outlet).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the events up to the bound in replay order; false when the reader has gone.
+    async fn send_replay(
+        &self,
+        replay: &Replay,
+        bound: i64,
+        left: &mut u64,
+        outlet: &Outlet,
+    ) -> Result<bool, StoreError> {
+        let mut position = self.replay_start(replay, bound).await?;
         let mut size = FIRST_PAGE_SIZE;
-        while left > 0 {
+        while *left > 0 {
             // Room first, then the read: nothing is read for a consumer that does not take it.
-            let Ok(room) = pages.reserve().await else {
-                return Ok(());
+            let Some(room) = outlet.room().await? else {
+                return Ok(false);
             };
             let page = self
                 .list_events(&EventQuery {
@@ -91,25 +108,21 @@ impl Store {
                     view: replay.view,
                     start: PageStart::After(position),
                     sequence_max: bound,
-                    size: size.min(usize::try_from(left).unwrap_or(usize::MAX)),
+                    size: size.min(usize::try_from(*left).unwrap_or(usize::MAX)),
                     bytes: PAGE_BYTES,
                 })
                 .await?;
-            let Some(last) = page.events.last() else {
-                return Ok(());
-            };
+            let EventPage { events, more } = page;
+            let Some(last) = events.last() else { break };
             position = last.position();
-            left -= page.events.len() as u64;
+            *left -= events.len() as u64;
             size = PAGE_SIZE;
-            room.send(Ok(ReplayPage {
-                events: page.events,
-                bound,
-            }));
-            if !page.more {
-                return Ok(());
+            room.send(StreamPage::Replay { events, bound });
+            if !more {
+                break;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The position behind which the replay starts.

@@ -19,6 +19,13 @@ pub(super) const FULL_COLUMNS: &str = "content, meta::text as meta";
 /// What stands in their place in the BASIC view.
 pub(super) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
 
+/// Bytes of a row in the BASIC view, told without reading a long value.
+pub(super) const BASIC_LENGTH: &str = "coalesce(octet_length(meta_summary), 0)";
+
+/// Bytes of a row in the FULL view, told without reading a long value.
+pub(super) const FULL_LENGTH: &str =
+    "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)";
+
 /// Reads the columns above by their place, which is several times faster than by name.
 #[derive(Debug)]
 pub(super) struct EventRow(Event);

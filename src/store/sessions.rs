@@ -41,13 +41,12 @@ impl Store {
             last_occurred_at: start_of_year(10_000),
             session_id: String::new(),
         });
-        let mut sessions = sqlx::query_as::<_, Session>(LIST)
+        let statement = sqlx::query_as::<_, Session>(LIST)
             .bind(spirit_id.0)
             .bind(after.last_occurred_at)
             .bind(after.session_id)
-            .bind(i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1))
-            .fetch_all(&self.pool)
-            .await?;
+            .bind(i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1));
+        let mut sessions = self.connections.all(statement).await?;
         let more = sessions.len() > size;
         sessions.truncate(size);
         Ok(SessionPage { sessions, more })

@@ -77,14 +77,13 @@ impl From<SpiritRow> for Spirit {
 impl Store {
     /// Stores a spirit.
     pub async fn create_spirit(&self, new: NewSpirit) -> Result<Spirit, StoreError> {
-        let row = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&INSERT)))
+        let statement = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&INSERT)))
             .bind(new.id.0)
             .bind(fold_name(&new.name))
             .bind(new.name)
             .bind(new.description)
-            .bind(new.meta.as_json())
-            .fetch_one(&self.pool)
-            .await?;
+            .bind(new.meta.as_json());
+        let row = self.connections.one(statement).await?;
         Ok(row.into())
     }
 
@@ -94,11 +93,10 @@ impl Store {
         id: SpiritId,
         include_deleted: bool,
     ) -> Result<Option<Spirit>, StoreError> {
-        let row = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&GET)))
+        let statement = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&GET)))
             .bind(id.0)
-            .bind(include_deleted)
-            .fetch_optional(&self.pool)
-            .await?;
+            .bind(include_deleted);
+        let row = self.connections.optional(statement).await?;
         Ok(row.map(Spirit::from))
     }
 
@@ -129,12 +127,11 @@ impl Store {
                     .bind(after.id.0)
             }
         };
-        let rows = statement
+        let statement = statement
             .bind(query.include_deleted)
             .bind(limit)
-            .bind(query.offset)
-            .fetch_all(&self.pool)
-            .await?;
+            .bind(query.offset);
+        let rows = self.connections.all(statement).await?;
         Ok(SpiritPage {
             more: rows.len() > query.size,
             spirits: rows.into_iter().take(query.size).map(Spirit::from).collect(),
@@ -143,19 +140,15 @@ impl Store {
 
     /// How many spirits there are.
     pub async fn count_spirits(&self, include_deleted: bool) -> Result<i64, StoreError> {
-        let (count,) = sqlx::query_as::<_, (i64,)>(COUNT)
-            .bind(include_deleted)
-            .fetch_one(&self.pool)
-            .await?;
+        let statement = sqlx::query_as::<_, (i64,)>(COUNT).bind(include_deleted);
+        let (count,) = self.connections.one(statement).await?;
         Ok(count)
     }
 
     /// The spirit's newest sequence; `None` when there is no such spirit.
     pub(super) async fn last_sequence(&self, id: SpiritId) -> Result<Option<i64>, StoreError> {
-        let row = sqlx::query_as::<_, (i64,)>(LAST_SEQUENCE)
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .await?;
+        let statement = sqlx::query_as::<_, (i64,)>(LAST_SEQUENCE).bind(id.0);
+        let row = self.connections.optional(statement).await?;
         Ok(row.map(|(last_sequence,)| last_sequence))
     }
 }

@@ -31,7 +31,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What a test sets differently from the defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     pub store: StoreSettings,
     pub server: ServerSettings,

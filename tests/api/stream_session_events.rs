@@ -343,6 +343,7 @@ async fn every_bad_field_is_named() {
         view: 9,
         limit: -1,
         start: Some(Start::LastN(0)),
+        follow: false,
     };
     let mut fields = bad_fields(replay(&server, request.clone()).await);
     fields.sort();

@@ -12,7 +12,7 @@ use crate::domain::limits::{
 };
 use crate::grpc::pb;
 use crate::grpc::status::ApiError;
-use crate::store::{EventQuery, PageStart, Replay, ReplayStart};
+use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart};
 
 /// The event to get, its owner if the caller named one, and whether it may be deleted.
 pub(crate) fn get_event(request: pb::GetEventRequest) -> Result<(EventId, Option<SpiritId>, bool), Invalid> {
@@ -90,6 +90,7 @@ pub(crate) fn replay(
         view,
         limit,
         start,
+        follow,
     } = request;
     let mut f = Fields::default();
     let scope = scope(&mut f, &spirit_id, Some(session_id), filter, limits);
@@ -121,8 +122,36 @@ pub(crate) fn replay(
         view,
         start,
         limit,
+        follow,
     };
     Ok((replay, hash))
+}
+
+/// Reads a watch.
+pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<Watch, Invalid> {
+    use pb::watch_events_request::Start;
+    let pb::WatchEventsRequest {
+        spirit_id,
+        filter,
+        view,
+        start,
+    } = request;
+    let mut f = Fields::default();
+    let watch = Watch {
+        scope: scope(&mut f, &spirit_id, None, filter, limits),
+        view: view_of(&mut f, view),
+        start: match start {
+            None => WatchStart::Now,
+            Some(Start::AfterSequence(sequence)) => {
+                WatchStart::After(f.at_least("after_sequence", sequence, 0))
+            }
+            Some(Start::StartAt(start)) => match enumeration(&mut f, "start_at", start) {
+                pb::WatchStart::Unspecified | pb::WatchStart::FromNow => WatchStart::Now,
+                pb::WatchStart::FromBeginning => WatchStart::After(0),
+            },
+        },
+    };
+    f.finish(watch)
 }
 
 /// Reads what a count is over.

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, Either, FromRow, PgConnection, Row as _};
+use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::lone::INSERT_LONE;
+use super::plain::INSERT_PLAIN;
 use super::{Decided, Job};
 use crate::domain::admission::{Admitted, Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
@@ -32,6 +34,8 @@ pub(super) enum Outcome {
     Decided(Decided),
     /// Untouched: another transaction holds this spirit.
     Held(SpiritId),
+    /// Untouched: a flush that decides nothing could not store it.
+    Undecided,
 }
 
 /// A flush that failed.
@@ -220,7 +224,7 @@ fn push(sql: &mut String, statement: &str) {
 }
 
 fn uuids(ids: &[Uuid]) -> String {
-    array(ids.iter().map(|id| id.as_hyphenated()), "uuid[]")
+    array(ids, "uuid[]")
 }
 
 fn bigints(numbers: &[i64]) -> String {
@@ -324,7 +328,7 @@ async fn read_keys<'j>(
 async fn store(connection: &mut PgConnection, outcomes: &[Outcome]) -> Result<Advanced, StoreError> {
     let verdicts = outcomes.iter().filter_map(|outcome| match outcome {
         Outcome::Decided(decided) => decided.verdict.as_ref().ok(),
-        Outcome::Held(_) => None,
+        Outcome::Held(_) | Outcome::Undecided => None,
     });
     let admitted: Vec<(&NewEvent, i64)> = verdicts
         .flatten()
@@ -351,33 +355,37 @@ async fn insert(
     spirit_ids: &[Uuid],
     admitted: &[(&NewEvent, i64)],
 ) -> Result<(), StoreError> {
-    fn column<'a, T>(admitted: &[(&'a NewEvent, i64)], field: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
-        admitted.iter().map(|(event, _)| field(event)).collect()
-    }
-    sqlx::query(INSERT)
-        .bind(spirit_ids)
-        .bind(column(admitted, |event| event.id.0))
-        .bind(column(admitted, |event| event.spirit_id.0))
-        .bind(
-            admitted
-                .iter()
-                .map(|(_, sequence)| *sequence)
-                .collect::<Vec<i64>>(),
-        )
-        .bind(column(admitted, |event| event.event_type.as_str()))
-        .bind(column(admitted, |event| event.meta_summary.as_deref()))
-        .bind(column(admitted, |event| event.content.as_str()))
-        .bind(column(admitted, |event| event.occurred_at))
-        .bind(column(admitted, |event| event.session_id.as_deref()))
-        .bind(column(admitted, |event| event.role.as_deref()))
-        .bind(column(admitted, |event| event.author.as_deref()))
-        .bind(column(admitted, |event| event.meta.as_json()))
-        .bind(column(admitted, |event| event.source_uri.as_deref()))
-        .bind(column(admitted, |event| event.dedupe_key.as_deref()))
-        .bind(column(admitted, |event| event.importance_score))
-        .execute(connection)
-        .await?;
+    let mut arguments = PgArguments::default();
+    arguments
+        .add(spirit_ids)
+        .and_then(|()| add_events(&mut arguments, admitted))
+        .map_err(|error| StoreError::Bug(error.to_string()))?;
+    sqlx::query_with(INSERT, arguments).execute(connection).await?;
     Ok(())
+}
+
+/// Adds the columns of new events, each with a number behind its spirit's id.
+pub(super) fn add_events(
+    arguments: &mut PgArguments,
+    events: &[(&NewEvent, i64)],
+) -> Result<(), BoxDynError> {
+    fn column<'a, T>(events: &[(&'a NewEvent, i64)], field: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
+        events.iter().map(|(event, _)| field(event)).collect()
+    }
+    arguments.add(column(events, |event| event.id.0))?;
+    arguments.add(column(events, |event| event.spirit_id.0))?;
+    arguments.add(events.iter().map(|(_, number)| *number).collect::<Vec<i64>>())?;
+    arguments.add(column(events, |event| event.event_type.as_str()))?;
+    arguments.add(column(events, |event| event.meta_summary.as_deref()))?;
+    arguments.add(column(events, |event| event.content.as_str()))?;
+    arguments.add(column(events, |event| event.occurred_at))?;
+    arguments.add(column(events, |event| event.session_id.as_deref()))?;
+    arguments.add(column(events, |event| event.role.as_deref()))?;
+    arguments.add(column(events, |event| event.author.as_deref()))?;
+    arguments.add(column(events, |event| event.meta.as_json()))?;
+    arguments.add(column(events, |event| event.source_uri.as_deref()))?;
+    arguments.add(column(events, |event| event.dedupe_key.as_deref()))?;
+    arguments.add(column(events, |event| event.importance_score))
 }
 
 /// See [`crate::store::statements`].
@@ -388,7 +396,7 @@ pub(in crate::store) fn statements() -> Vec<(&'static str, Arc<str>)> {
         ("ingest/spirits", SPIRITS.into()),
         ("ingest/dedupe_keys", KEYS.into()),
         ("ingest/insert", INSERT.into()),
-        ("ingest/insert_lone", INSERT_LONE.into()),
+        ("ingest/insert_plain", INSERT_PLAIN.into()),
         ("ingest/advance", ADVANCE.into()),
     ]
 }

@@ -12,15 +12,19 @@ use tokio_util::task::TaskTracker;
 
 use super::flush::{Failure, Lock, Outcome, flush};
 use super::held::Held;
-use super::lone::{flush_lone, lone_event};
+use super::plain::{flush_plain, is_plain};
 use super::{Decided, IngestSettings, Job};
+use crate::domain::admission::Admitted;
 use crate::domain::ids::SpiritId;
+use crate::domain::refusal::Refusal;
 use crate::store::StoreError;
+use crate::store::live::Changes;
 
 pub(super) struct Writer {
     lane: Lane,
     held: Arc<Held>,
     refused: Arc<AtomicU64>,
+    /// Those that wait for locks.
     tasks: TaskTracker,
 }
 
@@ -28,26 +32,34 @@ pub(super) struct Writer {
 pub(super) struct Lane {
     connect: PgConnectOptions,
     settings: IngestSettings,
+    changes: Changes,
     connection: Option<PgConnection>,
+    /// Flushes that are to look for taken keys first, since some were taken lately.
+    careful: u32,
 }
 
+/// Flushes without a taken key after which keys are no longer looked for first.
+const CAREFUL_FLUSHES: u32 = 16;
+
 impl Writer {
-    pub(super) fn new(
-        connect: PgConnectOptions,
-        settings: IngestSettings,
-        refused: Arc<AtomicU64>,
-        tasks: TaskTracker,
-    ) -> Self {
+    pub(super) fn new(lane: Lane, refused: Arc<AtomicU64>) -> Self {
         Self {
-            lane: Lane::new(connect, settings),
+            lane,
             held: Arc::default(),
             refused,
-            tasks,
+            tasks: TaskTracker::new(),
         }
     }
 
-    /// Runs until the queue is closed and empty.
-    pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Job>, closing: CancellationToken) {
+    /// Runs until the queue is closed and empty, and nothing waits for a lock any more.
+    pub(super) async fn run(self, queue: UnboundedReceiver<Job>, closing: CancellationToken) {
+        let tasks = self.tasks.clone();
+        self.work_off(queue, closing).await;
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn work_off(mut self, mut queue: UnboundedReceiver<Job>, closing: CancellationToken) {
         loop {
             let first = tokio::select! {
                 biased;
@@ -93,12 +105,14 @@ impl Writer {
 }
 
 impl Lane {
-    pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings) -> Self {
+    pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings, changes: Changes) -> Self {
         let millis = settings.flush_timeout.as_millis().to_string();
         Self {
             connect: connect.options([("statement_timeout", millis)]),
             settings,
+            changes,
             connection: None,
+            careful: 0,
         }
     }
 
@@ -107,7 +121,9 @@ impl Lane {
         Self {
             connect: self.connect.clone(),
             settings: self.settings,
+            changes: self.changes.clone(),
             connection: None,
+            careful: 0,
         }
     }
 
@@ -126,7 +142,14 @@ impl Lane {
             outcome = self.attempt(&jobs, lock).await;
         }
         match outcome {
-            Ok(outcomes) => answer_all(jobs, outcomes),
+            Ok(outcomes) => {
+                let Left { mut held, undecided } = answer_all(jobs, outcomes);
+                if !undecided.is_empty() {
+                    self.careful = self.careful.max(1);
+                    held.extend(Box::pin(self.flush(undecided, lock)).await);
+                }
+                held
+            }
             Err(failure)
                 if failure.uncommitted && jobs.len() > 1 && matches!(failure.error, StoreError::Bug(_)) =>
             {
@@ -159,39 +182,95 @@ impl Lane {
             },
         };
         // The statements have their own limit; this one is for a network that swallows everything.
-        let Ok(result) = timeout(limit * 2, store(&mut connection, jobs, lock)).await else {
+        let Ok(result) = timeout(limit * 2, self.store(&mut connection, jobs, lock)).await else {
             return Err(Failure::unknown(no_answer()));
         };
         // After an error the connection's state is unknown, so it goes; the next flush makes a new one.
-        if result.is_ok() {
+        if let Ok(outcomes) = &result {
             self.connection = Some(connection);
+            self.changes.announce(&grown_spirits(outcomes));
         }
         result
     }
+
+    async fn store(
+        &mut self,
+        connection: &mut PgConnection,
+        jobs: &[Job],
+        lock: Lock,
+    ) -> Result<Vec<Outcome>, Failure> {
+        if lock == Lock::Skip && self.careful == 0 && is_plain(jobs) {
+            if let Some(outcomes) = flush_plain(connection, jobs).await? {
+                return Ok(outcomes);
+            }
+            self.careful = CAREFUL_FLUSHES;
+        }
+        let outcomes = flush(connection, jobs, lock).await?;
+        self.careful = if outcomes.iter().any(has_duplicate) {
+            CAREFUL_FLUSHES
+        } else {
+            self.careful.saturating_sub(1)
+        };
+        Ok(outcomes)
+    }
 }
 
-async fn store(connection: &mut PgConnection, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
-    if let Some(event) = lone_event(jobs, lock)
-        && let Some(outcomes) = flush_lone(connection, event).await?
-    {
-        return Ok(outcomes);
+fn has_duplicate(outcome: &Outcome) -> bool {
+    let Outcome::Decided(decided) = outcome else {
+        return false;
+    };
+    let is_duplicate = |refusal: &Refusal| matches!(refusal, Refusal::Duplicate { .. });
+    match &decided.verdict {
+        Ok(results) => results.iter().any(|result| match result {
+            Ok(Admitted::Duplicate { .. }) => true,
+            Ok(Admitted::New { .. }) => false,
+            Err(refusal) => is_duplicate(refusal),
+        }),
+        Err(failures) => failures.iter().any(|(_, refusal)| is_duplicate(refusal)),
     }
-    flush(connection, jobs, lock).await
+}
+
+/// The spirits that have new events.
+fn grown_spirits(outcomes: &[Outcome]) -> Vec<SpiritId> {
+    let admitted = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Decided(decided) => decided.verdict.as_ref().ok(),
+        Outcome::Held(_) | Outcome::Undecided => None,
+    });
+    let mut spirit_ids: Vec<SpiritId> = admitted
+        .flatten()
+        .filter_map(|result| match result {
+            Ok(Admitted::New { event, .. }) => Some(event.spirit_id),
+            _ => None,
+        })
+        .collect();
+    spirit_ids.sort_unstable();
+    spirit_ids.dedup();
+    spirit_ids
 }
 
 fn no_answer() -> StoreError {
     StoreError::Unavailable("no answer within the flush timeout".to_owned())
 }
 
-fn answer_all(jobs: Vec<Job>, outcomes: Vec<Outcome>) -> Vec<(SpiritId, Job)> {
-    let mut held = Vec::new();
+/// What a flush left.
+#[derive(Default)]
+struct Left {
+    /// Waits for this spirit.
+    held: Vec<(SpiritId, Job)>,
+    /// Is to be decided by the full flush.
+    undecided: Vec<Job>,
+}
+
+fn answer_all(jobs: Vec<Job>, outcomes: Vec<Outcome>) -> Left {
+    let mut left = Left::default();
     for (job, outcome) in jobs.into_iter().zip(outcomes) {
         match outcome {
             Outcome::Decided(decided) => answer(job, Ok(decided)),
-            Outcome::Held(spirit_id) => held.push((spirit_id, job)),
+            Outcome::Held(spirit_id) => left.held.push((spirit_id, job)),
+            Outcome::Undecided => left.undecided.push(job),
         }
     }
-    held
+    left
 }
 
 fn answer(job: Job, result: Result<Decided, StoreError>) {

@@ -1,5 +1,6 @@
--- Who has these dedupe keys, soft-deleted events included. The limit keeps the join a look-up a key,
--- whatever the planner knows of the table.
+-- Who has these dedupe keys, soft-deleted events included. Each is a seek: the first key from the wanted
+-- one on in the order of its index, which no other index has. By equality alone, and without statistics,
+-- PostgreSQL may as well read all of a spirit, and a prepared statement keeps that plan.
 select
     holder.spirit_id, holder.dedupe_key, holder.id, holder.sequence, holder.event_type,
     holder.session_id, holder.source_uri, holder.occurred_at,
@@ -10,7 +11,10 @@ cross join lateral (
         events.spirit_id, events.dedupe_key, events.id, events.sequence, events.event_type,
         events.session_id, events.source_uri, events.occurred_at, events.content
     from events
-    where events.spirit_id = wanted.spirit_id
-    and events.dedupe_key = wanted.dedupe_key
+    where (events.spirit_id, events.dedupe_key) >= (wanted.spirit_id, wanted.dedupe_key collate "C")
+    and events.dedupe_key is not null
+    order by events.spirit_id, events.dedupe_key
     limit 1
 ) as holder
+where holder.spirit_id = wanted.spirit_id
+and holder.dedupe_key = wanted.dedupe_key collate "C"

@@ -1,0 +1,98 @@
+//! A flush that has nothing to decide, which most are: one statement, one round trip.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{Arguments as _, PgConnection};
+use uuid::Uuid;
+
+use super::flush::{Failure, Outcome, add_events};
+use super::{Decided, Job};
+use crate::domain::admission::Admitted;
+use crate::domain::event::NewEvent;
+use crate::domain::ids::SpiritId;
+use crate::store::StoreError;
+
+pub(super) const INSERT_PLAIN: &str = include_str!("../queries/insert_plain_events.sql");
+
+const UNIQUE_VIOLATION: &str = "23505";
+
+/// Whether the jobs have neither guards nor keys in common, and each concerns one spirit, so that it is
+/// stored as a whole or not at all.
+pub(super) fn is_plain(jobs: &[Job]) -> bool {
+    let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
+    jobs.iter().all(|job| {
+        let spirit_id = job.items.first().map(|item| item.spirit_id);
+        job.items.iter().all(|item| {
+            Some(item.spirit_id) == spirit_id
+                && item.expected_last_sequence.is_none()
+                && item
+                    .dedupe_key
+                    .as_deref()
+                    .is_none_or(|key| keys.insert((item.spirit_id, key)))
+        })
+    })
+}
+
+/// Stores the jobs whose spirits are free and live, and leaves the others undecided; `None` when a key is
+/// taken, and nothing was changed.
+pub(super) async fn flush_plain(
+    connection: &mut PgConnection,
+    jobs: &[Job],
+) -> Result<Option<Vec<Outcome>>, Failure> {
+    let mut gained: HashMap<Uuid, i64> = HashMap::new();
+    let numbered: Vec<(&NewEvent, i64)> = jobs
+        .iter()
+        .flat_map(|job| &job.items)
+        .map(|event| {
+            let ordinal = gained.entry(event.spirit_id.0).or_default();
+            *ordinal += 1;
+            (event.as_ref(), *ordinal)
+        })
+        .collect();
+    let (spirit_ids, counts): (Vec<Uuid>, Vec<i64>) = gained.into_iter().unzip();
+    let mut arguments = sqlx::postgres::PgArguments::default();
+    arguments
+        .add(spirit_ids)
+        .and_then(|()| arguments.add(counts))
+        .and_then(|()| add_events(&mut arguments, &numbered))
+        .map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
+    let stored = sqlx::query_as_with(INSERT_PLAIN, arguments)
+        .fetch_all(connection)
+        .await;
+    let rows: Vec<(Uuid, i64, DateTime<Utc>)> = match stored {
+        Ok(rows) => rows,
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNIQUE_VIOLATION) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Failure::of_commit(error)),
+    };
+    Ok(Some(outcomes(jobs, rows)))
+}
+
+fn outcomes(jobs: &[Job], rows: Vec<(Uuid, i64, DateTime<Utc>)>) -> Vec<Outcome> {
+    let mut last: HashMap<SpiritId, (i64, DateTime<Utc>)> = rows
+        .into_iter()
+        .map(|(id, base, now)| (SpiritId(id), (base, now)))
+        .collect();
+    let decide = |job: &Job| {
+        let (last, now) = last.get_mut(&job.items.first()?.spirit_id)?;
+        let admitted = job.items.iter().map(|event| {
+            *last += 1;
+            let event = Arc::clone(event);
+            Ok(Admitted::New {
+                event,
+                sequence: *last,
+            })
+        });
+        Some(Decided {
+            verdict: Ok(admitted.collect()),
+            now: *now,
+        })
+    };
+    jobs.iter()
+        .map(decide)
+        .map(|decided| decided.map_or(Outcome::Undecided, Outcome::Decided))
+        .collect()
+}

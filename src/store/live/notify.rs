@@ -1,0 +1,252 @@
+//! Hints between instances: NOTIFY after a commit, LISTEN on a connection of its own, and a poll.
+//!
+//! A hint goes out on its own, after the commit and not with it: PostgreSQL lets only one transaction
+//! with a NOTIFY commit at a time, and the commits of events must not queue for that. What has gathered
+//! while the hint before was sent goes into one. A lost hint costs time only: the poll finds the change.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::FromRow;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::hub::{Hub, Polled};
+use crate::domain::ids::{SpiritId, parse_uuid};
+use crate::store::StoreError;
+use crate::store::connections::Connections;
+
+/// How an instance hears of other instances' commits.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    /// Whether hints are sent and listened for.
+    pub notify: bool,
+    /// How often watched spirits are looked at where LISTEN does not work.
+    pub poll_interval: Duration,
+}
+
+const CHANNEL: &str = "elephantasm_events";
+/// Payload that stands for every spirit.
+const ALL: &str = "*";
+/// Spirits that one hint names; a payload has less than 8,000 bytes.
+const NAMED_MAX: usize = 200;
+/// How often watched spirits are looked at where LISTEN works: the net under lost hints.
+const NET_INTERVAL: Duration = Duration::from_secs(10);
+/// Spirits that one poll statement looks at.
+const POLLED_MAX: usize = 1_000;
+/// Pause before trying to LISTEN again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// In which an own hint must come back where LISTEN works.
+const ECHO_LIMIT: Duration = Duration::from_secs(3);
+
+const SEND: &str = "select pg_notify($1, $2)";
+
+const POLL: &str = "
+    select id, last_sequence, deleted_at is not null as is_deleted
+    from spirits
+    where id = any($1)";
+
+/// The way to other instances. Cheap to clone; its tasks end when it is closed.
+#[derive(Clone)]
+pub(super) struct Notifier(Arc<Shared>);
+
+struct Shared {
+    connections: Connections,
+    settings: ListenSettings,
+    /// Tells own hints from others'.
+    instance: String,
+    /// Spirits to name in the next hint.
+    changed: Mutex<HashSet<SpiritId>>,
+    there_is_one: Notify,
+    closing: CancellationToken,
+}
+
+impl Notifier {
+    /// Starts to send, to listen and to poll. `direct` reaches PostgreSQL itself, not a pooler.
+    pub(super) fn start(
+        connections: Connections,
+        direct: PgConnectOptions,
+        hub: Hub,
+        settings: ListenSettings,
+    ) -> Self {
+        let notifier = Self(Arc::new(Shared {
+            connections,
+            instance: Uuid::now_v7().simple().to_string(),
+            changed: Mutex::default(),
+            there_is_one: Notify::new(),
+            closing: CancellationToken::new(),
+            settings,
+        }));
+        tokio::spawn(notifier.clone().until_closed(notifier.clone().send()));
+        tokio::spawn(notifier.clone().until_closed(notifier.clone().hear(direct, hub)));
+        notifier
+    }
+
+    /// Tells other instances that these spirits have changed, soon.
+    pub(super) fn tell(&self, spirit_ids: &[SpiritId]) {
+        if self.0.settings.notify {
+            self.lock().extend(spirit_ids);
+            self.0.there_is_one.notify_one();
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.0.closing.cancel();
+    }
+
+    async fn until_closed(self, work: impl Future<Output = ()>) {
+        self.0.closing.run_until_cancelled(work).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<SpiritId>> {
+        // Every change under the lock is a single step, so a poisoned one is still whole.
+        self.0.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(self) {
+        loop {
+            self.0.there_is_one.notified().await;
+            let changed = std::mem::take(&mut *self.lock());
+            let named = if changed.len() > NAMED_MAX {
+                ALL.to_owned()
+            } else {
+                let ids: Vec<String> = changed.iter().map(ToString::to_string).collect();
+                ids.join(",")
+            };
+            if let Err(error) = self.notify(&named).await {
+                tracing::debug!(%error, "a hint to other instances was not sent");
+            }
+        }
+    }
+
+    async fn notify(&self, named: &str) -> Result<(), StoreError> {
+        let query = sqlx::query_as::<_, ()>(SEND)
+            .bind(CHANNEL)
+            .bind(format!("{}|{named}", self.0.instance));
+        self.0.connections.all(query).await?;
+        Ok(())
+    }
+
+    /// Listens where that works, and polls all the time.
+    async fn hear(self, direct: PgConnectOptions, hub: Hub) {
+        let net = self.clone().poll(hub.clone(), NET_INTERVAL);
+        if !self.0.settings.notify {
+            self.clone().poll(hub, self.0.settings.poll_interval).await;
+            return;
+        }
+        let listening = async {
+            let mut said = false;
+            loop {
+                match self.listen(&direct, &hub).await {
+                    Ok(()) => said = false,
+                    Err(error) if !said => {
+                        said = true;
+                        tracing::warn!(
+                            cause = %error,
+                            poll_interval = ?self.0.settings.poll_interval,
+                            "LISTEN does not work; polling for other instances' commits instead"
+                        );
+                    }
+                    Err(_) => {}
+                }
+                // What came while nobody listened is found by a poll.
+                let poll = self.clone().poll(hub.clone(), self.0.settings.poll_interval);
+                if timeout(RETRY_PAUSE.max(self.0.settings.poll_interval * 2), poll)
+                    .await
+                    .is_ok()
+                {
+                    return;
+                }
+            }
+        };
+        tokio::join!(listening, net);
+    }
+
+    /// Listens until the connection is lost; an error when it never heard itself.
+    async fn listen(&self, direct: &PgConnectOptions, hub: &Hub) -> Result<(), StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_with(direct.clone())
+            .await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANNEL).await?;
+        // A pooler in transaction mode takes the LISTEN and gives the connection to somebody else.
+        self.notify("").await?;
+        let unheard = || StoreError::Unavailable("an own notification did not come back".to_owned());
+        let heard = async {
+            loop {
+                let notification = listener.recv().await?;
+                if self.is_own(notification.payload()) {
+                    return Ok::<_, sqlx::Error>(());
+                }
+            }
+        };
+        timeout(ECHO_LIMIT, heard).await.map_err(|_| unheard())??;
+        tracing::debug!("listening for other instances' commits");
+        hub.wake_all(); // whatever came before
+        while let Some(notification) = listener.try_recv().await? {
+            self.take(notification.payload(), hub);
+        }
+        Ok(())
+    }
+
+    fn is_own(&self, payload: &str) -> bool {
+        payload
+            .split_once('|')
+            .is_some_and(|(instance, _)| instance == self.0.instance)
+    }
+
+    fn take(&self, payload: &str, hub: &Hub) {
+        match payload.split_once('|') {
+            Some((instance, _)) if instance == self.0.instance => {}
+            Some((_, named)) if named != ALL => {
+                let spirit_ids: Vec<SpiritId> =
+                    named.split(',').filter_map(parse_uuid).map(SpiritId).collect();
+                hub.wake(&spirit_ids);
+            }
+            _ => hub.wake_all(),
+        }
+    }
+
+    async fn poll(self, hub: Hub, every: Duration) {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for spirit_ids in hub.watched().chunks(POLLED_MAX) {
+                if let Err(error) = self.poll_once(spirit_ids, &hub).await {
+                    tracing::debug!(%error, "a poll for new events failed");
+                }
+            }
+        }
+    }
+
+    async fn poll_once(&self, spirit_ids: &[SpiritId], hub: &Hub) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = spirit_ids.iter().map(|id| id.0).collect();
+        let rows: Vec<PollRow> = self.0.connections.all(sqlx::query_as(POLL).bind(ids)).await?;
+        for row in rows {
+            let polled = Polled {
+                last_sequence: row.last_sequence,
+                is_deleted: row.is_deleted,
+            };
+            hub.polled(SpiritId(row.id), polled);
+        }
+        Ok(())
+    }
+}
+
+#[derive(FromRow)]
+struct PollRow {
+    id: Uuid,
+    last_sequence: i64,
+    is_deleted: bool,
+}
+
+/// See [`crate::store::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![("live/notify", SEND.into()), ("live/poll", POLL.into())]
+}

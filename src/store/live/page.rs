@@ -1,0 +1,188 @@
+//! A page of new events: behind a sequence, in sequence order.
+
+use std::sync::{Arc, LazyLock};
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, FromRow, Row as _};
+
+use crate::domain::event::{Event, View};
+use crate::domain::filter::{QueryHash, Scope};
+use crate::domain::refusal::Refusal;
+use crate::store::events::{FILTERED, bind_scope};
+use crate::store::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
+use crate::store::{Store, StoreError};
+
+/// New events that a stream wants.
+#[derive(Clone, Debug)]
+pub(super) struct LiveQuery {
+    pub(super) scope: Scope,
+    pub(super) view: View,
+    /// Of the scope: streams with the same one share reads.
+    pub(super) hash: QueryHash,
+}
+
+/// New events of a spirit.
+#[derive(Debug)]
+pub struct LivePage {
+    /// In sequence order.
+    pub events: Vec<Event>,
+    /// Every event up to this sequence was looked at.
+    pub scanned: i64,
+    /// Whether that is all there was.
+    pub is_last: bool,
+    /// Whether the spirit is soft-deleted, so that none will follow the last.
+    pub is_deleted: bool,
+}
+
+/// Events of a page at the most.
+const PAGE_SIZE: i64 = 500;
+/// Bytes of content at which a page ends early.
+const PAGE_BYTES: i64 = 256 * 1024;
+/// Sequences that one statement looks at, so that a filter that hardly ever matches costs many short
+/// statements and not a long one.
+const SCAN_MAX: i64 = 20_000;
+
+impl LiveQuery {
+    pub(super) fn new(scope: Scope, view: View) -> Self {
+        Self {
+            hash: QueryHash::of_events("live", &scope, "sequence"),
+            scope,
+            view,
+        }
+    }
+}
+
+/// Of a spirit without new events there is one row without an event.
+struct PageRow {
+    event: Option<EventRow>,
+    last_sequence: i64,
+    is_deleted: bool,
+    bound: i64,
+    found: i64,
+}
+
+impl FromRow<'_, PgRow> for PageRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let has_event = row.try_get::<Option<uuid::Uuid>, _>("id")?.is_some();
+        Ok(Self {
+            event: has_event.then(|| EventRow::from_row(row)).transpose()?,
+            last_sequence: row.try_get("spirit_last_sequence")?,
+            is_deleted: row.try_get("spirit_is_deleted")?,
+            bound: row.try_get("bound")?,
+            found: row.try_get("found")?,
+        })
+    }
+}
+
+impl Store {
+    /// The events behind this sequence; NOT_FOUND when there is no such spirit.
+    ///
+    /// Spirit and events are read in one snapshot, and within a spirit sequence order is commit order: an
+    /// event up to the spirit's `last_sequence` is there, and none can come in below it any more.
+    pub(super) async fn live_page(&self, query: &LiveQuery, after: i64) -> Result<LivePage, StoreError> {
+        let statement = &PAGES[index(query.scope.session_id.is_some(), query.view)];
+        let statement = bind_scope(
+            sqlx::query_as::<_, PageRow>(AssertSqlSafe(Arc::clone(statement))),
+            &query.scope,
+        )
+        .bind(after)
+        .bind(PAGE_SIZE)
+        .bind(PAGE_BYTES)
+        .bind(SCAN_MAX);
+        let rows = self.connections.all(statement).await?;
+        let Some(&PageRow {
+            last_sequence,
+            is_deleted,
+            bound,
+            found,
+            ..
+        }) = rows.first()
+        else {
+            return Err(Refusal::SpiritNotFound(query.scope.spirit_id).into());
+        };
+        let events: Vec<Event> = rows
+            .into_iter()
+            .filter_map(|row| Some(row.event?.into()))
+            .collect();
+        let is_whole = found < PAGE_SIZE && found == i64::try_from(events.len()).unwrap_or(i64::MAX);
+        let scanned = match events.last() {
+            Some(last) if !is_whole => last.sequence,
+            _ => bound.max(after),
+        };
+        Ok(LivePage {
+            events,
+            scanned,
+            is_last: scanned >= last_sequence,
+            is_deleted,
+        })
+    }
+}
+
+fn index(session: bool, view: View) -> usize {
+    usize::from(session) * 2 + usize::from(view == View::Basic)
+}
+
+/// As a page of a list: `cut` finds where the byte budget ends over lengths alone.
+fn page_sql(session: bool, basic: bool) -> String {
+    let session = if session {
+        "session_id = $2"
+    } else {
+        "$2::text is null"
+    };
+    let (columns, length) = if basic {
+        (NO_COLUMNS, BASIC_LENGTH)
+    } else {
+        (FULL_COLUMNS, FULL_LENGTH)
+    };
+    let rows = format!(
+        "from events
+         where spirit_id = $1
+         and sequence > $10
+         and sequence <= (select bound from spirit)
+         and coalesce({session} and occurred_at >= $6 and occurred_at < $7 and {FILTERED}, false)
+         order by sequence"
+    );
+    format!(
+        "with spirit as (
+             select
+                 last_sequence as spirit_last_sequence,
+                 deleted_at is not null as spirit_is_deleted,
+                 least(last_sequence, $10::bigint + $13::bigint) as bound
+             from spirits
+             where id = $1
+         ),
+         cut as (
+             select count(*) as found, count(*) filter (where bytes_before <= $12) as fits
+             from (
+                 select sum(bytes) over (order by sequence rows unbounded preceding) - bytes as bytes_before
+                 from (
+                     select sequence, {length} as bytes
+                     {rows}
+                     limit (select $11::bigint)
+                 ) as lengths
+             ) as sums
+         )
+         select {BASIC_COLUMNS}, content, meta, spirit_last_sequence, spirit_is_deleted, bound, (select found from cut) as found
+         from spirit
+         left join lateral (
+             select {BASIC_COLUMNS}, {columns}
+             {rows}
+             limit (select fits from cut)
+         ) as page on true
+         order by sequence"
+    )
+}
+
+static PAGES: LazyLock<[Arc<str>; 4]> =
+    LazyLock::new(|| std::array::from_fn(|index| page_sql(index & 2 != 0, index & 1 != 0).into()));
+
+/// See [`crate::store::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    let names = [
+        "live/spirit/full",
+        "live/spirit/basic",
+        "live/session/full",
+        "live/session/basic",
+    ];
+    names.into_iter().zip(PAGES.iter().cloned()).collect()
+}

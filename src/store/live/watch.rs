@@ -1,0 +1,166 @@
+//! Watching: a spirit's new events in sequence order, then whatever is committed.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::hub::{Signal, Subscription};
+use super::page::{LivePage, LiveQuery};
+use super::stream::{Outlet, Pages, StreamEnd, StreamPage};
+use crate::domain::event::View;
+use crate::domain::filter::Scope;
+use crate::domain::invalid::Invalid;
+use crate::domain::refusal::Refusal;
+use crate::store::{Store, StoreError};
+
+/// A watch that a reader wants.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    pub scope: Scope,
+    pub view: View,
+    pub start: WatchStart,
+}
+
+/// Where a watch starts.
+#[derive(Clone, Copy, Debug)]
+pub enum WatchStart {
+    /// After this sequence.
+    After(i64),
+    /// At what is committed from now on.
+    Now,
+}
+
+/// The live part of a stream: where it is, and what it is told.
+pub(in crate::store) struct Live {
+    query: Arc<LiveQuery>,
+    subscription: Subscription,
+    /// Everything up to here was looked at.
+    scanned: i64,
+    /// Events that may still be sent.
+    left: u64,
+    /// Whether it has said that it caught up.
+    caught_up: bool,
+}
+
+impl Store {
+    /// Starts a watch; the sequence behind which it starts is fixed when this returns.
+    ///
+    /// # Errors
+    /// NOT_FOUND for an unknown spirit; `Refusal::Invalid` for a start behind its end.
+    pub async fn watch(&self, watch: Watch) -> Result<(i64, Pages), StoreError> {
+        let Watch { scope, view, start } = watch;
+        let spirit_id = scope.spirit_id;
+        let live = self.live(scope, view);
+        let last = self.last_sequence(spirit_id).await?;
+        let last = last.ok_or(Refusal::SpiritNotFound(spirit_id))?;
+        let scanned = match start {
+            WatchStart::Now => last,
+            WatchStart::After(sequence) if sequence > last => {
+                let rule = format_args!("must be at most the spirit's last_sequence {last}, is {sequence}");
+                return Err(Refusal::from(Invalid::field("after_sequence", rule)).into());
+            }
+            WatchStart::After(sequence) => sequence,
+        };
+        let store = self.clone();
+        let live = live.at(scanned, u64::MAX);
+        let pages = Pages::of(self.live.stall_limit, |outlet| async move {
+            store.run_live(live, &outlet).await
+        });
+        Ok((scanned, pages))
+    }
+
+    /// The live part of a stream, subscribed, at the beginning.
+    pub(in crate::store) fn live(&self, scope: Scope, view: View) -> Live {
+        Live {
+            subscription: self.changes.hub.subscribe(scope.spirit_id),
+            query: Arc::new(LiveQuery::new(scope, view)),
+            scanned: 0,
+            left: u64::MAX,
+            caught_up: false,
+        }
+    }
+
+    /// Sends what is behind the position and goes on with what is committed, until the limit, the
+    /// spirit's end, a loss or the reader's going.
+    pub(in crate::store) async fn run_live(&self, mut live: Live, outlet: &Outlet) -> StreamEnd {
+        while live.left > 0 {
+            live.subscription.note();
+            let Some(room) = outlet.room().await? else {
+                return Ok(());
+            };
+            let page = self.shared_live_page(&live.query, live.scanned).await?;
+            let page = live.within_limit(page);
+            let (is_last, is_deleted) = (page.is_last, page.is_deleted);
+            live.scanned = page.scanned;
+            if page.events.is_empty() {
+                drop(room);
+            } else {
+                room.send(StreamPage::Live(page));
+            }
+            if !is_last || live.left == 0 {
+                continue;
+            }
+            if is_deleted {
+                return Err(Refusal::SpiritNotFound(live.query.scope.spirit_id).into());
+            }
+            if !live.caught_up {
+                live.caught_up = true;
+                let Some(room) = outlet.room().await? else {
+                    return Ok(());
+                };
+                room.send(StreamPage::CaughtUp(live.scanned));
+            }
+            if !self.wait(&mut live, outlet).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a look is worth while, with heartbeats; false when the reader has gone.
+    async fn wait(&self, live: &mut Live, outlet: &Outlet) -> Result<bool, StoreError> {
+        loop {
+            let heartbeat = tokio::time::sleep_until(Instant::now() + self.live.heartbeat);
+            tokio::select! {
+                signal = live.subscription.changed() => return match signal {
+                    Signal::Look => Ok(true),
+                    Signal::Lost => Err(StoreError::Unavailable("the database is away".to_owned())),
+                },
+                () = outlet.closed() => return Ok(false),
+                () = heartbeat => {}
+            }
+            let Some(room) = outlet.room().await? else {
+                return Ok(false);
+            };
+            room.send(StreamPage::Heartbeat(live.scanned));
+        }
+    }
+}
+
+impl Live {
+    /// Goes on behind this sequence, with so many events still to send.
+    pub(in crate::store) fn at(self, scanned: i64, left: u64) -> Self {
+        Self {
+            scanned,
+            left,
+            ..self
+        }
+    }
+
+    /// As much of the page as may still be sent.
+    fn within_limit(&mut self, page: Arc<LivePage>) -> Arc<LivePage> {
+        let count = page.events.len() as u64;
+        if count <= self.left {
+            self.left -= count;
+            return page;
+        }
+        let keep = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let events = page.events[..keep].to_vec();
+        self.left = 0;
+        Arc::new(LivePage {
+            scanned: events.last().map_or(self.scanned, |last| last.sequence),
+            events,
+            ..*page
+        })
+    }
+}
