@@ -142,6 +142,9 @@ fn own(options: PgConnectOptions, statement_timeout: Duration) -> PgConnectOptio
             // Every statement has its index. On a new database PostgreSQL knows no table's size and would scan
             // it, and a prepared statement keeps that plan while the table grows.
             ("enable_seqscan", "off"),
+            // The plans made once for all are the right ones, see tests/api/plans.rs; planning a page for its
+            // values costs more than reading it.
+            ("plan_cache_mode", "force_generic_plan"),
         ])
         .disable_statement_logging() // a flush's statements are long
 }

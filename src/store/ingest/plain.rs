@@ -18,25 +18,21 @@ pub(super) const INSERT_PLAIN: &str = include_str!("../queries/insert_plain_even
 
 const UNIQUE_VIOLATION: &str = "23505";
 
-/// Whether the jobs have neither guards nor keys in common, and each concerns one spirit, so that it is
-/// stored as a whole or not at all.
+/// Whether the jobs have neither guards nor keys in common.
 pub(super) fn is_plain(jobs: &[Job]) -> bool {
     let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
-    jobs.iter().all(|job| {
-        let spirit_id = job.items.first().map(|item| item.spirit_id);
-        job.items.iter().all(|item| {
-            Some(item.spirit_id) == spirit_id
-                && item.expected_last_sequence.is_none()
-                && item
-                    .dedupe_key
-                    .as_deref()
-                    .is_none_or(|key| keys.insert((item.spirit_id, key)))
-        })
+    jobs.iter().flat_map(|job| &job.items).all(|item| {
+        item.expected_last_sequence.is_none()
+            && item
+                .dedupe_key
+                .as_deref()
+                .is_none_or(|key| keys.insert((item.spirit_id, key)))
     })
 }
 
-/// Stores the jobs whose spirits are free and live, and leaves the others undecided; `None` when a key is
-/// taken, and nothing was changed.
+/// Stores the jobs whose spirits are free and live, and leaves the others undecided; all of them, if a job
+/// has several spirits, since it is not to be stored in part. `None` when a key is taken, and nothing was
+/// changed.
 pub(super) async fn flush_plain(
     connection: &mut PgConnection,
     jobs: &[Job],
@@ -56,6 +52,7 @@ pub(super) async fn flush_plain(
     arguments
         .add(spirit_ids)
         .and_then(|()| arguments.add(counts))
+        .and_then(|()| arguments.add(jobs.iter().any(has_several_spirits)))
         .and_then(|()| add_events(&mut arguments, &numbered))
         .map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
     let stored = sqlx::query_as_with(INSERT_PLAIN, arguments)
@@ -71,28 +68,37 @@ pub(super) async fn flush_plain(
     Ok(Some(outcomes(jobs, rows)))
 }
 
+fn has_several_spirits(job: &Job) -> bool {
+    let mut spirit_ids = job.items.iter().map(|item| item.spirit_id);
+    let first = spirit_ids.next();
+    spirit_ids.any(|spirit_id| Some(spirit_id) != first)
+}
+
 fn outcomes(jobs: &[Job], rows: Vec<(Uuid, i64, DateTime<Utc>)>) -> Vec<Outcome> {
-    let mut last: HashMap<SpiritId, (i64, DateTime<Utc>)> = rows
-        .into_iter()
-        .map(|(id, base, now)| (SpiritId(id), (base, now)))
-        .collect();
-    let decide = |job: &Job| {
-        let (last, now) = last.get_mut(&job.items.first()?.spirit_id)?;
-        let admitted = job.items.iter().map(|event| {
-            *last += 1;
-            let event = Arc::clone(event);
-            Ok(Admitted::New {
-                event,
-                sequence: *last,
-            })
-        });
-        Some(Decided {
-            verdict: Ok(admitted.collect()),
-            now: *now,
-        })
+    let Some(&(_, _, now)) = rows.first() else {
+        return jobs.iter().map(|_| Outcome::Undecided).collect();
     };
+    let mut last: HashMap<SpiritId, i64> = rows
+        .into_iter()
+        .map(|(id, base, _)| (SpiritId(id), base))
+        .collect();
     jobs.iter()
-        .map(decide)
-        .map(|decided| decided.map_or(Outcome::Undecided, Outcome::Decided))
+        .map(|job| {
+            let admitted = job.items.iter().map(|event| {
+                let sequence = last.get_mut(&event.spirit_id)?;
+                *sequence += 1;
+                Some(Ok(Admitted::New {
+                    event: Arc::clone(event),
+                    sequence: *sequence,
+                }))
+            });
+            match admitted.collect() {
+                Some(results) => Outcome::Decided(Decided {
+                    verdict: Ok(results),
+                    now,
+                }),
+                None => Outcome::Undecided,
+            }
+        })
         .collect()
 }

@@ -1,5 +1,6 @@
 -- A flush that has nothing to decide, in one statement: lock the spirits that are free and live, draw
--- their sequences, insert. Gives a row for each of them; what belongs to other spirits is not stored.
+-- their sequences, insert. Gives a row for each of them; what belongs to other spirits is not stored, nor
+-- is anything if $3 and some of them are not free and live.
 -- A dedupe key that is taken violates its constraint, which undoes everything.
 --
 -- The lock gives the newest version of a row, and under it last_sequence is final. So what is stored is
@@ -18,6 +19,7 @@ moved as (
     from free
     join unnest($1::uuid[], $2::bigint[]) as gained (id, events) on gained.id = free.id
     where spirits.id = free.id
+    and (not $3 or (select count(*) from free) = cardinality($1))
     returning spirits.id, spirits.last_sequence - gained.events as base
 ),
 stored as (
@@ -31,8 +33,8 @@ stored as (
         new.dedupe_key, new.importance_score
     from moved
     join unnest(
-        $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::timestamptz[],
-        $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::float8[]
+        $4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
+        $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::float8[]
     ) as new (
         id, spirit_id, ordinal, event_type, meta_summary, content, occurred_at,
         session_id, role, author, meta, source_uri, dedupe_key, importance_score
