@@ -54,7 +54,7 @@ async fn help_lists_every_setting_with_its_variable_and_default() {
             "--{name} in --help without a command"
         );
     }
-    for command in ["serve", "migrate", "import", "replay", "healthcheck"] {
+    for command in ["serve", "migrate", "import", "replay", "bench", "healthcheck"] {
         assert!(short.contains(&format!("  {command} ")), "{command}");
     }
 }
