@@ -11,9 +11,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message as _;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
-use tonic::Code;
 use tonic::transport::Channel;
-use tonic_types::{RpcStatusExt as _, pb as rpc};
+use tonic::{Code, Status};
+use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
 use self::line::Reader;
 use super::client::{AddrArgs, REPLY_BYTES_MAX, explain};
@@ -209,30 +209,63 @@ impl Import {
         )
     }
 
+    /// Stores a batch, in parts where the server takes only smaller messages.
     async fn store(
         &mut self,
-        request: BatchCreateEventsRequest,
+        mut request: BatchCreateEventsRequest,
     ) -> anyhow::Result<Vec<BatchCreateEventsResult>> {
+        let status = match self.attempt(&request).await? {
+            Ok(results) => return Ok(results),
+            Err(too_large) => too_large,
+        };
+        if request.requests.len() == 1 {
+            let error = rpc::Status {
+                code: status.code().into(),
+                message: status.message().to_owned(),
+                details: Vec::new(),
+            };
+            return Ok(vec![BatchCreateEventsResult {
+                result: Some(Item::Error(error)),
+            }]);
+        }
+        let rest = BatchCreateEventsRequest {
+            requests: request.requests.split_off(request.requests.len() / 2),
+            mode: request.mode,
+        };
+        let mut results = Box::pin(self.store(request)).await?;
+        results.extend(Box::pin(self.store(rest)).await?);
+        Ok(results)
+    }
+
+    /// Sends a batch until it is answered; the inner error is that of a message too large for the server.
+    async fn attempt(
+        &mut self,
+        request: &BatchCreateEventsRequest,
+    ) -> anyhow::Result<Result<Vec<BatchCreateEventsResult>, Status>> {
         let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let status = match self.events.batch_create_events(request.clone()).await {
-                Ok(response) => return Ok(response.into_inner().results),
+                Ok(response) => return Ok(Ok(response.into_inner().results)),
                 Err(status) => status,
             };
+            if is_too_large(&status) {
+                return Ok(Err(status));
+            }
             let passing = matches!(
                 status.code(),
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
             );
-            if !passing || attempt >= ATTEMPTS_MAX {
+            if !passing || attempt == ATTEMPTS_MAX {
                 return Err(explain(status))
                     .context("the import stopped; run it again, nothing is stored twice");
             }
             self.progress
-                .suspend(|| eprintln!("{}: {}; trying again", status.code(), status.message()));
+                .suspend(|| eprintln!("{:?}: {}; trying again", status.code(), status.message()));
             tokio::time::sleep(pause).await;
             pause *= 2;
+            attempt += 1;
         }
-        Ok(Vec::new())
     }
 
     fn count(&mut self, number: u64, result: BatchCreateEventsResult) {
@@ -254,6 +287,12 @@ impl Import {
         self.counts.bad += 1;
         self.progress.suspend(|| eprintln!("line {number}: {fault}"));
     }
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status
+        .get_details_error_info()
+        .is_some_and(|info| info.reason == "MESSAGE_TOO_LARGE")
 }
 
 /// What was wrong with a line, without the path of the batch's item.

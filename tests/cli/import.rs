@@ -295,3 +295,45 @@ async fn what_cannot_be_read_is_named_before_a_spirit_is_made() {
     assert_eq!(spirits, 0);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_server_with_small_messages_gets_them_in_parts() {
+    let place = Place::new();
+    let limits = [
+        "--max-message-bytes",
+        "4096",
+        "--max-content-bytes",
+        "4000",
+        "--max-meta-bytes",
+        "2000",
+    ];
+    let server = Server::run(
+        &place,
+        &mut place.command(&[&["serve"][..], &limits[..]].concat()),
+    )
+    .await;
+    let good: Vec<String> = (0..40)
+        .map(|n| line(&format!("{n} {}", "x".repeat(500))))
+        .collect();
+    let too_large = line(&"x".repeat(5_000));
+    let text = [&good[..20], &[too_large], &good[20..]].concat().join("\n");
+    let file = place.file("events.jsonl", text);
+    let ended = server
+        .command(&place, &["import", &file, "--spirit", "Ada"])
+        .await
+        .with(1)
+        .saying(&["line 21: the message is larger than 4096 bytes"]);
+    let (spirit_id, counted) = counts(&ended);
+    assert_eq!(
+        counted,
+        "created 40, duplicates 0 (of them different 0), bad lines 1"
+    );
+    let numbers: Vec<String> = contents(&stored(&server, spirit_id).await)
+        .into_iter()
+        .filter_map(|content| Some(content.split_once(' ')?.0.to_owned()))
+        .collect();
+    assert!(
+        numbers.into_iter().eq((0..40).map(|n| n.to_string())),
+        "in file order"
+    );
+}
