@@ -15,7 +15,7 @@ use crate::live::{Dice, Item, after, watch};
 
 const WRITERS: usize = 4;
 const WATCHERS: usize = 4;
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 40;
 /// Content of the last event.
 const LAST: &str = "last";
 

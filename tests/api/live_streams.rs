@@ -235,7 +235,7 @@ async fn a_slow_reader_goes_on() {
         assert_eq!(watcher.sequences(1).await, [sequence]);
         tokio::time::sleep(STALL_LIMIT / 8).await; // what a slow reader does
     }
-    assert_eq!(watcher.sequences(170).await, Vec::from_iter(31..=200));
+    assert_eq!(watcher.sequences(170).await, (31..=200).collect::<Vec<_>>());
     assert_eq!(watcher.caught_up().await, 200);
 }
 
