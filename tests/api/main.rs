@@ -5,6 +5,7 @@
 
 mod builders;
 mod harness;
+mod live;
 mod model;
 mod probes;
 mod raw;
@@ -17,12 +18,15 @@ mod cursors;
 mod durability;
 mod error_metadata;
 mod errors;
+mod follow_session;
 mod get_event;
 mod health_reflection;
 mod ingest_events;
 mod list_events;
 mod list_sessions;
 mod list_spirits;
+mod live_checker;
+mod live_streams;
 mod locks;
 mod merge_patch;
 mod migrations;
@@ -38,3 +42,4 @@ mod update_spirit;
 mod validation_events;
 mod validation_reads;
 mod validation_spirits;
+mod watch_events;
