@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use elephantasm_events::grpc::pb::batch_create_events_result::Result as BatchItem;
 use elephantasm_events::grpc::pb::ingest_events_response::Result as Answer;
 use elephantasm_events::grpc::pb::{
     BatchCreateEventsRequest, BatchCreateEventsResponse, BatchMode, CreateEventRequest, CreateEventResponse,
@@ -214,10 +215,8 @@ async fn an_atomic_batch_waits_whole_for_a_spirit_that_is_held() {
         .results
         .into_iter()
         .map(|result| match result.result.unwrap() {
-            elephantasm_events::grpc::pb::batch_create_events_result::Result::Created(created) => {
-                created.event.unwrap().sequence
-            }
-            other => panic!("refused: {other:?}"),
+            BatchItem::Created(created) => created.event.unwrap().sequence,
+            BatchItem::Error(error) => panic!("refused: {error:?}"),
         })
         .collect();
     assert_eq!(sequences, [2, 1, 3]);
