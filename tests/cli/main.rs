@@ -7,6 +7,7 @@ mod harness;
 
 mod commands;
 mod import;
+mod killed_server;
 mod private_postgres;
 mod process;
 mod replay;
