@@ -38,6 +38,7 @@ mod soft_delete_event;
 mod spirits;
 mod stalled_streams;
 mod statements;
+mod storm;
 mod stream_session_events;
 mod update_event;
 mod update_spirit;
