@@ -245,7 +245,7 @@ async fn see(server: Arc<TestServer>, spirit_id: String, session_id: String, cou
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seam_between_replay_and_live_loses_and_repeats_nothing_under_load() {
-    const SESSIONS: usize = 100;
+    const SESSIONS: usize = 50;
     const EVENTS: usize = 12;
     const FOLLOWERS: usize = 3;
     let server = Arc::new(TestServer::start().await);
