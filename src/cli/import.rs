@@ -11,9 +11,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message as _;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
-use tonic::Code;
 use tonic::transport::Channel;
-use tonic_types::{RpcStatusExt as _, pb as rpc};
+use tonic::{Code, Status};
+use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
 use self::line::Reader;
 use super::client::{AddrArgs, REPLY_BYTES_MAX, explain};
@@ -57,6 +57,7 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         batch: Vec::new(),
         lines: Vec::new(),
         batch_bytes: 0,
+        batch_bytes_max: BATCH_BYTES,
         counts: Counts::default(),
         progress: progress(bytes),
         started: Instant::now(),
@@ -113,6 +114,8 @@ struct Import {
     /// Line numbers of the batch's items.
     lines: Vec<u64>,
     batch_bytes: usize,
+    /// Lowered when the server takes less.
+    batch_bytes_max: usize,
     counts: Counts,
     progress: ProgressBar,
     started: Instant,
@@ -150,13 +153,10 @@ impl Import {
     async fn add(&mut self, number: u64, request: CreateEventRequest) -> anyhow::Result<()> {
         let bytes = request.encoded_len();
         if bytes > BATCH_BYTES {
-            self.bad(
-                number,
-                &format!("the event has {bytes} bytes, more than a request may have"),
-            );
+            self.too_large(number, bytes);
             return Ok(());
         }
-        if self.batch.len() == BATCH_ITEMS || self.batch_bytes + bytes > BATCH_BYTES {
+        if self.batch.len() == BATCH_ITEMS || self.batch_bytes + bytes > self.batch_bytes_max {
             self.send().await?;
         }
         self.batch_bytes += bytes;
@@ -167,18 +167,31 @@ impl Import {
 
     /// Stores what has gathered; returns only when it is committed.
     async fn send(&mut self) -> anyhow::Result<()> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let request = BatchCreateEventsRequest {
-            requests: std::mem::take(&mut self.batch),
-            mode: BatchMode::Partial.into(),
-        };
-        let lines = std::mem::take(&mut self.lines);
         self.batch_bytes = 0;
-        let results = self.store(request).await?;
-        for (number, result) in lines.into_iter().zip(results) {
-            self.count(number, result);
+        let mut parts = vec![(std::mem::take(&mut self.lines), std::mem::take(&mut self.batch))];
+        while let Some((mut lines, mut requests)) = parts.pop() {
+            if requests.is_empty() {
+                continue;
+            }
+            let request = BatchCreateEventsRequest {
+                requests: requests.clone(),
+                mode: BatchMode::Partial.into(),
+            };
+            let bytes = request.encoded_len();
+            match self.store(request).await? {
+                Some(results) => {
+                    for (number, result) in lines.into_iter().zip(results) {
+                        self.count(number, result);
+                    }
+                }
+                None if lines.len() == 1 => self.too_large(lines[0], bytes),
+                None => {
+                    self.batch_bytes_max = self.batch_bytes_max.min(bytes / 2);
+                    let half = lines.len() / 2;
+                    parts.push((lines.split_off(half), requests.split_off(half)));
+                    parts.push((lines, requests));
+                }
+            }
         }
         self.report();
         Ok(())
@@ -209,14 +222,17 @@ impl Import {
         )
     }
 
+    /// The results of a batch; `None` when the server takes no message of its size.
     async fn store(
         &mut self,
         request: BatchCreateEventsRequest,
-    ) -> anyhow::Result<Vec<BatchCreateEventsResult>> {
+    ) -> anyhow::Result<Option<Vec<BatchCreateEventsResult>>> {
         let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let status = match self.events.batch_create_events(request.clone()).await {
-                Ok(response) => return Ok(response.into_inner().results),
+                Ok(response) => return Ok(Some(response.into_inner().results)),
+                Err(status) if is_too_large(&status) => return Ok(None),
                 Err(status) => status,
             };
             let passing = matches!(
@@ -228,11 +244,11 @@ impl Import {
                     .context("the import stopped; run it again, nothing is stored twice");
             }
             self.progress
-                .suspend(|| eprintln!("{}: {}; trying again", status.code(), status.message()));
+                .suspend(|| eprintln!("{:?}: {}; trying again", status.code(), status.message()));
             tokio::time::sleep(pause).await;
             pause *= 2;
+            attempt += 1;
         }
-        Ok(Vec::new())
     }
 
     fn count(&mut self, number: u64, result: BatchCreateEventsResult) {
@@ -250,10 +266,23 @@ impl Import {
         }
     }
 
+    fn too_large(&mut self, number: u64, bytes: usize) {
+        self.bad(
+            number,
+            &format!("the event has {bytes} bytes, more than a request may have"),
+        );
+    }
+
     fn bad(&mut self, number: u64, fault: &str) {
         self.counts.bad += 1;
         self.progress.suspend(|| eprintln!("line {number}: {fault}"));
     }
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status
+        .get_details_error_info()
+        .is_some_and(|info| info.reason == "MESSAGE_TOO_LARGE")
 }
 
 /// What was wrong with a line, without the path of the batch's item.

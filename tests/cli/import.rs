@@ -140,6 +140,47 @@ async fn bad_lines_are_numbered_and_passed_over() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_small_messages_gets_small_batches() {
+    let place = Place::new();
+    let limits = [
+        "--max-message-bytes",
+        "20000",
+        "--max-content-bytes",
+        "10000",
+        "--max-meta-bytes",
+        "100",
+    ];
+    let server = Server::run(&place, &mut place.command(&limits)).await;
+    let mut lines: Vec<String> = (0..40)
+        .map(|n| line(&format!("{n:02}{}", "x".repeat(3_000))))
+        .collect();
+    let (content, summary) = ("x".repeat(9_000), "y".repeat(15_000));
+    lines[16] = format!(r#"{{"event_type": "a", "content": "{content}", "meta_summary": "{summary}"}}"#);
+    let ended = server
+        .command_reading(&place, &["import", "-", "--spirit", "Ada"], &lines.join("\n"))
+        .await
+        .with(1)
+        .saying(&["line 17: the event has 24", "more than a request may have"]);
+    assert_eq!(
+        ended.stderr.lines().count(),
+        1,
+        "nothing else is wrong: {ended:?}"
+    );
+    let (spirit_id, counted) = counts(&ended);
+    assert_eq!(
+        counted,
+        "created 39, duplicates 0 (of them different 0), bad lines 1"
+    );
+    let numbers: Vec<String> = contents(&stored(&server, spirit_id).await)
+        .iter()
+        .map(|content| content[..2].to_owned())
+        .collect();
+    let expected: Vec<String> = (0..40).filter(|n| *n != 16).map(|n| format!("{n:02}")).collect();
+    assert_eq!(numbers, expected);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn null_is_absent_and_every_field_arrives() {
     let place = Place::new();
     let server = Server::start(&place).await;
