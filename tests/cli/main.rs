@@ -11,3 +11,4 @@ mod private_postgres;
 mod process;
 mod replay;
 mod settings;
+mod tail;
