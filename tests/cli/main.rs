@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod bench;
 mod commands;
 mod import;
 mod private_postgres;
