@@ -11,7 +11,7 @@ const TINY: [&str; 20] = [
     "--warmup",
     "0.1",
     "--concurrency",
-    "4",
+    "16",
     "--connections",
     "2",
     "--streams",
@@ -25,7 +25,7 @@ const TINY: [&str; 20] = [
     "--watchers",
     "6",
     "--rate",
-    "100",
+    "40",
 ];
 
 async fn bench(place: &Place, server: &Server, arguments: &[&str]) -> Ended {
@@ -82,8 +82,8 @@ async fn a_watch_creates_at_its_rate() {
     let ended = bench(&place, &server, &["watch", "--json"]).await;
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     let events = number(&report, "events");
-    // Half a second at 100 a second; a busy machine answers some after the end.
-    assert!((25.0..=60.0).contains(&events), "{report}");
+    // At 40 a second 25 at most in 0.6 seconds; a busy machine answers some too late to count.
+    assert!((10.0..=25.0).contains(&events), "{report}");
     assert_eq!(report["concurrency"], json!(6));
     server.stop().await;
 }
@@ -93,14 +93,20 @@ async fn text_is_for_people_and_errors_end_with_code_1() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ended = bench(&place, &server, &["create"]).await;
-    for word in ["create, 4 in flight, 0.5 s: ", " calls/s", "p50 ", "p99 ", "max "] {
+    for word in [
+        "create, 16 in flight, 0.5 s: ",
+        " calls/s",
+        "p50 ",
+        "p99 ",
+        "max ",
+    ] {
         assert!(ended.stdout.contains(word), "{word} in {ended:?}");
     }
     let ended = bench(&place, &server, &["watch"]).await;
     assert!(ended.stdout.contains("watch, 6 watchers, "), "{ended:?}");
-    let too_large = ["bench", "create", "--content-bytes", "2000000"];
+    let refused = ["bench", "list", "--page-size", "201"];
     let ended = server
-        .command(&place, &[&too_large[..], &TINY[..4]].concat())
+        .command(&place, &[&refused[..], &TINY].concat())
         .await
         .with(1);
     assert!(ended.stdout.contains("errors  InvalidArgument "), "{ended:?}");
