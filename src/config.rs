@@ -72,8 +72,7 @@ pub struct DatabaseArgs {
     #[arg(long, env = "EVENTS_STATEMENT_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub statement_timeout_seconds: u64,
 
-    /// The same PostgreSQL without a pooler in between, for LISTEN and for migrations [default: that of
-    /// --database-url]
+    /// PostgreSQL itself, around a pooler: for LISTEN and migrations [default: --database-url]
     #[arg(
         long,
         env = "MIGRATION_DATABASE_URL",

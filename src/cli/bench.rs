@@ -5,6 +5,7 @@
 //! Every status is checked and counted. What it stores belongs to new spirits named `bench-…`.
 
 mod ingest;
+mod replies;
 mod report;
 mod setup;
 mod watch;

@@ -57,7 +57,6 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         batch: Vec::new(),
         lines: Vec::new(),
         batch_bytes: 0,
-        batch_bytes_max: BATCH_BYTES,
         counts: Counts::default(),
         progress: progress(bytes),
         started: Instant::now(),
@@ -114,8 +113,6 @@ struct Import {
     /// Line numbers of the batch's items.
     lines: Vec<u64>,
     batch_bytes: usize,
-    /// Lowered when the server takes less.
-    batch_bytes_max: usize,
     counts: Counts,
     progress: ProgressBar,
     started: Instant,
@@ -153,10 +150,13 @@ impl Import {
     async fn add(&mut self, number: u64, request: CreateEventRequest) -> anyhow::Result<()> {
         let bytes = request.encoded_len();
         if bytes > BATCH_BYTES {
-            self.too_large(number, bytes);
+            self.bad(
+                number,
+                &format!("the event has {bytes} bytes, more than a request may have"),
+            );
             return Ok(());
         }
-        if self.batch.len() == BATCH_ITEMS || self.batch_bytes + bytes > self.batch_bytes_max {
+        if self.batch.len() == BATCH_ITEMS || self.batch_bytes + bytes > BATCH_BYTES {
             self.send().await?;
         }
         self.batch_bytes += bytes;
@@ -167,31 +167,18 @@ impl Import {
 
     /// Stores what has gathered; returns only when it is committed.
     async fn send(&mut self) -> anyhow::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let request = BatchCreateEventsRequest {
+            requests: std::mem::take(&mut self.batch),
+            mode: BatchMode::Partial.into(),
+        };
+        let lines = std::mem::take(&mut self.lines);
         self.batch_bytes = 0;
-        let mut parts = vec![(std::mem::take(&mut self.lines), std::mem::take(&mut self.batch))];
-        while let Some((mut lines, mut requests)) = parts.pop() {
-            if requests.is_empty() {
-                continue;
-            }
-            let request = BatchCreateEventsRequest {
-                requests: requests.clone(),
-                mode: BatchMode::Partial.into(),
-            };
-            let bytes = request.encoded_len();
-            match self.store(request).await? {
-                Some(results) => {
-                    for (number, result) in lines.into_iter().zip(results) {
-                        self.count(number, result);
-                    }
-                }
-                None if lines.len() == 1 => self.too_large(lines[0], bytes),
-                None => {
-                    self.batch_bytes_max = self.batch_bytes_max.min(bytes / 2);
-                    let half = lines.len() / 2;
-                    parts.push((lines.split_off(half), requests.split_off(half)));
-                    parts.push((lines, requests));
-                }
-            }
+        let results = self.store(request).await?;
+        for (number, result) in lines.into_iter().zip(results) {
+            self.count(number, result);
         }
         self.report();
         Ok(())
@@ -222,24 +209,54 @@ impl Import {
         )
     }
 
-    /// The results of a batch; `None` when the server takes no message of its size.
+    /// Stores a batch, in parts where the server takes only smaller messages.
     async fn store(
         &mut self,
-        request: BatchCreateEventsRequest,
-    ) -> anyhow::Result<Option<Vec<BatchCreateEventsResult>>> {
+        mut request: BatchCreateEventsRequest,
+    ) -> anyhow::Result<Vec<BatchCreateEventsResult>> {
+        let status = match self.attempt(&request).await? {
+            Ok(results) => return Ok(results),
+            Err(too_large) => too_large,
+        };
+        if request.requests.len() == 1 {
+            let error = rpc::Status {
+                code: status.code().into(),
+                message: status.message().to_owned(),
+                details: Vec::new(),
+            };
+            return Ok(vec![BatchCreateEventsResult {
+                result: Some(Item::Error(error)),
+            }]);
+        }
+        let rest = BatchCreateEventsRequest {
+            requests: request.requests.split_off(request.requests.len() / 2),
+            mode: request.mode,
+        };
+        let mut results = Box::pin(self.store(request)).await?;
+        results.extend(Box::pin(self.store(rest)).await?);
+        Ok(results)
+    }
+
+    /// Sends a batch until it is answered; the inner error is that of a message too large for the server.
+    async fn attempt(
+        &mut self,
+        request: &BatchCreateEventsRequest,
+    ) -> anyhow::Result<Result<Vec<BatchCreateEventsResult>, Status>> {
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {
             let status = match self.events.batch_create_events(request.clone()).await {
-                Ok(response) => return Ok(Some(response.into_inner().results)),
-                Err(status) if is_too_large(&status) => return Ok(None),
+                Ok(response) => return Ok(Ok(response.into_inner().results)),
                 Err(status) => status,
             };
+            if is_too_large(&status) {
+                return Ok(Err(status));
+            }
             let passing = matches!(
                 status.code(),
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
             );
-            if !passing || attempt >= ATTEMPTS_MAX {
+            if !passing || attempt == ATTEMPTS_MAX {
                 return Err(explain(status))
                     .context("the import stopped; run it again, nothing is stored twice");
             }
@@ -264,13 +281,6 @@ impl Import {
             Some(Item::Error(error)) => self.bad(number, &fault(&error)),
             None => self.bad(number, "the server gave no result for this line"),
         }
-    }
-
-    fn too_large(&mut self, number: u64, bytes: usize) {
-        self.bad(
-            number,
-            &format!("the event has {bytes} bytes, more than a request may have"),
-        );
     }
 
     fn bad(&mut self, number: u64, fault: &str) {

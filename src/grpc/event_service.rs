@@ -15,7 +15,6 @@ use crate::domain::event::{BatchMode, Created, Event};
 use crate::domain::ids::EventId;
 use crate::domain::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
 use crate::domain::refusal::Refusal;
-use crate::store::ReplayStart;
 
 /// The service.
 #[derive(Clone)]
@@ -106,13 +105,10 @@ impl pb::event_service_server::EventService for EventApi {
         request: Request<pb::StreamSessionEventsRequest>,
     ) -> Result<Response<SessionStream>, Status> {
         let (replay, hash) = convert::replay(request.into_inner(), &self.0.limits)?;
-        let place = match replay.start {
-            ReplayStart::After(place) => Some(place),
-            _ => None,
-        };
+        let session = Session::new(hash, replay.start);
         let pages = self.0.store.replay(replay).await.map_err(ApiError::from)?;
         Ok(Response::new(SessionStream::new(
-            Session::new(hash, place),
+            session,
             pages,
             self.0.shutdown.clone(),
         )))

@@ -14,7 +14,7 @@ use super::{convert, pb};
 use crate::domain::cursor::{Phase, ReplayPlace, encode};
 use crate::domain::event::{Event, Position};
 use crate::domain::filter::{QueryHash, start_of_year};
-use crate::store::{LivePage, Pages, StreamPage};
+use crate::store::{LivePage, Pages, ReplayStart, StreamPage};
 use pb::stream_session_events_response::Item as SessionItem;
 use pb::watch_events_response::Item as WatchItem;
 
@@ -128,12 +128,26 @@ impl<C: Course> Stream for ItemStream<C> {
 pub struct Session {
     hash: QueryHash,
     place: Option<ReplayPlace>,
+    /// Before the first event that it may send.
+    start: Position,
 }
 
 impl Session {
-    /// At its start; behind this place when it is resumed.
-    pub(super) fn new(hash: QueryHash, place: Option<ReplayPlace>) -> Self {
-        Self { hash, place }
+    /// At its start; behind a place when it is resumed.
+    pub(super) fn new(hash: QueryHash, start: ReplayStart) -> Self {
+        let (place, occurred_at) = match start {
+            ReplayStart::After(place) => (Some(place), start_of_year(1)),
+            ReplayStart::FromTime(time) => (None, time),
+            ReplayStart::Beginning | ReplayStart::LastN(_) => (None, start_of_year(1)),
+        };
+        Self {
+            hash,
+            place,
+            start: Position {
+                occurred_at,
+                sequence: 0,
+            },
+        }
     }
 
     fn at(&mut self, place: ReplayPlace, item: SessionItem) -> pb::StreamSessionEventsResponse {
@@ -146,13 +160,9 @@ impl Session {
 
     /// Live, behind the last event sent.
     fn live(&self, scanned: i64) -> ReplayPlace {
-        let before_all = Position {
-            occurred_at: start_of_year(1),
-            sequence: 0,
-        };
         ReplayPlace {
             phase: Phase::Live,
-            position: self.place.map_or(before_all, |place| place.position),
+            position: self.place.map_or(self.start, |place| place.position),
             bound: scanned,
         }
     }

@@ -320,7 +320,7 @@ static GET_BASIC: LazyLock<Arc<str>> = LazyLock::new(|| {
         "select {BASIC_COLUMNS}, {NO_COLUMNS}
          from events
          where id = any($1)
-         and spirit_id = any($2)"
+         and coalesce(spirit_id = any($2), false)"
     )
     .into()
 });

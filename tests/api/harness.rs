@@ -159,7 +159,7 @@ pub async fn connect(addr: std::net::SocketAddr) -> Channel {
 /// A database of its own in the PostgreSQL that all tests of the process share.
 pub struct Database {
     pub connect: PgConnectOptions,
-    _postgres: Arc<Postgres>,
+    _postgres: Option<Arc<Postgres>>,
 }
 
 impl Database {
@@ -173,7 +173,15 @@ impl Database {
             .unwrap();
         Self {
             connect: postgres.connect.clone().database(&name),
-            _postgres: postgres,
+            _postgres: Some(postgres),
+        }
+    }
+
+    /// One in a PostgreSQL that the test runs itself.
+    pub fn elsewhere(connect: PgConnectOptions) -> Self {
+        Self {
+            connect,
+            _postgres: None,
         }
     }
 

@@ -16,13 +16,13 @@ use crate::builders::{event, hold, keyed, list, refused};
 use crate::harness::{PATIENCE, TestServer};
 
 /// Both sides of a stream.
-struct Ingest {
+pub struct Ingest {
     requests: mpsc::Sender<IngestEventsRequest>,
     answers: Streaming<IngestEventsResponse>,
 }
 
 impl Ingest {
-    async fn open(server: &TestServer) -> Self {
+    pub async fn open(server: &TestServer) -> Self {
         let (requests, outgoing) = mpsc::channel(10_000);
         let answers = server
             .events()
@@ -33,7 +33,7 @@ impl Ingest {
         Self { requests, answers }
     }
 
-    async fn send(&self, request_id: impl ToString, create: CreateEventRequest) {
+    pub async fn send(&self, request_id: impl ToString, create: CreateEventRequest) {
         let request = IngestEventsRequest {
             request_id: request_id.to_string(),
             create: Some(create),
@@ -62,7 +62,7 @@ impl Ingest {
     }
 
     /// Closes the sender's side and returns all answers.
-    async fn finish(mut self) -> Vec<IngestEventsResponse> {
+    pub async fn finish(mut self) -> Vec<IngestEventsResponse> {
         drop(self.requests);
         let mut answers = Vec::new();
         while let Some(answer) = timeout(PATIENCE, self.answers.message()).await.unwrap().unwrap() {

@@ -13,7 +13,7 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns of the statements whose name begins so; the first that fits counts.
-const COLUMNS: [(&str, &str); 17] = [
+const COLUMNS: [(&str, &str); 20] = [
     ("list_events/", "{event}, found INT8"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
@@ -29,7 +29,13 @@ const COLUMNS: [(&str, &str); 17] = [
     ("update_spirit", "{spirit}"),
     ("count_spirits", "count INT8"),
     ("last_sequence", "last_sequence INT8"),
-    ("ingest/insert_lone", "sequence INT8, created_at TIMESTAMPTZ"),
+    ("ingest/insert_plain", "id UUID, base INT8, now TIMESTAMPTZ"),
+    ("live/notify", "pg_notify VOID"),
+    ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
+    (
+        "live/",
+        "{event}, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8, found INT8",
+    ),
     ("ingest/lock", "id UUID"),
     ("ingest/wait", "id UUID"),
     (

@@ -140,47 +140,6 @@ async fn bad_lines_are_numbered_and_passed_over() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_small_messages_gets_small_batches() {
-    let place = Place::new();
-    let limits = [
-        "--max-message-bytes",
-        "20000",
-        "--max-content-bytes",
-        "10000",
-        "--max-meta-bytes",
-        "100",
-    ];
-    let server = Server::run(&place, &mut place.command(&limits)).await;
-    let mut lines: Vec<String> = (0..40)
-        .map(|n| line(&format!("{n:02}{}", "x".repeat(3_000))))
-        .collect();
-    let (content, summary) = ("x".repeat(9_000), "y".repeat(15_000));
-    lines[16] = format!(r#"{{"event_type": "a", "content": "{content}", "meta_summary": "{summary}"}}"#);
-    let ended = server
-        .command_reading(&place, &["import", "-", "--spirit", "Ada"], &lines.join("\n"))
-        .await
-        .with(1)
-        .saying(&["line 17: the event has 24", "more than a request may have"]);
-    assert_eq!(
-        ended.stderr.lines().count(),
-        1,
-        "nothing else is wrong: {ended:?}"
-    );
-    let (spirit_id, counted) = counts(&ended);
-    assert_eq!(
-        counted,
-        "created 39, duplicates 0 (of them different 0), bad lines 1"
-    );
-    let numbers: Vec<String> = contents(&stored(&server, spirit_id).await)
-        .iter()
-        .map(|content| content[..2].to_owned())
-        .collect();
-    let expected: Vec<String> = (0..40).filter(|n| *n != 16).map(|n| format!("{n:02}")).collect();
-    assert_eq!(numbers, expected);
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn null_is_absent_and_every_field_arrives() {
     let place = Place::new();
     let server = Server::start(&place).await;
@@ -335,4 +294,46 @@ async fn what_cannot_be_read_is_named_before_a_spirit_is_made() {
         .unwrap();
     assert_eq!(spirits, 0);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_with_small_messages_gets_them_in_parts() {
+    let place = Place::new();
+    let limits = [
+        "--max-message-bytes",
+        "4096",
+        "--max-content-bytes",
+        "4000",
+        "--max-meta-bytes",
+        "2000",
+    ];
+    let server = Server::run(
+        &place,
+        &mut place.command(&[&["serve"][..], &limits[..]].concat()),
+    )
+    .await;
+    let good: Vec<String> = (0..40)
+        .map(|n| line(&format!("{n} {}", "x".repeat(500))))
+        .collect();
+    let too_large = line(&"x".repeat(5_000));
+    let text = [&good[..20], &[too_large], &good[20..]].concat().join("\n");
+    let file = place.file("events.jsonl", text);
+    let ended = server
+        .command(&place, &["import", &file, "--spirit", "Ada"])
+        .await
+        .with(1)
+        .saying(&["line 21: the message is larger than 4096 bytes"]);
+    let (spirit_id, counted) = counts(&ended);
+    assert_eq!(
+        counted,
+        "created 40, duplicates 0 (of them different 0), bad lines 1"
+    );
+    let numbers: Vec<String> = contents(&stored(&server, spirit_id).await)
+        .into_iter()
+        .filter_map(|content| Some(content.split_once(' ')?.0.to_owned()))
+        .collect();
+    assert!(
+        numbers.into_iter().eq((0..40).map(|n| n.to_string())),
+        "in file order"
+    );
 }

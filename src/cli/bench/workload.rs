@@ -7,6 +7,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::super::client::REPLY_BYTES_MAX;
+use super::replies;
 use super::report::Tally;
 use super::setup::{Data, SESSION};
 use super::{BenchArgs, Clock, Workload};
@@ -25,9 +26,10 @@ pub(super) async fn run(
     clock: Clock,
 ) -> anyhow::Result<Tally> {
     let mut caller = Caller {
-        events: EventServiceClient::new(channel)
+        events: EventServiceClient::new(channel.clone())
             .max_decoding_message_size(REPLY_BYTES_MAX)
             .max_encoding_message_size(REPLY_BYTES_MAX),
+        channel,
         data,
         args,
     };
@@ -50,6 +52,7 @@ pub(super) async fn run(
 
 struct Caller {
     events: EventServiceClient<Channel>,
+    channel: Channel,
     data: Arc<Data>,
     args: BenchArgs,
 }
@@ -112,8 +115,8 @@ impl Caller {
             page_token: self.data.page_token.clone(),
             ..ListEventsRequest::default()
         };
-        let page = self.events.list_events(request).await?.into_inner();
-        stored(!page.events.is_empty()).map(|()| page.events.len())
+        let count = replies::list(self.channel.clone(), request).await?;
+        stored(count > 0).map(|()| count)
     }
 
     async fn replay(&mut self) -> Result<usize, Status> {
@@ -122,11 +125,7 @@ impl Caller {
             session_id: SESSION.to_owned(),
             ..StreamSessionEventsRequest::default()
         };
-        let mut stream = self.events.stream_session_events(request).await?.into_inner();
-        let mut count = 0;
-        while stream.message().await?.is_some() {
-            count += 1;
-        }
+        let count = replies::replay(self.channel.clone(), request).await?;
         stored(count >= self.args.events).map(|()| count)
     }
 }

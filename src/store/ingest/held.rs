@@ -19,6 +19,8 @@ const WAITING_CONNECTIONS_MAX: usize = 4;
 pub(super) struct Held {
     queues: Mutex<HashMap<SpiritId, VecDeque<Job>>>,
     connections: Semaphore,
+    /// Lanes that have waited before: where instances contend for a spirit, they wait often and shortly.
+    idle: Mutex<Vec<Lane>>,
 }
 
 impl Default for Held {
@@ -26,6 +28,7 @@ impl Default for Held {
         Self {
             queues: Mutex::default(),
             connections: Semaphore::new(WAITING_CONNECTIONS_MAX),
+            idle: Mutex::default(),
         }
     }
 }
@@ -33,7 +36,7 @@ impl Default for Held {
 impl Held {
     /// Queues the job if one of its spirits is held; gives it back otherwise.
     pub(super) fn queue(&self, job: Job) -> Option<Job> {
-        let mut queues = self.lock();
+        let mut queues = lock(&self.queues);
         if queues.is_empty() {
             return Some(job);
         }
@@ -54,7 +57,7 @@ impl Held {
     /// Lets the job wait for the spirit, starting a task for it if there is none.
     pub(super) fn put(self: &Arc<Self>, spirit_id: SpiritId, job: Job, lane: &Lane, tasks: &TaskTracker) {
         let started = {
-            let mut queues = self.lock();
+            let mut queues = lock(&self.queues);
             let started = queues.contains_key(&spirit_id);
             queues.entry(spirit_id).or_default().push_back(job);
             started
@@ -68,24 +71,27 @@ impl Held {
     fn work_off(
         self: Arc<Self>,
         spirit_id: SpiritId,
-        mut lane: Lane,
+        new: Lane,
         tasks: TaskTracker,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let Ok(_connection) = self.connections.acquire().await else {
                 return;
             };
+            let idle = lock(&self.idle).pop();
+            let mut lane = idle.unwrap_or(new);
             while let Some(jobs) = self.take(spirit_id) {
                 for (other, job) in lane.flush(jobs, Lock::WaitFor(spirit_id)).await {
                     self.put(other, job, &lane, &tasks);
                 }
             }
+            lock(&self.idle).push(lane);
         })
     }
 
     /// What waits for the spirit; once nothing does, it is no longer held.
     fn take(&self, spirit_id: SpiritId) -> Option<Vec<Job>> {
-        let mut queues = self.lock();
+        let mut queues = lock(&self.queues);
         let queue = queues.get_mut(&spirit_id)?;
         if queue.is_empty() {
             queues.remove(&spirit_id);
@@ -93,9 +99,9 @@ impl Held {
         }
         Some(queue.drain(..).collect())
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SpiritId, VecDeque<Job>>> {
-        // Every change under the lock is a single step, so a poisoned one is still whole.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under a lock is a single step, so a poisoned one is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

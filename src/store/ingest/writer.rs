@@ -154,11 +154,7 @@ impl Lane {
                 if failure.uncommitted && jobs.len() > 1 && matches!(failure.error, StoreError::Bug(_)) =>
             {
                 tracing::error!(error = %failure.error, jobs = jobs.len(), "flush failed on its data; storing its requests apart");
-                let mut held = Vec::new();
-                for job in jobs {
-                    held.extend(Box::pin(self.flush(vec![job], lock)).await);
-                }
-                held
+                self.flush_apart(jobs, lock).await
             }
             Err(failure) => {
                 for job in jobs {
@@ -167,6 +163,19 @@ impl Lane {
                 Vec::new()
             }
         }
+    }
+
+    /// Stores the jobs one by one. What has to wait for a spirit stays before what came behind it.
+    async fn flush_apart(&mut self, jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
+        let mut held: Vec<(SpiritId, Job)> = Vec::new();
+        for job in jobs {
+            let concerns = |id: &SpiritId| job.items.iter().any(|item| item.spirit_id == *id);
+            match held.iter().map(|(id, _)| *id).find(concerns) {
+                Some(spirit_id) => held.push((spirit_id, job)),
+                None => held.extend(Box::pin(self.flush(vec![job], lock)).await),
+            }
+        }
+        held
     }
 
     async fn attempt(&mut self, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {

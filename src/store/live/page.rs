@@ -85,7 +85,7 @@ impl Store {
             sqlx::query_as::<_, PageRow>(AssertSqlSafe(Arc::clone(statement))),
             &query.scope,
         )
-        .bind(after)
+        .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number
         .bind(PAGE_SIZE)
         .bind(PAGE_BYTES)
         .bind(SCAN_MAX);

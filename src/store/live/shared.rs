@@ -31,7 +31,8 @@ impl SharedReads {
     /// Who waits for the next read of the page; when nobody does, it is no longer being read.
     fn take(&self, key: Key) -> Option<Vec<oneshot::Sender<Page>>> {
         let mut reads = self.lock();
-        let waiting = std::mem::take(reads.get_mut(&key)?);
+        let mut waiting = std::mem::take(reads.get_mut(&key)?);
+        waiting.retain(|stream| !stream.is_closed());
         if waiting.is_empty() {
             reads.remove(&key);
             return None;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc::Permit;
 use tokio::time::Instant;
 
 use super::hub::{Signal, Subscription};
@@ -40,6 +41,8 @@ pub(in crate::store) struct Live {
     left: u64,
     /// Whether it has said that it caught up.
     caught_up: bool,
+    /// When something was last sent.
+    sent: Instant,
 }
 
 impl Store {
@@ -77,6 +80,7 @@ impl Store {
             scanned: 0,
             left: u64::MAX,
             caught_up: false,
+            sent: Instant::now(),
         }
     }
 
@@ -92,10 +96,13 @@ impl Store {
             let page = live.within_limit(page);
             let (is_last, is_deleted) = (page.is_last, page.is_deleted);
             live.scanned = page.scanned;
-            if page.events.is_empty() {
-                drop(room);
+            if !page.events.is_empty() {
+                live.send(room, StreamPage::Live(page));
+            } else if live.sent.elapsed() >= self.live.heartbeat {
+                // A reader whose filter hides everything learns how far it got, too.
+                live.send(room, StreamPage::Heartbeat(live.scanned));
             } else {
-                room.send(StreamPage::Live(page));
+                drop(room);
             }
             if !is_last || live.left == 0 {
                 continue;
@@ -108,7 +115,7 @@ impl Store {
                 let Some(room) = outlet.room().await? else {
                     return Ok(());
                 };
-                room.send(StreamPage::CaughtUp(live.scanned));
+                live.send(room, StreamPage::CaughtUp(live.scanned));
             }
             if !self.wait(&mut live, outlet).await? {
                 return Ok(());
@@ -120,7 +127,7 @@ impl Store {
     /// Waits until a look is worth while, with heartbeats; false when the reader has gone.
     async fn wait(&self, live: &mut Live, outlet: &Outlet) -> Result<bool, StoreError> {
         loop {
-            let heartbeat = tokio::time::sleep_until(Instant::now() + self.live.heartbeat);
+            let heartbeat = tokio::time::sleep_until(live.sent + self.live.heartbeat);
             tokio::select! {
                 signal = live.subscription.changed() => return match signal {
                     Signal::Look => Ok(true),
@@ -132,7 +139,7 @@ impl Store {
             let Some(room) = outlet.room().await? else {
                 return Ok(false);
             };
-            room.send(StreamPage::Heartbeat(live.scanned));
+            live.send(room, StreamPage::Heartbeat(live.scanned));
         }
     }
 }
@@ -143,8 +150,14 @@ impl Live {
         Self {
             scanned,
             left,
+            sent: Instant::now(),
             ..self
         }
+    }
+
+    fn send(&mut self, room: Permit<'_, StreamPage>, page: StreamPage) {
+        room.send(page);
+        self.sent = Instant::now();
     }
 
     /// As much of the page as may still be sent.

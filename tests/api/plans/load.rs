@@ -59,6 +59,19 @@ pub async fn loaded(server: &TestServer) -> Planner {
     }
 }
 
+/// A connection to a migrated and empty database with the settings that the store's own have, and the
+/// statements by name.
+pub async fn empty(server: &TestServer) -> Planner {
+    const SETTINGS: &str =
+        "set jit = off; set enable_seqscan = off; set plan_cache_mode = force_generic_plan";
+    let mut connection = server.database.connect().await;
+    connection.execute(sqlx::raw_sql(SETTINGS)).await.unwrap();
+    Planner {
+        connection,
+        statements: store::statements().into_iter().collect(),
+    }
+}
+
 /// How PostgreSQL may be set up, the private cluster and one as it comes, and what it may do with a
 /// prepared statement: plan it for its values, or once for all.
 const SETUPS: [(&str, &str); 4] = [
@@ -87,6 +100,22 @@ pub struct Planner {
 }
 
 impl Planner {
+    /// The plan of a statement with these arguments as the connection is set up.
+    pub async fn plan_once(&mut self, name: &str, arguments: &[String]) -> Value {
+        let sql = &self.statements[name];
+        let arguments = arguments.join(", ");
+        let script = format!(
+            "prepare read as {sql}; explain (format json) execute read ({arguments}); deallocate read"
+        );
+        let rows = self
+            .connection
+            .fetch_all(sqlx::raw_sql(AssertSqlSafe(script)))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let json: String = rows[0].try_get_unchecked(0).unwrap();
+        serde_json::from_str::<Value>(&json).unwrap()[0]["Plan"].clone()
+    }
+
     /// The plans of a statement with these arguments in every setup, by the setup's name. With
     /// `analyze` it also runs.
     pub async fn plans(&mut self, name: &str, arguments: &[String], analyze: bool) -> Vec<(&str, Value)> {

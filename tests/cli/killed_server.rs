@@ -1,0 +1,137 @@
+//! The server's process is killed in mid-load: the next one has what was acknowledged, and a retry with
+//! the same key finds the event or stores it, once.
+
+use std::collections::HashMap;
+
+use elephantasm_events::grpc::pb::batch_create_events_result::Result as BatchItem;
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::{
+    BatchCreateEventsRequest, BatchMode, CreateEventRequest, CreateOutcome, OnDuplicate,
+};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use crate::harness::{Place, Server, event};
+
+const CALLERS: usize = 8;
+const BATCH: usize = 5;
+const BEFORE_THE_KILL: usize = 60;
+
+/// Key, id and sequence of an event that was acknowledged.
+type Known = (String, String, i64);
+
+fn keyed(spirit_id: &str, key: &str) -> CreateEventRequest {
+    CreateEventRequest {
+        dedupe_key: Some(key.to_owned()),
+        on_duplicate: OnDuplicate::ReturnExisting.into(),
+        ..event(spirit_id)
+    }
+}
+
+/// Stores an event for each key, all or none; what became of each, with its outcome.
+async fn store(
+    events: &mut EventServiceClient<Channel>,
+    spirit_id: &str,
+    keys: &[String],
+) -> Result<Vec<(Known, CreateOutcome)>, Status> {
+    let created = if let [key] = keys {
+        let response = events.create_event(keyed(spirit_id, key)).await;
+        vec![response?.into_inner()]
+    } else {
+        let request = BatchCreateEventsRequest {
+            requests: keys.iter().map(|key| keyed(spirit_id, key)).collect(),
+            mode: BatchMode::Atomic.into(),
+        };
+        let response = events.batch_create_events(request).await;
+        let results = response.map(Response::into_inner)?.results.into_iter();
+        results
+            .map(|result| match result.result.unwrap() {
+                BatchItem::Created(created) => created,
+                BatchItem::Error(error) => panic!("refused: {error:?}"),
+            })
+            .collect()
+    };
+    let known = keys.iter().zip(created).map(|(key, created)| {
+        let outcome = created.outcome();
+        let event = created.event.unwrap();
+        ((key.clone(), event.id, event.sequence), outcome)
+    });
+    Ok(known.collect())
+}
+
+/// Stores single events and batches in turn until the server is gone; returns the keys it had no answer for.
+async fn call(
+    mut events: EventServiceClient<Channel>,
+    spirit_id: String,
+    caller: usize,
+    acknowledge: UnboundedSender<Known>,
+) -> Vec<String> {
+    for round in 0.. {
+        let size = if round % 2 == 0 { 1 } else { BATCH };
+        let keys: Vec<String> = (0..size).map(|n| format!("{caller}-{round}-{n}")).collect();
+        match store(&mut events, &spirit_id, &keys).await {
+            Ok(known) => known
+                .into_iter()
+                .for_each(|(known, _)| acknowledge.send(known).unwrap()),
+            Err(status) => {
+                // The connection's own error, or the service's; never one that says not to retry.
+                let passing = [Code::Unavailable, Code::Unknown, Code::Cancelled];
+                assert!(passing.contains(&status.code()), "{status:?}");
+                return keys;
+            }
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test]
+async fn after_kill_9_in_mid_load_a_retry_finds_or_stores_each_event_once() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    let (acknowledge, mut acknowledged) = mpsc::unbounded_channel();
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let (events, spirit_id) = (server.events().await, spirit_id.clone());
+        callers.spawn(call(events, spirit_id, caller, acknowledge.clone()));
+    }
+    drop(acknowledge);
+    let mut known: HashMap<String, (String, i64)> = HashMap::new();
+    let mut note = |(key, id, sequence): Known| known.insert(key, (id, sequence));
+    for _ in 0..BEFORE_THE_KILL {
+        note(acknowledged.recv().await.unwrap());
+    }
+    server.kill().await;
+    while let Some(event) = acknowledged.recv().await {
+        note(event);
+    }
+    let unanswered = callers.join_all().await;
+    assert_eq!(unanswered.len(), CALLERS);
+
+    let server = Server::start(&place).await;
+    let mut events = server.events().await;
+    for keys in unanswered {
+        let stored = store(&mut events, &spirit_id, &keys).await.unwrap();
+        let (_, first) = stored[0];
+        for ((key, id, sequence), outcome) in stored {
+            assert_eq!(outcome, first, "all or nothing of {keys:?}");
+            assert_ne!(outcome, CreateOutcome::DuplicateDifferent);
+            known.insert(key, (id, sequence));
+        }
+    }
+    let rows: Vec<(String, String, i64)> =
+        sqlx::query_as("select dedupe_key, id::text, sequence from events order by sequence")
+            .fetch_all(&mut place.connect().await)
+            .await
+            .unwrap();
+    let sequences = rows.iter().map(|(_, _, sequence)| *sequence);
+    assert!(sequences.eq(1..=i64::try_from(rows.len()).unwrap()), "no gaps");
+    let stored: HashMap<String, (String, i64)> = rows
+        .into_iter()
+        .map(|(key, id, sequence)| (key, (id, sequence)))
+        .collect();
+    assert_eq!(stored, known, "each once, as it was acknowledged");
+    server.stop().await;
+}
