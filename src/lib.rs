@@ -9,7 +9,7 @@
 //! - [`domain`]: pure types and rules.
 //!
 //! To follow a create: `grpc/event_service.rs`, `grpc/convert/create.rs`, `store/ingest.rs`,
-//! `store/ingest/flush.rs`, `domain/admission.rs`. To follow a replay: `grpc/replay.rs`,
+//! `store/ingest/flush.rs`, `domain/admission.rs`. To follow a replay: `grpc/streams.rs`,
 //! `store/replay.rs`, `store/events.rs`.
 
 pub mod cli;

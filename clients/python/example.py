@@ -57,6 +57,22 @@ def main(address: str) -> None:
         batch = events.BatchCreateEvents(events_pb2.BatchCreateEventsRequest(requests=[call, result]))
         print("batch", [item.created.event.sequence for item in batch.results])
 
+        answers = (
+            events_pb2.CreateEventRequest(spirit_id=spirit.id, session_id="s1", event_type="message.out", content=text)
+            for text in ("The answer", "is 42.")
+        )
+        stream = (events_pb2.IngestEventsRequest(request_id=f"r{n}", create=create) for n, create in enumerate(answers))
+        for answer in events.IngestEvents(stream):  # in request order, each after its commit
+            print("ingest", answer.request_id, "sequence", answer.receipt.sequence)
+
+        print("watch, after sequence 3:")
+        watch = events.WatchEvents(events_pb2.WatchEventsRequest(spirit_id=spirit.id, after_sequence=3))
+        for item in watch:
+            if item.HasField("caught_up"):
+                break  # go on reading and new events come; after_sequence=item.sequence resumes here
+            print("  ", item.event.sequence, item.event.event_type)
+        watch.cancel()
+
         print("newest first, page by page:")
         request = events_pb2.ListEventsRequest(spirit_id=spirit.id, page_size=2)
         while True:

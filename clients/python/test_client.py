@@ -83,7 +83,9 @@ class ExampleTest(unittest.TestCase):
             "sequence 1 CREATE_OUTCOME_CREATED",
             "sequence 1 CREATE_OUTCOME_DUPLICATE",
             "batch [2, 3]",
-            "newest first, page by page:\n   3 tool.result\n   2 tool.call\n   1 message.in\n",
+            "ingest r0 sequence 4\ningest r1 sequence 5\n",
+            "watch, after sequence 3:\n   4 message.out\n   5 message.out\nnewest",
+            "newest first, page by page:\n   5 message.out\n   4 message.out\n   3 tool.result\n   2 tool.call\n   1 message.in\n",
             "replay:\n   message.in 'Hello'\n   tool.call '{\"q\": 1}'\n   tool.result ''\n",
             "refused: INVALID_ARGUMENT",
             "spirit_id must be a hyphenated UUID",
@@ -136,6 +138,23 @@ class ClientTest(unittest.TestCase):
                 break
         self.assertEqual(codes, {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED})
 
+    def test_a_watch_gets_what_is_ingested_after_its_headers(self):
+        watch = self.events.WatchEvents(example.events_pb2.WatchEventsRequest(spirit_id=self.spirit.id), timeout=PATIENCE)
+        watch.initial_metadata()
+        create = example.events_pb2.CreateEventRequest(spirit_id=self.spirit.id, event_type="message.in", content="ü")
+        bad = example.events_pb2.CreateEventRequest(spirit_id=self.spirit.id, event_type="message.in")
+        stream = [example.events_pb2.IngestEventsRequest(request_id=n, create=c) for n, c in (("a", create), ("b", bad), ("c", create))]
+        answers = list(self.events.IngestEvents(iter(stream), timeout=PATIENCE))
+        self.assertEqual([(a.request_id, a.WhichOneof("result")) for a in answers], [("a", "receipt"), ("b", "error"), ("c", "receipt")])
+        self.assertEqual(answers[1].error.code, grpc.StatusCode.INVALID_ARGUMENT.value[0])
+        received = []
+        while len(received) < 2:
+            item = next(watch)
+            if item.HasField("event"):
+                received.append((item.event.id, item.sequence))
+        self.assertEqual(received, [(a.receipt.event_id, a.receipt.sequence) for a in answers if a.HasField("receipt")])
+        watch.cancel()
+
     def test_health_says_serving(self):
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", "elephantasm.events.v1.EventService", "elephantasm.events.v1.SpiritService"):
@@ -156,8 +175,9 @@ class ReadmeTest(unittest.TestCase):
         self.assertIn("created 0, duplicates 12", out)
         self.assertIn("Shall I order nettle feed", command("replay", "--spirit", "Fern", "--session", "tomatoes"))
         replies = [grpcurl.run(words) for words in shell_commands(lines) if words[0] == "grpcurl"]
-        self.assertEqual(len(replies), 11, "the tour changed: change what is expected here")
-        services, described, spirit, created, batch, page, replay, sessions, count, refused, again = replies
+        self.assertEqual(len(replies), 14, "the tour changed: change what is expected here")
+        services, described, spirit, created, batch, page, replay, *live, sessions, count, refused, again = replies
+        follow, watch, ingest = live
         self.assertIn("elephantasm.events.v1.EventService", services)
         self.assertIn("expected_last_sequence", described)
         self.assertEqual(spirit[0]["spirit"]["name"], "Ada")
@@ -165,8 +185,13 @@ class ReadmeTest(unittest.TestCase):
         self.assertEqual(len(batch[0]["results"]), 2)
         self.assertEqual([e["eventType"] for e in page[0]["events"]], ["tool.result", "message.in"])
         self.assertEqual([i["event"]["sequence"] for i in replay], ["1", "2", "3"])
+        self.assertEqual([i["event"]["sequence"] for i in follow[:3]], ["1", "2", "3"])
+        self.assertIn("caughtUp", follow[3])
+        self.assertEqual([i["sequence"] for i in watch], ["2", "3", "3"])
+        self.assertIn("caughtUp", watch[2])
+        self.assertEqual([(a["requestId"], a["receipt"]["sequence"]) for a in ingest], [("1", "4"), ("2", "5")])
         self.assertEqual([s["eventCount"] for s in sessions[0]["sessions"]], ["3"])
-        self.assertEqual(count[0], {"count": "3"})
+        self.assertEqual(count[0], {"count": "5"})
         self.assertEqual(refused, grpc.StatusCode.INVALID_ARGUMENT)
         self.assertEqual(again, grpc.StatusCode.ALREADY_EXISTS)
 
@@ -187,6 +212,16 @@ def shell_commands(text: str) -> list[list[str]]:
     return found + [words for words in found if words[-1].endswith("/CreateEvent") and "hello-1" in " ".join(words)]
 
 
+def json_values(text: str) -> list:
+    """JSON values one after another."""
+    values, decoder = [], json.JSONDecoder()
+    while text := text.strip():
+        value, end = decoder.raw_decode(text)
+        values.append(value)
+        text = text[end:]
+    return values
+
+
 class Grpcurl:
     """What the tour asks of grpcurl, by the same means: server reflection and JSON."""
 
@@ -198,10 +233,12 @@ class Grpcurl:
 
     def run(self, words):
         arguments = iter(words[1:])
-        data, rest = None, []
+        data, rest, seconds = None, [], PATIENCE
         for word in arguments:
             if word == "-d":
                 data = next(arguments)
+            elif word == "-max-time":
+                seconds = float(next(arguments))
             elif word != "-plaintext":
                 rest.append(word)
         if rest[1] == "list":
@@ -209,19 +246,24 @@ class Grpcurl:
         if rest[1] == "describe":
             return [field.name for field in self.pool.FindMessageTypeByName(rest[2]).fields]
         service, name = rest[1].split("/")
-        return self.call(service, name, data.replace("$SPIRIT", self.spirit))
+        return self.call(service, name, data.replace("$SPIRIT", self.spirit), seconds)
 
-    def call(self, service, name, data):
+    def call(self, service, name, data, seconds):
         method = self.pool.FindServiceByName(service).FindMethodByName(name)
-        request = json_format.Parse(data, message_factory.GetMessageClass(method.input_type)())
+        message = message_factory.GetMessageClass(method.input_type)
+        requests = [json_format.ParseDict(value, message()) for value in json_values(data)]
         reply = message_factory.GetMessageClass(method.output_type)
-        make = self.channel.unary_stream if method.server_streaming else self.channel.unary_unary
-        call = make(f"/{service}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=reply.FromString)
+        # A stream on both sides takes the place of every kind of call.
+        make = self.channel.stream_stream(
+            f"/{service}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=reply.FromString
+        )
+        replies = []
         try:
-            got = call(request)
-            replies = list(got) if method.server_streaming else [got]
+            for got in make(iter(requests), timeout=seconds):
+                replies.append(got)
         except grpc.RpcError as error:
-            return error.code()
+            if not (replies and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED):
+                return error.code()
         found = [json.loads(json_format.MessageToJson(r, descriptor_pool=self.pool)) for r in replies]
         if name == "CreateSpirit":
             self.spirit = found[0]["spirit"]["id"]

@@ -1,12 +1,14 @@
 //! `bench`: drives a running server with one kind of call and says how fast it answered.
 //!
-//! A closed loop: each of `--concurrency` callers sends its next call when the last one is answered.
+//! A closed loop, but for `watch`: each of `--concurrency` callers sends its next call when the last one is
+//! answered.
 //! Every status is checked and counted. What it stores belongs to new spirits named `bench-…`.
 
 mod ingest;
 mod replies;
 mod report;
 mod setup;
+mod watch;
 mod workload;
 
 use std::process::ExitCode;
@@ -39,6 +41,9 @@ pub(super) enum Workload {
     Replay,
     /// 60 % create, 30 % get, 10 % list
     Mixed,
+    /// WatchEvents by --watchers while events are created at --rate; a call is one delivery, its latency
+    /// that behind the create's reply
+    Watch,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -67,9 +72,17 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     warmup: f64,
 
-    /// Spirits that the events are spread over
+    /// Watchers, spread over the spirits
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = at_least_one())]
-    spirits: usize,
+    watchers: usize,
+
+    /// Events created each second while there are watchers
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one())]
+    rate: usize,
+
+    /// Spirits that the events are spread over [default: 100, of watch 10]
+    #[arg(long, value_name = "COUNT", value_parser = at_least_one())]
+    spirits: Option<usize>,
 
     /// Bytes of an event's content
     #[arg(long, value_name = "BYTES", default_value_t = 300)]
@@ -97,6 +110,17 @@ pub(super) struct BenchArgs {
 
     #[command(flatten)]
     addr: AddrArgs,
+}
+
+impl BenchArgs {
+    fn spirits(&self) -> usize {
+        let default = match self.workload {
+            Workload::Replay => return 1,
+            Workload::Watch => 10,
+            _ => 100,
+        };
+        self.spirits.unwrap_or(default)
+    }
 }
 
 fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
@@ -142,24 +166,11 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         channels.push(args.addr.connect().await?);
     }
     let data = Arc::new(Data::prepare(&channels, &args).await?);
-    let clock = Clock::start(&args);
-    let mut callers = JoinSet::new();
-    if args.workload == Workload::Ingest {
-        for index in 0..args.streams {
-            let channel = channels[index % channels.len()].clone();
-            let window = (args.concurrency / args.streams).max(1);
-            callers.spawn(ingest::run(channel, Arc::clone(&data), window, clock));
-        }
+    let tally = if args.workload == Workload::Watch {
+        watch::run(&channels, &data, &args).await?
     } else {
-        for index in 0..args.concurrency {
-            let channel = channels[index % channels.len()].clone();
-            callers.spawn(workload::run(channel, Arc::clone(&data), args.clone(), clock));
-        }
-    }
-    let mut tally = Tally::new()?;
-    while let Some(joined) = callers.join_next().await {
-        tally.add(&joined??)?;
-    }
+        closed_loop(&channels, &data, &args).await?
+    };
     let report = Report::new(&args, &tally);
     if args.json {
         println!("{}", report.json());
@@ -171,4 +182,26 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+async fn closed_loop(channels: &[Channel], data: &Arc<Data>, args: &BenchArgs) -> anyhow::Result<Tally> {
+    let clock = Clock::start(args);
+    let mut callers = JoinSet::new();
+    if args.workload == Workload::Ingest {
+        for index in 0..args.streams {
+            let channel = channels[index % channels.len()].clone();
+            let window = (args.concurrency / args.streams).max(1);
+            callers.spawn(ingest::run(channel, Arc::clone(data), window, clock));
+        }
+    } else {
+        for index in 0..args.concurrency {
+            let channel = channels[index % channels.len()].clone();
+            callers.spawn(workload::run(channel, Arc::clone(data), args.clone(), clock));
+        }
+    }
+    let mut tally = Tally::new()?;
+    while let Some(joined) = callers.join_next().await {
+        tally.add(&joined??)?;
+    }
+    Ok(tally)
 }

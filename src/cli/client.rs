@@ -11,6 +11,8 @@ use tonic_types::StatusExt as _;
 /// Largest reply that a command accepts: a page ends at about 2 MiB, a batch's reply may be larger.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two probes of a connection, and until one without an answer means that it is dead.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
 /// Which server.
 #[derive(Args, Clone, Debug)]
@@ -35,6 +37,8 @@ impl AddrArgs {
         let endpoint = Endpoint::from_shared(uri)
             .with_context(|| format!("--addr {} is no address of the form host:port", self.addr))?
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
             .tcp_nodelay(true);
         endpoint.connect().await.with_context(|| {
             format!(

@@ -6,9 +6,11 @@ mod database;
 mod healthcheck;
 mod import;
 mod migrate;
+mod print;
 mod replay;
 mod serve;
 mod spirits;
+mod tail;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,6 +44,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Print a session in replay order
     Replay(replay::ReplayArgs),
+    /// Print new events of a spirit or a session as they are stored
+    Tail(tail::TailArgs),
     /// Measure a running server
     Bench(bench::BenchArgs),
     /// Ask a server whether it serves; exit code 0 if so, 1 if not
@@ -67,6 +71,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(Command::Migrate(args)) => migrate::run(*args).await,
             Some(Command::Import(args)) => import::run(args).await,
             Some(Command::Replay(args)) => replay::run(args).await,
+            Some(Command::Tail(args)) => tail::run(args).await,
             Some(Command::Bench(args)) => bench::run(args).await,
             Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         }

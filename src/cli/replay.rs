@@ -1,19 +1,17 @@
 //! `replay`: prints a session in replay order, for people or as JSON lines.
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use serde_json::{Map, Value, json};
 
 use super::client::{AddrArgs, REPLY_BYTES_MAX, explain};
+use super::print::Form;
 use super::spirits::{UnknownName, resolve};
-use crate::domain::Time;
+use crate::grpc::pb::StreamSessionEventsRequest;
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::stream_session_events_response::Item;
-use crate::grpc::pb::{Event, StreamSessionEventsRequest};
-use crate::grpc::{object_of_struct, time_of};
 
 #[derive(Args, Debug)]
 pub(super) struct ReplayArgs {
@@ -47,17 +45,13 @@ pub(super) async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         .await
         .map_err(explain)?
         .into_inner();
+    let form = Form::new(args.json);
     let mut out = io::BufWriter::new(io::stdout());
     while let Some(response) = stream.message().await.map_err(explain)? {
         let Some(Item::Event(event)) = response.item else {
             continue;
         };
-        let written = if args.json {
-            write_json(&mut out, event)
-        } else {
-            write_text(&mut out, &event)
-        };
-        match written {
+        match form.write(&mut out, event, None) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
             written => written.context("cannot write")?,
         }
@@ -67,61 +61,4 @@ pub(super) async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         flushed => flushed.context("cannot write")?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Time, type and role on a line of their own, the content below, indented.
-fn write_text(out: &mut impl Write, event: &Event) -> io::Result<()> {
-    let time = event
-        .occurred_at
-        .and_then(time_of)
-        .map(|time| time.format("%Y-%m-%d %H:%M:%S%.3f").to_string());
-    let role = event.role.as_deref().unwrap_or("-");
-    writeln!(
-        out,
-        "{}  {}  {role}",
-        time.unwrap_or_default(),
-        event.event_type()
-    )?;
-    for line in event.content().lines() {
-        // Control characters could command the reader's terminal.
-        let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-        writeln!(out, "    {line}")?;
-    }
-    Ok(())
-}
-
-/// The event with its proto field names; absent fields are left out.
-fn write_json(out: &mut impl Write, event: Event) -> io::Result<()> {
-    let time = |timestamp| Option::and_then(timestamp, time_of).map(|time: Time| json!(time.to_rfc3339()));
-    let meta = event
-        .meta
-        .as_ref()
-        .and_then(|meta| serde_json::from_str(&object_of_struct(meta)).ok());
-    let fields: [(&str, Option<Value>); 19] = [
-        ("id", Some(json!(event.id))),
-        ("spirit_id", event.spirit_id.map(Value::from)),
-        ("sequence", Some(json!(event.sequence))),
-        ("event_type", event.event_type.map(Value::from)),
-        ("meta_summary", event.meta_summary.map(Value::from)),
-        ("content", event.content.map(Value::from)),
-        ("occurred_at", time(event.occurred_at)),
-        ("session_id", event.session_id.map(Value::from)),
-        ("role", event.role.map(Value::from)),
-        ("author", event.author.map(Value::from)),
-        ("meta", meta),
-        ("source_uri", event.source_uri.map(Value::from)),
-        ("dedupe_key", event.dedupe_key.map(Value::from)),
-        ("importance_score", event.importance_score.map(Value::from)),
-        ("revision", Some(json!(event.revision))),
-        ("is_deleted", Some(json!(event.is_deleted))),
-        ("deleted_at", time(event.deleted_at)),
-        ("created_at", time(event.created_at)),
-        ("updated_at", time(event.updated_at)),
-    ];
-    let object: Map<String, Value> = fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect();
-    serde_json::to_writer(&mut *out, &object)?;
-    writeln!(out)
 }

@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod bench;
 mod commands;
 mod import;
 mod killed_server;
@@ -12,3 +13,4 @@ mod private_postgres;
 mod process;
 mod replay;
 mod settings;
+mod tail;

@@ -5,6 +5,15 @@ use std::collections::BTreeSet;
 use crate::harness::{Ended, Place, finish};
 
 const README: &str = include_str!("../../README.md");
+const COMMANDS: [&str; 7] = [
+    "serve",
+    "migrate",
+    "import",
+    "replay",
+    "tail",
+    "bench",
+    "healthcheck",
+];
 
 /// The pieces of a text that start so and go on with characters of a name.
 fn named<'t>(text: &'t str, start: &str) -> BTreeSet<&'t str> {
@@ -46,7 +55,7 @@ async fn help_lists_every_setting_with_its_variable_and_default() {
     for (name, said) in options(&serve) {
         assert!(said.contains("[env: "), "--{name} has no variable: {said}");
         assert!(
-            said.contains("[default: ") || name == "database-url",
+            said.contains("[default:") || name == "database-url",
             "--{name} has no default: {said}"
         );
         assert!(
@@ -54,7 +63,7 @@ async fn help_lists_every_setting_with_its_variable_and_default() {
             "--{name} in --help without a command"
         );
     }
-    for command in ["serve", "migrate", "import", "replay", "bench", "healthcheck"] {
+    for command in COMMANDS {
         assert!(short.contains(&format!("  {command} ")), "{command}");
     }
 }
@@ -70,7 +79,7 @@ async fn the_readme_names_exactly_the_settings_that_there_are() {
         .0;
     let mut flags = BTreeSet::new();
     let mut variables = BTreeSet::new();
-    for command in ["serve", "migrate", "import", "replay", "healthcheck"] {
+    for command in COMMANDS {
         let help = help(&[command, "--help"]).await;
         for (name, said) in options(&help) {
             if let Some((_, variable)) = said.split_once("[env: ") {
@@ -83,6 +92,18 @@ async fn the_readme_names_exactly_the_settings_that_there_are() {
     assert_eq!(named(table, "--"), flags);
     for variable in variables {
         assert!(table.contains(&format!("`{variable}`")), "{variable}");
+    }
+}
+
+#[tokio::test]
+async fn the_readme_lists_every_command() {
+    let table = README.split_once("## Commands").unwrap().1;
+    let table = table.split_once("## Settings").unwrap().0;
+    for command in COMMANDS {
+        assert!(
+            table.contains(&format!("`elephantasm-events {command}")),
+            "{command}"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 use tonic::Code;
 
-use super::BenchArgs;
+use super::{BenchArgs, Workload};
 
 /// Longest latency that is told apart, in microseconds.
 const LATENCY_MICROS_MAX: u64 = 600_000_000;
@@ -38,7 +38,19 @@ impl Tally {
     }
 
     pub(super) fn refused(&mut self, code: Code) {
-        *self.errors.entry(format!("{code:?}")).or_default() += 1;
+        self.wrong(&format!("{code:?}"), 1);
+    }
+
+    /// Events stored that are no call's.
+    pub(super) fn stored(&mut self, events: usize) {
+        self.events += events as u64;
+    }
+
+    /// Deliveries that never came, or came again.
+    pub(super) fn wrong(&mut self, what: &str, count: u64) {
+        if count > 0 {
+            *self.errors.entry(what.to_owned()).or_default() += count;
+        }
     }
 
     pub(super) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
@@ -58,15 +70,22 @@ impl Tally {
 pub(super) struct Report<'t> {
     workload: String,
     concurrency: usize,
+    /// What there are so many of.
+    unit: &'static str,
     seconds: f64,
     tally: &'t Tally,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(args: &BenchArgs, tally: &'t Tally) -> Self {
+        let (concurrency, unit) = match args.workload {
+            Workload::Watch => (args.watchers, "watchers"),
+            _ => (args.concurrency, "in flight"),
+        };
         Self {
             workload: format!("{:?}", args.workload).to_lowercase(),
-            concurrency: args.concurrency,
+            concurrency,
+            unit,
             seconds: args.duration,
             tally,
         }
@@ -93,9 +112,10 @@ impl<'t> Report<'t> {
     pub(super) fn text(&self) -> String {
         let calls = self.tally.latency.len();
         let mut text = format!(
-            "{}, {} in flight, {} s: {:.0} calls/s, {:.0} events/s\nlatency",
+            "{}, {} {}, {} s: {:.0} calls/s, {:.0} events/s\nlatency",
             self.workload,
             self.concurrency,
+            self.unit,
             self.seconds,
             self.per_second(calls),
             self.per_second(self.tally.events)

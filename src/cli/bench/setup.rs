@@ -35,12 +35,8 @@ impl Data {
     pub(super) async fn prepare(channels: &[Channel], args: &BenchArgs) -> anyhow::Result<Self> {
         let channel = channels.first().context("no connection")?.clone();
         let run = Uuid::now_v7().simple().to_string();
-        let count = match args.workload {
-            Workload::Replay => 1,
-            _ => args.spirits,
-        };
         let mut data = Self {
-            spirit_ids: create_spirits(channel.clone(), &run, count).await?,
+            spirit_ids: create_spirits(channel.clone(), &run, args.spirits()).await?,
             run,
             content: "x".repeat(args.content_bytes),
             event_ids: Vec::new(),

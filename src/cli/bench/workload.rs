@@ -73,7 +73,7 @@ impl Caller {
             Workload::Get => self.get().await,
             Workload::List => self.list().await,
             Workload::Replay => self.replay().await,
-            Workload::Create | Workload::Ingest | Workload::Mixed => self.create().await,
+            Workload::Create | Workload::Ingest | Workload::Mixed | Workload::Watch => self.create().await,
         }
     }
 

@@ -1,0 +1,197 @@
+//! Watchers while one paced creator stores events: how long after its reply each event is delivered.
+//!
+//! The spirits are new, so each watcher must see 1, 2, 3 … up to the last event that was acknowledged.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use super::super::client::{REPLY_BYTES_MAX, explain};
+use super::report::Tally;
+use super::setup::Data;
+use super::{BenchArgs, Clock};
+use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::grpc::pb::watch_events_response::Item;
+use crate::grpc::pb::{Event, WatchEventsRequest, WatchEventsResponse};
+
+/// After the last create, how long deliveries may take before they count as missing.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// When the create of each event was answered, by spirit and sequence.
+type Replies = Vec<HashMap<i64, Instant>>;
+
+pub(super) async fn run(channels: &[Channel], data: &Arc<Data>, args: &BenchArgs) -> anyhow::Result<Tally> {
+    let (last, lasts) = watch::channel(Vec::new());
+    let mut watchers = JoinSet::new();
+    for index in 0..args.watchers {
+        let channel = channels[index % channels.len()].clone();
+        let watcher = Watcher::open(channel, data, index % data.spirit_ids.len()).await?;
+        watchers.spawn(watcher.follow(lasts.clone()));
+    }
+    let clock = Clock::start(args);
+    let mut tally = Tally::new()?;
+    let replies = create(args, data, clock, &mut tally).await?;
+    let sequences: Vec<i64> = replies
+        .iter()
+        .map(|replies| replies.keys().max().copied().unwrap_or(0))
+        .collect();
+    last.send_replace(sequences.clone());
+    // Whoever still waits then is told that nothing more comes.
+    let patience = tokio::spawn(async move {
+        sleep(PATIENCE).await;
+        drop(last);
+    });
+    while let Some(watcher) = watchers.join_next().await {
+        let watcher = watcher?;
+        watcher.count(
+            &replies[watcher.spirit],
+            sequences[watcher.spirit],
+            clock,
+            &mut tally,
+        );
+    }
+    patience.abort();
+    Ok(tally)
+}
+
+/// Creates events evenly in time, with at most `--concurrency` in flight, on a connection of its own.
+async fn create(
+    args: &BenchArgs,
+    data: &Arc<Data>,
+    clock: Clock,
+    tally: &mut Tally,
+) -> anyhow::Result<Replies> {
+    let events = EventServiceClient::new(args.addr.connect().await?);
+    let spirits: HashMap<&str, usize> = data.spirit_ids.iter().map(String::as_str).zip(0..).collect();
+    let mut replies: Replies = vec![HashMap::new(); spirits.len()];
+    let interval = Duration::from_secs(1).div_f64(to_f64(args.rate));
+    let mut due = Instant::now();
+    let mut in_flight = JoinSet::new();
+    loop {
+        while in_flight.len() >= args.concurrency || (due >= clock.until && !in_flight.is_empty()) {
+            let answered = in_flight.join_next().await.context("a create is in flight")?;
+            let (result, answered): (Result<Event, Status>, Instant) = answered?;
+            match result {
+                Ok(event) => {
+                    let spirit = spirits
+                        .get(event.spirit_id())
+                        .context("an event of another spirit")?;
+                    replies[*spirit].insert(event.sequence, answered);
+                    tally.stored(usize::from(clock.counts(answered)));
+                }
+                Err(status) => tally.refused(status.code()),
+            }
+        }
+        if due >= clock.until {
+            return Ok(replies);
+        }
+        sleep_until(due).await;
+        due += interval;
+        let (mut events, request) = (events.clone(), data.create());
+        in_flight.spawn(async move {
+            let response = events.create_event(request).await;
+            let answered = Instant::now();
+            let event = response.and_then(|response| {
+                let event = response.into_inner().event;
+                event.ok_or_else(|| Status::new(Code::DataLoss, "the answer holds no event"))
+            });
+            (event, answered)
+        });
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // a rate
+fn to_f64(count: usize) -> f64 {
+    count as f64
+}
+
+struct Watcher {
+    stream: Streaming<WatchEventsResponse>,
+    /// Index of its spirit.
+    spirit: usize,
+    delivered: Vec<(i64, Instant)>,
+    /// The newest sequence delivered.
+    newest: i64,
+    missing: u64,
+    repeated: u64,
+    failed: Option<Code>,
+}
+
+impl Watcher {
+    /// Once this returns no event is missed.
+    async fn open(channel: Channel, data: &Data, spirit: usize) -> anyhow::Result<Self> {
+        let mut events = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
+        let request = WatchEventsRequest {
+            spirit_id: data.spirit_ids[spirit].clone(),
+            ..WatchEventsRequest::default()
+        };
+        Ok(Self {
+            stream: events.watch_events(request).await.map_err(explain)?.into_inner(),
+            spirit,
+            delivered: Vec::new(),
+            newest: 0,
+            missing: 0,
+            repeated: 0,
+            failed: None,
+        })
+    }
+
+    /// Reads until the last event of its spirit is delivered, once it is known which that is.
+    async fn follow(mut self, mut lasts: watch::Receiver<Vec<i64>>) -> Self {
+        loop {
+            let last = lasts.borrow_and_update().get(self.spirit).copied();
+            if last.is_some_and(|last| self.newest >= last) {
+                return self;
+            }
+            tokio::select! {
+                message = self.stream.message() => match message {
+                    Ok(Some(WatchEventsResponse { item: Some(Item::Event(event)), .. })) => self.take(event.sequence),
+                    Ok(Some(_)) => {}
+                    Ok(None) => return self,
+                    Err(status) => {
+                        self.failed = Some(status.code());
+                        return self;
+                    }
+                },
+                changed = lasts.changed() => if changed.is_err() {
+                    return self;
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, sequence: i64) {
+        if sequence <= self.newest {
+            self.repeated += 1;
+            return;
+        }
+        self.missing += (sequence - self.newest - 1).unsigned_abs();
+        self.newest = sequence;
+        self.delivered.push((sequence, Instant::now()));
+    }
+
+    /// Adds what it saw of the spirit's events, whose last one is known now.
+    fn count(&self, replies: &HashMap<i64, Instant>, last: i64, clock: Clock, tally: &mut Tally) {
+        for (sequence, delivered) in &self.delivered {
+            // An event whose create failed for its caller may be stored all the same.
+            if let Some(replied) = replies.get(sequence)
+                && clock.counts(*replied)
+            {
+                tally.answered(delivered.saturating_duration_since(*replied), 0);
+            }
+        }
+        let missing = self.missing + (last - self.newest).max(0).unsigned_abs();
+        tally.wrong("missing", missing);
+        tally.wrong("repeated", self.repeated);
+        if let Some(code) = self.failed {
+            tally.refused(code);
+        }
+    }
+}

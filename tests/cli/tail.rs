@@ -1,0 +1,356 @@
+//! `tail`: events as they are stored, and where to go on.
+
+use std::process::Stdio;
+
+use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
+use elephantasm_events::grpc::pb::{CreateEventRequest, SoftDeleteSpiritRequest};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
+use tokio::time::timeout;
+
+use crate::harness::{Ended, PATIENCE, Place, Server, event, eventually, finish, signal};
+
+/// A `tail` that runs.
+struct Tail {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    fn start(place: &Place, server: &Server, arguments: &[&str]) -> Self {
+        let mut child = place
+            .command(&[&["tail"], arguments].concat())
+            .env("EVENTS_ADDR", &server.addr)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    async fn line(&mut self) -> String {
+        let line = timeout(PATIENCE, self.lines.next_line()).await;
+        line.expect("a line comes").unwrap().expect("it goes on")
+    }
+
+    async fn event(&mut self) -> Value {
+        serde_json::from_str(&self.line().await).unwrap()
+    }
+
+    /// The contents of the next events.
+    async fn contents(&mut self, count: usize) -> Vec<String> {
+        let mut contents = Vec::new();
+        for _ in 0..count {
+            contents.push(self.event().await["content"].as_str().unwrap().to_owned());
+        }
+        contents
+    }
+
+    async fn interrupt(self) -> Ended {
+        signal(self.child.id().unwrap(), "INT").await;
+        self.ended().await
+    }
+
+    /// Waits for its end; nothing more may have come on stdout.
+    async fn ended(mut self) -> Ended {
+        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("it ends");
+        assert_eq!(line.unwrap(), None);
+        Ended::from(self.child.wait_with_output().await.unwrap())
+    }
+}
+
+/// Stores events with these contents, one after another.
+async fn store(server: &Server, spirit_id: &str, contents: impl IntoIterator<Item = &str>) {
+    let mut events = server.events().await;
+    for content in contents {
+        let request = CreateEventRequest {
+            content: Some(content.to_owned()),
+            ..event(spirit_id)
+        };
+        events.create_event(request).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_spirit_is_watched_from_now_on_unless_told_otherwise() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let ada = server.spirit("Ada").await;
+    store(&server, &ada, ["before"]).await;
+    let mut tail = Tail::start(&place, &server, &["--spirit", "Ada", "--json"]);
+    // It cannot be seen when it watches: store until it does.
+    let first = eventually("it prints", async || {
+        store(&server, &ada, ["after"]).await;
+        let line = timeout(std::time::Duration::from_millis(100), tail.lines.next_line()).await;
+        line.ok().map(|line| line.unwrap().unwrap())
+    })
+    .await;
+    assert!(first.contains(r#""content":"after""#), "{first}");
+    tail.child.kill().await.unwrap();
+
+    let mut tail = Tail::start(&place, &server, &["--spirit", &ada, "--json", "--from-beginning"]);
+    assert_eq!(tail.contents(2).await, ["before", "after"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn text_looks_as_that_of_replay() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let ada = server.spirit("Ada").await;
+    store(&server, &ada, ["one"]).await;
+    let mut tail = Tail::start(&place, &server, &["--spirit", "Ada", "--from-beginning"]);
+    let mut replay = ["replay", "--spirit", "Ada", "--session", "s"].to_vec();
+    let replayed = server.command(&place, &replay).await.with(0).stdout;
+    assert_eq!(
+        format!("{}\n{}\n", tail.line().await, tail.line().await),
+        replayed
+    );
+    store(&server, &ada, ["two"]).await;
+    assert!(tail.line().await.ends_with("  message.in  -"));
+    assert_eq!(tail.line().await, "    two");
+
+    let mut json = Tail::start(&place, &server, &["--spirit", "Ada", "--after", "1", "--json"]);
+    replay.push("--json");
+    let replayed = server.command(&place, &replay).await.with(0).stdout;
+    assert_eq!(Some(json.line().await.as_str()), replayed.lines().nth(1));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_starts_with_its_last_events() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let ada = server.spirit("Ada").await;
+    let contents: Vec<String> = (1..=12).map(|n| n.to_string()).collect();
+    store(&server, &ada, contents.iter().map(String::as_str)).await;
+    for (start, expected) in [
+        (&[][..], &contents[2..]),
+        (&["--last", "3"], &contents[9..]),
+        (&["--last", "100"], &contents[..]),
+        (&["--from-beginning"], &contents[..]),
+    ] {
+        let session = ["--spirit", "Ada", "--session", "s", "--json"];
+        let mut tail = Tail::start(&place, &server, &[&session, start].concat());
+        assert_eq!(tail.contents(expected.len()).await, expected, "{start:?}");
+        store(&server, &server.spirit("Other").await, ["not of this spirit"]).await;
+        let elsewhere = CreateEventRequest {
+            session_id: None,
+            ..event(&ada)
+        };
+        server.events().await.create_event(elsewhere).await.unwrap();
+        let late = CreateEventRequest {
+            event_type: "late".to_owned(),
+            session_id: Some("s".to_owned()),
+            occurred_at: Some(prost_types::Timestamp::default()),
+            dedupe_key: Some(format!("{start:?}")),
+            ..event(&ada)
+        };
+        server.events().await.create_event(late.clone()).await.unwrap();
+        let followed = tail.event().await;
+        assert_eq!(followed["dedupe_key"], json!(late.dedupe_key), "{start:?}");
+        tail.interrupt().await.with(0);
+        sqlx::query("delete from events where event_type = 'late'")
+            .execute(&mut place.connect().await)
+            .await
+            .unwrap();
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_it_prints_is_where_after_goes_on() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let ada = server.spirit("Ada").await;
+    store(&server, &ada, ["1", "2", "3", "4", "5"]).await;
+    for (what, position) in [
+        (&["--spirit", "Ada"][..], "sequence"),
+        (&["--spirit", "Ada", "--session", "s"], "cursor"),
+    ] {
+        let start = [what, &["--json", "--from-beginning"]].concat();
+        let mut tail = Tail::start(&place, &server, &start);
+        assert_eq!(tail.contents(2).await, ["1", "2"]);
+        let third = tail.event().await;
+        let after = match &third[position] {
+            Value::String(cursor) => cursor.clone(),
+            sequence => sequence.to_string(),
+        };
+        assert_eq!(third.get("cursor").is_some(), position == "cursor");
+        let resume = [what, &["--json", "--after", &after]].concat();
+        let mut resumed = Tail::start(&place, &server, &resume);
+        assert_eq!(resumed.contents(2).await, ["4", "5"], "{position}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn ended_by_ctrl_c_or_a_closed_stdout_it_says_where_to_go_on() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    for what in [&["--spirit", "Ada"][..], &["--spirit", "Fern", "--session", "s"]] {
+        let spirit_id = server.spirit(what[1]).await;
+        store(&server, &spirit_id, ["seen"]).await;
+        let mut after = String::new();
+        for ctrl_c in [true, false] {
+            let start = match after.as_str() {
+                "" => vec!["--json", "--from-beginning"],
+                after => vec!["--json", "--after", after],
+            };
+            let mut tail = Tail::start(&place, &server, &[what, &start].concat());
+            while tail.event().await["content"] != "seen" {}
+            let ended = if ctrl_c {
+                tail.interrupt().await
+            } else {
+                let Tail { child, lines } = tail;
+                drop(lines); // nothing is printed now: it must notice by itself
+                let output = timeout(PATIENCE, child.wait_with_output()).await;
+                Ended::from(output.expect("it ends").unwrap())
+            };
+            let said = ended.with(0).stderr;
+            let place = said.strip_prefix("go on with --after ").expect("it says so");
+            place.trim_end().clone_into(&mut after);
+            store(&server, &spirit_id, ["missed meanwhile", "seen"]).await;
+        }
+        let resume = [what, &["--json", "--after", &after]].concat();
+        let mut tail = Tail::start(&place, &server, &resume);
+        assert_eq!(tail.contents(2).await, ["missed meanwhile", "seen"], "{what:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn it_survives_its_server() {
+    let place = Place::new();
+    let mut server = Server::start(&place).await;
+    let ada = server.spirit("Ada").await;
+    store(&server, &ada, ["1"]).await;
+    let start = ["--spirit", "Ada", "--json", "--from-beginning"];
+    let mut tails = [
+        Tail::start(&place, &server, &start),
+        Tail::start(&place, &server, &[&start[..], &["--session", "s"]].concat()),
+    ];
+    for round in ["2", "3"] {
+        for tail in &mut tails {
+            tail.line().await;
+        }
+        let addr = server.addr.clone();
+        if round == "2" {
+            server.stop().await;
+        } else {
+            server.kill().await;
+        }
+        let mut again = place.command(&["--listen-addr", &addr]);
+        server = Server::run(&place, &mut again).await;
+        store(&server, &ada, [round]).await;
+    }
+    for mut tail in tails {
+        assert_eq!(tail.contents(1).await, ["3"]);
+        let ended = tail.interrupt().await.with(0);
+        let said = ended.stderr.matches("trying to go on").count();
+        assert_eq!(said, 2, "once each time: {ended:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn only_events_that_pass_the_filter_are_printed() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let ada = server.spirit("Ada").await;
+    for what in [&["--spirit", "Ada"][..], &["--spirit", "Ada", "--session", "s"]] {
+        let filter = [
+            "--json",
+            "--from-beginning",
+            "--type",
+            "a",
+            "--type",
+            "b",
+            "--role",
+            "user",
+        ];
+        let mut tail = Tail::start(&place, &server, &[what, &filter].concat());
+        let mut seen = vec![];
+        for (event_type, role) in [("a", "tool"), ("c", "user"), ("a", "user"), ("b", "user")] {
+            let request = CreateEventRequest {
+                event_type: event_type.to_owned(),
+                role: Some(role.to_owned()),
+                dedupe_key: Some(format!("{event_type} {role}")),
+                on_duplicate: 2,
+                ..event(&ada)
+            };
+            server.events().await.create_event(request).await.unwrap();
+        }
+        for _ in 0..2 {
+            seen.push(tail.event().await["dedupe_key"].clone());
+        }
+        assert_eq!(seen, ["a user", "b user"]);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_pass_by_waiting_ends_it() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let ada = server.spirit("Ada").await;
+    store(&server, &ada, ["1"]).await;
+    for (name, arguments, words) in [
+        (
+            "unknown name",
+            &["--spirit", "Moss"][..],
+            &["no spirit is named \"Moss\""][..],
+        ),
+        (
+            "a cursor of another query",
+            &["--spirit", "Ada", "--session", "s", "--after", "abc"],
+            &["InvalidArgument", "after_cursor"],
+        ),
+        (
+            "a sequence that is not there yet",
+            &["--spirit", "Ada", "--after", "7"],
+            &["InvalidArgument", "after_sequence"],
+        ),
+    ] {
+        let ended = server.command(&place, &[&["tail"], arguments].concat()).await;
+        assert_eq!(ended.stdout, "", "{name}");
+        ended.with(1).saying(words);
+    }
+    let mut tail = Tail::start(
+        &place,
+        &server,
+        &["--spirit", "Ada", "--from-beginning", "--json"],
+    );
+    tail.event().await;
+    let deletion = SoftDeleteSpiritRequest {
+        spirit_id: ada.clone(),
+        ..SoftDeleteSpiritRequest::default()
+    };
+    let mut spirits = SpiritServiceClient::new(server.channel().await);
+    spirits.soft_delete_spirit(deletion).await.unwrap();
+    let ended = tail.ended().await.with(1);
+    ended.saying(&["NotFound", &ada, "go on with --after 1"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn flags_that_contradict_each_other_end_with_code_2() {
+    for (arguments, word) in [
+        (&["--after", "1", "--from-beginning"][..], "--from-beginning"),
+        (&["--session", "s", "--after", "x", "--last", "1"], "--last"),
+        (
+            &["--session", "s", "--last", "1", "--from-beginning"],
+            "--from-beginning",
+        ),
+        (&["--last", "1"], "--session"),
+        (&["--session", "s", "--last", "0"], "--last"),
+        (&["--after", "AcursorOfASession"], "--session"),
+        (&["--after=-1"], "--after"),
+    ] {
+        let place = Place::new();
+        let tail = [&["tail", "--spirit", "Ada"], arguments].concat();
+        finish(&mut place.command(&tail)).await.with(2).saying(&[word]);
+    }
+}
