@@ -72,18 +72,22 @@ impl Store {
 
     async fn run_replay(&self, replay: Replay, last: i64, live: Option<Live>, outlet: &Outlet) -> StreamEnd {
         let mut left = replay.limit.unwrap_or(u64::MAX);
-        let (bound, caught_up) = match (replay.start, &live) {
+        let (bound, is_behind) = match (replay.start, &live) {
             // Back in the replay that the cursor is of, whose bound it keeps; or behind it.
             (ReplayStart::After(place), Some(_)) => (place.bound, place.phase == Phase::Live),
             _ => (last, false),
         };
-        if !caught_up && !self.send_replay(&replay, bound, &mut left, outlet).await? {
+        if !is_behind && !self.send_replay(&replay, bound, &mut left, outlet).await? {
             return Ok(());
         }
-        match live {
-            Some(live) => self.run_live(live.at(bound, left), outlet).await,
-            None => Ok(()),
+        let Some(mut live) = live.map(|live| live.at(bound, left)) else {
+            return Ok(());
+        };
+        // The mark stands where the order changes, whatever was committed during the replay.
+        if !is_behind && !live.say_caught_up(outlet).await? {
+            return Ok(());
         }
+        self.run_live(live, outlet).await
     }
 
     /// Sends the events up to the bound in replay order; false when the reader has gone.

@@ -19,6 +19,8 @@ mod durability;
 mod error_metadata;
 mod errors;
 mod flush_paths;
+mod follow_cursors;
+mod follow_seam;
 mod follow_session;
 mod get_event;
 mod health_reflection;

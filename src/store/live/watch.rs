@@ -110,12 +110,8 @@ impl Store {
             if is_deleted {
                 return Err(Refusal::SpiritNotFound(live.query.scope.spirit_id).into());
             }
-            if !live.caught_up {
-                live.caught_up = true;
-                let Some(room) = outlet.room().await? else {
-                    return Ok(());
-                };
-                live.send(room, StreamPage::CaughtUp(live.scanned));
+            if !live.caught_up && !live.say_caught_up(outlet).await? {
+                return Ok(());
             }
             if !self.wait(&mut live, outlet).await? {
                 return Ok(());
@@ -148,11 +144,25 @@ impl Live {
     /// Goes on behind this sequence, with so many events still to send.
     pub(in crate::store) fn at(self, scanned: i64, left: u64) -> Self {
         Self {
-            scanned,
+            // A made-up cursor must not cost a scan of all numbers below the first.
+            scanned: scanned.max(0),
             left,
             sent: Instant::now(),
             ..self
         }
+    }
+
+    /// Says that everything up to here was sent, unless nothing more may be; false when the reader has
+    /// gone.
+    pub(in crate::store) async fn say_caught_up(&mut self, outlet: &Outlet) -> Result<bool, StoreError> {
+        self.caught_up = true;
+        if self.left > 0 {
+            let Some(room) = outlet.room().await? else {
+                return Ok(false);
+            };
+            self.send(room, StreamPage::CaughtUp(self.scanned));
+        }
+        Ok(true)
     }
 
     fn send(&mut self, room: Permit<'_, StreamPage>, page: StreamPage) {
