@@ -162,6 +162,10 @@ async fn watch_database(
             Err(fatal) => return fatal,
         }
     }
+    // Makes the connection that later looks use, while nothing else is under way.
+    if let Err(cause) = store.ping().await {
+        tracing::debug!(%cause, "the database went away as soon as it was there");
+    }
     migrated.store(true, Ordering::Release);
     set_health(health, ServingStatus::Serving).await;
     if ready.send(()).is_err() {

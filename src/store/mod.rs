@@ -79,6 +79,8 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
 #[derive(Clone)]
 pub struct Store {
     connections: Connections,
+    /// For [`Store::ping`] alone: when all others are busy the database is not away.
+    probe: Connections,
     /// For migrations and LISTEN.
     direct: PgConnectOptions,
     ingest: ingest::Ingest,
@@ -101,8 +103,9 @@ impl Store {
         let connections = Connections::new(connect.clone(), settings.pool_size, settings.acquire_timeout);
         let changes = live::Changes::start(connections.clone(), direct.clone(), settings.live.listen.clone());
         Self {
-            ingest: ingest::Ingest::start(connect, settings.ingest, changes.clone()),
+            ingest: ingest::Ingest::start(connect.clone(), settings.ingest, changes.clone()),
             gets: gets::Gets::start(&connections),
+            probe: Connections::new(connect, 1, settings.acquire_timeout),
             connections,
             direct,
             live: settings.live,
@@ -113,7 +116,7 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let (_,): (i32,) = self.connections.one(sqlx::query_as("select 1")).await?;
+        let (_,): (i32,) = self.probe.one(sqlx::query_as("select 1")).await?;
         Ok(())
     }
 
@@ -127,6 +130,7 @@ impl Store {
         self.ingest.close().await;
         self.changes.close();
         self.connections.close().await;
+        self.probe.close().await;
     }
 }
 

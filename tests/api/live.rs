@@ -5,8 +5,8 @@ use elephantasm_events::grpc::pb::stream_session_events_response::Item as Sessio
 use elephantasm_events::grpc::pb::watch_events_request::Start;
 use elephantasm_events::grpc::pb::watch_events_response::Item as WatchItem;
 use elephantasm_events::grpc::pb::{
-    Event, StreamSessionEventsRequest, StreamSessionEventsResponse, WatchEventsRequest, WatchEventsResponse,
-    WatchStart,
+    Event, SoftDeleteSpiritRequest, StreamSessionEventsRequest, StreamSessionEventsResponse,
+    WatchEventsRequest, WatchEventsResponse, WatchStart,
 };
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -57,7 +57,7 @@ impl Message for StreamSessionEventsResponse {
 }
 
 /// The reader of a live stream. Every wait of it ends with the test's patience.
-pub struct Reader<M>(Streaming<M>);
+pub struct Reader<M>(pub Streaming<M>);
 
 impl<M: Message> Reader<M> {
     /// The next item; `None` when the stream ended with OK.
@@ -98,6 +98,19 @@ impl<M: Message> Reader<M> {
         match self.next().await.unwrap() {
             Some((Item::Heartbeat, place)) => place,
             other => panic!("no heartbeat: {other:?}"),
+        }
+    }
+
+    /// The remaining events, and how the stream ends.
+    pub async fn rest(mut self) -> (Vec<Event>, Result<(), Status>) {
+        let mut events = Vec::new();
+        loop {
+            match self.next().await {
+                Ok(Some((Item::Event(event), _))) => events.push(*event),
+                Ok(Some(_)) => {}
+                Ok(None) => return (events, Ok(())),
+                Err(status) => return (events, Err(status)),
+            }
         }
     }
 
@@ -161,6 +174,14 @@ pub fn following(spirit_id: &str, session_id: &str) -> StreamSessionEventsReques
         follow: true,
         ..stream(spirit_id, session_id)
     }
+}
+
+pub async fn delete_spirit(server: &TestServer, spirit_id: &str) {
+    let request = SoftDeleteSpiritRequest {
+        spirit_id: spirit_id.to_owned(),
+        ..SoftDeleteSpiritRequest::default()
+    };
+    server.spirits().soft_delete_spirit(request).await.unwrap();
 }
 
 /// Numbers that differ from run to run.

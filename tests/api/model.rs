@@ -62,11 +62,9 @@ pub async fn delete(client: &mut Client, event: &mut Event) {
         .unwrap();
 }
 
-/// A spirit whose 60 events have all that filters look at: ties, back-dated ones, three sessions and
-/// none, scores and none; some are deleted.
-pub async fn garden(server: &TestServer) -> (String, Vec<Event>) {
-    let spirit_id = server.spirit().await;
-    let mut client = server.events();
+/// Creates of 60 events that have all that filters look at: ties, back-dated ones, three sessions and
+/// none, scores and none.
+pub fn seeds(spirit_id: &str) -> Vec<CreateEventRequest> {
     let requests = (0..60_u8).map(|i| {
         let n = usize::from(i);
         CreateEventRequest {
@@ -78,10 +76,17 @@ pub async fn garden(server: &TestServer) -> (String, Vec<Event>) {
             role: [None, Some("user"), Some("assistant")][n % 3].map(str::to_owned),
             meta: Some(object([("n", number(f64::from(i % 4))), ("s", text("x"))])),
             importance_score: [None, Some(0.0), Some(0.5), Some(1.0)][n % 4],
-            ..event(&spirit_id)
+            ..event(spirit_id)
         }
     });
-    let mut events = store(&mut client, requests.collect()).await;
+    requests.collect()
+}
+
+/// A spirit with events of [`seeds`], of which some are deleted.
+pub async fn garden(server: &TestServer) -> (String, Vec<Event>) {
+    let spirit_id = server.spirit().await;
+    let mut client = server.events();
+    let mut events = store(&mut client, seeds(&spirit_id)).await;
     for event in events.iter_mut().step_by(7) {
         delete(&mut client, event).await;
     }

@@ -20,14 +20,14 @@ const STREAMS_PER_CONNECTION: usize = 50;
 const GROWTH_MAX_KIB: u64 = 400 * 1024;
 
 /// Resident memory of this process, which the server is part of.
-fn resident_kib() -> Option<u64> {
+pub fn resident_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// A connection whose window is shared by many streams without one starving the others.
-async fn connect_for_many_streams(addr: std::net::SocketAddr) -> Channel {
+pub async fn connect_for_many_streams(addr: std::net::SocketAddr) -> Channel {
     const STREAM_WINDOW: u32 = 64 * 1024;
     const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
@@ -121,7 +121,7 @@ async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
 }
 
 /// Waits until no connection but our own is at work or in a transaction.
-async fn all_idle(server: &TestServer) {
+pub async fn all_idle(server: &TestServer) {
     let mut connection = server.database.connect().await;
     eventually("every connection is idle", async || {
         let (busy,): (i64,) = sqlx::query_as(
@@ -199,7 +199,7 @@ async fn a_page_of_large_meta_is_no_larger_than_one_of_large_contents() {
 
 /// Rows of a table that indexes have given to a server. It ends before, so that its connections have
 /// told PostgreSQL's statistics all they did.
-async fn fetched(server: TestServer, table: &str) -> i64 {
+pub async fn fetched(server: TestServer, table: &str) -> i64 {
     let database = Arc::clone(&server.database);
     server.stop().await.unwrap();
     let mut connection = database.connect().await;

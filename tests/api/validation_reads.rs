@@ -1,6 +1,7 @@
 //! Every bound of the requests that read events, at the bound and one past it.
 
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
+use elephantasm_events::grpc::pb::watch_events_request::Start as WatchAt;
 use elephantasm_events::grpc::pb::{
     CountEventsRequest, EventFilter, GetEventRequest, ListEventsRequest, ListSessionsRequest,
     ListSpiritsRequest, StreamSessionEventsRequest,
@@ -11,6 +12,7 @@ use tonic_types::StatusExt as _;
 
 use crate::builders::{at, list, refused, stream};
 use crate::harness::TestServer;
+use crate::live::now;
 use crate::probes::{
     Probe, UNKNOWN, Values, at_least, chars, enums, lists, metas, page_sizes, scores, times, uuids,
 };
@@ -135,6 +137,22 @@ async fn stream_session_events_keeps_every_bound() {
             let mut replay = events.stream_session_events(request).await?.into_inner();
             replay.message().await.map(drop)
         })
+        .await;
+}
+
+#[tokio::test]
+async fn watch_events_keeps_every_bound() {
+    let server = TestServer::start().await;
+    let mut events = server.events();
+    let probe = Probe::new(now(UNKNOWN))
+        .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
+        .field("view", enums(2), |r, v| r.view = v)
+        .field("start_at", enums(2), |r, v| r.start = Some(WatchAt::StartAt(v)))
+        .field("after_sequence", at_least(0, i64::MIN), |r, v| {
+            r.start = Some(WatchAt::AfterSequence(v));
+        });
+    with_filters(probe, |r, v| r.filter = Some(v))
+        .run(async |request| events.watch_events(request).await.map(drop))
         .await;
 }
 
