@@ -18,6 +18,7 @@ mod cursors;
 mod durability;
 mod error_metadata;
 mod errors;
+mod flush_faults;
 mod flush_paths;
 mod follow_session;
 mod get_event;
