@@ -78,13 +78,24 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections
             return;
         }
         gets.retain(|get| !get.reply.is_closed());
-        if !gets.is_empty() {
-            answer_all(gets, &connections).await;
+        if gets.is_empty() {
+            continue;
+        }
+        if let Err(error) = answer_all(gets, &connections).await {
+            // Those that have queued meanwhile have waited as well. Where the other reader has the lock, it
+            // takes what there is.
+            let Ok(mut waiting) = waiting.try_lock() else {
+                continue;
+            };
+            while let Ok(get) = waiting.try_recv() {
+                answer(get, Err(error.clone()));
+            }
         }
     }
 }
 
-async fn answer_all(gets: Vec<Get>, connections: &Connections) {
+/// Fails when the database is away.
+async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
     let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET))).bind(ids);
     let mut events: HashMap<EventId, Event> = match connections.all(query).await {
@@ -97,7 +108,10 @@ async fn answer_all(gets: Vec<Get>, connections: &Connections) {
             for get in gets {
                 answer(get, Err(error.clone()));
             }
-            return;
+            return match error {
+                StoreError::Unavailable(_) => Err(error),
+                _ => Ok(()),
+            };
         }
     };
     let mut wanted: HashMap<EventId, usize> = HashMap::new();
@@ -114,6 +128,7 @@ async fn answer_all(gets: Vec<Get>, connections: &Connections) {
         };
         answer(get, Ok(event));
     }
+    Ok(())
 }
 
 fn answer(get: Get, answer: Answer) {

@@ -6,6 +6,7 @@
 
 mod flush;
 mod held;
+mod job;
 mod plain;
 mod writer;
 
@@ -16,21 +17,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(super) use flush::statements;
 
+use job::{Answer, Decided, Job, Share};
 use writer::{Lane, Writer};
 
 use super::live::Changes;
 use super::{Store, StoreError};
 use crate::domain::Time;
-use crate::domain::admission::{Admitted, Verdict};
+use crate::domain::admission::Admitted;
 use crate::domain::event::{BatchMode, Created, NewEvent};
-use crate::domain::refusal::Refusal;
 
 /// Bounds of the write path.
 #[derive(Clone, Copy, Debug)]
@@ -47,24 +48,6 @@ pub struct IngestSettings {
 
 /// Permits of the queue's byte bound stand for this many bytes each.
 const BYTES_PER_PERMIT: usize = 1024;
-
-/// One request on its way into the database; its items share one fate where `mode` is atomic.
-#[derive(Debug)]
-struct Job {
-    items: Vec<Arc<NewEvent>>,
-    mode: BatchMode,
-    reply: oneshot::Sender<Result<Decided, StoreError>>,
-    /// Its share of the queue, given back when it is answered.
-    _room: [OwnedSemaphorePermit; 2],
-}
-
-/// What was decided about a job, committed.
-#[derive(Clone, Debug)]
-struct Decided {
-    verdict: Verdict,
-    /// `created_at` of what was stored.
-    now: Time,
-}
 
 /// The way into the write path. Cheap to clone.
 #[derive(Clone)]
@@ -92,17 +75,15 @@ struct Room {
 /// A create in the queue; gives what became of it, after the commit. Dropping it before a flush has
 /// taken it up drops the create.
 #[derive(Debug)]
-pub struct Queued(oneshot::Receiver<Result<Decided, StoreError>>);
+pub struct Queued(oneshot::Receiver<Answer>);
 
 impl Future for Queued {
     type Output = Result<Created, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.0).poll(cx));
-        let Decided { verdict, now } = answer.map_err(|_| StoreError::Closing)??;
-        let result = verdict.ok().and_then(|results| results.into_iter().next());
-        let admitted = result.ok_or_else(|| StoreError::Bug("a create without a result".to_owned()))??;
-        Poll::Ready(Ok(created(admitted, now)))
+        let answer = ready!(Pin::new(&mut self.0).poll(cx)).map_err(|_| StoreError::Closing)?;
+        let result = results(answer)?.pop();
+        Poll::Ready(result.unwrap_or_else(|| Err(StoreError::Bug("a create without a result".to_owned()))))
     }
 }
 
@@ -142,15 +123,9 @@ impl Ingest {
         &self,
         items: Vec<NewEvent>,
         mode: BatchMode,
-        room: [OwnedSemaphorePermit; 2],
-    ) -> Result<oneshot::Receiver<Result<Decided, StoreError>>, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            items: items.into_iter().map(Arc::new).collect(),
-            mode,
-            reply,
-            _room: room,
-        };
+        share: Share,
+    ) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        let (job, answer) = Job::new(items, mode, share);
         self.jobs.send(job).map_err(|_| StoreError::Closing)?;
         Ok(answer)
     }
@@ -191,7 +166,7 @@ impl Room {
     }
 
     /// Room for the items if there is any now.
-    fn take(&self, items: &[NewEvent]) -> Option<[OwnedSemaphorePermit; 2]> {
+    fn take(&self, items: &[NewEvent]) -> Option<Share> {
         let (count, bytes) = self.permits(items);
         let items = Arc::clone(&self.items).try_acquire_many_owned(count).ok()?;
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
@@ -199,7 +174,7 @@ impl Room {
     }
 
     /// Room for the items, in the order of the callers.
-    async fn wait(&self, items: &[NewEvent]) -> Result<[OwnedSemaphorePermit; 2], StoreError> {
+    async fn wait(&self, items: &[NewEvent]) -> Result<Share, StoreError> {
         let (count, bytes) = self.permits(items);
         let items = Arc::clone(&self.items).acquire_many_owned(count).await;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await;
@@ -243,18 +218,36 @@ impl Store {
         &self,
         events: Vec<NewEvent>,
         mode: BatchMode,
-    ) -> Result<Vec<Result<Created, Refusal>>, StoreError> {
+    ) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
         let Some(room) = self.ingest.calls.take(&events) else {
             return Err(self.ingest.overloaded());
         };
         let answer = self.ingest.queue(events, mode, room)?;
-        let Decided { verdict, now } = answer.await.map_err(|_| StoreError::Closing)??;
-        let results = verdict.map_err(StoreError::BatchRefused)?;
-        Ok(results
-            .into_iter()
-            .map(|result| result.map(|admitted| created(admitted, now)))
-            .collect())
+        results(answer.await.map_err(|_| StoreError::Closing)?)
     }
+}
+
+/// A result for each item, in order.
+fn results(answer: Answer) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
+    match answer {
+        Answer::Whole(decided) => decided.and_then(of_whole),
+        Answer::Apart(outcomes) => {
+            let result = |decided: Result<Decided, StoreError>| match decided.and_then(of_whole) {
+                Ok(results) => results,
+                Err(error) => vec![Err(error)],
+            };
+            Ok(outcomes.into_iter().flat_map(result).collect())
+        }
+    }
+}
+
+fn of_whole(decided: Decided) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
+    let Decided { verdict, now } = decided;
+    let results = verdict.map_err(StoreError::BatchRefused)?;
+    Ok(results
+        .into_iter()
+        .map(|result| Ok(created(result?, now)))
+        .collect())
 }
 
 fn created(admitted: Admitted, now: Time) -> Created {

@@ -72,8 +72,8 @@ impl Changes {
         self.hub.lose();
     }
 
-    pub(super) fn close(&self) {
-        self.notifier.close();
+    pub(super) async fn close(&self) {
+        self.notifier.close().await;
     }
 }
 

@@ -128,7 +128,7 @@ impl Store {
     /// Finishes queued writes and closes every connection.
     pub async fn close(&self) {
         self.ingest.close().await;
-        self.changes.close();
+        self.changes.close().await;
         self.connections.close().await;
         self.probe.close().await;
     }

@@ -10,8 +10,8 @@ use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, PgConnection, Row as _};
 use uuid::Uuid;
 
+use super::job::{Decided, Job};
 use super::plain::INSERT_PLAIN;
-use super::{Decided, Job};
 use crate::domain::admission::{Admitted, Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};

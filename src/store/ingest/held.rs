@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::Job;
 use super::flush::Lock;
+use super::job::Job;
 use super::writer::Lane;
 use crate::domain::ids::SpiritId;
 

@@ -8,7 +8,7 @@ use sqlx::{Arguments as _, PgConnection};
 use uuid::Uuid;
 
 use super::flush::{Failure, Outcome, add_events};
-use super::{Decided, Job};
+use super::job::{Decided, Job};
 use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::IngestSettings;
 use super::flush::{Failure, Lock, Outcome, flush};
 use super::held::Held;
+use super::job::Job;
 use super::plain::{flush_plain, is_plain};
-use super::{Decided, IngestSettings, Job};
 use crate::domain::admission::Admitted;
 use crate::domain::ids::SpiritId;
 use crate::domain::refusal::Refusal;
@@ -33,10 +35,19 @@ pub(super) struct Lane {
     connect: PgConnectOptions,
     settings: IngestSettings,
     changes: Changes,
-    connection: Option<PgConnection>,
+    connection: Option<Idle>,
     /// Flushes that are to look for taken keys first, since some were taken lately.
     careful: u32,
 }
+
+struct Idle {
+    connection: PgConnection,
+    since: Instant,
+}
+
+/// A connection that was idle for longer is asked whether it lives: what fails on a dead one may have
+/// been stored for all that is known.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// Flushes without a taken key after which keys are no longer looked for first.
 const CAREFUL_FLUSHES: u32 = 16;
@@ -62,12 +73,12 @@ impl Writer {
     async fn work_off(mut self, mut queue: UnboundedReceiver<Job>, closing: CancellationToken) {
         loop {
             let first = tokio::select! {
-                biased;
-                job = queue.recv() => job,
+                biased; // whoever goes on sending does not keep it open
                 () = closing.cancelled(), if !queue.is_closed() => {
                     queue.close();
                     continue;
                 }
+                job = queue.recv() => job,
             };
             let Some(first) = first else { return };
             let jobs = self.gather(first, &mut queue);
@@ -108,7 +119,11 @@ impl Lane {
     pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings, changes: Changes) -> Self {
         let millis = settings.flush_timeout.as_millis().to_string();
         Self {
-            connect: connect.options([("statement_timeout", millis)]),
+            connect: connect.options([
+                ("statement_timeout", millis.as_str()),
+                // A lane that vanishes with its host inside a transaction must not hold its spirits for long.
+                ("idle_in_transaction_session_timeout", millis.as_str()),
+            ]),
             settings,
             changes,
             connection: None,
@@ -133,7 +148,7 @@ impl Lane {
     /// more, and on an error of the data its jobs run apart, so that none fails its neighbours.
     pub(super) async fn flush(&mut self, mut jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
         // Nobody waits for these, and nothing of them has been done.
-        jobs.retain(|job| !job.reply.is_closed());
+        jobs.retain(|job| !job.is_abandoned());
         let mut outcome = self.attempt(&jobs, lock).await;
         if let Err(failure) = &outcome
             && failure.uncommitted
@@ -151,26 +166,32 @@ impl Lane {
                 held
             }
             Err(failure)
-                if failure.uncommitted && jobs.len() > 1 && matches!(failure.error, StoreError::Bug(_)) =>
+                if failure.uncommitted
+                    && matches!(failure.error, StoreError::Bug(_))
+                    && (jobs.len() > 1 || jobs.iter().any(Job::is_divisible)) =>
             {
                 tracing::error!(error = %failure.error, jobs = jobs.len(), "flush failed on its data; storing its requests apart");
                 self.flush_apart(jobs, lock).await
             }
             Err(failure) => {
                 for job in jobs {
-                    answer(job, Err(failure.error.clone()));
+                    job.answer(Err(failure.error.clone()));
                 }
                 Vec::new()
             }
         }
     }
 
-    /// Stores the jobs one by one. What has to wait for a spirit stays before what came behind it.
-    async fn flush_apart(&mut self, jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
+    /// Stores the jobs one by one; the items of a single one, where its mode allows it.
+    async fn flush_apart(&mut self, mut jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
+        if jobs.len() == 1 {
+            jobs = jobs.into_iter().flat_map(Job::divide).collect();
+        }
         let mut held: Vec<(SpiritId, Job)> = Vec::new();
         for job in jobs {
-            let concerns = |id: &SpiritId| job.items.iter().any(|item| item.spirit_id == *id);
-            match held.iter().map(|(id, _)| *id).find(concerns) {
+            // What has to wait for a spirit stays before what came behind it.
+            let behind = held.iter().map(|(id, _)| *id).find(|id| job.concerns(*id));
+            match behind {
                 Some(spirit_id) => held.push((spirit_id, job)),
                 None => held.extend(Box::pin(self.flush(vec![job], lock)).await),
             }
@@ -183,12 +204,9 @@ impl Lane {
             return Ok(Vec::new());
         }
         let limit = self.settings.flush_timeout;
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => match timeout(limit, self.connect.connect()).await {
-                Ok(connected) => connected.map_err(|error| Failure::uncommitted(error.into()))?,
-                Err(_) => return Err(Failure::uncommitted(no_answer())),
-            },
+        let mut connection = match timeout(limit, self.connection()).await {
+            Ok(connected) => connected.map_err(|error| Failure::uncommitted(error.into()))?,
+            Err(_) => return Err(Failure::uncommitted(no_answer())),
         };
         // The statements have their own limit; this one is for a network that swallows everything.
         let Ok(result) = timeout(limit * 2, self.store(&mut connection, jobs, lock)).await else {
@@ -196,10 +214,25 @@ impl Lane {
         };
         // After an error the connection's state is unknown, so it goes; the next flush makes a new one.
         if let Ok(outcomes) = &result {
-            self.connection = Some(connection);
+            self.connection = Some(Idle {
+                connection,
+                since: Instant::now(),
+            });
             self.changes.announce(&grown_spirits(outcomes));
         }
         result
+    }
+
+    async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
+        if let Some(Idle {
+            mut connection,
+            since,
+        }) = self.connection.take()
+            && (since.elapsed() < TRUSTED_FOR || connection.ping().await.is_ok())
+        {
+            return Ok(connection);
+        }
+        self.connect.connect().await
     }
 
     async fn store(
@@ -274,18 +307,10 @@ fn answer_all(jobs: Vec<Job>, outcomes: Vec<Outcome>) -> Left {
     let mut left = Left::default();
     for (job, outcome) in jobs.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Decided(decided) => answer(job, Ok(decided)),
+            Outcome::Decided(decided) => job.answer(Ok(decided)),
             Outcome::Held(spirit_id) => left.held.push((spirit_id, job)),
             Outcome::Undecided => left.undecided.push(job),
         }
     }
     left
-}
-
-fn answer(job: Job, result: Result<Decided, StoreError>) {
-    let Job { items, reply, .. } = job;
-    drop(items); // so that the caller becomes the only owner of what was stored
-    if reply.send(result).is_err() {
-        tracing::debug!("the caller of a flushed request has gone");
-    }
 }

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::FromRow;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::hub::{Hub, Polled};
@@ -62,7 +63,10 @@ struct Shared {
     /// Spirits to name in the next hint.
     changed: Mutex<HashSet<SpiritId>>,
     there_is_one: Notify,
+    /// The listening connection's; the listener gives the connection back to it in a task of its own.
+    listening: Mutex<Option<PgPool>>,
     closing: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Notifier {
@@ -78,39 +82,44 @@ impl Notifier {
             instance: Uuid::now_v7().simple().to_string(),
             changed: Mutex::default(),
             there_is_one: Notify::new(),
+            listening: Mutex::default(),
             closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             settings,
         }));
-        tokio::spawn(notifier.clone().until_closed(notifier.clone().send()));
-        tokio::spawn(notifier.clone().until_closed(notifier.clone().hear(direct, hub)));
+        let tasks = &notifier.0.tasks;
+        tasks.spawn(notifier.clone().until_closed(notifier.clone().send()));
+        tasks.spawn(notifier.clone().until_closed(notifier.clone().hear(direct, hub)));
+        tasks.close();
         notifier
     }
 
     /// Tells other instances that these spirits have changed, soon.
     pub(super) fn tell(&self, spirit_ids: &[SpiritId]) {
         if self.0.settings.notify {
-            self.lock().extend(spirit_ids);
+            lock(&self.0.changed).extend(spirit_ids);
             self.0.there_is_one.notify_one();
         }
     }
 
-    pub(super) fn close(&self) {
+    /// Ends the tasks, and waits for the listening connection to end.
+    pub(super) async fn close(&self) {
         self.0.closing.cancel();
+        self.0.tasks.wait().await;
+        let pool = lock(&self.0.listening).take();
+        if let Some(pool) = pool {
+            pool.close().await;
+        }
     }
 
     async fn until_closed(self, work: impl Future<Output = ()>) {
         self.0.closing.run_until_cancelled(work).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<SpiritId>> {
-        // Every change under the lock is a single step, so a poisoned one is still whole.
-        self.0.changed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn send(self) {
         loop {
             self.0.there_is_one.notified().await;
-            let changed = std::mem::take(&mut *self.lock());
+            let changed = std::mem::take(&mut *lock(&self.0.changed));
             let named = if changed.len() > NAMED_MAX {
                 ALL.to_owned()
             } else {
@@ -170,8 +179,8 @@ impl Notifier {
     async fn listen(&self, direct: &PgConnectOptions, hub: &Hub) -> Result<(), StoreError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
-            .connect_with(direct.clone())
-            .await?;
+            .connect_lazy_with(direct.clone());
+        *lock(&self.0.listening) = Some(pool.clone());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANNEL).await?;
         // A pooler in transaction mode takes the LISTEN and gives the connection to somebody else.
@@ -244,6 +253,11 @@ struct PollRow {
     id: Uuid,
     last_sequence: i64,
     is_deleted: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under a lock is a single step, so a poisoned one is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// See [`crate::store::statements`].
