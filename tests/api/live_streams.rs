@@ -16,6 +16,7 @@ use tonic::{Code, Request};
 use crate::builders::{create, event, event_at, metadata, refused};
 use crate::harness::{Database, PATIENCE, Settings, TestServer, connect};
 use crate::live::{Item, Watcher, after, beginning, follow, following, now, watch, watch_through};
+use crate::stalled_streams::all_idle;
 
 const NEVER: Duration = Duration::from_secs(3_600);
 
@@ -258,15 +259,7 @@ async fn five_hundred_idle_streams_hold_no_database_connection_and_one_commit_re
             watchers.push(watcher);
         }
     }
-    let mut connection = server.database.connect().await;
-    let (busy,): (i64,) = sqlx::query_as(
-        "select count(*) from pg_stat_activity
-         where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .unwrap();
-    assert_eq!(busy, 0, "connections at work or in a transaction");
+    all_idle(&server).await;
     timeout(PATIENCE, create(&mut server.events(), event(&spirit_id)))
         .await
         .expect("a create goes through");

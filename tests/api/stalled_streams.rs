@@ -206,7 +206,8 @@ pub async fn fetched(server: TestServer, table: &str) -> i64 {
     eventually("the server's connections are closed", async || {
         let (others,): (i64,) = sqlx::query_as(
             "select count(*) from pg_stat_activity
-             where datname = current_database() and pid <> pg_backend_pid()",
+             where datname = current_database() and pid <> pg_backend_pid()
+             and backend_type = 'client backend'",
         )
         .fetch_one(&mut connection)
         .await
