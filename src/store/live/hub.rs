@@ -13,6 +13,8 @@ pub(super) struct Hub(Arc<Mutex<HashMap<SpiritId, Entry>>>);
 
 struct Entry {
     signal: watch::Sender<Signal>,
+    /// Subscriptions; with the last one the entry goes.
+    subscriptions: usize,
     /// What the poll last saw of the spirit.
     polled: Polled,
 }
@@ -43,15 +45,14 @@ pub(super) struct Subscription {
 impl Hub {
     /// From now on the subscription hears of the spirit.
     pub(super) fn subscribe(&self, spirit_id: SpiritId) -> Subscription {
-        let signal = self
-            .lock()
-            .entry(spirit_id)
-            .or_insert_with(|| Entry {
-                signal: watch::Sender::new(Signal::Look),
-                polled: Polled::default(),
-            })
-            .signal
-            .subscribe();
+        let mut entries = self.lock();
+        let entry = entries.entry(spirit_id).or_insert_with(|| Entry {
+            signal: watch::Sender::new(Signal::Look),
+            subscriptions: 0,
+            polled: Polled::default(),
+        });
+        entry.subscriptions += 1;
+        let signal = entry.signal.subscribe();
         Subscription {
             hub: self.clone(),
             spirit_id,
@@ -127,12 +128,11 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut entries = self.hub.lock();
-        // This one's receiver is still counted.
-        if entries
-            .get(&self.spirit_id)
-            .is_some_and(|entry| entry.signal.receiver_count() == 1)
-        {
-            entries.remove(&self.spirit_id);
+        if let Some(entry) = entries.get_mut(&self.spirit_id) {
+            entry.subscriptions -= 1;
+            if entry.subscriptions == 0 {
+                entries.remove(&self.spirit_id);
+            }
         }
     }
 }
