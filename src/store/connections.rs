@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::StoreError;
 
 /// A connection that was idle for longer is asked whether it lives.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// A connection that is older is not used again, so that backends do not grow for ever.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 

@@ -28,6 +28,8 @@ type Answer = Result<Option<Event>, StoreError>;
 #[derive(Debug)]
 struct Get {
     id: EventId,
+    /// The owner that the reader named.
+    spirit_id: Option<SpiritId>,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -45,10 +47,10 @@ impl Gets {
         Self(gets)
     }
 
-    async fn get(&self, id: EventId) -> Answer {
+    async fn get(&self, id: EventId, spirit_id: Option<SpiritId>) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.0
-            .send(Get { id, reply })
+            .send(Get { id, spirit_id, reply })
             .await
             .map_err(|_| StoreError::Closing)?;
         answer.await.map_err(|_| StoreError::Closing)?
@@ -63,7 +65,7 @@ impl Store {
         spirit_id: Option<SpiritId>,
         include_deleted: bool,
     ) -> Result<Option<Event>, StoreError> {
-        let event = self.gets.get(id).await?;
+        let event = self.gets.get(id, spirit_id).await?;
         Ok(event.filter(|event| {
             spirit_id.is_none_or(|spirit_id| spirit_id == event.spirit_id)
                 && (include_deleted || event.deleted_at.is_none())
@@ -97,7 +99,11 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections
 /// Fails when the database is away.
 async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
-    let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET))).bind(ids);
+    // Where every reader named the owner, a sharded database need not look everywhere.
+    let spirit_ids: Option<Vec<Uuid>> = gets.iter().map(|get| Some(get.spirit_id?.0)).collect();
+    let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
+        .bind(ids)
+        .bind(spirit_ids);
     let mut events: HashMap<EventId, Event> = match connections.all(query).await {
         Ok(rows) => rows
             .into_iter()
@@ -141,7 +147,8 @@ static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
     format!(
         "select {BASIC_COLUMNS}, {FULL_COLUMNS}
          from events
-         where id = any($1)"
+         where id = any($1)
+         and ($2::uuid[] is null or spirit_id = any($2))"
     )
     .into()
 });

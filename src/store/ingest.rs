@@ -7,6 +7,7 @@
 mod flush;
 mod held;
 mod job;
+mod outcome;
 mod plain;
 mod writer;
 

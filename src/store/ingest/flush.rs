@@ -11,8 +11,9 @@ use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, PgConnection, Row as 
 use uuid::Uuid;
 
 use super::job::{Decided, Job};
+use super::outcome::{Failure, Outcome};
 use super::plain::INSERT_PLAIN;
-use crate::domain::admission::{Admitted, Identity, KeyHolder, SpiritState, World};
+use crate::domain::admission::{Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::store::StoreError;
@@ -25,50 +26,6 @@ pub(super) enum Lock {
     /// Wait for this one, up to the statement time limit, before anything else is locked: whoever
     /// waits holds nothing, so nobody else is held up and no deadlock can arise.
     WaitFor(SpiritId),
-}
-
-/// What became of a job.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// Decided, and committed as decided.
-    Decided(Decided),
-    /// Untouched: another transaction holds this spirit.
-    Held(SpiritId),
-    /// Untouched: a flush that decides nothing could not store it.
-    Undecided,
-}
-
-/// A flush that failed.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) error: StoreError,
-    /// Whether it is certain that nothing was stored.
-    pub(super) uncommitted: bool,
-}
-
-impl Failure {
-    pub(super) fn uncommitted(error: StoreError) -> Self {
-        Self {
-            error,
-            uncommitted: true,
-        }
-    }
-
-    /// Of a statement that commits: certain only where the database says so itself.
-    pub(super) fn of_commit(error: sqlx::Error) -> Self {
-        let said = matches!(error, sqlx::Error::Database(_));
-        match StoreError::from(error) {
-            error @ (StoreError::Bug(_) | StoreError::TimedOut) if said => Self::uncommitted(error),
-            error => Self::unknown(error),
-        }
-    }
-
-    pub(super) fn unknown(error: StoreError) -> Self {
-        Self {
-            error,
-            uncommitted: false,
-        }
-    }
 }
 
 /// Stands for the spirits' ids in the statements that open and close a transaction.
@@ -326,16 +283,10 @@ async fn read_keys<'j>(
 
 /// Inserts what was admitted; returns how far that moves its spirits.
 async fn store(connection: &mut PgConnection, outcomes: &[Outcome]) -> Result<Advanced, StoreError> {
-    let verdicts = outcomes.iter().filter_map(|outcome| match outcome {
-        Outcome::Decided(decided) => decided.verdict.as_ref().ok(),
-        Outcome::Held(_) | Outcome::Undecided => None,
-    });
-    let admitted: Vec<(&NewEvent, i64)> = verdicts
-        .flatten()
-        .filter_map(|result| match result {
-            Ok(Admitted::New { event, sequence }) => Some((event.as_ref(), *sequence)),
-            _ => None,
-        })
+    let admitted: Vec<(&NewEvent, i64)> = outcomes
+        .iter()
+        .flat_map(Outcome::admitted)
+        .map(|(event, sequence)| (event.as_ref(), sequence))
         .collect();
     if admitted.is_empty() {
         return Ok(Vec::new());

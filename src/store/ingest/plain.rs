@@ -7,8 +7,9 @@ use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Arguments as _, PgConnection};
 use uuid::Uuid;
 
-use super::flush::{Failure, Outcome, add_events};
+use super::flush::add_events;
 use super::job::{Decided, Job};
+use super::outcome::{Failure, Outcome};
 use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
@@ -12,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::IngestSettings;
-use super::flush::{Failure, Lock, Outcome, flush};
+use super::flush::{Lock, flush};
 use super::held::Held;
 use super::job::Job;
+use super::outcome::{Failure, Outcome};
 use super::plain::{flush_plain, is_plain};
-use crate::domain::admission::Admitted;
 use crate::domain::ids::SpiritId;
-use crate::domain::refusal::Refusal;
 use crate::store::StoreError;
+use crate::store::connections::TRUSTED_FOR;
 use crate::store::live::Changes;
 
 pub(super) struct Writer {
@@ -44,10 +43,6 @@ struct Idle {
     connection: PgConnection,
     since: Instant,
 }
-
-/// A connection that was idle for longer is asked whether it lives: what fails on a dead one may have
-/// been stored for all that is known.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// Flushes without a taken key after which keys are no longer looked for first.
 const CAREFUL_FLUSHES: u32 = 16;
@@ -223,6 +218,8 @@ impl Lane {
         result
     }
 
+    /// One that was idle for long is asked whether it lives: what fails on a dead one may have been stored
+    /// for all that is known.
     async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
         if let Some(Idle {
             mut connection,
@@ -248,7 +245,7 @@ impl Lane {
             self.careful = CAREFUL_FLUSHES;
         }
         let outcomes = flush(connection, jobs, lock).await?;
-        self.careful = if outcomes.iter().any(has_duplicate) {
+        self.careful = if outcomes.iter().any(Outcome::has_duplicate) {
             CAREFUL_FLUSHES
         } else {
             self.careful.saturating_sub(1)
@@ -257,34 +254,10 @@ impl Lane {
     }
 }
 
-fn has_duplicate(outcome: &Outcome) -> bool {
-    let Outcome::Decided(decided) = outcome else {
-        return false;
-    };
-    let is_duplicate = |refusal: &Refusal| matches!(refusal, Refusal::Duplicate { .. });
-    match &decided.verdict {
-        Ok(results) => results.iter().any(|result| match result {
-            Ok(Admitted::Duplicate { .. }) => true,
-            Ok(Admitted::New { .. }) => false,
-            Err(refusal) => is_duplicate(refusal),
-        }),
-        Err(failures) => failures.iter().any(|(_, refusal)| is_duplicate(refusal)),
-    }
-}
-
 /// The spirits that have new events.
 fn grown_spirits(outcomes: &[Outcome]) -> Vec<SpiritId> {
-    let admitted = outcomes.iter().filter_map(|outcome| match outcome {
-        Outcome::Decided(decided) => decided.verdict.as_ref().ok(),
-        Outcome::Held(_) | Outcome::Undecided => None,
-    });
-    let mut spirit_ids: Vec<SpiritId> = admitted
-        .flatten()
-        .filter_map(|result| match result {
-            Ok(Admitted::New { event, .. }) => Some(event.spirit_id),
-            _ => None,
-        })
-        .collect();
+    let admitted = outcomes.iter().flat_map(Outcome::admitted);
+    let mut spirit_ids: Vec<SpiritId> = admitted.map(|(event, _)| event.spirit_id).collect();
     spirit_ids.sort_unstable();
     spirit_ids.dedup();
     spirit_ids
