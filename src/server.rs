@@ -106,8 +106,10 @@ pub async fn run(
     let mut server = tokio::spawn(server);
 
     let watched = tokio::select! {
-        served = &mut server => return served?.context("serving failed"),
+        // Told to end, a server without connections ends at once, and is to be drained all the same.
+        biased;
         () = shutdown.cancelled() => Ok(()),
+        served = &mut server => return served?.context("serving failed"),
         fatal = watch_database(&store, &health, &migrated, ready) => Err(fatal),
     };
     shutdown.cancel();
