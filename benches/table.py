@@ -1,173 +1,19 @@
-"""Runs the service and pgbench in turn on one private PostgreSQL and prints a table of ratios.
+"""The service and pgbench in turn on one private PostgreSQL, as a table of ratios.
 
 Every round runs each pair back to back, so that a noisy machine disturbs both sides alike; a row is
 the median over the rounds. Nothing here judges: the targets stand beside the figures.
 """
 
 import argparse
-import json
-import os
-import pathlib
-import shutil
-import signal
 import statistics
-import subprocess
-import tempfile
 
-BIN = os.environ["EVENTS_BIN"]
-SPIRITS = 100
-CONTENT = "x" * 300
-TICKS = os.sysconf("SC_CLK_TCK")
-COLUMNS = (
-    "id, spirit_id, sequence, event_type, meta_summary, occurred_at, session_id, role, author, source_uri,"
-    " dedupe_key, importance_score, revision, deleted_at, created_at, updated_at, content, meta::text"
-)
-# The pgbench side's spirits and events have ids that a script can compute.
-SPIRIT_ID = "('00000000-0000-7000-8000-' || lpad((%s)::text, 12, '0'))::uuid"
-EVENT_ID = "('00000000-0000-7000-9000-' || lpad((%s)::text, 12, '0'))::uuid"
-REPLAY_SPIRIT = SPIRITS + 1
-REPLAY_EVENTS = 10_000
-
-SCRIPTS = {
-    # What one would write by hand: spirit check and dedupe. It draws no sequence; the column gets a
-    # number that pgbench makes.
-    "create": f"""
-\\set n :n + 1
-\\set s random(1, {SPIRITS})
-insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id, role, dedupe_key)
-select gen_random_uuid(), id, :run * 1000000000000 + :client_id * 1000000000::bigint + :n, 'message.in', '{CONTENT}',
-    now(), 'bench', 'user', :run || '-' || :client_id || '-' || :n
-from spirits
-where id = {SPIRIT_ID % ":s"} and deleted_at is null
-on conflict (spirit_id, dedupe_key) where dedupe_key is not null do nothing
-returning id, sequence, created_at;
-""",
-    "batch": f"""
-\\set n :n + 1
-insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id, role, dedupe_key)
-select gen_random_uuid(), spirits.id, :run * 1000000000000 + :client_id * 1000000000::bigint + :n * 1000 + k,
-    'message.in', content, now(), 'bench', 'user', :run || '-' || :client_id || '-' || :n || '-' || k
-from unnest('{{{",".join([CONTENT] * 1000)}}}'::text[]) with ordinality as new (content, k)
-join spirits on spirits.id = {SPIRIT_ID % f"k % {SPIRITS} + 1"} and deleted_at is null
-on conflict (spirit_id, dedupe_key) where dedupe_key is not null do nothing
-returning id, sequence, created_at;
-""",
-    "get": f"""
-\\set e random(1, :events)
-select {COLUMNS} from events where id = {EVENT_ID % ":e"} and not is_deleted;
-""",
-    "list": f"""
-\\set s random(1, {SPIRITS})
-select {COLUMNS} from events where spirit_id = {SPIRIT_ID % ":s"} and not is_deleted
-order by occurred_at desc, sequence desc limit 50;
-""",
-    "replay": f"""
-select {COLUMNS} from events
-where spirit_id = {SPIRIT_ID % REPLAY_SPIRIT} and session_id = 'bench' and not is_deleted
-order by occurred_at, sequence;
-""",
-}
-
-
-class Bench:
-    """A server on a private PostgreSQL of its own, and pgbench beside it."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-        self.runs = 0
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="elephantasm-bench-"))
-        self.dir.chmod(0o755)
-        data = self.dir / "data"
-        command = [BIN, "serve", "--listen-addr", "127.0.0.1:0", "--data-dir", data, "--log", "warn"]
-        self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.addr = self.server.stdout.readline().split()[-1]
-        self.postmaster = int((data / "pgdata" / "postmaster.pid").read_text().split()[0])
-        socket = (data / "pgdata" / "postmaster.pid").read_text().splitlines()[4]
-        self.env = os.environ | {
-            "PGHOST": socket,
-            "PGUSER": "elephantasm",
-            "PGDATABASE": "events",
-            "PGPASSWORD": (data / "password").read_text().strip(),
-        }
-        bin_dir = pathlib.Path(f"/proc/{self.postmaster}/exe").resolve().parent
-        self.pgbench_bin, self.psql = bin_dir / "pgbench", bin_dir / "psql"
-        for name, script in SCRIPTS.items():
-            (self.dir / f"{name}.sql").write_text(script)
-
-    def close(self):
-        self.server.send_signal(signal.SIGTERM)
-        self.server.wait()
-        shutil.rmtree(self.dir)
-
-    def sql(self, text):
-        command = [self.psql, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text]
-        return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
-
-    def fill(self, events):
-        """The events that pgbench reads, of the shape that the service's bench stores."""
-        self.sql(
-            f"insert into spirits (id, name, name_folded) select {SPIRIT_ID % 'n'}, 'pgbench', 'pgbench'"
-            f" from generate_series(1, {REPLAY_SPIRIT}) as n"
-        )
-        for spirit, first, last in [
-            (f"n % {SPIRITS} + 1", 1, events),
-            (REPLAY_SPIRIT, events + 1, events + REPLAY_EVENTS),
-        ]:
-            self.sql(
-                "insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id, role,"
-                f" dedupe_key) select {EVENT_ID % 'n'}, {SPIRIT_ID % f'{spirit}'}, n, 'message.in', '{CONTENT}',"
-                f" to_timestamp(1700000000 + n), 'bench', 'user', 'fill-' || n from generate_series({first}, {last}) as n"
-            )
-        self.sql("vacuum analyze events")
-        self.events = events
-
-    def pgbench(self, script, clients, mode="prepared"):
-        """Transactions a second."""
-        self.runs += 1
-        command = [self.pgbench_bin, "-n", "-M", mode, "-f", self.dir / f"{script}.sql"]
-        command += ["-c", clients, "-j", min(clients, 2), "-T", self.seconds]
-        command += ["-D", "n=0", "-D", f"run={self.runs}", "-D", f"events={self.events}"]
-        command = [str(part) for part in command]
-        output = subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout
-        line = next(line for line in output.splitlines() if line.startswith("tps"))
-        return float(line.split()[2])
-
-    def service(self, workload, *args):
-        """The report of one run of `elephantasm-events bench`."""
-        command = [BIN, "bench", workload, "--addr", self.addr, "--json", "--warmup", "1"]
-        command += ["--duration", self.seconds, *args]
-        output = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
-        return json.loads(output)
-
-    def cpu_seconds(self):
-        """CPU seconds of the server, and of PostgreSQL with the backends that have ended."""
-
-        def times(pid):
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return sum(map(int, fields[11:13])) / TICKS, sum(map(int, fields[13:15])) / TICKS, int(fields[1])
-
-        own, ended, _ = times(self.postmaster)
-        database = own + ended
-        for entry in pathlib.Path("/proc").glob("[0-9]*"):
-            try:
-                own, _, parent = times(entry.name)
-            except OSError:
-                continue
-            if parent == self.postmaster:
-                database += own
-        return times(self.server.pid)[0], database
-
-    def peak_kib(self, reset=False):
-        """Peak resident memory of the server; a reset starts a new peak."""
-        if reset:
-            pathlib.Path(f"/proc/{self.server.pid}/clear_refs").write_text("5")
-        status = pathlib.Path(f"/proc/{self.server.pid}/status").read_text()
-        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+from bench import REPLAY_EVENTS, Bench
 
 
 def round_of(bench):
     """Every row's figure in one round."""
     row = {}
+    bench.sql("checkpoint")
     rate = lambda report: report["calls_per_second"]
     single = {clients: bench.pgbench("create", clients) for clients in (1, 8, 16, 64)}
 
@@ -227,12 +73,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     args = parser.parse_args()
-    bench = Bench(args.seconds)
-    try:
+    with Bench(args.seconds) as bench:
         bench.fill(100_000)
+        bench.pgbench("create", 16)  # its log's files are made, as those of a server that runs for long
         rounds = [round_of(bench) for _ in range(args.rounds)]
-    finally:
-        bench.close()
     print(f"Median of {args.rounds} rounds of {args.seconds} s a measurement, with lowest and highest.\n")
     print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
     for key, title, target in ROWS:

@@ -106,6 +106,10 @@ pub struct DatabaseArgs {
     #[arg(long, env = "EVENTS_QUEUE_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_048_576..))]
     pub queue_bytes: u32,
 
+    /// Commits of events that may be under way at the same time, each with its share of the spirits
+    #[arg(long, env = "EVENTS_WRITERS", value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub writers: u32,
+
     /// Events after which one commit takes no further request
     #[arg(long, env = "EVENTS_FLUSH_ITEMS", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub flush_items: u32,
@@ -198,6 +202,7 @@ impl DatabaseArgs {
             },
             direct: None,
             ingest: IngestSettings {
+                writers: to_usize(self.writers),
                 queue_items_max: to_usize(self.queue_items),
                 queue_bytes_max: to_usize(self.queue_bytes),
                 flush_items_max: to_usize(self.flush_items),

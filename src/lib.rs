@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: the subcommands of the one binary;
 //! - [`server`]: puts services, health, reflection and layers together, and drains them;
+//! - [`gathered`]: connections that send replies together;
 //! - [`grpc`]: the wire: converts messages to domain types and back, chooses status codes;
 //! - [`store`]: PostgreSQL: all SQL, the write path, replay;
 //! - [`domain`]: pure types and rules.
@@ -15,6 +16,7 @@
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod gathered;
 pub mod grpc;
 pub mod server;
 pub mod store;

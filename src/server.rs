@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::TryStreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -20,6 +21,7 @@ use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
 
 use crate::domain::limits::Limits;
+use crate::gathered::Gathered;
 use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENT_SERVICE};
 use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
 use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
@@ -92,6 +94,9 @@ pub async fn run(
         .layer(ReadyLayer {
             ready: Arc::clone(&migrated),
         });
+    let connections = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .map_ok(Gathered::new);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
@@ -99,10 +104,7 @@ pub async fn run(
         .http2_max_pending_accept_reset_streams(Some(CANCELLED_CALLS_MAX))
         .layer(layers)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.clone().cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
     let mut server = tokio::spawn(server);
 
     let watched = tokio::select! {

@@ -4,6 +4,7 @@
 //! answered.
 //! Every status is checked and counted. What it stores belongs to new spirits named `bench-…`.
 
+mod idle;
 mod ingest;
 mod replies;
 mod report;
@@ -75,6 +76,10 @@ pub(super) struct BenchArgs {
     /// Watchers, spread over the spirits
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = at_least_one())]
     watchers: usize,
+
+    /// Watchers of spirits that get no events, beside the calls
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    idle_watchers: usize,
 
     /// Events created each second while there are watchers
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one())]
@@ -166,11 +171,15 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         channels.push(args.addr.connect().await?);
     }
     let data = Arc::new(Data::prepare(&channels, &args).await?);
+    let mut idle = idle::watch(&channels, &args).await?;
     let tally = if args.workload == Workload::Watch {
         watch::run(&channels, &data, &args).await?
     } else {
         closed_loop(&channels, &data, &args).await?
     };
+    if let Some(ended) = idle.try_join_next() {
+        return Err(ended?);
+    }
     let report = Report::new(&args, &tally);
     if args.json {
         println!("{}", report.json());

@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt as _;
+use tower::service_fn;
+
+use crate::gathered::Gathered;
 
 /// Largest reply that a command accepts: a page ends at about 2 MiB, a batch's reply may be larger.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -38,15 +44,26 @@ impl AddrArgs {
             .with_context(|| format!("--addr {} is no address of the form host:port", self.addr))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE.0)
-            .keep_alive_timeout(KEEPALIVE.1)
-            .tcp_nodelay(true);
-        endpoint.connect().await.with_context(|| {
-            format!(
-                "no server answers at {}; start one with `elephantasm-events serve`",
-                self.addr
-            )
-        })
+            .keep_alive_timeout(KEEPALIVE.1);
+        endpoint
+            .connect_with_connector(service_fn(dial))
+            .await
+            .with_context(|| {
+                format!(
+                    "no server answers at {}; start one with `elephantasm-events serve`",
+                    self.addr
+                )
+            })
     }
+}
+
+/// A connection on which calls that are ready together are sent together.
+async fn dial(uri: Uri) -> std::io::Result<TokioIo<Gathered<TcpStream>>> {
+    let host = uri.host().unwrap_or_default();
+    let port = uri.port_u16().unwrap_or(80);
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(Gathered::new(stream)))
 }
 
 /// A server's error as text for people: code, message, and every bad field.

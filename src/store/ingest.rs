@@ -11,6 +11,7 @@ mod outcome;
 mod plain;
 mod writer;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +38,8 @@ use crate::domain::event::{BatchMode, Created, NewEvent};
 /// Bounds of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
+    /// Writers, each with a thread and a connection of its own and its share of the spirits.
+    pub writers: usize,
     /// Events that may wait or be in a flush.
     pub queue_items_max: usize,
     /// Bytes that these may have, about.
@@ -53,7 +56,8 @@ const BYTES_PER_PERMIT: usize = 1024;
 /// The way into the write path. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Ingest {
-    jobs: mpsc::UnboundedSender<Job>,
+    /// One for each writer, which has its share of the spirits.
+    jobs: Arc<[mpsc::UnboundedSender<Job>]>,
     /// Half of the queue each, so that neither starves the other: unary calls are refused when theirs
     /// is full, streams wait.
     calls: Room,
@@ -91,12 +95,17 @@ impl Future for Queued {
 impl Ingest {
     /// Starts the writer, which lives until [`close`](Self::close) or until every clone is dropped.
     pub(super) fn start(connect: PgConnectOptions, settings: IngestSettings, changes: Changes) -> Self {
-        let (jobs, queue) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let refused = Arc::default();
-        let writer = Writer::new(Lane::new(connect, settings, changes), Arc::clone(&refused));
-        start_thread(writer, queue, closing.clone(), tasks.token());
+        let lane = Lane::new(connect, settings, changes);
+        let start = |_| {
+            let (jobs, queue) = mpsc::unbounded_channel();
+            let writer = Writer::new(lane.sibling(), Arc::clone(&refused));
+            start_thread(writer, queue, closing.clone(), tasks.token());
+            jobs
+        };
+        let jobs = (0..settings.writers).map(start).collect();
         tasks.close();
         Self {
             jobs,
@@ -126,10 +135,19 @@ impl Ingest {
         mode: BatchMode,
         share: Share,
     ) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        let writer = writer_of(&items, self.jobs.len());
         let (job, answer) = Job::new(items, mode, share);
-        self.jobs.send(job).map_err(|_| StoreError::Closing)?;
+        self.jobs[writer].send(job).map_err(|_| StoreError::Closing)?;
         Ok(answer)
     }
+}
+
+/// The writer of a request: that of its first spirit, so that a spirit's events keep the order in which one
+/// caller sends them.
+fn writer_of(items: &[NewEvent], writers: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    items.first().map(|item| item.spirit_id).hash(&mut hasher);
+    usize::try_from(hasher.finish() % writers as u64).unwrap_or_default()
 }
 
 /// Runs the writer on a thread of its own: on those that serve calls each of its round trips would wait

@@ -49,6 +49,7 @@ async fn every_workload_reports_what_it_measured() {
     for (arguments, events_per_call) in [
         (&["create"][..], Some(1.0)),
         (&["batch"], Some(5.0)),
+        (&["create", "--idle-watchers", "3"], Some(1.0)),
         (&["ingest"], Some(1.0)),
         (&["get"], Some(1.0)),
         (&["list", "--page-size", "5"], Some(5.0)),

@@ -113,7 +113,7 @@ impl Data {
     }
 }
 
-async fn create_spirits(channel: Channel, run: &str, count: usize) -> anyhow::Result<Vec<String>> {
+pub(super) async fn create_spirits(channel: Channel, run: &str, count: usize) -> anyhow::Result<Vec<String>> {
     let mut spirits = SpiritServiceClient::new(channel);
     let mut ids = Vec::with_capacity(count);
     for number in 0..count {

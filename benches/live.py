@@ -1,0 +1,76 @@
+"""Watching: how soon events are delivered, and what watchers cost those that write.
+
+Pairs run back to back in every round; a figure is the median of the rounds.
+"""
+
+import argparse
+import statistics
+import subprocess
+import time
+
+from bench import Bench
+
+
+def ratio(first, second):
+    return first["calls_per_second"] / second["calls_per_second"]
+
+
+def round_of(quiet, loud):
+    """`loud` tells other instances of new events, `quiet` does not."""
+    row = {}
+    for name, rate, watchers, spirits in [("low", 50, 1, 1), ("wide", 1_000, 100, 10)]:
+        report = loud.service("watch", "--rate", rate, "--watchers", watchers, "--spirits", spirits)
+        row[f"{name} p50"], row[f"{name} p99"] = report["latency_ms"]["p50"], report["latency_ms"]["p99"]
+    alone = loud.service("create")
+    row["idle watchers"] = ratio(loud.service("create", "--idle-watchers", 100), alone)
+    row["notify"] = ratio(loud.service("create"), quiet.service("create"))
+    return row
+
+
+def idle_streams(bench, streams):
+    """Growth of the server's peak memory in MiB, and its cores in use, with streams open and an event a second."""
+    before = bench.peak_kib(reset=True)
+    command = bench.command("watch", "--watchers", streams, "--spirits", streams // 5, "--rate", 1)
+    samples = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as load:
+        while load.poll() is None:
+            samples.append((time.monotonic(), bench.cpu_seconds()[0]))
+            time.sleep(0.2)
+    if load.returncode != 0:
+        raise RuntimeError("a watcher missed events")
+    # All are open once the measured seconds begin.
+    last = [sample for sample in samples if sample[0] > samples[-1][0] - bench.seconds]
+    (begin, used), (end, used_by_end) = last[0], last[-1]
+    return (bench.peak_kib() - before) / 1024, (used_by_end - used) / (end - begin)
+
+
+ROWS = [
+    ("low p50", "delivery behind the create's reply, 50 events/s, one watcher, p50 in ms", "well under 5"),
+    ("low p99", "the same, p99 in ms", ""),
+    ("wide p50", "the same, 1,000 events/s, 100 watchers of 10 spirits, p50 in ms", ""),
+    ("wide p99", "the same, p99 in ms", ""),
+    ("idle watchers", "CreateEvent, 64 in flight, with 100 idle watchers / with none", "≥ 0.95"),
+    ("notify", "CreateEvent, 64 in flight, with NOTIFY / without", ""),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
+    parser.add_argument("--streams", type=int, default=5_000, help="idle ones")
+    args = parser.parse_args()
+    with Bench(args.seconds, "--notify", "false") as quiet, Bench(args.seconds) as loud:
+        rounds = [round_of(quiet, loud) for _ in range(args.rounds)]
+        mib, cores = idle_streams(quiet, args.streams)
+    print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
+    for key, title, target in ROWS:
+        values = [row[key] for row in rounds]
+        figures = [f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values))]
+        print(f"| {title} | {' | '.join(figures)} | {target} |")
+    print(f"| {args.streams:,} idle streams: MiB in all | {mib:.3g} | | | ≤ 100 |")
+    print(f"| {args.streams:,} idle streams: cores in use | {cores:.2g} | | | next to none |")
+
+
+if __name__ == "__main__":
+    main()
