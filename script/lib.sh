@@ -96,6 +96,21 @@ ensure_postgres() {
     return 1
 }
 
+# PgBouncer, for the tests behind one; they are skipped without it.
+ensure_pgbouncer() {
+    PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer >/dev/null && return
+    if command -v apt-get >/dev/null && can_be_root && [ ! -e /usr/sbin/policy-rc.d ]; then
+        # Only the program is wanted, not a daemon of the system's.
+        printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+        as_root chmod +x /usr/sbin/policy-rc.d
+        install_packages pgbouncer pgbouncer pgbouncer
+        as_root rm -f /usr/sbin/policy-rc.d
+    else
+        install_packages pgbouncer pgbouncer pgbouncer
+    fi
+    PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer >/dev/null
+}
+
 # use_postgres DIR: lets the server find the programs of a directory, if it has them.
 use_postgres() {
     is_postgres "$1" && export PG_BIN_DIR=$1

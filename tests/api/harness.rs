@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
+use crate::pgbouncer::{Mode, PgBouncer};
+
 /// After which something that a test waits for will not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest reply that a test's client accepts.
@@ -80,10 +82,21 @@ impl TestServer {
     /// A server on a database that others may use too. Returns when it is ready.
     pub async fn start_on(database: Arc<Database>, set: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
+        let through = database.pooled(&mut settings.store);
         set(&mut settings);
+        let started = Self::start_through(database, through, settings).await;
+        started.unwrap_or_else(|error| panic!("the server ended at its start: {error:?}"))
+    }
+
+    /// A server that reaches the database so. Returns when it is ready, or ended at its start.
+    pub async fn start_through(
+        database: Arc<Database>,
+        through: PgConnectOptions,
+        settings: Settings,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let store = Store::open(database.connect.clone(), settings.store);
+        let store = Store::open(through, settings.store);
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let mut served = tokio::spawn(server::run(
@@ -94,17 +107,20 @@ impl TestServer {
             ready,
         ));
         tokio::select! {
-            ready = is_ready => ready.expect("the server ended before it was ready"),
-            ended = &mut served => panic!("the server ended at its start: {ended:?}"),
+            ended = &mut served => {
+                ended.unwrap()?;
+                panic!("the server ended before it was ready");
+            }
+            Ok(()) = is_ready => {}
             () = sleep(PATIENCE) => panic!("the server did not become ready"),
         }
-        Self {
+        Ok(Self {
             addr,
             channel: connect(addr).await,
             database,
             shutdown,
             served,
-        }
+        })
     }
 
     pub fn events(&self) -> EventServiceClient<Channel> {
@@ -158,8 +174,9 @@ pub async fn connect(addr: std::net::SocketAddr) -> Channel {
 
 /// A database of its own in the PostgreSQL that all tests of the process share.
 pub struct Database {
+    /// To PostgreSQL itself.
     pub connect: PgConnectOptions,
-    _postgres: Option<Arc<Postgres>>,
+    postgres: Option<Arc<Postgres>>,
 }
 
 impl Database {
@@ -173,7 +190,7 @@ impl Database {
             .unwrap();
         Self {
             connect: postgres.connect.clone().database(&name),
-            _postgres: Some(postgres),
+            postgres: Some(postgres),
         }
     }
 
@@ -181,8 +198,22 @@ impl Database {
     pub fn elsewhere(connect: PgConnectOptions) -> Self {
         Self {
             connect,
-            _postgres: None,
+            postgres: None,
         }
+    }
+
+    /// How a server connects: as the tests run, through the pooler that stands before PostgreSQL.
+    fn pooled(&self, settings: &mut StoreSettings) -> PgConnectOptions {
+        let pooler = self
+            .postgres
+            .as_ref()
+            .and_then(|postgres| postgres.pooler.as_ref());
+        let (Some((mode, pooler)), Some(name)) = (pooler, self.connect.get_database()) else {
+            return self.connect.clone();
+        };
+        settings.direct = Some(self.connect.clone());
+        settings.transaction_pooler = *mode == Mode::Transaction;
+        pooler.connect_options(name)
     }
 
     /// A connection beside the server's.
@@ -195,6 +226,8 @@ impl Database {
 /// last test that uses it. The private one does not fsync: nothing here tests the disk.
 struct Postgres {
     connect: PgConnectOptions,
+    /// Stands before it, when `EVENTS_TEST_POOLER` says so: `transaction` or `session`.
+    pooler: Option<(Mode, PgBouncer)>,
     private: Option<(EmbeddedPostgres, TempDir)>,
 }
 
@@ -206,7 +239,9 @@ impl Postgres {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let started = Arc::new(Self::start().await);
+        let mut started = Self::start().await;
+        started.pooler = pooler(&started.connect).await;
+        let started = Arc::new(started);
         *shared = Arc::downgrade(&started);
         started
     }
@@ -215,6 +250,7 @@ impl Postgres {
         if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
             return Self {
                 connect: PgConnectOptions::from_str(&url).unwrap(),
+                pooler: None,
                 private: None,
             };
         }
@@ -231,13 +267,29 @@ impl Postgres {
         .unwrap();
         Self {
             connect: postgres.connect_options("postgres"),
+            pooler: None,
             private: Some((postgres, dir)),
         }
     }
 }
 
+async fn pooler(postgres: &PgConnectOptions) -> Option<(Mode, PgBouncer)> {
+    let mode = match std::env::var("EVENTS_TEST_POOLER").ok()?.as_str() {
+        "transaction" => Mode::Transaction,
+        "session" => Mode::Session,
+        other => panic!("EVENTS_TEST_POOLER is {other}, neither transaction nor session"),
+    };
+    let (pool_size, more) = match mode {
+        // Fewer than one server uses, so that they are shared.
+        Mode::Transaction => (8, ""),
+        Mode::Session => (50, "ignore_startup_parameters = options"),
+    };
+    Some((mode, PgBouncer::start(postgres, mode, pool_size, more).await))
+}
+
 impl Drop for Postgres {
     fn drop(&mut self) {
+        self.pooler = None;
         let Some((postgres, dir)) = self.private.take() else {
             return;
         };
