@@ -2,7 +2,8 @@
 //!
 //! sqlx's own pool asks the database whether a connection lives, at each take and each return: three
 //! round trips for a read of one. Here only a connection that was idle for a while is asked. One whose
-//! statement was dropped by its caller goes on to the statement's end in a task and is asked then.
+//! statement was dropped by its caller goes on to the statement's end in a task and is asked then. Behind
+//! a pooler in transaction mode the whole statement runs in a task.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

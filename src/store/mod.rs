@@ -1,7 +1,8 @@
 //! PostgreSQL: the only place where SQL stands and sqlx is used.
 //!
 //! Knows nothing of the wire. One function, one statement, wherever the work allows it; a
-//! transaction stands only in [`ingest`], in tasks that no caller can cancel. Start at [`Store`].
+//! transaction stands only in [`ingest`] and, behind a pooler, around each statement ([`link`]): in tasks
+//! that no caller can cancel. Start at [`Store`].
 
 mod connections;
 mod edits;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-use crate::pgbouncer::{Mode, PgBouncer};
+use crate::pgbouncer::{IGNORE, Mode, PgBouncer};
 
 /// After which something that a test waits for will not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,6 +84,7 @@ impl TestServer {
         let mut settings = Settings::default();
         let through = database.pooled(&mut settings.store);
         set(&mut settings);
+        database.keep(&settings.store).await;
         let started = Self::start_through(database, through, settings).await;
         started.unwrap_or_else(|error| panic!("the server ended at its start: {error:?}"))
     }
@@ -202,18 +203,39 @@ impl Database {
         }
     }
 
-    /// How a server connects: as the tests run, through the pooler that stands before PostgreSQL.
+    /// How a server connects: through the pooler that the tests run behind.
     fn pooled(&self, settings: &mut StoreSettings) -> PgConnectOptions {
-        let pooler = self
-            .postgres
-            .as_ref()
-            .and_then(|postgres| postgres.pooler.as_ref());
-        let (Some((mode, pooler)), Some(name)) = (pooler, self.connect.get_database()) else {
+        let Some((pooler, name)) = self.pooler() else {
             return self.connect.clone();
         };
         settings.direct = Some(self.connect.clone());
-        settings.transaction_pooler = *mode == Mode::Transaction;
-        pooler.connect_options(name)
+        settings.transaction_pooler = pooler.switch;
+        pooler.program.connect_options(name)
+    }
+
+    /// Keeps the settings that a pooler drops with the database, as the README says.
+    async fn keep(&self, settings: &StoreSettings) {
+        let Some((Pooler { switch: false, .. }, name)) = self.pooler() else {
+            return;
+        };
+        let timeout = settings.statement_timeout.as_millis();
+        let alter = format!(
+            "alter database {name} set statement_timeout = {timeout};
+             alter database {name} set jit = off;
+             alter database {name} set enable_seqscan = off;
+             alter database {name} set plan_cache_mode = force_generic_plan;
+             alter database {name} set idle_in_transaction_session_timeout = {timeout}"
+        );
+        let mut connection = self.connect().await;
+        sqlx::raw_sql(AssertSqlSafe(alter))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
+    fn pooler(&self) -> Option<(&Pooler, &str)> {
+        let pooler = self.postgres.as_ref()?.pooler.as_ref()?;
+        Some((pooler, self.connect.get_database()?))
     }
 
     /// A connection beside the server's.
@@ -226,8 +248,7 @@ impl Database {
 /// last test that uses it. The private one does not fsync: nothing here tests the disk.
 struct Postgres {
     connect: PgConnectOptions,
-    /// Stands before it, when `EVENTS_TEST_POOLER` says so: `transaction` or `session`.
-    pooler: Option<(Mode, PgBouncer)>,
+    pooler: Option<Pooler>,
     private: Option<(EmbeddedPostgres, TempDir)>,
 }
 
@@ -240,7 +261,7 @@ impl Postgres {
             return running;
         }
         let mut started = Self::start().await;
-        started.pooler = pooler(&started.connect).await;
+        started.pooler = Pooler::start(&started.connect).await;
         let started = Arc::new(started);
         *shared = Arc::downgrade(&started);
         started
@@ -273,18 +294,45 @@ impl Postgres {
     }
 }
 
-async fn pooler(postgres: &PgConnectOptions) -> Option<(Mode, PgBouncer)> {
-    let mode = match std::env::var("EVENTS_TEST_POOLER").ok()?.as_str() {
-        "transaction" => Mode::Transaction,
-        "session" => Mode::Session,
-        other => panic!("EVENTS_TEST_POOLER is {other}, neither transaction nor session"),
-    };
-    let (pool_size, more) = match mode {
-        // Fewer than one server uses, so that they are shared.
-        Mode::Transaction => (8, ""),
-        Mode::Session => (50, "ignore_startup_parameters = options"),
-    };
-    Some((mode, PgBouncer::start(postgres, mode, pool_size, more).await))
+/// What stands before PostgreSQL when `EVENTS_TEST_POOLER` says so.
+struct Pooler {
+    program: PgBouncer,
+    /// Whether the service needs to be told.
+    switch: bool,
+}
+
+/// Which pooler the tests run behind, as the environment says.
+fn pooler_wanted() -> Option<String> {
+    std::env::var("EVENTS_TEST_POOLER").ok()
+}
+
+impl Pooler {
+    async fn start(postgres: &PgConnectOptions) -> Option<Self> {
+        // In transaction mode fewer than one server uses, so that they are shared.
+        let (mode, pool_size, more) = match pooler_wanted()?.as_str() {
+            "transaction" => (Mode::Transaction, 8, String::new()),
+            "prepared" => (
+                Mode::Transaction,
+                8,
+                format!("{IGNORE}\nmax_prepared_statements = 200"),
+            ),
+            "session" => (Mode::Session, 50, IGNORE.to_owned()),
+            other => panic!("EVENTS_TEST_POOLER is {other}: none of transaction, prepared, session"),
+        };
+        Some(Self {
+            switch: mode == Mode::Transaction && more.is_empty(),
+            program: PgBouncer::start(postgres, mode, pool_size, &more).await,
+        })
+    }
+}
+
+/// Whether a test is left out since it is about what a pooler does itself; says why.
+pub fn left_out_behind_pooler(why: &str) -> bool {
+    let behind = pooler_wanted();
+    if let Some(pooler) = &behind {
+        eprintln!("LEFT OUT behind a pooler ({pooler}): {why}");
+    }
+    behind.is_some()
 }
 
 impl Drop for Postgres {

@@ -22,6 +22,9 @@ pub enum Mode {
     Transaction,
 }
 
+/// Lets the settings of our sessions pass, and drops them.
+pub const IGNORE: &str = "ignore_startup_parameters = options";
+
 /// A running one; ends when it is dropped, and also when the test's process is killed.
 pub struct PgBouncer {
     dir: TempDir,

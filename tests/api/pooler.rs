@@ -14,11 +14,9 @@ use tonic::Code;
 use crate::builders::{create, event, keyed, list, mask, refused};
 use crate::harness::{Database, Settings, TestServer, eventually};
 use crate::live::{now, watch};
-use crate::pgbouncer::{Mode, PgBouncer, program};
+use crate::pgbouncer::{IGNORE, Mode, PgBouncer, program};
 
 const NEVER: Duration = Duration::from_secs(3_600);
-/// Lets our sessions' settings pass, and drops them.
-const IGNORE: &str = "ignore_startup_parameters = options";
 /// Server connections for the many connections of a server.
 const FEW: u32 = 3;
 /// One for each connection of a server.
