@@ -21,7 +21,7 @@ pub(super) struct Link {
     /// Opens a transaction; with the settings, where the connection cannot have them.
     begin: Arc<str>,
     is_shared: bool,
-    /// Names and values, the last of a name counts.
+    /// Names and values.
     settings: Vec<(&'static str, String)>,
 }
 
@@ -76,7 +76,7 @@ impl Link {
         self.is_shared
     }
 
-    /// Names and values of the settings, the last of a name counts.
+    /// Names and values of the settings.
     pub(super) fn settings(&self) -> &[(&'static str, String)] {
         &self.settings
     }

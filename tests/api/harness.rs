@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-use crate::pgbouncer::{IGNORE, Mode, PgBouncer};
+use crate::pgbouncer::{FOLLOW, IGNORE, Mode, PgBouncer};
 
 /// After which something that a test waits for will not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -311,11 +311,7 @@ impl Pooler {
         // In transaction mode fewer than one server uses, so that they are shared.
         let (mode, pool_size, more) = match pooler_wanted()?.as_str() {
             "transaction" => (Mode::Transaction, 8, String::new()),
-            "prepared" => (
-                Mode::Transaction,
-                8,
-                format!("{IGNORE}\nmax_prepared_statements = 200"),
-            ),
+            "prepared" => (Mode::Transaction, 8, format!("{IGNORE}\n{FOLLOW} = 200")),
             "session" => (Mode::Session, 50, IGNORE.to_owned()),
             other => panic!("EVENTS_TEST_POOLER is {other}: none of transaction, prepared, session"),
         };
@@ -328,7 +324,15 @@ impl Pooler {
 
 /// Whether a test is left out since it is about what a pooler does itself; says why.
 pub fn left_out_behind_pooler(why: &str) -> bool {
-    let behind = pooler_wanted();
+    left_out(pooler_wanted(), why)
+}
+
+/// The same, for a pooler that drops the settings of the service's connections.
+pub fn left_out_without_settings(why: &str) -> bool {
+    left_out(pooler_wanted().filter(|pooler| pooler != "transaction"), why)
+}
+
+fn left_out(behind: Option<String>, why: &str) -> bool {
     if let Some(pooler) = &behind {
         eprintln!("LEFT OUT behind a pooler ({pooler}): {why}");
     }

@@ -25,6 +25,9 @@ pub enum Mode {
 /// Lets the settings of our sessions pass, and drops them.
 pub const IGNORE: &str = "ignore_startup_parameters = options";
 
+/// How many prepared statements it follows.
+pub const FOLLOW: &str = "max_prepared_statements";
+
 /// A running one; ends when it is dropped, and also when the test's process is killed.
 pub struct PgBouncer {
     dir: TempDir,
@@ -64,6 +67,16 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
+/// Whether the program can follow prepared statements, as it does from 1.21 on; from 1.24 on unless told
+/// otherwise.
+fn follows_statements() -> bool {
+    let program = program().expect("pgbouncer is installed");
+    let output = Command::new(program).arg("--version").output().unwrap();
+    let version = String::from_utf8(output.stdout).unwrap();
+    let minor = version.split('.').nth(1).unwrap();
+    minor.parse::<u32>().unwrap() >= 21
+}
+
 impl PgBouncer {
     /// One that gives every client up to so many connections of `postgres` a database. `more` stands in its
     /// settings.
@@ -71,11 +84,8 @@ impl PgBouncer {
         let dir = reachable_dir();
         let run = dir.path().join(RUN);
         fs::create_dir(&run).unwrap();
-        fs::write(
-            dir.path().join(CONFIG),
-            settings(postgres, mode, pool_size, more, &run),
-        )
-        .unwrap();
+        let settings = settings(postgres, mode, pool_size, more, &run);
+        fs::write(dir.path().join(CONFIG), settings).unwrap();
         let user = (dir.path().metadata().unwrap().uid() == 0).then(unprivileged);
         if let Some((uid, gid)) = user {
             chown(&run, Some(uid), Some(gid)).unwrap();
@@ -143,27 +153,29 @@ fn settings(postgres: &PgConnectOptions, mode: Mode, pool_size: u32, more: &str,
         None => postgres.get_host().to_owned(),
     };
     let password = postgres.to_url_lossy().password().unwrap_or("").to_owned();
-    let mode = format!("{mode:?}").to_lowercase();
-    format!(
-        "[databases]
-         * = host={host} port={} user={} password={password}
-         [pgbouncer]
-         auth_type = any
-         unix_socket_dir = {}
-         listen_port = {PORT}
-         pool_mode = {mode}
-         default_pool_size = {pool_size}
-         max_client_conn = 900
-         server_idle_timeout = 3
-         {more}
-        ",
-        postgres.get_port(),
-        postgres.get_username(),
-        run.display(),
-    )
-    .lines()
-    .map(|line| format!("{}\n", line.trim()))
-    .collect()
+    let lines = [
+        "[databases]".to_owned(),
+        format!(
+            "* = host={host} port={} user={} password={password}",
+            postgres.get_port(),
+            postgres.get_username()
+        ),
+        "[pgbouncer]".to_owned(),
+        "auth_type = any".to_owned(),
+        format!("unix_socket_dir = {}", run.display()),
+        format!("listen_port = {PORT}"),
+        format!("pool_mode = {mode:?}").to_lowercase(),
+        format!("default_pool_size = {pool_size}"),
+        "max_client_conn = 900".to_owned(),
+        "server_idle_timeout = 3".to_owned(),
+        if follows_statements() && !more.contains(FOLLOW) {
+            format!("{FOLLOW} = 0")
+        } else {
+            String::new()
+        },
+        more.to_owned(),
+    ];
+    lines.join("\n") + "\n"
 }
 
 fn unprivileged() -> (u32, u32) {
