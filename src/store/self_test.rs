@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use sqlx::AssertSqlSafe;
+use tokio::time::Instant;
 
 use super::Store;
 use super::connections::Lease;
@@ -35,6 +36,7 @@ impl Store {
     /// Lets several connections ask in turn and then all at once, each with a statement of its own that has
     /// the same name on all. Takes a few milliseconds; the connections serve afterwards.
     pub(super) async fn self_test(&self) -> Result<Found, MigrateError> {
+        let begun = Instant::now();
         let mut leases = Vec::new();
         for connections in [&self.probe, &self.connections] {
             for _ in 0..CONNECTIONS_MAX.min(connections.max()) {
@@ -56,7 +58,9 @@ impl Store {
         }
         processes.sort_unstable();
         let is_shared = processes.windows(2).any(|pair| pair[0] == pair[1]);
-        Ok(if is_shared { Found::Shared } else { Found::Apart })
+        let found = if is_shared { Found::Shared } else { Found::Apart };
+        tracing::debug!(?found, elapsed = ?begun.elapsed(), "connections keep their statements");
+        Ok(found)
     }
 
     /// Says in the log which settings a pooler has dropped; nothing breaks without them, but much is slower
