@@ -96,6 +96,34 @@ ensure_postgres() {
     return 1
 }
 
+# Looks where the tests look (tests/api/pgbouncer.rs).
+pgbouncer_program() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer; }
+
+has_pgbouncer() { pgbouncer_program >/dev/null; }
+
+# Whether it follows prepared statements in transaction mode, as it does from 1.21 on.
+pgbouncer_follows_statements() {
+    local minor
+    minor=$("$(pgbouncer_program)" --version | sed -n 's/^PgBouncer 1\.\([0-9]*\).*/\1/p')
+    [ "${minor:-0}" -ge 21 ]
+}
+
+# PgBouncer's program, for the tests behind one.
+ensure_pgbouncer() {
+    has_pgbouncer && return
+    local policy=/usr/sbin/policy-rc.d
+    if command -v apt-get >/dev/null && can_be_root && [ ! -e $policy ]; then
+        # Only the program is wanted, not a daemon of the system's.
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod +x $policy
+        install_packages pgbouncer pgbouncer pgbouncer
+        as_root rm -f $policy
+    else
+        install_packages pgbouncer pgbouncer pgbouncer
+    fi
+    has_pgbouncer
+}
+
 # use_postgres DIR: lets the server find the programs of a directory, if it has them.
 use_postgres() {
     is_postgres "$1" && export PG_BIN_DIR=$1

@@ -81,6 +81,10 @@ pub struct DatabaseArgs {
     )]
     pub migration_database_url: Option<Secret>,
 
+    /// What pools connections before PostgreSQL: `transaction` for PgBouncer in transaction mode
+    #[arg(long, env = "EVENTS_POOLER", value_name = "MODE", value_enum, default_value_t = Pooler::None)]
+    pub pooler: Pooler,
+
     /// Whether instances tell each other of new events by NOTIFY; without it they poll
     #[arg(long, env = "EVENTS_NOTIFY", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub notify: bool,
@@ -117,6 +121,15 @@ pub struct DatabaseArgs {
     /// Seconds that a commit of events may take, waiting for locks included
     #[arg(long, env = "EVENTS_FLUSH_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub flush_timeout_seconds: u64,
+}
+
+/// What stands between the server and PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pooler {
+    /// Nothing, or what behaves so: a pooler in session mode or one that follows prepared statements.
+    None,
+    /// A pooler that gives each transaction another connection.
+    Transaction,
 }
 
 /// How logs look.
@@ -200,6 +213,7 @@ impl DatabaseArgs {
                     poll_interval: Duration::from_millis(self.poll_interval_ms),
                 },
             },
+            transaction_pooler: self.pooler == Pooler::Transaction,
             direct: None,
             ingest: IngestSettings {
                 writers: to_usize(self.writers),

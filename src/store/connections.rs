@@ -2,20 +2,21 @@
 //!
 //! sqlx's own pool asks the database whether a connection lives, at each take and each return: three
 //! round trips for a read of one. Here only a connection that was idle for a while is asked. One whose
-//! statement was dropped by its caller goes on to the statement's end in a task and is asked then.
+//! statement was dropped by its caller goes on to the statement's end in a task and is asked then. Behind
+//! a pooler in transaction mode the whole statement runs in a task.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sqlx::FromRow;
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
-use sqlx::query::QueryAs;
-use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection, Postgres};
+use sqlx::postgres::PgRow;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::StoreError;
+use super::link::{Link, Session, Statement, detached};
 
 /// A connection that was idle for longer is asked whether it lives.
 pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
@@ -27,21 +28,22 @@ const LIFETIME: Duration = Duration::from_secs(30 * 60);
 pub(super) struct Connections(Arc<Shared>);
 
 struct Shared {
-    connect: PgConnectOptions,
+    link: Link,
     acquire_timeout: Duration,
     free: Arc<Semaphore>,
+    max: u32,
     idle: Mutex<Vec<Held>>,
     closed: AtomicBool,
 }
 
 struct Held {
-    connection: PgConnection,
+    session: Session,
     made: Instant,
     used: Instant,
 }
 
 /// A connection in use; goes back when it is dropped.
-struct Lease {
+pub(super) struct Lease {
     home: Arc<Shared>,
     held: Option<Held>,
     state: State,
@@ -58,14 +60,13 @@ enum State {
     Broken,
 }
 
-type Query<'q, Row> = QueryAs<'q, Postgres, Row, PgArguments>;
-
 impl Connections {
     /// At most so many, made as they are needed.
-    pub(super) fn new(connect: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Self {
+    pub(super) fn new(link: Link, max: u32, acquire_timeout: Duration) -> Self {
         Self(Arc::new(Shared {
-            connect,
+            link,
             acquire_timeout,
+            max,
             free: Arc::new(Semaphore::new(usize::try_from(max).unwrap_or(usize::MAX))),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -73,30 +74,37 @@ impl Connections {
     }
 
     /// All rows of a statement.
-    pub(super) async fn all<Row>(&self, query: Query<'_, Row>) -> Result<Vec<Row>, StoreError>
+    pub(super) async fn all<Row>(&self, statement: Statement<'_, Row>) -> Result<Vec<Row>, StoreError>
     where
-        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
         let mut lease = self.lease().await?;
-        let rows = query.fetch_all(lease.connection()?).await;
-        Ok(lease.end(rows)?)
+        if lease.session()?.is_shared() {
+            return lease.in_task(detached(statement)?).await;
+        }
+        Ok(lease.all(statement).await?)
     }
 
     /// The row of a statement that gives one or none.
-    pub(super) async fn optional<Row>(&self, query: Query<'_, Row>) -> Result<Option<Row>, StoreError>
+    pub(super) async fn optional<Row>(&self, statement: Statement<'_, Row>) -> Result<Option<Row>, StoreError>
     where
-        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
-        Ok(self.all(query).await?.into_iter().next())
+        Ok(self.all(statement).await?.into_iter().next())
     }
 
     /// The row of a statement that always gives one.
-    pub(super) async fn one<Row>(&self, query: Query<'_, Row>) -> Result<Row, StoreError>
+    pub(super) async fn one<Row>(&self, statement: Statement<'_, Row>) -> Result<Row, StoreError>
     where
-        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
-        let row = self.optional(query).await?;
+        let row = self.optional(statement).await?;
         row.ok_or_else(|| StoreError::Bug("a statement gave no row".to_owned()))
+    }
+
+    /// How many there are at the most.
+    pub(super) fn max(&self) -> u32 {
+        self.0.max
     }
 
     /// Closes those that are idle, and the others when they come back.
@@ -104,13 +112,14 @@ impl Connections {
         self.0.closed.store(true, Ordering::Release);
         let idle = std::mem::take(&mut *self.0.lock());
         for held in idle {
-            if let Err(error) = held.connection.close().await {
+            if let Err(error) = held.session.close().await {
                 tracing::debug!(%error, "a connection did not close in order");
             }
         }
     }
 
-    async fn lease(&self) -> Result<Lease, StoreError> {
+    /// One of them, until it is dropped.
+    pub(super) async fn lease(&self) -> Result<Lease, StoreError> {
         let home = Arc::clone(&self.0);
         if home.closed.load(Ordering::Acquire) {
             return Err(StoreError::Closing);
@@ -141,13 +150,13 @@ impl Shared {
         loop {
             let idle = self.lock().pop();
             let Some(mut held) = idle else { break };
-            if held.used.elapsed() < TRUSTED_FOR || held.connection.ping().await.is_ok() {
+            if held.used.elapsed() < TRUSTED_FOR || held.session.ping().await.is_ok() {
                 return Ok(held);
             }
         }
         let now = Instant::now();
         Ok(Held {
-            connection: self.connect.connect().await?,
+            session: self.link.connect().await?,
             made: now,
             used: now,
         })
@@ -155,17 +164,45 @@ impl Shared {
 
     fn put(&self, mut held: Held) {
         held.used = Instant::now();
-        if !self.closed.load(Ordering::Acquire) && held.made.elapsed() < LIFETIME {
+        let is_good = !held.session.is_in_transaction() && held.made.elapsed() < LIFETIME;
+        if is_good && !self.closed.load(Ordering::Acquire) {
             self.lock().push(held);
         }
     }
 }
 
 impl Lease {
-    fn connection(&mut self) -> Result<&mut PgConnection, StoreError> {
+    /// All rows of a statement.
+    pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, sqlx::Error>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let rows = self.session()?.all(statement).await;
+        self.end(rows)
+    }
+
+    /// Runs a statement in a transaction, in a task: were it dropped half-way, the next statement on the
+    /// connection would find itself in the transaction.
+    async fn in_task<Row>(mut self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        let task = tokio::spawn(async move {
+            // Where the pooler has no server free, this waits as for a connection.
+            let limit = self.home.acquire_timeout;
+            let begun = timeout(limit, self.session()?.begin()).await;
+            let begun = begun.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+            self.end(begun)?;
+            Ok(self.all(statement).await?)
+        });
+        task.await
+            .unwrap_or_else(|error| Err(StoreError::Bug(error.to_string())))
+    }
+
+    fn session(&mut self) -> Result<&mut Session, sqlx::Error> {
         let held = self.held.as_mut();
-        held.map(|held| &mut held.connection)
-            .ok_or_else(|| StoreError::Bug("a lease without a connection".to_owned()))
+        held.map(|held| &mut held.session)
+            .ok_or_else(|| sqlx::Error::InvalidArgument("a lease without a connection".to_owned()))
     }
 
     /// Takes note of how the statement ended.
@@ -199,7 +236,7 @@ impl Drop for Lease {
                 let home = Arc::clone(&self.home);
                 runtime.spawn(async move {
                     let limit = home.acquire_timeout;
-                    if matches!(timeout(limit, held.connection.ping()).await, Ok(Ok(()))) {
+                    if matches!(timeout(limit, held.session.ping()).await, Ok(Ok(()))) {
                         home.put(held);
                     }
                     drop(permit);

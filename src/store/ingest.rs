@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +28,7 @@ pub(super) use flush::statements;
 use job::{Answer, Decided, Job, Share};
 use writer::{Lane, Writer};
 
+use super::link::Link;
 use super::live::Changes;
 use super::{Store, StoreError};
 use crate::domain::Time;
@@ -94,11 +94,11 @@ impl Future for Queued {
 
 impl Ingest {
     /// Starts the writer, which lives until [`close`](Self::close) or until every clone is dropped.
-    pub(super) fn start(connect: PgConnectOptions, settings: IngestSettings, changes: Changes) -> Self {
+    pub(super) fn start(link: Link, settings: IngestSettings, changes: Changes) -> Self {
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let refused = Arc::default();
-        let lane = Lane::new(connect, settings, changes);
+        let lane = Lane::new(link, settings, changes);
         let start = |_| {
             let (jobs, queue) = mpsc::unbounded_channel();
             let writer = Writer::new(lane.sibling(), Arc::clone(&refused));

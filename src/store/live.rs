@@ -50,10 +50,11 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Starts the exchange of hints. `direct` reaches PostgreSQL itself, not a pooler.
+    /// Starts the exchange of hints. `direct` reaches PostgreSQL itself, not a pooler; without it hints are
+    /// sent and not heard.
     pub(super) fn start(
         connections: Connections,
-        direct: PgConnectOptions,
+        direct: Option<PgConnectOptions>,
         settings: ListenSettings,
     ) -> Self {
         let hub = Hub::default();

@@ -1,9 +1,12 @@
-//! Brings the schema up to date.
+//! Brings the schema up to date, or makes sure that it is.
+
+use std::sync::Arc;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use super::Store;
+use super::self_test::Found;
+use super::{Store, StoreError};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
@@ -20,6 +23,26 @@ pub enum MigrateError {
         "migration {0} was applied with another content than this binary carries; restore the database or use the binary that made it"
     )]
     Changed(i64),
+    /// Waiting does not help: the connections are not to be used as they are.
+    #[error(
+        "prepared statements get mixed up between connections ({0}): a pooler in transaction mode stands before \
+         PostgreSQL; start with --pooler transaction (EVENTS_POOLER=transaction), or let the pooler follow \
+         prepared statements (PgBouncer 1.21 or newer, max_prepared_statements)"
+    )]
+    MixedUp(String),
+    /// Waiting does not help: a pooler refuses the settings of our sessions.
+    #[error(
+        "a pooler stands before PostgreSQL and refuses our connections ({0}): start with --pooler transaction \
+         (EVENTS_POOLER=transaction), which works with every pooler; or let PgBouncer pass them with \
+         ignore_startup_parameters = options, where it is in session mode or follows prepared statements"
+    )]
+    SettingsRefused(String),
+    /// Waiting does not help: somebody has to migrate.
+    #[error(
+        "the schema is at version {found}, this binary needs {needed}, and a pooler stands before PostgreSQL: set \
+         MIGRATION_DATABASE_URL to PostgreSQL itself, or run `elephantasm-events migrate` there first"
+    )]
+    Outdated { found: i64, needed: i64 },
     /// The database is away, or refused; trying again can help.
     #[error("could not migrate: {0}")]
     Failed(String),
@@ -42,25 +65,87 @@ impl From<sqlx::Error> for MigrateError {
     }
 }
 
-impl Store {
-    /// Applies what is missing, each migration in a transaction, under an advisory lock that
-    /// several starting instances contend for. Returns the newest version applied.
-    ///
-    /// Uses a connection of its own, without the statement time limit of the others: building an
-    /// index may take longer.
-    pub async fn migrate(&self) -> Result<i64, MigrateError> {
-        let options = self.direct.clone().options([("statement_timeout", "0")]);
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await?;
-        let migrated = MIGRATOR.run(&pool).await;
-        pool.close().await;
-        migrated?;
-        Ok(MIGRATOR
-            .iter()
-            .map(|migration| migration.version)
-            .max()
-            .unwrap_or(0))
+impl From<StoreError> for MigrateError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
     }
+}
+
+impl Store {
+    /// Makes sure that the connections keep their statements apart, then brings the schema up to date.
+    /// Returns the newest version applied.
+    ///
+    /// Migrations need a session for their lock. Where only a pooler is known that gives none, the
+    /// schema is looked at and has to be up to date.
+    pub async fn migrate(&self) -> Result<i64, MigrateError> {
+        let found = if self.link.is_shared() {
+            Found::Shared
+        } else {
+            self.self_test().await?
+        };
+        match (&self.direct, found) {
+            (Some(direct), _) => apply(direct).await,
+            (None, Found::Apart) => apply(self.link.options()).await,
+            (None, Found::Shared) => self.check_schema().await,
+        }
+    }
+
+    /// The schema's version, if it is as this binary needs it.
+    async fn check_schema(&self) -> Result<i64, MigrateError> {
+        let needed = newest();
+        let (exists,): (bool,) = self.connections.one(sqlx::query_as(HAS_MIGRATIONS)).await?;
+        let applied: Vec<(i64, Vec<u8>)> = if exists {
+            self.connections.all(sqlx::query_as(MIGRATIONS)).await?
+        } else {
+            Vec::new()
+        };
+        let found = applied.last().map_or(0, |(version, _)| *version);
+        for (version, checksum) in &applied {
+            match MIGRATOR.iter().find(|known| known.version == *version) {
+                None => return Err(MigrateError::Newer(*version)),
+                Some(known) if *known.checksum != **checksum => {
+                    return Err(MigrateError::Changed(*version));
+                }
+                Some(_) => {}
+            }
+        }
+        if MIGRATOR.iter().count() > applied.len() {
+            return Err(MigrateError::Outdated { found, needed });
+        }
+        Ok(needed)
+    }
+}
+
+/// Applies what is missing, each migration in a transaction, under an advisory lock that several
+/// starting instances contend for.
+///
+/// Uses a connection of its own, without the statement time limit of the others: building an
+/// index may take longer.
+async fn apply(connect: &PgConnectOptions) -> Result<i64, MigrateError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(connect.clone().options([("statement_timeout", "0")]))
+        .await?;
+    let migrated = MIGRATOR.run(&pool).await;
+    pool.close().await;
+    migrated?;
+    Ok(newest())
+}
+
+fn newest() -> i64 {
+    let versions = MIGRATOR.iter().map(|migration| migration.version);
+    versions.max().unwrap_or(0)
+}
+
+const HAS_MIGRATIONS: &str = "select to_regclass('_sqlx_migrations') is not null";
+
+const MIGRATIONS: &str = "
+    select version, checksum
+    from _sqlx_migrations
+    where success
+    order by version";
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![("migrate/versions", MIGRATIONS.into())]
 }

@@ -1,7 +1,8 @@
 //! PostgreSQL: the only place where SQL stands and sqlx is used.
 //!
 //! Knows nothing of the wire. One function, one statement, wherever the work allows it; a
-//! transaction stands only in [`ingest`], in tasks that no caller can cancel. Start at [`Store`].
+//! transaction stands only in [`ingest`] and, behind a pooler, around each statement ([`link`]): in tasks
+//! that no caller can cancel. Start at [`Store`].
 
 mod connections;
 mod edits;
@@ -10,10 +11,12 @@ mod error;
 mod events;
 mod gets;
 mod ingest;
+mod link;
 mod live;
 mod migrate;
 mod replay;
 mod rows;
+mod self_test;
 mod sessions;
 mod spirits;
 
@@ -24,6 +27,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
 use connections::Connections;
+use link::Link;
 
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
@@ -47,6 +51,8 @@ pub struct StoreSettings {
     pub ingest: IngestSettings,
     /// Long-lived streams.
     pub live: LiveSettings,
+    /// Whether a pooler in transaction mode stands before PostgreSQL.
+    pub transaction_pooler: bool,
     /// Reaches PostgreSQL itself where the other connections go through a pooler: for LISTEN and for
     /// migrations.
     pub direct: Option<PgConnectOptions>,
@@ -64,6 +70,7 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
         edits::statements(),
         sessions::statements(),
         ingest::statements(),
+        migrate::statements(),
     ];
     all.extend(
         others
@@ -81,8 +88,9 @@ pub struct Store {
     connections: Connections,
     /// For [`Store::ping`] alone: when all others are busy the database is not away.
     probe: Connections,
-    /// For migrations and LISTEN.
-    direct: PgConnectOptions,
+    link: Link,
+    /// Around a pooler, for migrations and LISTEN.
+    direct: Option<PgConnectOptions>,
     ingest: ingest::Ingest,
     gets: gets::Gets,
     live: LiveSettings,
@@ -95,18 +103,31 @@ impl Store {
     /// until the last clone is dropped.
     #[must_use]
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
-        let connect = own(options, settings.statement_timeout);
-        let direct = settings.direct.map_or_else(
-            || connect.clone(),
-            |direct| own(direct, settings.statement_timeout),
+        let link = with_settings(
+            if settings.transaction_pooler {
+                Link::shared(own(options))
+            } else {
+                Link::own(own(options))
+            },
+            settings.statement_timeout,
         );
-        let connections = Connections::new(connect.clone(), settings.pool_size, settings.acquire_timeout);
-        let changes = live::Changes::start(connections.clone(), direct.clone(), settings.live.listen.clone());
+        let direct = settings.direct.map(|direct| {
+            let direct = with_settings(Link::own(own(direct)), settings.statement_timeout);
+            direct.options().clone()
+        });
+        let listening = match &direct {
+            None if link.is_shared() => None,
+            None => Some(link.options().clone()),
+            direct => direct.clone(),
+        };
+        let connections = Connections::new(link.clone(), settings.pool_size, settings.acquire_timeout);
+        let changes = live::Changes::start(connections.clone(), listening, settings.live.listen.clone());
         Self {
-            ingest: ingest::Ingest::start(connect.clone(), settings.ingest, changes.clone()),
+            ingest: ingest::Ingest::start(link.clone(), settings.ingest, changes.clone()),
             gets: gets::Gets::start(&connections),
-            probe: Connections::new(connect, 1, settings.acquire_timeout),
+            probe: Connections::new(link.clone(), 1, settings.acquire_timeout),
             connections,
+            link,
             direct,
             live: settings.live,
             changes,
@@ -135,20 +156,26 @@ impl Store {
 }
 
 /// Options of the store's own connections.
-fn own(options: PgConnectOptions, statement_timeout: Duration) -> PgConnectOptions {
-    let millis = statement_timeout.as_millis().to_string();
+fn own(options: PgConnectOptions) -> PgConnectOptions {
     options
         .application_name("elephantasm-events")
-        .options([
-            ("statement_timeout", millis.as_str()),
-            // A page's cost is estimated without its limit, and would be worth compiling if it were true.
-            ("jit", "off"),
-            // Every statement has its index. On a new database PostgreSQL knows no table's size and would scan
-            // it, and a prepared statement keeps that plan while the table grows.
-            ("enable_seqscan", "off"),
-            // The plans made once for all are the right ones, see tests/api/plans.rs; planning a page for its
-            // values costs more than reading it.
-            ("plan_cache_mode", "force_generic_plan"),
-        ])
         .disable_statement_logging() // a flush's statements are long
+}
+
+/// The settings under which every statement runs.
+fn with_settings(link: Link, statement_timeout: Duration) -> Link {
+    let millis = statement_timeout.as_millis().to_string();
+    link.with([
+        ("statement_timeout", millis.as_str()),
+        // A page's cost is estimated without its limit, and would be worth compiling if it were true.
+        ("jit", "off"),
+        // Every statement has its index. On a new database PostgreSQL knows no table's size and would scan
+        // it, and a prepared statement keeps that plan while the table grows.
+        ("enable_seqscan", "off"),
+        // The plans made once for all are the right ones, see tests/api/plans.rs; planning a page for its
+        // values costs more than reading it.
+        ("plan_cache_mode", "force_generic_plan"),
+        // A transaction whose host has vanished must not hold a row for long.
+        ("idle_in_transaction_session_timeout", millis.as_str()),
+    ])
 }

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
+use crate::pgbouncer::{FOLLOW, IGNORE, Mode, PgBouncer};
+
 /// After which something that a test waits for will not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest reply that a test's client accepts.
@@ -80,10 +82,22 @@ impl TestServer {
     /// A server on a database that others may use too. Returns when it is ready.
     pub async fn start_on(database: Arc<Database>, set: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
+        let through = database.pooled(&mut settings.store);
         set(&mut settings);
+        database.keep(&settings.store).await;
+        let started = Self::start_through(database, through, settings).await;
+        started.unwrap_or_else(|error| panic!("the server ended at its start: {error:?}"))
+    }
+
+    /// A server that reaches the database so. Returns when it is ready, or ended at its start.
+    pub async fn start_through(
+        database: Arc<Database>,
+        through: PgConnectOptions,
+        settings: Settings,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let store = Store::open(database.connect.clone(), settings.store);
+        let store = Store::open(through, settings.store);
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let mut served = tokio::spawn(server::run(
@@ -94,17 +108,20 @@ impl TestServer {
             ready,
         ));
         tokio::select! {
-            ready = is_ready => ready.expect("the server ended before it was ready"),
-            ended = &mut served => panic!("the server ended at its start: {ended:?}"),
+            ended = &mut served => {
+                ended.unwrap()?;
+                panic!("the server ended before it was ready");
+            }
+            Ok(()) = is_ready => {}
             () = sleep(PATIENCE) => panic!("the server did not become ready"),
         }
-        Self {
+        Ok(Self {
             addr,
             channel: connect(addr).await,
             database,
             shutdown,
             served,
-        }
+        })
     }
 
     pub fn events(&self) -> EventServiceClient<Channel> {
@@ -158,8 +175,9 @@ pub async fn connect(addr: std::net::SocketAddr) -> Channel {
 
 /// A database of its own in the PostgreSQL that all tests of the process share.
 pub struct Database {
+    /// To PostgreSQL itself.
     pub connect: PgConnectOptions,
-    _postgres: Option<Arc<Postgres>>,
+    postgres: Option<Arc<Postgres>>,
 }
 
 impl Database {
@@ -173,7 +191,7 @@ impl Database {
             .unwrap();
         Self {
             connect: postgres.connect.clone().database(&name),
-            _postgres: Some(postgres),
+            postgres: Some(postgres),
         }
     }
 
@@ -181,8 +199,43 @@ impl Database {
     pub fn elsewhere(connect: PgConnectOptions) -> Self {
         Self {
             connect,
-            _postgres: None,
+            postgres: None,
         }
+    }
+
+    /// How a server connects: through the pooler that the tests run behind.
+    fn pooled(&self, settings: &mut StoreSettings) -> PgConnectOptions {
+        let Some((pooler, name)) = self.pooler() else {
+            return self.connect.clone();
+        };
+        settings.direct = Some(self.connect.clone());
+        settings.transaction_pooler = pooler.switch;
+        pooler.program.connect_options(name)
+    }
+
+    /// Keeps the settings that a pooler drops with the database, as the README says.
+    async fn keep(&self, settings: &StoreSettings) {
+        let Some((Pooler { switch: false, .. }, name)) = self.pooler() else {
+            return;
+        };
+        let timeout = settings.statement_timeout.as_millis();
+        let alter = format!(
+            "alter database {name} set statement_timeout = {timeout};
+             alter database {name} set jit = off;
+             alter database {name} set enable_seqscan = off;
+             alter database {name} set plan_cache_mode = force_generic_plan;
+             alter database {name} set idle_in_transaction_session_timeout = {timeout}"
+        );
+        let mut connection = self.connect().await;
+        sqlx::raw_sql(AssertSqlSafe(alter))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+
+    fn pooler(&self) -> Option<(&Pooler, &str)> {
+        let pooler = self.postgres.as_ref()?.pooler.as_ref()?;
+        Some((pooler, self.connect.get_database()?))
     }
 
     /// A connection beside the server's.
@@ -195,6 +248,7 @@ impl Database {
 /// last test that uses it. The private one does not fsync: nothing here tests the disk.
 struct Postgres {
     connect: PgConnectOptions,
+    pooler: Option<Pooler>,
     private: Option<(EmbeddedPostgres, TempDir)>,
 }
 
@@ -206,7 +260,9 @@ impl Postgres {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let started = Arc::new(Self::start().await);
+        let mut started = Self::start().await;
+        started.pooler = Pooler::start(&started.connect).await;
+        let started = Arc::new(started);
         *shared = Arc::downgrade(&started);
         started
     }
@@ -215,6 +271,7 @@ impl Postgres {
         if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
             return Self {
                 connect: PgConnectOptions::from_str(&url).unwrap(),
+                pooler: None,
                 private: None,
             };
         }
@@ -231,13 +288,60 @@ impl Postgres {
         .unwrap();
         Self {
             connect: postgres.connect_options("postgres"),
+            pooler: None,
             private: Some((postgres, dir)),
         }
     }
 }
 
+/// What stands before PostgreSQL when `EVENTS_TEST_POOLER` says so.
+struct Pooler {
+    program: PgBouncer,
+    /// Whether the service needs to be told.
+    switch: bool,
+}
+
+/// Which pooler the tests run behind, as the environment says.
+fn pooler_wanted() -> Option<String> {
+    std::env::var("EVENTS_TEST_POOLER").ok()
+}
+
+impl Pooler {
+    async fn start(postgres: &PgConnectOptions) -> Option<Self> {
+        // In transaction mode fewer than one server uses, so that they are shared.
+        let (mode, pool_size, more) = match pooler_wanted()?.as_str() {
+            "transaction" => (Mode::Transaction, 8, String::new()),
+            "prepared" => (Mode::Transaction, 8, format!("{IGNORE}\n{FOLLOW} = 200")),
+            "session" => (Mode::Session, 50, IGNORE.to_owned()),
+            other => panic!("EVENTS_TEST_POOLER is {other}: none of transaction, prepared, session"),
+        };
+        Some(Self {
+            switch: mode == Mode::Transaction && more.is_empty(),
+            program: PgBouncer::start(postgres, mode, pool_size, &more).await,
+        })
+    }
+}
+
+/// Whether a test is left out since it is about what a pooler does itself; says why.
+pub fn left_out_behind_pooler(why: &str) -> bool {
+    left_out(pooler_wanted(), why)
+}
+
+/// The same, for a pooler that drops the settings of the service's connections.
+pub fn left_out_without_settings(why: &str) -> bool {
+    left_out(pooler_wanted().filter(|pooler| pooler != "transaction"), why)
+}
+
+fn left_out(behind: Option<String>, why: &str) -> bool {
+    if let Some(pooler) = &behind {
+        eprintln!("LEFT OUT behind a pooler ({pooler}): {why}");
+    }
+    behind.is_some()
+}
+
 impl Drop for Postgres {
     fn drop(&mut self) {
+        self.pooler = None;
         let Some((postgres, dir)) = self.private.take() else {
             return;
         };

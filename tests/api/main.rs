@@ -7,6 +7,7 @@ mod builders;
 mod harness;
 mod live;
 mod model;
+mod pgbouncer;
 mod probes;
 mod raw;
 
@@ -39,6 +40,7 @@ mod locks;
 mod merge_patch;
 mod migrations;
 mod plans;
+mod pooler;
 mod queue_bounds;
 mod sequences;
 mod soft_delete_event;

@@ -13,7 +13,7 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns of the statements whose name begins so; the first that fits counts.
-const COLUMNS: [(&str, &str); 20] = [
+const COLUMNS: [(&str, &str); 21] = [
     ("list_events/", "{event}, found INT8"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
@@ -30,6 +30,7 @@ const COLUMNS: [(&str, &str); 20] = [
     ("count_spirits", "count INT8"),
     ("last_sequence", "last_sequence INT8"),
     ("ingest/insert_plain", "id UUID, base INT8, now TIMESTAMPTZ"),
+    ("migrate/versions", "version INT8, checksum BYTEA"),
     ("live/notify", "pg_notify VOID"),
     ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
     (

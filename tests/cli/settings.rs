@@ -136,6 +136,11 @@ async fn settings_that_cannot_be_used_end_with_code_2_and_a_clear_message() {
             &["--listen-addr"],
         ),
         (
+            "an unknown pooler",
+            &["--pooler", "statement"],
+            &["--pooler", "none, transaction"],
+        ),
+        (
             "an unknown format",
             &["--log-format", "xml"],
             &["xml", "text", "json"],

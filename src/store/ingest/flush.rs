@@ -7,7 +7,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, PgConnection, Row as _};
+use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, Row as _};
 use uuid::Uuid;
 
 use super::job::{Decided, Job};
@@ -17,6 +17,7 @@ use crate::domain::admission::{Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::store::StoreError;
+use crate::store::link::Session;
 
 /// What to do about spirits that another transaction holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,25 +70,19 @@ const SEQUENCES: &str = "$2::bigint[]";
 /// insert; advance and commit. The first and the last carry several statements, which only the
 /// simple protocol can, and that takes no parameters: ids and sequences, which are not the callers'
 /// text, stand in them as literals.
-pub(super) async fn flush(
-    connection: &mut PgConnection,
-    jobs: &[Job],
-    lock: Lock,
-) -> Result<Vec<Outcome>, Failure> {
-    let (outcomes, advanced) = write(connection, jobs, lock)
-        .await
-        .map_err(Failure::uncommitted)?;
-    commit(connection, advanced).await?;
+pub(super) async fn flush(session: &mut Session, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
+    let (outcomes, advanced) = write(session, jobs, lock).await.map_err(Failure::uncommitted)?;
+    commit(session, advanced).await?;
     Ok(outcomes)
 }
 
 /// Everything before the commit; also gives the new `last_sequence` of each spirit that gained events.
 async fn write(
-    connection: &mut PgConnection,
+    session: &mut Session,
     jobs: &[Job],
     lock: Lock,
 ) -> Result<(Vec<Outcome>, Advanced), StoreError> {
-    let Opened { locked, spirits } = open(connection, &spirit_ids(jobs), lock).await?;
+    let Opened { locked, spirits } = open(session, &spirit_ids(jobs), lock).await?;
     let now = spirits.first().map_or_else(Utc::now, |row| row.now);
     let held: HashSet<SpiritId> = spirits
         .iter()
@@ -106,7 +101,7 @@ async fn write(
         .flat_map(|job| &job.items);
 
     let mut world = World {
-        keys: read_keys(connection, free).await?,
+        keys: read_keys(session, free).await?,
         spirits: spirits.iter().map(SpiritRow::state).collect(),
     };
     let outcomes: Vec<Outcome> = jobs
@@ -119,7 +114,7 @@ async fn write(
             }),
         })
         .collect();
-    let advanced = store(connection, &outcomes).await?;
+    let advanced = store(session, &outcomes).await?;
     Ok((outcomes, advanced))
 }
 
@@ -133,8 +128,8 @@ struct Opened {
     spirits: Vec<SpiritRow>,
 }
 
-async fn open(connection: &mut PgConnection, ids: &[Uuid], lock: Lock) -> Result<Opened, StoreError> {
-    let mut sql = String::from("begin;");
+async fn open(session: &mut Session, ids: &[Uuid], lock: Lock) -> Result<Opened, StoreError> {
+    let mut sql = session.opening();
     if let Lock::WaitFor(spirit_id) = lock {
         push(&mut sql, &WAIT.replace(IDS, &uuids(&[spirit_id.0])));
     }
@@ -143,7 +138,7 @@ async fn open(connection: &mut PgConnection, ids: &[Uuid], lock: Lock) -> Result
     push(&mut sql, &SPIRITS.replace(IDS, &ids));
 
     let mut opened = Opened::default();
-    let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
+    let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(session.connection());
     while let Some(result) = results.try_next().await? {
         let Either::Right(row) = result else { continue };
         if row.len() == 1 {
@@ -158,7 +153,7 @@ async fn open(connection: &mut PgConnection, ids: &[Uuid], lock: Lock) -> Result
 /// New `last_sequence` by spirit.
 type Advanced = Vec<(Uuid, i64)>;
 
-async fn commit(connection: &mut PgConnection, advanced: Advanced) -> Result<(), Failure> {
+async fn commit(session: &mut Session, advanced: Advanced) -> Result<(), Failure> {
     let mut sql = String::new();
     if !advanced.is_empty() {
         let (ids, sequences): (Vec<Uuid>, Vec<i64>) = advanced.into_iter().unzip();
@@ -169,7 +164,7 @@ async fn commit(connection: &mut PgConnection, advanced: Advanced) -> Result<(),
     }
     push(&mut sql, "commit");
     sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
+        .execute(session.connection())
         .await
         .map_err(Failure::of_commit)?;
     Ok(())
@@ -257,7 +252,7 @@ impl From<KeyRow> for ((SpiritId, String), KeyHolder) {
 
 /// Who has the items' keys. Contents are hashed only where an item asks for a comparison.
 async fn read_keys<'j>(
-    connection: &mut PgConnection,
+    session: &mut Session,
     items: impl Iterator<Item = &'j Arc<NewEvent>>,
 ) -> Result<HashMap<(SpiritId, String), KeyHolder>, StoreError> {
     let mut compared: HashMap<(Uuid, &str), bool> = HashMap::new();
@@ -276,13 +271,14 @@ async fn read_keys<'j>(
         .bind(spirit_ids)
         .bind(keys)
         .bind(compare)
-        .fetch_all(connection)
+        .persistent(session.names_statements())
+        .fetch_all(session.connection())
         .await?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// Inserts what was admitted; returns how far that moves its spirits.
-async fn store(connection: &mut PgConnection, outcomes: &[Outcome]) -> Result<Advanced, StoreError> {
+async fn store(session: &mut Session, outcomes: &[Outcome]) -> Result<Advanced, StoreError> {
     let admitted: Vec<(&NewEvent, i64)> = outcomes
         .iter()
         .flat_map(Outcome::admitted)
@@ -297,12 +293,12 @@ async fn store(connection: &mut PgConnection, outcomes: &[Outcome]) -> Result<Ad
         *last = (*last).max(*sequence);
     }
     let spirit_ids: Vec<Uuid> = last_sequences.keys().copied().collect();
-    insert(connection, &spirit_ids, &admitted).await?;
+    insert(session, &spirit_ids, &admitted).await?;
     Ok(last_sequences.into_iter().collect())
 }
 
 async fn insert(
-    connection: &mut PgConnection,
+    session: &mut Session,
     spirit_ids: &[Uuid],
     admitted: &[(&NewEvent, i64)],
 ) -> Result<(), StoreError> {
@@ -311,7 +307,10 @@ async fn insert(
         .add(spirit_ids)
         .and_then(|()| add_events(&mut arguments, admitted))
         .map_err(|error| StoreError::Bug(error.to_string()))?;
-    sqlx::query_with(INSERT, arguments).execute(connection).await?;
+    sqlx::query_with(INSERT, arguments)
+        .persistent(session.names_statements())
+        .execute(session.connection())
+        .await?;
     Ok(())
 }
 

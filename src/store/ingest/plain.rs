@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use sqlx::Arguments as _;
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{Arguments as _, PgConnection};
 use uuid::Uuid;
 
 use super::flush::add_events;
@@ -14,6 +14,7 @@ use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;
 use crate::store::StoreError;
+use crate::store::link::Session;
 
 pub(super) const INSERT_PLAIN: &str = include_str!("../queries/insert_plain_events.sql");
 
@@ -35,7 +36,7 @@ pub(super) fn is_plain(jobs: &[Job]) -> bool {
 /// has several spirits, since it is not to be stored in part. `None` when a key is taken, and nothing was
 /// changed.
 pub(super) async fn flush_plain(
-    connection: &mut PgConnection,
+    session: &mut Session,
     jobs: &[Job],
 ) -> Result<Option<Vec<Outcome>>, Failure> {
     let mut gained: HashMap<Uuid, i64> = HashMap::new();
@@ -56,12 +57,14 @@ pub(super) async fn flush_plain(
         .and_then(|()| arguments.add(jobs.iter().any(has_several_spirits)))
         .and_then(|()| add_events(&mut arguments, &numbered))
         .map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
-    let stored = sqlx::query_as_with(INSERT_PLAIN, arguments)
-        .fetch_all(connection)
-        .await;
+    let begun = session.begin().await;
+    begun.map_err(|error| Failure::uncommitted(error.into()))?;
+    let stored = session.all(sqlx::query_as_with(INSERT_PLAIN, arguments)).await;
     let rows: Vec<(Uuid, i64, DateTime<Utc>)> = match stored {
         Ok(rows) => rows,
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNIQUE_VIOLATION) => {
+        Err(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some(UNIQUE_VIOLATION) && !session.is_in_transaction() =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(Failure::of_commit(error)),

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +17,7 @@ use super::plain::{flush_plain, is_plain};
 use crate::domain::ids::SpiritId;
 use crate::store::StoreError;
 use crate::store::connections::TRUSTED_FOR;
+use crate::store::link::{Link, Session};
 use crate::store::live::Changes;
 
 pub(super) struct Writer {
@@ -31,16 +30,16 @@ pub(super) struct Writer {
 
 /// A connection of its own, made when it is first needed and again after it was lost.
 pub(super) struct Lane {
-    connect: PgConnectOptions,
+    link: Link,
     settings: IngestSettings,
     changes: Changes,
-    connection: Option<Idle>,
+    idle: Option<Idle>,
     /// Flushes that are to look for taken keys first, since some were taken lately.
     careful: u32,
 }
 
 struct Idle {
-    connection: PgConnection,
+    session: Session,
     since: Instant,
 }
 
@@ -111,17 +110,17 @@ impl Writer {
 }
 
 impl Lane {
-    pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings, changes: Changes) -> Self {
+    pub(super) fn new(link: Link, settings: IngestSettings, changes: Changes) -> Self {
         let millis = settings.flush_timeout.as_millis().to_string();
         Self {
-            connect: connect.options([
+            link: link.with([
                 ("statement_timeout", millis.as_str()),
                 // A lane that vanishes with its host inside a transaction must not hold its spirits for long.
                 ("idle_in_transaction_session_timeout", millis.as_str()),
             ]),
             settings,
             changes,
-            connection: None,
+            idle: None,
             careful: 0,
         }
     }
@@ -129,10 +128,10 @@ impl Lane {
     /// Another one to the same database.
     pub(super) fn sibling(&self) -> Self {
         Self {
-            connect: self.connect.clone(),
+            link: self.link.clone(),
             settings: self.settings,
             changes: self.changes.clone(),
-            connection: None,
+            idle: None,
             careful: 0,
         }
     }
@@ -199,18 +198,18 @@ impl Lane {
             return Ok(Vec::new());
         }
         let limit = self.settings.flush_timeout;
-        let mut connection = match timeout(limit, self.connection()).await {
+        let mut session = match timeout(limit, self.session()).await {
             Ok(connected) => connected.map_err(|error| Failure::uncommitted(error.into()))?,
             Err(_) => return Err(Failure::uncommitted(no_answer())),
         };
         // The statements have their own limit; this one is for a network that swallows everything.
-        let Ok(result) = timeout(limit * 2, self.store(&mut connection, jobs, lock)).await else {
+        let Ok(result) = timeout(limit * 2, self.store(&mut session, jobs, lock)).await else {
             return Err(Failure::unknown(no_answer()));
         };
         // After an error the connection's state is unknown, so it goes; the next flush makes a new one.
         if let Ok(outcomes) = &result {
-            self.connection = Some(Idle {
-                connection,
+            self.idle = Some(Idle {
+                session,
                 since: Instant::now(),
             });
             self.changes.announce(&grown_spirits(outcomes));
@@ -220,31 +219,28 @@ impl Lane {
 
     /// One that was idle for long is asked whether it lives: what fails on a dead one may have been stored
     /// for all that is known.
-    async fn connection(&mut self) -> Result<PgConnection, sqlx::Error> {
-        if let Some(Idle {
-            mut connection,
-            since,
-        }) = self.connection.take()
-            && (since.elapsed() < TRUSTED_FOR || connection.ping().await.is_ok())
+    async fn session(&mut self) -> Result<Session, sqlx::Error> {
+        if let Some(Idle { mut session, since }) = self.idle.take()
+            && (since.elapsed() < TRUSTED_FOR || session.ping().await.is_ok())
         {
-            return Ok(connection);
+            return Ok(session);
         }
-        self.connect.connect().await
+        self.link.connect().await
     }
 
     async fn store(
         &mut self,
-        connection: &mut PgConnection,
+        session: &mut Session,
         jobs: &[Job],
         lock: Lock,
     ) -> Result<Vec<Outcome>, Failure> {
         if lock == Lock::Skip && self.careful == 0 && is_plain(jobs) {
-            if let Some(outcomes) = flush_plain(connection, jobs).await? {
+            if let Some(outcomes) = flush_plain(session, jobs).await? {
                 return Ok(outcomes);
             }
             self.careful = CAREFUL_FLUSHES;
         }
-        let outcomes = flush(connection, jobs, lock).await?;
+        let outcomes = flush(session, jobs, lock).await?;
         self.careful = if outcomes.iter().any(Outcome::has_duplicate) {
             CAREFUL_FLUSHES
         } else {

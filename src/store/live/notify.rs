@@ -70,10 +70,10 @@ struct Shared {
 }
 
 impl Notifier {
-    /// Starts to send, to listen and to poll. `direct` reaches PostgreSQL itself, not a pooler.
+    /// Starts to send, to poll and, where `direct` reaches PostgreSQL itself, to listen.
     pub(super) fn start(
         connections: Connections,
-        direct: PgConnectOptions,
+        direct: Option<PgConnectOptions>,
         hub: Hub,
         settings: ListenSettings,
     ) -> Self {
@@ -141,12 +141,22 @@ impl Notifier {
     }
 
     /// Listens where that works, and polls all the time.
-    async fn hear(self, direct: PgConnectOptions, hub: Hub) {
+    async fn hear(self, direct: Option<PgConnectOptions>, hub: Hub) {
         let net = self.clone().poll(hub.clone(), NET_INTERVAL);
-        if !self.0.settings.notify {
-            self.clone().poll(hub, self.0.settings.poll_interval).await;
-            return;
-        }
+        let poll_interval = self.0.settings.poll_interval;
+        let direct = match direct {
+            Some(direct) if self.0.settings.notify => direct,
+            direct => {
+                if direct.is_none() {
+                    tracing::info!(
+                        ?poll_interval,
+                        "LISTEN does not work through a pooler; polling for other instances' commits; \
+                         MIGRATION_DATABASE_URL lets the server listen"
+                    );
+                }
+                return self.poll(hub, poll_interval).await;
+            }
+        };
         let listening = async {
             let mut said = false;
             loop {
