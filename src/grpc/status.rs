@@ -12,6 +12,7 @@
 //! | a bug | `INTERNAL` | report the request id |
 
 mod answer;
+mod ending;
 
 use prost::Message as _;
 use tonic::{Code, Status};
@@ -20,6 +21,9 @@ use uuid::Uuid;
 
 use answer::{Answer, shown};
 
+pub(super) use ending::{Concern, Ending};
+
+use super::calls::current;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::store::StoreError;
@@ -174,7 +178,8 @@ fn of_store(error: StoreError) -> Answer {
 }
 
 fn internal(cause: &str) -> Answer {
-    let request_id = Uuid::now_v7().to_string();
+    let call = current();
+    let request_id = call.map_or_else(|| Uuid::now_v7().to_string(), |call| call.request_id().to_owned());
     tracing::error!(request_id, cause, "internal error");
     let message = format!("internal error; the server's log tells more under request id {request_id}");
     Answer::new(Code::Internal, "INTERNAL", message, &[]).with(|details| {

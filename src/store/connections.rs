@@ -4,7 +4,7 @@
 //! round trips for a read of one. Here only a connection that was idle for a while is asked. One whose
 //! statement was dropped by its caller goes on to the statement's end in a task and is asked then.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,9 +29,20 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     connect: PgConnectOptions,
     acquire_timeout: Duration,
+    max: usize,
     free: Arc<Semaphore>,
+    /// Statements that wait for a free one.
+    waiting: AtomicUsize,
     idle: Mutex<Vec<Held>>,
     closed: AtomicBool,
+}
+
+/// How many connections are in use, and how many might be.
+pub(super) struct Usage {
+    pub(super) in_use: usize,
+    pub(super) idle: usize,
+    pub(super) max: usize,
+    pub(super) waiting: usize,
 }
 
 struct Held {
@@ -63,10 +74,13 @@ type Query<'q, Row> = QueryAs<'q, Postgres, Row, PgArguments>;
 impl Connections {
     /// At most so many, made as they are needed.
     pub(super) fn new(connect: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Self {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
         Self(Arc::new(Shared {
             connect,
             acquire_timeout,
-            free: Arc::new(Semaphore::new(usize::try_from(max).unwrap_or(usize::MAX))),
+            max,
+            free: Arc::new(Semaphore::new(max)),
+            waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
         }))
@@ -99,6 +113,16 @@ impl Connections {
         row.ok_or_else(|| StoreError::Bug("a statement gave no row".to_owned()))
     }
 
+    pub(super) fn usage(&self) -> Usage {
+        let shared = &self.0;
+        Usage {
+            in_use: shared.max.saturating_sub(shared.free.available_permits()),
+            idle: shared.lock().len(),
+            max: shared.max,
+            waiting: shared.waiting.load(Ordering::Relaxed),
+        }
+    }
+
     /// Closes those that are idle, and the others when they come back.
     pub(super) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
@@ -117,10 +141,15 @@ impl Connections {
         }
         let deadline = Instant::now() + home.acquire_timeout;
         let late = || StoreError::Unavailable("no connection was free in time".to_owned());
-        let permit = timeout_at(deadline, Arc::clone(&home.free).acquire_owned())
-            .await
-            .map_err(|_| late())?
-            .map_err(|_| StoreError::Closing)?;
+        let permit = if let Ok(permit) = Arc::clone(&home.free).try_acquire_owned() {
+            permit
+        } else {
+            let _waiting = Waiting::new(&home.waiting);
+            timeout_at(deadline, Arc::clone(&home.free).acquire_owned())
+                .await
+                .map_err(|_| late())?
+                .map_err(|_| StoreError::Closing)?
+        };
         let held = timeout_at(deadline, home.take()).await.map_err(|_| late())??;
         Ok(Lease {
             home,
@@ -128,6 +157,22 @@ impl Connections {
             state: State::Busy,
             permit: Some(permit),
         })
+    }
+}
+
+/// Counts a statement while it waits; it may be dropped at any time.
+struct Waiting<'c>(&'c AtomicUsize);
+
+impl<'c> Waiting<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

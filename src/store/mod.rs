@@ -11,6 +11,7 @@ mod events;
 mod gets;
 mod ingest;
 mod live;
+mod metrics;
 mod migrate;
 mod replay;
 mod rows;
@@ -24,6 +25,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
 use connections::Connections;
+use metrics::StoreMetrics;
 
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
@@ -88,6 +90,7 @@ pub struct Store {
     live: LiveSettings,
     changes: live::Changes,
     shared_reads: live::SharedReads,
+    metrics: StoreMetrics,
 }
 
 impl Store {
@@ -101,9 +104,16 @@ impl Store {
             |direct| own(direct, settings.statement_timeout),
         );
         let connections = Connections::new(connect.clone(), settings.pool_size, settings.acquire_timeout);
-        let changes = live::Changes::start(connections.clone(), direct.clone(), settings.live.listen.clone());
+        let metrics = StoreMetrics::default();
+        let changes = live::Changes::start(
+            connections.clone(),
+            direct.clone(),
+            settings.live.listen.clone(),
+            &metrics,
+        );
+        let lane = ingest::Lane::new(connect.clone(), settings.ingest, changes.clone(), metrics.clone());
         Self {
-            ingest: ingest::Ingest::start(connect.clone(), settings.ingest, changes.clone()),
+            ingest: ingest::Ingest::start(lane, settings.ingest),
             gets: gets::Gets::start(&connections),
             probe: Connections::new(connect, 1, settings.acquire_timeout),
             connections,
@@ -111,6 +121,7 @@ impl Store {
             live: settings.live,
             changes,
             shared_reads: live::SharedReads::default(),
+            metrics,
         }
     }
 

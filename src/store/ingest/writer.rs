@@ -20,6 +20,7 @@ use crate::domain::ids::SpiritId;
 use crate::store::StoreError;
 use crate::store::connections::TRUSTED_FOR;
 use crate::store::live::Changes;
+use crate::store::metrics::StoreMetrics;
 
 pub(super) struct Writer {
     lane: Lane,
@@ -30,10 +31,11 @@ pub(super) struct Writer {
 }
 
 /// A connection of its own, made when it is first needed and again after it was lost.
-pub(super) struct Lane {
+pub(in crate::store) struct Lane {
     connect: PgConnectOptions,
     settings: IngestSettings,
     changes: Changes,
+    pub(super) metrics: StoreMetrics,
     connection: Option<Idle>,
     /// Flushes that are to look for taken keys first, since some were taken lately.
     careful: u32,
@@ -111,7 +113,12 @@ impl Writer {
 }
 
 impl Lane {
-    pub(super) fn new(connect: PgConnectOptions, settings: IngestSettings, changes: Changes) -> Self {
+    pub(in crate::store) fn new(
+        connect: PgConnectOptions,
+        settings: IngestSettings,
+        changes: Changes,
+        metrics: StoreMetrics,
+    ) -> Self {
         let millis = settings.flush_timeout.as_millis().to_string();
         Self {
             connect: connect.options([
@@ -121,6 +128,7 @@ impl Lane {
             ]),
             settings,
             changes,
+            metrics,
             connection: None,
             careful: 0,
         }
@@ -132,6 +140,7 @@ impl Lane {
             connect: self.connect.clone(),
             settings: self.settings,
             changes: self.changes.clone(),
+            metrics: self.metrics.clone(),
             connection: None,
             careful: 0,
         }
@@ -198,6 +207,19 @@ impl Lane {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
+        let started = Instant::now();
+        let result = self.try_once(jobs, lock).await;
+        self.metrics
+            .flush_seconds
+            .observe(started.elapsed().as_secs_f64());
+        match &result {
+            Ok(outcomes) => count(jobs, outcomes, &self.metrics),
+            Err(_) => self.metrics.flush_failures.inc(),
+        }
+        result
+    }
+
+    async fn try_once(&mut self, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
         let limit = self.settings.flush_timeout;
         let mut connection = match timeout(limit, self.connection()).await {
             Ok(connected) => connected.map_err(|error| Failure::uncommitted(error.into()))?,
@@ -245,13 +267,27 @@ impl Lane {
             self.careful = CAREFUL_FLUSHES;
         }
         let outcomes = flush(connection, jobs, lock).await?;
-        self.careful = if outcomes.iter().any(Outcome::has_duplicate) {
+        self.careful = if outcomes.iter().any(|outcome| outcome.duplicates() > 0) {
             CAREFUL_FLUSHES
         } else {
             self.careful.saturating_sub(1)
         };
         Ok(outcomes)
     }
+}
+
+fn count(jobs: &[Job], outcomes: &[Outcome], metrics: &StoreMetrics) {
+    let decided = jobs
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Decided(_)));
+    let events: usize = decided.map(|(job, _)| job.items.len()).sum();
+    let stored = outcomes.iter().flat_map(Outcome::admitted).count();
+    let duplicates: usize = outcomes.iter().map(Outcome::duplicates).sum();
+    #[allow(clippy::cast_precision_loss)] // a flush has not 2^52 events
+    metrics.flush_events.observe(events as f64);
+    metrics.stored.inc_by(stored as u64);
+    metrics.duplicates.inc_by(duplicates as u64);
 }
 
 /// The spirits that have new events.
