@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::{BadSettings, ServeArgs};
+use crate::telemetry;
 
 /// Long-term memory for AI agents: stores events durably and replays them in order.
 #[derive(Debug, Parser)]
@@ -77,6 +78,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     });
     runtime.shutdown_timeout(LEAVE_LIMIT);
+    telemetry::flush();
     ended.unwrap_or_else(|error| fail(&error))
 }
 

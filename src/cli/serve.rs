@@ -89,6 +89,7 @@ fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
             }
             if shutdown.is_cancelled() {
                 tracing::warn!("told to end again, leaving at once");
+                telemetry::flush();
                 std::process::exit(1);
             }
             tracing::info!("told to end, finishing calls under way");

@@ -167,7 +167,7 @@ fn of_store(error: StoreError) -> Answer {
             &[],
         ),
         StoreError::Unavailable(cause) => {
-            tracing::warn!(cause, "database unavailable");
+            tracing::warn!(request_id = request_id(), cause, "database unavailable");
             unavailable(
                 "DATABASE_UNAVAILABLE",
                 "the database is not available; retry, with the same dedupe key if this is a create",
@@ -177,9 +177,13 @@ fn of_store(error: StoreError) -> Answer {
     }
 }
 
+/// Of the call that the error belongs to.
+fn request_id() -> Option<String> {
+    current().map(|call| call.request_id().to_owned())
+}
+
 fn internal(cause: &str) -> Answer {
-    let call = current();
-    let request_id = call.map_or_else(|| Uuid::now_v7().to_string(), |call| call.request_id().to_owned());
+    let request_id = request_id().unwrap_or_else(|| Uuid::now_v7().to_string());
     tracing::error!(request_id, cause, "internal error");
     let message = format!("internal error; the server's log tells more under request id {request_id}");
     Answer::new(Code::Internal, "INTERNAL", message, &[]).with(|details| {

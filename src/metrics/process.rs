@@ -5,7 +5,9 @@ use std::fs;
 
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge};
+use prometheus::{Counter, Gauge, IntCounter};
+
+use crate::telemetry;
 
 /// Clock ticks of a second in `/proc`: 100 for every program on Linux, whatever the kernel's own rate.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -19,6 +21,11 @@ pub(crate) fn process() -> Vec<MetricFamily> {
             counter.inc_by(seconds);
             families.extend(counter.collect());
         }
+    }
+    let help = "Log lines that were dropped because the log was not read fast enough";
+    if let Ok(counter) = IntCounter::new("events_log_lines_dropped_total", help) {
+        counter.inc_by(telemetry::dropped());
+        families.extend(counter.collect());
     }
     let gauges = [
         (

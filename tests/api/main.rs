@@ -40,6 +40,7 @@ mod live_streams;
 mod locks;
 mod merge_patch;
 mod migrations;
+mod operator_files;
 mod operators;
 mod plans;
 mod queue_bounds;
