@@ -77,6 +77,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         }
     });
+    telemetry::end_traces();
     runtime.shutdown_timeout(LEAVE_LIMIT);
     telemetry::flush();
     ended.unwrap_or_else(|error| fail(&error))

@@ -18,7 +18,7 @@ use crate::telemetry;
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = args.server_settings()?;
-    telemetry::init(&args.log)?;
+    telemetry::init_traced(&args.log)?;
     let shutdown = CancellationToken::new();
     listen_for_signals(shutdown.clone())?;
 

@@ -3,6 +3,7 @@
 //! A stream ends with its trailers, or when its reader goes away. The id and what else belongs to a
 //! call are at hand in [`current`] wherever its code runs. Content, meta and secrets are never logged.
 
+mod ids;
 mod methods;
 
 use std::pin::Pin;
@@ -16,15 +17,12 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use prometheus::proto::MetricFamily;
 use tower::{Layer, Service};
+use tracing::{Instrument as _, Span, field};
 
 use methods::{Method, Methods};
 
 use super::status::{Concern, Ending};
-
-const REQUEST_ID: &str = "x-request-id";
-const TRACE_PARENT: &str = "traceparent";
-/// Characters of an id that a caller may choose.
-const REQUEST_ID_MAX: usize = 128;
+use crate::telemetry;
 
 tokio::task_local! {
     static CURRENT: Arc<CallInfo>;
@@ -112,11 +110,12 @@ where
     fn call(&mut self, request: Request<I>) -> Self::Future {
         let call = Call::start(&self.methods, request.uri().path(), request.headers());
         let info = Arc::clone(&call.info);
-        let answer = self.inner.call(request);
-        Box::pin(CURRENT.scope(info, async move {
+        let span = call.span.clone();
+        let answer = span.in_scope(|| self.inner.call(request));
+        let answered = async move {
             let mut response = answer.await?;
             let request_id = call.info.request_id.clone();
-            response.headers_mut().insert(REQUEST_ID, request_id);
+            response.headers_mut().insert(ids::REQUEST_ID, request_id);
             let call = match Ending::of(response.headers()) {
                 Some(ending) => {
                     call.end(ending);
@@ -125,7 +124,8 @@ where
                 None => Some(call),
             };
             Ok(response.map(|inner| CallBody { inner, call }))
-        }))
+        };
+        Box::pin(CURRENT.scope(info, answered.instrument(span)))
     }
 }
 
@@ -134,23 +134,28 @@ struct Call {
     methods: Arc<Methods>,
     method: usize,
     info: Arc<CallInfo>,
-    trace_id: TraceId,
+    span: Span,
+    trace_id: Option<String>,
     started: Instant,
     ended: bool,
 }
 
 impl Call {
     fn start(methods: &Arc<Methods>, path: &str, headers: &HeaderMap) -> Self {
-        let method = methods.find(path);
-        methods.get(method).started.inc();
+        let index = methods.find(path);
+        let method = methods.get(index);
+        method.started.inc();
+        let info = CallInfo {
+            request_id: ids::request_id(headers),
+            key: OnceLock::new(),
+        };
+        let span = span_of(method, &info, headers);
         Self {
             methods: Arc::clone(methods),
-            method,
-            info: Arc::new(CallInfo {
-                request_id: request_id_of(headers),
-                key: OnceLock::new(),
-            }),
-            trace_id: TraceId::of(headers),
+            method: index,
+            trace_id: telemetry::trace_id(&span).or_else(|| ids::trace_id(headers)),
+            info: Arc::new(info),
+            span,
             started: Instant::now(),
             ended: false,
         }
@@ -166,6 +171,10 @@ impl Call {
         let method = self.methods.get(self.method);
         method.handled(ending).inc();
         method.seconds.observe(seconds);
+        self.span.record("rpc.response.status_code", ending.name());
+        if ending.concern() != Concern::Client {
+            self.span.record("otel.status_code", "ERROR");
+        }
         self.log(method, ending, seconds);
     }
 
@@ -181,7 +190,7 @@ impl Call {
                     seconds,
                     request_id = self.info.request_id(),
                     key = self.info.key(),
-                    trace_id = self.trace_id.as_str(),
+                    trace_id = self.trace_id.as_deref().unwrap_or_default(),
                 )
             };
         }
@@ -191,6 +200,23 @@ impl Call {
             Concern::Developer => line!(ERROR),
         }
     }
+}
+
+/// Goes on with the caller's trace; ends when the call and all that is done for it have.
+fn span_of(method: &Method, info: &CallInfo, headers: &HeaderMap) -> Span {
+    let span = tracing::debug_span!(
+        target: "spans",
+        "call",
+        otel.name = method.path.trim_start_matches('/'),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method.path.trim_start_matches('/'),
+        rpc.response.status_code = field::Empty,
+        request_id = info.request_id(),
+    );
+    telemetry::continue_from(&span, headers);
+    span
 }
 
 impl Drop for Call {
@@ -223,7 +249,8 @@ impl<B: Body> Body for CallBody<B> {
             return this.inner.poll_frame(cx);
         };
         let info = Arc::clone(&call.info);
-        let polled = CURRENT.sync_scope(info, || this.inner.poll_frame(cx));
+        let poll = || call.span.in_scope(|| this.inner.poll_frame(cx));
+        let polled = CURRENT.sync_scope(info, poll);
         let ending = match &polled {
             Poll::Ready(Some(Ok(frame))) => frame.trailers_ref().and_then(Ending::of),
             Poll::Ready(Some(Err(_)) | None) => Some(Ending::UNSAID),
@@ -244,46 +271,4 @@ impl<B: Body> Body for CallBody<B> {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-/// The caller's id where it can stand in a log line, else a new one.
-fn request_id_of(headers: &HeaderMap) -> HeaderValue {
-    let given = headers.get(REQUEST_ID).filter(|id| {
-        let id = id.as_bytes();
-        (1..=REQUEST_ID_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
-    });
-    given.cloned().unwrap_or_else(new_request_id)
-}
-
-/// 64 random bits as hex digits.
-fn new_request_id() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut digits = [0; 16];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(fastrand::u64(..).to_be_bytes()) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 0xf)];
-    }
-    HeaderValue::from_bytes(&digits).expect("hex digits are visible ASCII")
-}
-
-/// The trace that a call belongs to, as 32 hex digits.
-struct TraceId(Option<[u8; 32]>);
-
-impl TraceId {
-    /// As W3C's `traceparent` has it: version, trace, span and flags, with hyphens between.
-    fn of(headers: &HeaderMap) -> Self {
-        let id = headers
-            .get(TRACE_PARENT)
-            .and_then(|parent| parent.as_bytes().get(3..35)?.try_into().ok());
-        Self(id.filter(is_trace_id))
-    }
-
-    fn as_str(&self) -> &str {
-        let digits = self.0.as_ref().map_or(&[][..], |digits| digits);
-        std::str::from_utf8(digits).unwrap_or_default()
-    }
-}
-
-fn is_trace_id(id: &[u8; 32]) -> bool {
-    id.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) && id.iter().any(|digit| *digit != b'0')
 }

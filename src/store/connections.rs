@@ -11,11 +11,12 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::QueryAs;
-use sqlx::{ConnectOptions as _, Connection as _, FromRow, PgConnection, Postgres};
+use sqlx::{ConnectOptions as _, Connection as _, Execute, FromRow, PgConnection, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{Instrument as _, Span};
 
-use super::StoreError;
+use super::{StoreError, spans};
 
 /// A connection that was idle for longer is asked whether it lives.
 pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
@@ -91,8 +92,9 @@ impl Connections {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
+        let (query, span) = traced(query)?;
         let mut lease = self.lease().await?;
-        let rows = query.fetch_all(lease.connection()?).await;
+        let rows = query.fetch_all(lease.connection()?).instrument(span).await;
         Ok(lease.end(rows)?)
     }
 
@@ -174,6 +176,23 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The statement and its span, for which it is taken apart: its text cannot be had otherwise.
+fn traced<Row>(mut query: Query<'_, Row>) -> Result<(Query<'_, Row>, Span), StoreError>
+where
+    Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    if !spans::are_wanted() {
+        return Ok((query, Span::none()));
+    }
+    let persistent = Execute::persistent(&query);
+    let arguments = query.take_arguments();
+    let arguments = arguments.map_err(|error| StoreError::Bug(error.to_string()))?;
+    let sql = query.sql();
+    let span = spans::statement(sql.as_str());
+    let query = sqlx::query_as_with(sql, arguments.unwrap_or_default());
+    Ok((query.persistent(persistent), span))
 }
 
 impl Shared {

@@ -16,6 +16,7 @@ mod migrate;
 mod replay;
 mod rows;
 mod sessions;
+mod spans;
 mod spirits;
 
 use std::sync::Arc;

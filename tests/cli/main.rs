@@ -16,3 +16,4 @@ mod process;
 mod replay;
 mod settings;
 mod tail;
+mod traces;

@@ -8,6 +8,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, PgConnection, Row as _};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::job::{Decided, Job};
@@ -16,7 +17,7 @@ use super::plain::INSERT_PLAIN;
 use crate::domain::admission::{Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
-use crate::store::StoreError;
+use crate::store::{StoreError, spans};
 
 /// What to do about spirits that another transaction holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +78,9 @@ pub(super) async fn flush(
     let (outcomes, advanced) = write(connection, jobs, lock)
         .await
         .map_err(Failure::uncommitted)?;
-    commit(connection, advanced).await?;
+    commit(connection, advanced)
+        .instrument(spans::statement(ADVANCE))
+        .await?;
     Ok(outcomes)
 }
 
@@ -87,7 +90,9 @@ async fn write(
     jobs: &[Job],
     lock: Lock,
 ) -> Result<(Vec<Outcome>, Advanced), StoreError> {
-    let Opened { locked, spirits } = open(connection, &spirit_ids(jobs), lock).await?;
+    let ids = spirit_ids(jobs);
+    let opened = open(connection, &ids, lock);
+    let Opened { locked, spirits } = opened.instrument(spans::statement(LOCK)).await?;
     let now = spirits.first().map_or_else(Utc::now, |row| row.now);
     let held: HashSet<SpiritId> = spirits
         .iter()
@@ -277,6 +282,7 @@ async fn read_keys<'j>(
         .bind(keys)
         .bind(compare)
         .fetch_all(connection)
+        .instrument(spans::statement(KEYS))
         .await?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
@@ -311,7 +317,10 @@ async fn insert(
         .add(spirit_ids)
         .and_then(|()| add_events(&mut arguments, admitted))
         .map_err(|error| StoreError::Bug(error.to_string()))?;
-    sqlx::query_with(INSERT, arguments).execute(connection).await?;
+    sqlx::query_with(INSERT, arguments)
+        .execute(connection)
+        .instrument(spans::statement(INSERT))
+        .await?;
     Ok(())
 }
 

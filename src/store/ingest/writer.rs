@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::IngestSettings;
 use super::flush::{Lock, flush};
@@ -17,10 +18,10 @@ use super::job::Job;
 use super::outcome::{Failure, Outcome};
 use super::plain::{flush_plain, is_plain};
 use crate::domain::ids::SpiritId;
-use crate::store::StoreError;
 use crate::store::connections::TRUSTED_FOR;
 use crate::store::live::Changes;
 use crate::store::metrics::StoreMetrics;
+use crate::store::{StoreError, spans};
 
 pub(super) struct Writer {
     lane: Lane,
@@ -208,7 +209,8 @@ impl Lane {
             return Ok(Vec::new());
         }
         let started = Instant::now();
-        let result = self.try_once(jobs, lock).await;
+        let span = spans::shared("flush", jobs.iter().map(|job| &job.span));
+        let result = self.try_once(jobs, lock).instrument(span).await;
         self.metrics
             .flush_seconds
             .observe(started.elapsed().as_secs_f64());
