@@ -129,6 +129,34 @@ use_postgres() {
     is_postgres "$1" && export PG_BIN_DIR=$1
 }
 
+# Prometheus' checker, its path printed: the one installed, else that of the system's package. Debian's is only
+# unpacked; installed it would start a server.
+ensure_promtool() {
+    local promtool
+    command -v promtool && return
+    promtool=$(target_dir)/promtool
+    if command -v apt-get >/dev/null; then
+        [ -x "$promtool" ] || unpack_promtool "$promtool" || { say "the package prometheus could not be fetched"; return 1; }
+        echo "$promtool"
+        return
+    fi
+    install_packages "" golang-github-prometheus prometheus
+    command -v promtool || { say "promtool is missing: it comes with Prometheus"; return 1; }
+}
+
+unpack_promtool() {
+    local dir=$1.new
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    (
+        cd "$dir"
+        apt-get download -qq prometheus || { as_root apt-get update -qq && apt-get download -qq prometheus; }
+        dpkg-deb -x prometheus_*.deb .
+    ) >&2 || return 1
+    mv "$dir/usr/bin/promtool" "$1"
+    rm -rf "$dir"
+}
+
 ensure_python() {
     command -v python3 >/dev/null || install_packages python3 python3 python@3 ||
         { say "Python 3 is missing: install python3"; return 1; }

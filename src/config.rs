@@ -193,6 +193,11 @@ pub struct ServeArgs {
     #[arg(long, env = "EVENTS_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub drain_seconds: u64,
 
+    /// Address for operators: /metrics, /healthz and /readyz over HTTP, open to whoever reaches it
+    /// [default: none]
+    #[arg(long, env = "EVENTS_ADMIN_ADDR", value_name = "ADDR")]
+    pub admin_addr: Option<SocketAddr>,
+
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -5,19 +5,22 @@
 //! - [`cli`]: the subcommands of the one binary;
 //! - [`server`]: puts services, health, reflection and layers together, and drains them;
 //! - [`gathered`]: connections that send replies together;
+//! - [`admin`]: metrics and readiness over HTTP, for operators;
 //! - [`grpc`]: the wire: converts messages to domain types and back, chooses status codes;
 //! - [`store`]: PostgreSQL: all SQL, the write path, replay;
-//! - [`domain`]: pure types and rules.
+//! - [`domain`]: pure types and rules; [`metrics`]: makes the counters of each layer.
 //!
 //! To follow a create: `grpc/event_service.rs`, `grpc/convert/create.rs`, `store/ingest.rs`,
 //! `store/ingest/flush.rs`, `domain/admission.rs`. To follow a replay: `grpc/streams.rs`,
 //! `store/replay.rs`, `store/events.rs`.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod gathered;
 pub mod grpc;
+pub mod metrics;
 pub mod server;
 pub mod store;
 pub mod telemetry;

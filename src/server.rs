@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -20,12 +21,28 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
 
+use crate::admin::{self, Admin, Readiness, Stage};
 use crate::domain::limits::Limits;
 use crate::gathered::Gathered;
 use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENT_SERVICE};
 use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
-use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
+use crate::grpc::{CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
 use crate::store::{MigrateError, Store};
+
+/// What the server listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    pub calls: TcpListener,
+    /// For operators, see [`admin`].
+    pub admin: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    /// Without anything for operators.
+    fn from(calls: TcpListener) -> Self {
+        Self { calls, admin: None }
+    }
+}
 
 /// How the server serves.
 #[derive(Clone, Copy, Debug)]
@@ -63,15 +80,32 @@ const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// # Errors
 /// When the database belongs to another version, or the listener fails.
 pub async fn run(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     store: Store,
     settings: ServerSettings,
     shutdown: CancellationToken,
     ready: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let migrated = Arc::new(AtomicBool::new(false));
-    let (health, health_service) = tonic_health::server::health_reporter();
-    set_health(&health, ServingStatus::NotServing).await;
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health {
+        reporter,
+        readiness: Readiness::new(),
+    };
+    health.tell(Stage::Starting).await;
+    let Listeners {
+        calls: listener,
+        admin,
+    } = listeners.into();
+    let calls = CallLayer::new();
+    let admin = admin.map(|listener| {
+        let answers = Admin {
+            calls: calls.clone(),
+            store: store.clone(),
+            readiness: health.readiness.clone(),
+        };
+        AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, answers)))
+    });
 
     let max = settings.message_bytes_max;
     let context = Context {
@@ -87,6 +121,7 @@ pub async fn run(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let layers = ServiceBuilder::new()
+        .layer(calls)
         .layer(DeadlineLayer)
         .layer(ErrorLayer {
             message_bytes_max: max,
@@ -115,9 +150,10 @@ pub async fn run(
         fatal = watch_database(&store, &health, &migrated, ready) => Err(fatal),
     };
     shutdown.cancel();
-    set_health(&health, ServingStatus::NotServing).await;
-    end_health_watches(&health).await;
+    health.tell(Stage::Draining).await;
+    health.end_watches().await;
     drain(server, &store, settings.drain_limit).await;
+    drop(admin);
     watched.context("the database cannot be used")
 }
 
@@ -128,18 +164,32 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for service in SERVICES {
-        health.set_service_status(service, status).await;
-    }
+/// What the server is doing, told to clients and balancers, and to operators.
+struct Health {
+    reporter: HealthReporter,
+    readiness: Readiness,
 }
 
-/// Ends the streams of health's Watch once they have told the last status. They have no end of their
-/// own, and balancers hold them open: each drain would take as long as it may.
-async fn end_health_watches(health: &HealthReporter) {
-    let mut health = health.clone();
-    for service in SERVICES {
-        health.clear_service_status(service).await;
+impl Health {
+    async fn tell(&self, stage: Stage) {
+        self.readiness.set(stage);
+        let status = if stage == Stage::Serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for service in SERVICES {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    /// Ends the streams of health's Watch once they have told the last status. They have no end of their
+    /// own, and balancers hold them open: each drain would take as long as it may.
+    async fn end_watches(&self) {
+        let mut reporter = self.reporter.clone();
+        for service in SERVICES {
+            reporter.clear_service_status(service).await;
+        }
     }
 }
 
@@ -147,7 +197,7 @@ async fn end_health_watches(health: &HealthReporter) {
 /// only when waiting does not help.
 async fn watch_database(
     store: &Store,
-    health: &HealthReporter,
+    health: &Health,
     migrated: &AtomicBool,
     ready: oneshot::Sender<()>,
 ) -> MigrateError {
@@ -171,7 +221,7 @@ async fn watch_database(
         tracing::debug!(%cause, "the database went away as soon as it was there");
     }
     migrated.store(true, Ordering::Release);
-    set_health(health, ServingStatus::Serving).await;
+    health.tell(Stage::Serving).await;
     if ready.send(()).is_err() {
         tracing::debug!("nobody waits for the server to be ready");
     }
@@ -186,12 +236,12 @@ async fn watch_database(
             if !serving {
                 store.lose_streams();
             }
-            let status = if serving {
-                ServingStatus::Serving
+            let stage = if serving {
+                Stage::Serving
             } else {
-                ServingStatus::NotServing
+                Stage::DatabaseAway
             };
-            set_health(health, status).await;
+            health.tell(stage).await;
         }
     }
 }

@@ -1,24 +1,54 @@
 //! Logs: to stderr, as text for people or as JSON lines.
 
+mod lines;
+mod traces;
+
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{BadSettings, LogArgs, LogFormat};
+
+pub(crate) use lines::dropped;
+pub use lines::flush;
+pub(crate) use traces::{are_wanted, continue_from, trace_id};
+
+type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Starts logging for the whole process, and sends traces where the environment says where to.
+///
+/// # Errors
+/// When the filter or the environment cannot be read.
+pub fn init_traced(args: &LogArgs) -> Result<(), BadSettings> {
+    start(args, traces::layer()?)
+}
 
 /// Starts logging for the whole process.
 ///
 /// # Errors
 /// When the filter cannot be read.
 pub fn init(args: &LogArgs) -> Result<(), BadSettings> {
+    start(args, None)
+}
+
+/// Sends what is left to send; to be called before the runtime ends, and [`flush`] after it.
+pub fn end_traces() {
+    traces::end();
+}
+
+fn start(args: &LogArgs, traces: Option<AnyLayer>) -> Result<(), BadSettings> {
     let filter = EnvFilter::try_new(&args.log).map_err(|error| BadSettings(format!("--log: {error}")))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(lines::Lines)
         .with_ansi(std::io::stderr().is_terminal());
-    let started = match args.log_format {
-        LogFormat::Text => logs.try_init(),
-        LogFormat::Json => logs.json().try_init(),
+    let lines = match args.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    let mut layers = vec![lines.with_filter(filter).boxed()];
+    layers.extend(traces);
+    let started = tracing_subscriber::registry().with(layers).try_init();
     started.map_err(|error| BadSettings(format!("logging: {error}")))
 }

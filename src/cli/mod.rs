@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::{BadSettings, ServeArgs};
+use crate::telemetry;
 
 /// Long-term memory for AI agents: stores events durably and replays them in order.
 #[derive(Debug, Parser)]
@@ -76,7 +77,9 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         }
     });
+    telemetry::end_traces();
     runtime.shutdown_timeout(LEAVE_LIMIT);
+    telemetry::flush();
     ended.unwrap_or_else(|error| fail(&error))
 }
 

@@ -1,6 +1,7 @@
 //! `serve`: runs the server until it is told to end.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -12,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
 use crate::config::ServeArgs;
-use crate::{server, telemetry};
+use crate::server::{self, Listeners};
+use crate::telemetry;
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = args.server_settings()?;
-    telemetry::init(&args.log)?;
+    telemetry::init_traced(&args.log)?;
     let shutdown = CancellationToken::new();
     listen_for_signals(shutdown.clone())?;
 
@@ -24,6 +26,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}", args.listen_addr))?;
     let addr = listener.local_addr()?;
+    let admin = listen_for_operators(args.admin_addr).await?;
     let mut opening = pin!(Database::open(&args.database));
     let database = tokio::select! {
         opened = &mut opening => opened?,
@@ -41,11 +44,29 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             announce(&format!("listening on {addr}"));
         }
     });
-    let served = server::run(listener, store, settings, shutdown, ready).await;
+    let served = server::run(
+        Listeners {
+            calls: listener,
+            admin,
+        },
+        store,
+        settings,
+        shutdown,
+        ready,
+    )
+    .await;
     announced.abort();
     database.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn listen_for_operators(addr: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(addr) = addr else { return Ok(None) };
+    let listener = TcpListener::bind(addr).await;
+    let listener = listener.with_context(|| format!("cannot listen on {addr} for operators"))?;
+    tracing::info!(addr = %listener.local_addr()?, "metrics and readiness are served");
+    Ok(Some(listener))
 }
 
 /// One line to stdout; whoever started the server may have closed it, which is no reason to end.
@@ -68,6 +89,7 @@ fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
             }
             if shutdown.is_cancelled() {
                 tracing::warn!("told to end again, leaving at once");
+                telemetry::flush();
                 std::process::exit(1);
             }
             tracing::info!("told to end, finishing calls under way");

@@ -4,6 +4,7 @@
 //! RPC handler is convert, one call, convert. Start at [`event_service`]; [`convert`] holds the
 //! rules of requests, [`status`] the table of errors.
 
+mod calls;
 mod convert;
 mod event_service;
 mod ingest;
@@ -17,6 +18,7 @@ use crate::domain::limits::Limits;
 use crate::store::Store;
 use tokio_util::sync::CancellationToken;
 
+pub use calls::CallLayer;
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};

@@ -12,6 +12,7 @@
 //! | a bug | `INTERNAL` | report the request id |
 
 mod answer;
+mod ending;
 
 use prost::Message as _;
 use tonic::{Code, Status};
@@ -20,6 +21,9 @@ use uuid::Uuid;
 
 use answer::{Answer, shown};
 
+pub(super) use ending::{Concern, Ending};
+
+use super::calls::current;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::store::StoreError;
@@ -163,7 +167,7 @@ fn of_store(error: StoreError) -> Answer {
             &[],
         ),
         StoreError::Unavailable(cause) => {
-            tracing::warn!(cause, "database unavailable");
+            tracing::warn!(request_id = request_id(), cause, "database unavailable");
             unavailable(
                 "DATABASE_UNAVAILABLE",
                 "the database is not available; retry, with the same dedupe key if this is a create",
@@ -173,8 +177,13 @@ fn of_store(error: StoreError) -> Answer {
     }
 }
 
+/// Of the call that the error belongs to.
+fn request_id() -> Option<String> {
+    current().map(|call| call.request_id().to_owned())
+}
+
 fn internal(cause: &str) -> Answer {
-    let request_id = Uuid::now_v7().to_string();
+    let request_id = request_id().unwrap_or_else(|| Uuid::now_v7().to_string());
     tracing::error!(request_id, cause, "internal error");
     let message = format!("internal error; the server's log tells more under request id {request_id}");
     Answer::new(Code::Internal, "INTERNAL", message, &[]).with(|details| {

@@ -5,18 +5,19 @@
 //! statement was dropped by its caller goes on to the statement's end in a task and is asked then. Behind
 //! a pooler in transaction mode the whole statement runs in a task.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::FromRow;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgRow;
+use sqlx::{Execute, FromRow};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{Instrument as _, Span};
 
-use super::StoreError;
 use super::link::{Link, Session, Statement, detached};
+use super::{StoreError, spans};
 
 /// A connection that was idle for longer is asked whether it lives.
 pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
@@ -30,10 +31,20 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     link: Link,
     acquire_timeout: Duration,
+    max: usize,
     free: Arc<Semaphore>,
-    max: u32,
+    /// Statements that wait for a free one.
+    waiting: AtomicUsize,
     idle: Mutex<Vec<Held>>,
     closed: AtomicBool,
+}
+
+/// How many connections are in use, and how many might be.
+pub(super) struct Usage {
+    pub(super) in_use: usize,
+    pub(super) idle: usize,
+    pub(super) max: usize,
+    pub(super) waiting: usize,
 }
 
 struct Held {
@@ -63,11 +74,13 @@ enum State {
 impl Connections {
     /// At most so many, made as they are needed.
     pub(super) fn new(link: Link, max: u32, acquire_timeout: Duration) -> Self {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
         Self(Arc::new(Shared {
             link,
             acquire_timeout,
             max,
-            free: Arc::new(Semaphore::new(usize::try_from(max).unwrap_or(usize::MAX))),
+            free: Arc::new(Semaphore::new(max)),
+            waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
         }))
@@ -78,11 +91,12 @@ impl Connections {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
+        let (statement, span) = traced(statement)?;
         let mut lease = self.lease().await?;
         if lease.session()?.is_shared() {
-            return lease.in_task(detached(statement)?).await;
+            return lease.in_task(detached(statement)?).instrument(span).await;
         }
-        Ok(lease.all(statement).await?)
+        Ok(lease.all(statement).instrument(span).await?)
     }
 
     /// The row of a statement that gives one or none.
@@ -103,8 +117,18 @@ impl Connections {
     }
 
     /// How many there are at the most.
-    pub(super) fn max(&self) -> u32 {
+    pub(super) fn max(&self) -> usize {
         self.0.max
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let shared = &self.0;
+        Usage {
+            in_use: shared.max.saturating_sub(shared.free.available_permits()),
+            idle: shared.lock().len(),
+            max: shared.max,
+            waiting: shared.waiting.load(Ordering::Relaxed),
+        }
     }
 
     /// Closes those that are idle, and the others when they come back.
@@ -126,10 +150,15 @@ impl Connections {
         }
         let deadline = Instant::now() + home.acquire_timeout;
         let late = || StoreError::Unavailable("no connection was free in time".to_owned());
-        let permit = timeout_at(deadline, Arc::clone(&home.free).acquire_owned())
-            .await
-            .map_err(|_| late())?
-            .map_err(|_| StoreError::Closing)?;
+        let permit = if let Ok(permit) = Arc::clone(&home.free).try_acquire_owned() {
+            permit
+        } else {
+            let _waiting = Waiting::new(&home.waiting);
+            timeout_at(deadline, Arc::clone(&home.free).acquire_owned())
+                .await
+                .map_err(|_| late())?
+                .map_err(|_| StoreError::Closing)?
+        };
         let held = timeout_at(deadline, home.take()).await.map_err(|_| late())??;
         Ok(Lease {
             home,
@@ -138,6 +167,39 @@ impl Connections {
             permit: Some(permit),
         })
     }
+}
+
+/// Counts a statement while it waits; it may be dropped at any time.
+struct Waiting<'c>(&'c AtomicUsize);
+
+impl<'c> Waiting<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The statement and its span, for which it is taken apart: its text cannot be had otherwise.
+fn traced<Row>(mut query: Statement<'_, Row>) -> Result<(Statement<'_, Row>, Span), StoreError>
+where
+    Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    if !spans::are_wanted() {
+        return Ok((query, Span::none()));
+    }
+    let persistent = Execute::persistent(&query);
+    let arguments = query.take_arguments();
+    let arguments = arguments.map_err(|error| StoreError::Bug(error.to_string()))?;
+    let sql = query.sql();
+    let span = spans::statement(sql.as_str());
+    let query = sqlx::query_as_with(sql, arguments.unwrap_or_default());
+    Ok((query.persistent(persistent), span))
 }
 
 impl Shared {

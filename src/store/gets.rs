@@ -8,11 +8,12 @@ use std::sync::{Arc, LazyLock};
 
 use sqlx::AssertSqlSafe;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::connections::Connections;
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
-use super::{Store, StoreError};
+use super::{Store, StoreError, spans};
 use crate::domain::event::Event;
 use crate::domain::ids::{EventId, SpiritId};
 
@@ -30,6 +31,8 @@ struct Get {
     id: EventId,
     /// The owner that the reader named.
     spirit_id: Option<SpiritId>,
+    /// Of the reader's call.
+    span: Span,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -50,7 +53,12 @@ impl Gets {
     async fn get(&self, id: EventId, spirit_id: Option<SpiritId>) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.0
-            .send(Get { id, spirit_id, reply })
+            .send(Get {
+                id,
+                spirit_id,
+                span: spans::current(),
+                reply,
+            })
             .await
             .map_err(|_| StoreError::Closing)?;
         answer.await.map_err(|_| StoreError::Closing)?
@@ -104,7 +112,8 @@ async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), Sto
     let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
         .bind(ids)
         .bind(spirit_ids);
-    let mut events: HashMap<EventId, Event> = match connections.all(query).await {
+    let span = spans::shared("get_events", gets.iter().map(|get| &get.span));
+    let mut events: HashMap<EventId, Event> = match connections.all(query).instrument(span).await {
         Ok(rows) => rows
             .into_iter()
             .map(Event::from)

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,10 +27,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 pub(super) use flush::statements;
 
 use job::{Answer, Decided, Job, Share};
-use writer::{Lane, Writer};
+use writer::Writer;
 
-use super::link::Link;
-use super::live::Changes;
+pub(super) use writer::Lane;
+
 use super::{Store, StoreError};
 use crate::domain::Time;
 use crate::domain::admission::Admitted;
@@ -64,6 +65,7 @@ pub(super) struct Ingest {
     streams: Room,
     /// Calls refused since the writer last said so in the log.
     refused: Arc<AtomicU64>,
+    overloads: IntCounter,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -75,6 +77,14 @@ struct Room {
     bytes: Arc<Semaphore>,
     items_max: usize,
     bytes_max: usize,
+}
+
+/// How full a share of the queue is.
+pub(super) struct RoomUsage {
+    pub(super) events: usize,
+    pub(super) events_max: usize,
+    pub(super) bytes: usize,
+    pub(super) bytes_max: usize,
 }
 
 /// A create in the queue; gives what became of it, after the commit. Dropping it before a flush has
@@ -94,11 +104,11 @@ impl Future for Queued {
 
 impl Ingest {
     /// Starts the writer, which lives until [`close`](Self::close) or until every clone is dropped.
-    pub(super) fn start(link: Link, settings: IngestSettings, changes: Changes) -> Self {
+    pub(super) fn start(lane: Lane, settings: IngestSettings) -> Self {
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let refused = Arc::default();
-        let lane = Lane::new(link, settings, changes);
+        let overloads = lane.metrics.overloads.clone();
         let start = |_| {
             let (jobs, queue) = mpsc::unbounded_channel();
             let writer = Writer::new(lane.sibling(), Arc::clone(&refused));
@@ -112,6 +122,7 @@ impl Ingest {
             calls: Room::half(settings),
             streams: Room::half(settings),
             refused,
+            overloads,
             closing,
             tasks,
         }
@@ -123,9 +134,15 @@ impl Ingest {
         self.tasks.wait().await;
     }
 
+    /// How full the queue is, for unary calls and for ingest streams.
+    pub(super) fn rooms(&self) -> [(&'static str, RoomUsage); 2] {
+        [("calls", self.calls.usage()), ("streams", self.streams.usage())]
+    }
+
     /// Counts a refused call.
     fn overloaded(&self) -> StoreError {
         self.refused.fetch_add(1, Ordering::Relaxed);
+        self.overloads.inc();
         StoreError::Overloaded
     }
 
@@ -181,6 +198,16 @@ impl Room {
             bytes: Arc::new(Semaphore::new(bytes_max)),
             items_max,
             bytes_max,
+        }
+    }
+
+    fn usage(&self) -> RoomUsage {
+        let bytes = self.bytes_max.saturating_sub(self.bytes.available_permits());
+        RoomUsage {
+            events: self.items_max.saturating_sub(self.items.available_permits()),
+            events_max: self.items_max,
+            bytes: bytes * BYTES_PER_PERMIT,
+            bytes_max: self.bytes_max * BYTES_PER_PERMIT,
         }
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use super::connections::Connections;
+use super::metrics::StoreMetrics;
 use crate::domain::ids::SpiritId;
 use hub::Hub;
 use notify::Notifier;
@@ -56,9 +57,11 @@ impl Changes {
         connections: Connections,
         direct: Option<PgConnectOptions>,
         settings: ListenSettings,
+        metrics: &StoreMetrics,
     ) -> Self {
         let hub = Hub::default();
-        let notifier = Notifier::start(connections, direct, hub.clone(), settings);
+        let listening = metrics.listening.clone();
+        let notifier = Notifier::start(connections, direct, hub.clone(), settings, listening);
         Self { hub, notifier }
     }
 
@@ -71,6 +74,11 @@ impl Changes {
     /// The database is away: every stream is to end.
     pub(super) fn lose(&self) {
         self.hub.lose();
+    }
+
+    /// How many spirits are followed, and by how many streams.
+    pub(super) fn followed(&self) -> (usize, usize) {
+        self.hub.followed()
     }
 
     pub(super) async fn close(&self) {

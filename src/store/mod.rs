@@ -13,11 +13,13 @@ mod gets;
 mod ingest;
 mod link;
 mod live;
+mod metrics;
 mod migrate;
 mod replay;
 mod rows;
 mod self_test;
 mod sessions;
+mod spans;
 mod spirits;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use connections::Connections;
 use link::Link;
+use metrics::StoreMetrics;
 
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
@@ -96,6 +99,7 @@ pub struct Store {
     live: LiveSettings,
     changes: live::Changes,
     shared_reads: live::SharedReads,
+    metrics: StoreMetrics,
 }
 
 impl Store {
@@ -121,9 +125,16 @@ impl Store {
             direct => direct.clone(),
         };
         let connections = Connections::new(link.clone(), settings.pool_size, settings.acquire_timeout);
-        let changes = live::Changes::start(connections.clone(), listening, settings.live.listen.clone());
+        let metrics = StoreMetrics::default();
+        let changes = live::Changes::start(
+            connections.clone(),
+            listening,
+            settings.live.listen.clone(),
+            &metrics,
+        );
+        let lane = ingest::Lane::new(link.clone(), settings.ingest, changes.clone(), metrics.clone());
         Self {
-            ingest: ingest::Ingest::start(link.clone(), settings.ingest, changes.clone()),
+            ingest: ingest::Ingest::start(lane, settings.ingest),
             gets: gets::Gets::start(&connections),
             probe: Connections::new(link.clone(), 1, settings.acquire_timeout),
             connections,
@@ -132,6 +143,7 @@ impl Store {
             live: settings.live,
             changes,
             shared_reads: live::SharedReads::default(),
+            metrics,
         }
     }
 

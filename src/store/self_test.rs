@@ -24,7 +24,7 @@ pub(super) enum Found {
 }
 
 /// Connections that are tried, beside that of the probe.
-const CONNECTIONS_MAX: u32 = 3;
+const CONNECTIONS_MAX: usize = 3;
 /// Times that all of them ask at once.
 const ROUNDS: i32 = 3;
 /// `SQLSTATE`s of a statement's name that is taken, and of one that is not there.

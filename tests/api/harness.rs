@@ -11,7 +11,7 @@ use elephantasm_events::domain::limits::Limits;
 use elephantasm_events::grpc::pb::CreateSpiritRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
-use elephantasm_events::server::{self, ServerSettings};
+use elephantasm_events::server::{self, Listeners, ServerSettings};
 use elephantasm_events::store::embedded::{EmbeddedPostgres, Options};
 use elephantasm_events::store::{Store, StoreSettings};
 use sqlx::postgres::PgConnectOptions;
@@ -62,6 +62,8 @@ fn default_args() -> ServeArgs {
 /// A running server and the way to it. Dropping it ends the server.
 pub struct TestServer {
     pub addr: std::net::SocketAddr,
+    /// Where operators ask.
+    pub admin: std::net::SocketAddr,
     pub database: Arc<Database>,
     channel: Channel,
     shutdown: CancellationToken,
@@ -97,11 +99,17 @@ impl TestServer {
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
+        let for_operators = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = for_operators.local_addr().unwrap();
+        let listeners = Listeners {
+            calls: listener,
+            admin: Some(for_operators),
+        };
         let store = Store::open(through, settings.store);
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
         let mut served = tokio::spawn(server::run(
-            listener,
+            listeners,
             store,
             settings.server,
             shutdown.clone(),
@@ -117,6 +125,7 @@ impl TestServer {
         }
         Ok(Self {
             addr,
+            admin,
             channel: connect(addr).await,
             database,
             shutdown,

@@ -2,7 +2,7 @@
 
 use elephantasm_events::grpc::pb::ListSpiritsRequest;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
-use elephantasm_events::server;
+use elephantasm_events::server::{self, Listeners};
 use elephantasm_events::store::Store;
 use elephantasm_events::store::embedded::{EmbeddedPostgres, Options};
 use prost::Message as _;
@@ -18,6 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::builders::refused;
 use crate::harness::{PATIENCE, Settings, TestServer, connect, reachable_dir};
+use crate::scrape::get;
 
 const EVENT_SERVICE: &str = "elephantasm.events.v1.EventService";
 const SPIRIT_SERVICE: &str = "elephantasm.events.v1.SpiritService";
@@ -78,11 +79,17 @@ async fn health_follows_a_database_that_comes_and_goes() {
     let settings = Settings::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
+    let for_operators = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = for_operators.local_addr().unwrap();
+    let listeners = Listeners {
+        calls: listener,
+        admin: Some(for_operators),
+    };
     let store = Store::open(database, settings.store);
     let shutdown = CancellationToken::new();
     let (ready, _is_ready) = oneshot::channel();
     let served = tokio::spawn(server::run(
-        listener,
+        listeners,
         store,
         settings.server,
         shutdown.clone(),
@@ -105,11 +112,20 @@ async fn health_follows_a_database_that_comes_and_goes() {
         let status = refused(away, Code::Unavailable, "DATABASE_UNAVAILABLE");
         let details = tonic_types::StatusExt::get_error_details(&status);
         assert!(details.retry_info().is_some(), "a retry helps");
+        assert_eq!(get(admin, "/readyz").await.0, 503);
+        assert_eq!(get(admin, "/healthz").await.0, 200, "no reason to start it again");
+        assert!(
+            get(admin, "/metrics")
+                .await
+                .1
+                .contains("\nevents_database_up 0\n")
+        );
         let postgres = EmbeddedPostgres::start(options.clone()).await.unwrap();
         for watch in &mut watches {
             assert_eq!(next(watch).await, Serving);
         }
         spirits.list_spirits(ListSpiritsRequest::default()).await.unwrap();
+        assert_eq!(get(admin, "/readyz").await.0, 200);
         postgres.stop().await.unwrap();
     }
     shutdown.cancel();

@@ -5,7 +5,9 @@
 
 mod harness;
 
+mod backup;
 mod bench;
+mod call_log;
 mod commands;
 mod import;
 mod killed_server;
@@ -14,3 +16,4 @@ mod process;
 mod replay;
 mod settings;
 mod tail;
+mod traces;

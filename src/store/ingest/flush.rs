@@ -8,6 +8,7 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, Row as _};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::job::{Decided, Job};
@@ -16,8 +17,8 @@ use super::plain::INSERT_PLAIN;
 use crate::domain::admission::{Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
-use crate::store::StoreError;
 use crate::store::link::Session;
+use crate::store::{StoreError, spans};
 
 /// What to do about spirits that another transaction holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,9 @@ const SEQUENCES: &str = "$2::bigint[]";
 /// text, stand in them as literals.
 pub(super) async fn flush(session: &mut Session, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
     let (outcomes, advanced) = write(session, jobs, lock).await.map_err(Failure::uncommitted)?;
-    commit(session, advanced).await?;
+    commit(session, advanced)
+        .instrument(spans::statement(ADVANCE))
+        .await?;
     Ok(outcomes)
 }
 
@@ -82,7 +85,9 @@ async fn write(
     jobs: &[Job],
     lock: Lock,
 ) -> Result<(Vec<Outcome>, Advanced), StoreError> {
-    let Opened { locked, spirits } = open(session, &spirit_ids(jobs), lock).await?;
+    let ids = spirit_ids(jobs);
+    let opened = open(session, &ids, lock);
+    let Opened { locked, spirits } = opened.instrument(spans::statement(LOCK)).await?;
     let now = spirits.first().map_or_else(Utc::now, |row| row.now);
     let held: HashSet<SpiritId> = spirits
         .iter()
@@ -273,6 +278,7 @@ async fn read_keys<'j>(
         .bind(compare)
         .persistent(session.names_statements())
         .fetch_all(session.connection())
+        .instrument(spans::statement(KEYS))
         .await?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
@@ -310,6 +316,7 @@ async fn insert(
     sqlx::query_with(INSERT, arguments)
         .persistent(session.names_statements())
         .execute(session.connection())
+        .instrument(spans::statement(INSERT))
         .await?;
     Ok(())
 }

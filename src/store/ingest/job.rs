@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use crate::domain::Time;
 use crate::domain::admission::Verdict;
 use crate::domain::event::{BatchMode, NewEvent};
 use crate::domain::ids::SpiritId;
-use crate::store::StoreError;
+use crate::store::{StoreError, spans};
 
 /// A request's share of the queue, in items and bytes.
 pub(super) type Share = [OwnedSemaphorePermit; 2];
@@ -18,6 +19,8 @@ pub(super) type Share = [OwnedSemaphorePermit; 2];
 pub(super) struct Job {
     pub(super) items: Vec<Arc<NewEvent>>,
     pub(super) mode: BatchMode,
+    /// Of the caller's call.
+    pub(super) span: Span,
     reply: Reply,
 }
 
@@ -66,6 +69,7 @@ impl Job {
         let job = Self {
             items: items.into_iter().map(Arc::new).collect(),
             mode,
+            span: spans::current(),
             reply: Reply::Whole(sender, share),
         };
         (job, answer)
@@ -94,10 +98,22 @@ impl Job {
     /// A job for each item; once all are answered, the caller is. Itself, where it must not be divided.
     pub(super) fn divide(self) -> Vec<Self> {
         let divisible = self.is_divisible();
-        let Self { items, mode, reply } = self;
+        let Self {
+            items,
+            mode,
+            span,
+            reply,
+        } = self;
         let (sender, share) = match reply {
             Reply::Whole(sender, share) if divisible => (sender, share),
-            reply => return vec![Self { items, mode, reply }],
+            reply => {
+                return vec![Self {
+                    items,
+                    mode,
+                    span,
+                    reply,
+                }];
+            }
         };
         let parts = Arc::new(Mutex::new(Parts {
             outcomes: items.iter().map(|_| None).collect(),
@@ -107,6 +123,7 @@ impl Job {
         let part = |(index, item)| Self {
             items: vec![item],
             mode,
+            span: span.clone(),
             reply: Reply::Part(Arc::clone(&parts), index),
         };
         items.into_iter().enumerate().map(part).collect()

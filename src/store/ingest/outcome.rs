@@ -33,19 +33,25 @@ impl Outcome {
         })
     }
 
-    /// Whether some item's key was taken.
-    pub(super) fn has_duplicate(&self) -> bool {
+    /// Items whose key was taken.
+    pub(super) fn duplicates(&self) -> usize {
         let Self::Decided(decided) = self else {
-            return false;
+            return 0;
         };
         let is_duplicate = |refusal: &Refusal| matches!(refusal, Refusal::Duplicate { .. });
         match &decided.verdict {
-            Ok(results) => results.iter().any(|result| match result {
-                Ok(Admitted::Duplicate { .. }) => true,
-                Ok(Admitted::New { .. }) => false,
-                Err(refusal) => is_duplicate(refusal),
-            }),
-            Err(failures) => failures.iter().any(|(_, refusal)| is_duplicate(refusal)),
+            Ok(results) => {
+                let is_duplicate = |result: &&Result<Admitted, Refusal>| match result {
+                    Ok(Admitted::Duplicate { .. }) => true,
+                    Ok(Admitted::New { .. }) => false,
+                    Err(refusal) => is_duplicate(refusal),
+                };
+                results.iter().filter(is_duplicate).count()
+            }
+            Err(failures) => failures
+                .iter()
+                .filter(|(_, refusal)| is_duplicate(refusal))
+                .count(),
         }
     }
 }

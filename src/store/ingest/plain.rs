@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::Arguments as _;
 use sqlx::types::chrono::{DateTime, Utc};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::flush::add_events;
@@ -13,8 +14,8 @@ use super::outcome::{Failure, Outcome};
 use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;
-use crate::store::StoreError;
 use crate::store::link::Session;
+use crate::store::{StoreError, spans};
 
 pub(super) const INSERT_PLAIN: &str = include_str!("../queries/insert_plain_events.sql");
 
@@ -59,7 +60,10 @@ pub(super) async fn flush_plain(
         .map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
     let begun = session.begin().await;
     begun.map_err(|error| Failure::uncommitted(error.into()))?;
-    let stored = session.all(sqlx::query_as_with(INSERT_PLAIN, arguments)).await;
+    let stored = session
+        .all(sqlx::query_as_with(INSERT_PLAIN, arguments))
+        .instrument(spans::statement(INSERT_PLAIN))
+        .await;
     let rows: Vec<(Uuid, i64, DateTime<Utc>)> = match stored {
         Ok(rows) => rows,
         Err(sqlx::Error::Database(error))

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::IngestSettings;
 use super::flush::{Lock, flush};
@@ -15,10 +16,11 @@ use super::job::Job;
 use super::outcome::{Failure, Outcome};
 use super::plain::{flush_plain, is_plain};
 use crate::domain::ids::SpiritId;
-use crate::store::StoreError;
 use crate::store::connections::TRUSTED_FOR;
 use crate::store::link::{Link, Session};
 use crate::store::live::Changes;
+use crate::store::metrics::StoreMetrics;
+use crate::store::{StoreError, spans};
 
 pub(super) struct Writer {
     lane: Lane,
@@ -29,10 +31,11 @@ pub(super) struct Writer {
 }
 
 /// A connection of its own, made when it is first needed and again after it was lost.
-pub(super) struct Lane {
+pub(in crate::store) struct Lane {
     link: Link,
     settings: IngestSettings,
     changes: Changes,
+    pub(super) metrics: StoreMetrics,
     idle: Option<Idle>,
     /// Flushes that are to look for taken keys first, since some were taken lately.
     careful: u32,
@@ -110,7 +113,12 @@ impl Writer {
 }
 
 impl Lane {
-    pub(super) fn new(link: Link, settings: IngestSettings, changes: Changes) -> Self {
+    pub(in crate::store) fn new(
+        link: Link,
+        settings: IngestSettings,
+        changes: Changes,
+        metrics: StoreMetrics,
+    ) -> Self {
         let millis = settings.flush_timeout.as_millis().to_string();
         Self {
             link: link.with([
@@ -120,6 +128,7 @@ impl Lane {
             ]),
             settings,
             changes,
+            metrics,
             idle: None,
             careful: 0,
         }
@@ -131,6 +140,7 @@ impl Lane {
             link: self.link.clone(),
             settings: self.settings,
             changes: self.changes.clone(),
+            metrics: self.metrics.clone(),
             idle: None,
             careful: 0,
         }
@@ -197,6 +207,20 @@ impl Lane {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
+        let started = Instant::now();
+        let span = spans::shared("flush", jobs.iter().map(|job| &job.span));
+        let result = self.try_once(jobs, lock).instrument(span).await;
+        self.metrics
+            .flush_seconds
+            .observe(started.elapsed().as_secs_f64());
+        match &result {
+            Ok(outcomes) => count(jobs, outcomes, &self.metrics),
+            Err(_) => self.metrics.flush_failures.inc(),
+        }
+        result
+    }
+
+    async fn try_once(&mut self, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
         let limit = self.settings.flush_timeout;
         let mut session = match timeout(limit, self.session()).await {
             Ok(connected) => connected.map_err(|error| Failure::uncommitted(error.into()))?,
@@ -241,13 +265,27 @@ impl Lane {
             self.careful = CAREFUL_FLUSHES;
         }
         let outcomes = flush(session, jobs, lock).await?;
-        self.careful = if outcomes.iter().any(Outcome::has_duplicate) {
+        self.careful = if outcomes.iter().any(|outcome| outcome.duplicates() > 0) {
             CAREFUL_FLUSHES
         } else {
             self.careful.saturating_sub(1)
         };
         Ok(outcomes)
     }
+}
+
+fn count(jobs: &[Job], outcomes: &[Outcome], metrics: &StoreMetrics) {
+    let decided = jobs
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Decided(_)));
+    let events: usize = decided.map(|(job, _)| job.items.len()).sum();
+    let stored = outcomes.iter().flat_map(Outcome::admitted).count();
+    let duplicates: usize = outcomes.iter().map(Outcome::duplicates).sum();
+    #[allow(clippy::cast_precision_loss)] // a flush has not 2^52 events
+    metrics.flush_events.observe(events as f64);
+    metrics.stored.inc_by(stored as u64);
+    metrics.duplicates.inc_by(duplicates as u64);
 }
 
 /// The spirits that have new events.

@@ -88,6 +88,15 @@ impl Hub {
         self.lock().keys().copied().collect()
     }
 
+    /// How many spirits are followed, and by how many streams.
+    pub(super) fn followed(&self) -> (usize, usize) {
+        let entries = self.lock();
+        (
+            entries.len(),
+            entries.values().map(|entry| entry.subscriptions).sum(),
+        )
+    }
+
     /// Wakes the spirit's streams if the poll sees it changed.
     pub(super) fn polled(&self, spirit_id: SpiritId, polled: Polled) {
         if let Some(entry) = self.lock().get_mut(&spirit_id)

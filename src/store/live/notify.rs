@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use sqlx::FromRow;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use tokio::sync::Notify;
@@ -65,6 +66,8 @@ struct Shared {
     there_is_one: Notify,
     /// The listening connection's; the listener gives the connection back to it in a task of its own.
     listening: Mutex<Option<PgPool>>,
+    /// 1 while others' hints are heard.
+    is_listening: IntGauge,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -76,6 +79,7 @@ impl Notifier {
         direct: Option<PgConnectOptions>,
         hub: Hub,
         settings: ListenSettings,
+        is_listening: IntGauge,
     ) -> Self {
         let notifier = Self(Arc::new(Shared {
             connections,
@@ -83,6 +87,7 @@ impl Notifier {
             changed: Mutex::default(),
             there_is_one: Notify::new(),
             listening: Mutex::default(),
+            is_listening,
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             settings,
@@ -160,7 +165,9 @@ impl Notifier {
         let listening = async {
             let mut said = false;
             loop {
-                match self.listen(&direct, &hub).await {
+                let ended = self.listen(&direct, &hub).await;
+                self.0.is_listening.set(0);
+                match ended {
                     Ok(()) => said = false,
                     Err(error) if !said => {
                         said = true;
@@ -205,6 +212,7 @@ impl Notifier {
             }
         };
         timeout(ECHO_LIMIT, heard).await.map_err(|_| unheard())??;
+        self.0.is_listening.set(1);
         tracing::debug!("listening for other instances' commits");
         hub.wake_all(); // whatever came before
         while let Some(notification) = listener.try_recv().await? {

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::page::{LivePage, LiveQuery};
 use crate::domain::event::View;
 use crate::domain::filter::QueryHash;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, spans};
 
 type Page = Result<Arc<LivePage>, StoreError>;
 
@@ -54,7 +55,8 @@ impl Store {
         };
         if is_first {
             // A task of its own: the stream that asked first may end before the others.
-            tokio::spawn(self.clone().read_shared(key, Arc::clone(query)));
+            let read = self.clone().read_shared(key, Arc::clone(query));
+            tokio::spawn(read.instrument(spans::current()));
         }
         answer.await.map_err(|_| StoreError::Closing)?
     }

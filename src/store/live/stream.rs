@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 use super::page::LivePage;
 use crate::domain::event::Event;
-use crate::store::StoreError;
+use crate::store::{StoreError, spans};
 
 /// Some items of a stream, in order.
 #[derive(Debug)]
@@ -72,11 +73,12 @@ impl Pages {
             progress: progress.clone(),
             stall_limit,
         });
-        tokio::spawn(async move {
+        let work = async move {
             if ended.send(work.await).is_err() {
                 tracing::trace!("the reader of a stream has gone");
             }
-        });
+        };
+        tokio::spawn(work.instrument(spans::current()));
         Self {
             next: pages,
             end,

@@ -1,6 +1,7 @@
 //! Watching: a spirit's new events in sequence order, then whatever is committed.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::mpsc::Permit;
 use tokio::time::Instant;
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use super::hub::{Signal, Subscription};
 use super::page::{LivePage, LiveQuery};
 use super::stream::{Outlet, Pages, StreamEnd, StreamPage};
+use crate::domain::Time;
 use crate::domain::event::View;
 use crate::domain::filter::Scope;
 use crate::domain::invalid::Invalid;
@@ -96,7 +98,10 @@ impl Store {
             let page = live.within_limit(page);
             let (is_last, is_deleted) = (page.is_last, page.is_deleted);
             live.scanned = page.scanned;
-            if !page.events.is_empty() {
+            if let Some(first) = page.events.first() {
+                if live.caught_up {
+                    self.metrics.delivery_lag.observe(seconds_since(first.created_at));
+                }
                 live.send(room, StreamPage::Live(page));
             } else if live.sent.elapsed() >= self.live.heartbeat {
                 // A reader whose filter hides everything learns how far it got, too.
@@ -138,6 +143,12 @@ impl Store {
             live.send(room, StreamPage::Heartbeat(live.scanned));
         }
     }
+}
+
+/// Zero where the database's clock goes ahead of this one.
+fn seconds_since(time: Time) -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::from(time));
+    since.unwrap_or_default().as_secs_f64()
 }
 
 impl Live {

@@ -1,0 +1,149 @@
+//! What the store counts. Events happening are counted as they happen; what is simply there, as the
+//! depth of the queue, is looked at when somebody asks.
+
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
+
+use super::Store;
+use crate::metrics::Registry;
+
+const SECONDS: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+const EVENTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const LAG_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// The instruments. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct StoreMetrics {
+    registry: Registry,
+    queue_events: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
+    queue_events_max: IntGaugeVec,
+    queue_bytes_max: IntGaugeVec,
+    pool_connections: IntGaugeVec,
+    pool_connections_max: IntGauge,
+    pool_waiting: IntGauge,
+    live_streams: IntGauge,
+    live_spirits: IntGauge,
+    /// Events of a flush, and how long it took.
+    pub(super) flush_events: Histogram,
+    pub(super) flush_seconds: Histogram,
+    pub(super) flush_failures: IntCounter,
+    pub(super) stored: IntCounter,
+    pub(super) duplicates: IntCounter,
+    pub(super) overloads: IntCounter,
+    /// From an event's commit until a live stream that had caught up was given it.
+    pub(super) delivery_lag: Histogram,
+    /// Whether other instances' hints are heard.
+    pub(super) listening: IntGauge,
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        let registry = Registry::default();
+        let share = &["share"];
+        Self {
+            queue_events: registry.gauges(
+                "events_ingest_queue_events",
+                "Events that wait to be stored or are in a flush, of unary calls and of ingest streams",
+                share,
+            ),
+            queue_bytes: registry.gauges(
+                "events_ingest_queue_bytes",
+                "Bytes of the events that wait to be stored or are in a flush, in steps of 1 KiB",
+                share,
+            ),
+            queue_events_max: registry.gauges(
+                "events_ingest_queue_events_max",
+                "Events at which calls are refused as overloaded and streams wait",
+                share,
+            ),
+            queue_bytes_max: registry.gauges(
+                "events_ingest_queue_bytes_max",
+                "Bytes at which calls are refused as overloaded and streams wait",
+                share,
+            ),
+            pool_connections: registry.gauges(
+                "events_pool_connections",
+                "Connections for reads and edits, in use and idle",
+                &["state"],
+            ),
+            pool_connections_max: registry.gauge(
+                "events_pool_connections_max",
+                "Connections for reads and edits that there may be",
+            ),
+            pool_waiting: registry.gauge(
+                "events_pool_waiting",
+                "Statements that wait for a connection",
+            ),
+            live_streams: registry.gauge(
+                "events_live_streams",
+                "Streams that follow a spirit or a session",
+            ),
+            live_spirits: registry.gauge("events_live_spirits", "Spirits that some stream follows"),
+            flush_events: registry.histogram(
+                "events_flush_events",
+                "Events that one commit decided",
+                &EVENTS,
+            ),
+            flush_seconds: registry.histogram(
+                "events_flush_seconds",
+                "Time that a commit of events took, waiting for locks included",
+                &SECONDS,
+            ),
+            flush_failures: registry.counter(
+                "events_flush_failures_total",
+                "Commits of events that failed; some are tried again",
+            ),
+            stored: registry.counter("events_stored_total", "New events that were committed"),
+            duplicates: registry.counter(
+                "events_duplicates_total",
+                "Creates whose dedupe key was taken",
+            ),
+            overloads: registry.counter(
+                "events_overload_refusals_total",
+                "Creates and batches refused because the queue was full",
+            ),
+            delivery_lag: registry.histogram(
+                "events_delivery_lag_seconds",
+                "From an event's commit, by the database's clock, to its delivery to a stream that had caught up, by the server's",
+                &LAG_SECONDS,
+            ),
+            listening: registry.gauge(
+                "events_listen_up",
+                "Whether LISTEN works, so that other instances' commits are heard of at once: 1 or 0",
+            ),
+            registry,
+        }
+    }
+}
+
+impl Store {
+    /// What the store counts, and what is there now.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<MetricFamily> {
+        let metrics = &self.metrics;
+        for (share, room) in self.ingest.rooms() {
+            let set = |gauge: &IntGaugeVec, value| gauge.with_label_values(&[share]).set(number(value));
+            set(&metrics.queue_events, room.events);
+            set(&metrics.queue_events_max, room.events_max);
+            set(&metrics.queue_bytes, room.bytes);
+            set(&metrics.queue_bytes_max, room.bytes_max);
+        }
+        let pool = self.connections.usage();
+        let connections = |state| metrics.pool_connections.with_label_values(&[state]);
+        connections("in_use").set(number(pool.in_use));
+        connections("idle").set(number(pool.idle));
+        metrics.pool_connections_max.set(number(pool.max));
+        metrics.pool_waiting.set(number(pool.waiting));
+        let (spirits, streams) = self.changes.followed();
+        metrics.live_spirits.set(number(spirits));
+        metrics.live_streams.set(number(streams));
+        metrics.registry.gather()
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,136 @@
+//! Traces, sent by OTLP over gRPC where OpenTelemetry's standard variables say where to.
+//!
+//! Spans are those of the target [`SPANS`] alone. Where nobody listens to it, making one costs as much
+//! as looking at a flag.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::HeaderMap;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Level, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+
+use super::AnyLayer;
+use crate::config::BadSettings;
+
+/// The target of every span, at level DEBUG.
+const SPANS: &str = "spans";
+const SERVICE: &str = "elephantasm-events";
+/// How long the end of the process waits for the last spans.
+const END_LIMIT: Duration = Duration::from_secs(3);
+
+static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
+
+/// Whether anybody wants spans: a collector, or a log at this level.
+pub(crate) fn are_wanted() -> bool {
+    tracing::enabled!(target: SPANS, Level::DEBUG)
+}
+
+/// Sends spans to the collector; `None` where no variable names one. Needs a Tokio runtime.
+pub(super) fn layer() -> Result<Option<AnyLayer>, BadSettings> {
+    let endpoints = [
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ];
+    let is_off = variable("OTEL_SDK_DISABLED") == "true" || variable("OTEL_TRACES_EXPORTER") == "none";
+    if is_off || endpoints.iter().all(|name| variable(name).is_empty()) {
+        return Ok(None);
+    }
+    let protocols = [
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+    ];
+    let protocol = protocols
+        .into_iter()
+        .map(variable)
+        .find(|value| !value.is_empty());
+    if let Some(protocol) = protocol.filter(|protocol| protocol != "grpc") {
+        let said = format!("OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; traces are sent by grpc only");
+        return Err(BadSettings(said));
+    }
+    let exporter = SpanExporter::builder().with_tonic().build();
+    let exporter = exporter.map_err(|error| BadSettings(format!("OTEL_EXPORTER_OTLP_…: {error}")))?;
+    let provider = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource())
+        .build();
+    let tracer = provider.tracer(SERVICE);
+    if PROVIDER.set(provider).is_err() {
+        return Err(BadSettings("traces are sent already".to_owned()));
+    }
+    let spans = Targets::new().with_target(SPANS, Level::DEBUG);
+    Ok(Some(
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_filter(spans)
+            .boxed(),
+    ))
+}
+
+/// Makes the span, which has not been entered yet, part of the trace that the caller's `traceparent` names.
+pub(crate) fn continue_from(span: &Span, headers: &HeaderMap) {
+    if !span.is_disabled() {
+        let parent = TraceContextPropagator::new().extract(&Headers(headers));
+        // Fails where spans go to the log alone; there is no trace then.
+        span.set_parent(parent).unwrap_or_default();
+    }
+}
+
+/// The trace of a span that is sent, as 32 hex digits.
+pub(crate) fn trace_id(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
+    let context = span.context();
+    let context = context.span().span_context().clone();
+    context.is_valid().then(|| context.trace_id().to_string())
+}
+
+/// Sends the last spans; to be called before the runtime ends.
+pub(super) fn end() {
+    if let Some(provider) = PROVIDER.get()
+        && let Err(error) = provider.shutdown_with_timeout(END_LIMIT)
+    {
+        tracing::warn!(%error, "the last spans were not sent");
+    }
+}
+
+/// What the variables say of the process, and its name where they say none.
+fn resource() -> Resource {
+    let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let resource = Resource::builder().with_attribute(version);
+    let is_named = !variable("OTEL_SERVICE_NAME").is_empty()
+        || variable("OTEL_RESOURCE_ATTRIBUTES").contains("service.name=");
+    if is_named {
+        resource.build()
+    } else {
+        resource.with_service_name(SERVICE).build()
+    }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+struct Headers<'h>(&'h HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}

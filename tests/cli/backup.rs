@@ -1,0 +1,133 @@
+//! Backup and restore, by the very commands of docs/operations.md.
+
+use std::path::{Path, PathBuf};
+
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::{CreateEventRequest, Event, ListEventsRequest};
+use tokio::process::Command;
+use tonic::transport::Channel;
+
+use crate::harness::{Ended, Place, Server, event, finish};
+
+const HANDBOOK: &str = include_str!("../../docs/operations.md");
+
+/// The block of commands behind this mark.
+fn commands(mark: &str) -> &'static str {
+    let (_, section) = HANDBOOK
+        .split_once(&format!("<!-- tested: {mark} -->\n```sh\n"))
+        .unwrap_or_else(|| panic!("no block {mark}"));
+    section.split_once("```").unwrap().0
+}
+
+/// PostgreSQL's programs are where the server itself finds them.
+fn path() -> std::ffi::OsString {
+    let mut dirs: Vec<PathBuf> = std::env::var_os("PG_BIN_DIR")
+        .into_iter()
+        .map(PathBuf::from)
+        .collect();
+    dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+    for version in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten() {
+        dirs.push(version.unwrap().path().join("bin"));
+    }
+    std::env::join_paths(dirs).unwrap()
+}
+
+/// Runs lines of the handbook as somebody would type them.
+async fn type_in(place: &Path, environment: &[(&str, &str)], lines: &str) -> Ended {
+    finish(
+        Command::new("bash")
+            .args(["-euo", "pipefail", "-c", lines])
+            .current_dir(place)
+            .env_clear()
+            .env("PATH", path())
+            .envs(environment.iter().copied()),
+    )
+    .await
+}
+
+async fn all_events(events: &mut EventServiceClient<Channel>, spirit_id: &str) -> Vec<Event> {
+    let request = ListEventsRequest {
+        spirit_id: spirit_id.to_owned(),
+        ..ListEventsRequest::default()
+    };
+    events.list_events(request).await.unwrap().into_inner().events
+}
+
+#[tokio::test]
+async fn a_dump_taken_while_the_service_runs_is_restored_whole_and_goes_on() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    let mut events = server.events().await;
+    let keyed = |key: &str| CreateEventRequest {
+        dedupe_key: Some(key.to_owned()),
+        ..event(&spirit_id)
+    };
+    for number in 0..10 {
+        events.create_event(keyed(&number.to_string())).await.unwrap();
+    }
+    let before = all_events(&mut events, &spirit_id).await;
+
+    let data = place.data.to_str().unwrap();
+    let url = format!("{}printf %s \"$DATABASE_URL\"", commands("private"));
+    let url = type_in(place.path(), &[("EVENTS_DATA_DIR", data)], &url)
+        .await
+        .with(0)
+        .stdout;
+    let restored = url.replace("/events?", "/restored?");
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("RESTORED_URL", restored.as_str()),
+    ];
+    type_in(place.path(), &environment, commands("backup"))
+        .await
+        .with(0);
+    events.create_event(keyed("after the dump")).await.unwrap();
+    type_in(place.path(), &environment, commands("restore"))
+        .await
+        .with(0);
+    let checked = type_in(place.path(), &environment, commands("check"))
+        .await
+        .with(0);
+    assert_eq!(checked.stdout, "0\n");
+
+    let mut command = place.command(&["serve"]);
+    let second = Server::run(&Place::new(), command.env("DATABASE_URL", &restored)).await;
+    let mut events = second.events().await;
+    assert_eq!(all_events(&mut events, &spirit_id).await, before);
+    assert!(events.create_event(keyed("3")).await.is_err(), "keys are known");
+    let next = events.create_event(keyed("new")).await.unwrap().into_inner();
+    assert_eq!(next.event.unwrap().sequence, 11, "sequences go on");
+    second.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_check_of_a_copy_finds_one_that_lacks_an_event() {
+    let place = Place::new();
+    let server = Server::start(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    for _ in 0..3 {
+        server
+            .events()
+            .await
+            .create_event(event(&spirit_id))
+            .await
+            .unwrap();
+    }
+    sqlx::query("delete from events where sequence = 2")
+        .execute(&mut place.connect().await)
+        .await
+        .unwrap();
+    let data = place.data.to_str().unwrap();
+    let lines = format!(
+        "{}RESTORED_URL=$DATABASE_URL\n{}",
+        commands("private"),
+        commands("check")
+    );
+    let checked = type_in(place.path(), &[("EVENTS_DATA_DIR", data)], &lines)
+        .await
+        .with(0);
+    assert_eq!(checked.stdout, "1\n");
+    server.stop().await;
+}

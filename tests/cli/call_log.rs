@@ -1,0 +1,215 @@
+//! The log of calls: a line each, with what it takes to find a call again and nothing that is private.
+
+use std::process::Stdio;
+
+use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
+use elephantasm_events::grpc::pb::{
+    CountSpiritsRequest, CreateEventRequest, ListEventsRequest, StreamSessionEventsRequest,
+};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::time::timeout;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Endpoint;
+use tonic::{Code, Request};
+
+use crate::harness::{PATIENCE, Place, Server, event, eventually, signal};
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+fn known_by<T>(message: T, id: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("x-request-id", MetadataValue::try_from(id).unwrap());
+    metadata.insert("traceparent", MetadataValue::from_static(PARENT));
+    request
+}
+
+/// The line of the call with this id; there must be one.
+async fn line(server: &Server, id: &str) -> Value {
+    let lines = eventually("the call's line", async || {
+        let log = server.log();
+        let (whole, _) = log.rsplit_once('\n')?;
+        let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<Value> = lines
+            .filter(|line: &Value| line["fields"]["request_id"] == id)
+            .collect();
+        let calls: Vec<Value> = lines
+            .into_iter()
+            .filter(|line| line["target"] == "calls")
+            .collect();
+        (!calls.is_empty()).then_some(calls)
+    })
+    .await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0].clone()
+}
+
+async fn json_server(place: &Place) -> Server {
+    Server::run(place, &mut place.command(&["serve", "--log-format", "json"])).await
+}
+
+#[tokio::test]
+async fn a_call_is_one_line_with_method_code_time_and_ids() {
+    let place = Place::new();
+    let server = json_server(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    let mut events = server.events().await;
+    events
+        .create_event(known_by(event(&spirit_id), "good"))
+        .await
+        .unwrap();
+    let bad = events
+        .create_event(known_by(CreateEventRequest::default(), "bad"))
+        .await;
+    assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument);
+    let replay = StreamSessionEventsRequest {
+        spirit_id,
+        session_id: "s".to_owned(),
+        ..StreamSessionEventsRequest::default()
+    };
+    let replay = events.stream_session_events(known_by(replay, "stream")).await;
+    let mut replay = replay.unwrap().into_inner();
+    while replay.message().await.unwrap().is_some() {}
+
+    for (id, method, code) in [
+        ("good", "CreateEvent", "OK"),
+        ("bad", "CreateEvent", "INVALID_ARGUMENT"),
+        ("stream", "StreamSessionEvents", "OK"),
+    ] {
+        let line = line(&server, id).await;
+        assert_eq!(line["level"], "INFO", "{line}");
+        let fields = &line["fields"];
+        assert_eq!(
+            fields["method"],
+            format!("/elephantasm.events.v1.EventService/{method}")
+        );
+        assert_eq!(fields["code"], code);
+        assert_eq!(fields["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        let seconds = fields["seconds"].as_f64().unwrap();
+        assert!((0.0..30.0).contains(&seconds), "{line}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_bug_is_an_error_whose_cause_stands_in_the_log_alone() {
+    let place = Place::new();
+    let server = json_server(&place).await;
+    let spirit_id = server.spirit("Ada").await;
+    sqlx::query("alter table events rename to elsewhere")
+        .execute(&mut place.connect().await)
+        .await
+        .unwrap();
+    let request = ListEventsRequest {
+        spirit_id,
+        ..ListEventsRequest::default()
+    };
+    let answer = server
+        .events()
+        .await
+        .list_events(known_by(request, "job-7"))
+        .await;
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(
+        !status.message().contains("elsewhere") && !status.message().contains("42P01"),
+        "{status:?}"
+    );
+
+    let call = line(&server, "job-7").await;
+    assert_eq!(
+        (&call["level"], &call["fields"]["code"]),
+        (&"ERROR".into(), &"INTERNAL".into())
+    );
+    let log = server.log();
+    let cause = log.lines().find(|line| line.contains("internal error")).unwrap();
+    let cause: Value = serde_json::from_str(cause).unwrap();
+    assert_eq!(cause["fields"]["request_id"], "job-7");
+    assert!(
+        cause["fields"]["cause"]
+            .as_str()
+            .unwrap()
+            .contains("does not exist"),
+        "{cause}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn calls_that_went_well_can_be_left_out() {
+    let place = Place::new();
+    let server = Server::run(&place, &mut place.command(&["serve", "--log", "info,calls=warn"])).await;
+    server.spirit("Ada").await;
+    server
+        .events()
+        .await
+        .create_event(CreateEventRequest::default())
+        .await
+        .unwrap_err();
+    sqlx::query("alter table spirits rename to elsewhere")
+        .execute(&mut place.connect().await)
+        .await
+        .unwrap();
+    let mut spirits = SpiritServiceClient::new(server.channel().await);
+    let answer = spirits
+        .count_spirits(known_by(CountSpiritsRequest::default(), "job-8"))
+        .await;
+    assert_eq!(answer.unwrap_err().code(), Code::Internal);
+    let log = eventually("the failed call's line", async || {
+        let log = server.log();
+        log.contains("ERROR calls:").then_some(log)
+    })
+    .await;
+    assert_eq!(log.matches(" calls: ").count(), 1, "{log}");
+    assert!(
+        log.contains("code=\"INTERNAL\"") && log.contains("request_id=\"job-8\""),
+        "{log}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_lines_are_written_before_the_process_ends() {
+    let place = Place::new();
+    let mut server = Server::start(&place).await;
+    for _ in 0..20 {
+        server.spirit("Ada").await;
+    }
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await.0, Some(0));
+    let log = server.log();
+    assert_eq!(log.matches("SpiritService/CreateSpirit").count(), 20, "{log}");
+    assert!(log.contains("told to end"), "{log}");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_no_call_up() {
+    const LINES_THAT_FILL_A_PIPE: usize = 600;
+    let place = Place::new();
+    let mut child = place
+        .command(&["serve"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    timeout(PATIENCE, stdout.read_line(&mut line))
+        .await
+        .unwrap()
+        .unwrap();
+    let addr = line.trim_end().strip_prefix("listening on ").unwrap();
+    let channel = Endpoint::from_shared(format!("http://{addr}"))
+        .unwrap()
+        .connect()
+        .await;
+    let mut spirits = SpiritServiceClient::new(channel.unwrap());
+    for _ in 0..LINES_THAT_FILL_A_PIPE {
+        let answer = timeout(PATIENCE, spirits.count_spirits(CountSpiritsRequest::default())).await;
+        answer.expect("an answer comes").unwrap();
+    }
+    signal(child.id().unwrap(), "TERM").await;
+    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0));
+}

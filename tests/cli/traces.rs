@@ -1,0 +1,242 @@
+//! Traces as a collector gets them: by OTLP, a call's span and below it what was done for it.
+
+use std::sync::{Arc, Mutex};
+
+use elephantasm_events::grpc::pb::{
+    CountEventsRequest, CreateEventRequest, GetEventRequest, ListEventsRequest, StreamSessionEventsRequest,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tokio::net::TcpListener;
+use tonic::metadata::MetadataValue;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use crate::harness::{Place, Server, event, eventually, finish};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00f067aa0ba902b7";
+
+/// A collector that keeps what it gets.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    /// One that listens, and where.
+    async fn start() -> (Self, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let collector = Self::default();
+        let service = TraceServiceServer::new(collector.clone());
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        (collector, endpoint)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let requests = self.0.lock().unwrap().clone();
+        let resources = requests.into_iter().flat_map(|request| request.resource_spans);
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        scopes.flat_map(|scope| scope.spans).collect()
+    }
+
+    /// The spans of the test's trace once its call has ended, the call's first.
+    async fn of_call(&self, method: &str) -> (Span, Vec<Span>) {
+        let name = format!("elephantasm.events.v1.EventService/{method}");
+        eventually("the call's span", async || {
+            let ours = self
+                .spans()
+                .into_iter()
+                .filter(|span| hex(&span.trace_id) == TRACE);
+            let (mut calls, others): (Vec<Span>, Vec<Span>) = ours.partition(|span| span.name == name);
+            Some((calls.pop()?, others))
+        })
+        .await
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
+}
+
+fn attribute(span: &Span, key: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    match found.value.clone()?.value? {
+        Value::StringValue(text) => Some(text),
+        other => panic!("{key} is {other:?}"),
+    }
+}
+
+#[track_caller]
+fn below<'s>(spans: &'s [Span], parent: &Span, name: &str) -> &'s Span {
+    let is_it = |span: &&Span| span.name == name && span.parent_span_id == parent.span_id;
+    let found = spans.iter().find(is_it);
+    found.unwrap_or_else(|| panic!("no {name} below {} among {spans:#?}", parent.name))
+}
+
+fn traced<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let parent = MetadataValue::try_from(format!("00-{TRACE}-{PARENT}-01")).unwrap();
+    request.metadata_mut().insert("traceparent", parent);
+    request
+}
+
+async fn server_that_traces(place: &Place, endpoint: &str) -> Server {
+    let mut command = place.command(&["serve", "--log-format", "json"]);
+    command
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "50");
+    Server::run(place, &mut command).await
+}
+
+#[tokio::test]
+async fn a_create_is_traced_from_the_callers_span_down_to_its_statement() {
+    let place = Place::new();
+    let (collector, endpoint) = Collector::start().await;
+    let server = server_that_traces(&place, &endpoint).await;
+    let request = CreateEventRequest {
+        content: Some("a word in confidence".to_owned()),
+        ..event(&server.spirit("Ada").await)
+    };
+    server.events().await.create_event(traced(request)).await.unwrap();
+
+    let (call, others) = collector.of_call("CreateEvent").await;
+    assert_eq!(hex(&call.parent_span_id), PARENT);
+    assert_eq!(attribute(&call, "rpc.response.status_code").unwrap(), "OK");
+    assert_eq!(attribute(&call, "request_id").unwrap().len(), 16);
+    let flush = below(&others, &call, "flush");
+    let statement = below(&others, flush, "statement");
+    assert!(
+        attribute(statement, "db.query.text")
+            .unwrap()
+            .contains("insert into events")
+    );
+    let all = format!("{:?}", collector.0.lock().unwrap());
+    assert!(all.contains("elephantasm-events"), "the service's name: {all}");
+    assert!(!all.contains("confidence"), "{all}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reads_and_streams_are_traced_down_to_their_statements() {
+    let place = Place::new();
+    let (collector, endpoint) = Collector::start().await;
+    let server = server_that_traces(&place, &endpoint).await;
+    let spirit_id = server.spirit("Ada").await;
+    let mut events = server.events().await;
+    let created = events.create_event(event(&spirit_id)).await.unwrap().into_inner();
+    let get = GetEventRequest {
+        event_id: created.event.unwrap().id,
+        ..GetEventRequest::default()
+    };
+    events.get_event(traced(get)).await.unwrap();
+    let list = ListEventsRequest {
+        spirit_id: spirit_id.clone(),
+        ..ListEventsRequest::default()
+    };
+    events.list_events(traced(list)).await.unwrap();
+    let replay = StreamSessionEventsRequest {
+        spirit_id,
+        session_id: "s".to_owned(),
+        ..StreamSessionEventsRequest::default()
+    };
+    let mut replay = events
+        .stream_session_events(traced(replay))
+        .await
+        .unwrap()
+        .into_inner();
+    while replay.message().await.unwrap().is_some() {}
+
+    let (list, others) = collector.of_call("ListEvents").await;
+    let statement = below(&others, &list, "statement");
+    assert!(
+        attribute(statement, "db.query.text")
+            .unwrap()
+            .contains("from events")
+    );
+    let (get, others) = collector.of_call("GetEvent").await;
+    below(&others, below(&others, &get, "get_events"), "statement");
+    let (replay, others) = collector.of_call("StreamSessionEvents").await;
+    below(&others, &replay, "statement");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_trace_of_its_own_is_named_in_the_log_and_the_last_spans_are_sent_at_the_end() {
+    let place = Place::new();
+    let (collector, endpoint) = Collector::start().await;
+    let mut command = place.command(&["serve", "--log-format", "json"]);
+    command
+        .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
+    let mut server = Server::run(&place, &mut command).await;
+    let bad = server
+        .events()
+        .await
+        .count_events(CountEventsRequest::default())
+        .await;
+    bad.unwrap_err();
+    server.signal("TERM").await;
+    assert_eq!(server.ended().await.0, Some(0));
+
+    let spans = collector.spans();
+    let call = spans
+        .iter()
+        .find(|span| span.name.ends_with("/CountEvents"))
+        .unwrap();
+    assert!(call.parent_span_id.is_empty(), "{call:?}");
+    assert_eq!(
+        attribute(call, "rpc.response.status_code").unwrap(),
+        "INVALID_ARGUMENT"
+    );
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("/CountEvents")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["fields"]["trace_id"], hex(&call.trace_id));
+}
+
+#[tokio::test]
+async fn a_collector_that_is_away_harms_nothing() {
+    let place = Place::new();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let server = server_that_traces(&place, &format!("http://{nobody}")).await;
+    for _ in 0..10 {
+        server.spirit("Ada").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_protocol_that_is_not_spoken_is_named_at_the_start() {
+    let place = Place::new();
+    let mut command = place.command(&["serve"]);
+    command
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    let ended = finish(&mut command).await;
+    ended
+        .with(2)
+        .saying(&["OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc"]);
+}
