@@ -4,7 +4,9 @@
 //! RPC handler is convert, one call, convert. Start at [`event_service`]; [`convert`] holds the
 //! rules of requests, [`status`] the table of errors.
 
+mod auth;
 mod convert;
+mod ending_body;
 mod event_service;
 mod ingest;
 mod json;
@@ -17,6 +19,7 @@ use crate::domain::limits::Limits;
 use crate::store::Store;
 use tokio_util::sync::CancellationToken;
 
+pub use auth::{AuthLayer, KeyLimits, KeyName, Keyring, Reflection};
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};

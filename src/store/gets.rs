@@ -13,8 +13,9 @@ use uuid::Uuid;
 use super::connections::Connections;
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
 use super::{Store, StoreError};
+use crate::domain::access::Reach;
 use crate::domain::event::Event;
-use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::ids::EventId;
 
 /// Events that one statement reads at the most: 32 MiB of content at the default limit.
 const GATHERED_MAX: usize = 32;
@@ -28,8 +29,8 @@ type Answer = Result<Option<Event>, StoreError>;
 #[derive(Debug)]
 struct Get {
     id: EventId,
-    /// The owner that the reader named.
-    spirit_id: Option<SpiritId>,
+    /// Whose the event may be.
+    owners: Reach,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -47,10 +48,10 @@ impl Gets {
         Self(gets)
     }
 
-    async fn get(&self, id: EventId, spirit_id: Option<SpiritId>) -> Answer {
+    async fn get(&self, id: EventId, owners: Reach) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.0
-            .send(Get { id, spirit_id, reply })
+            .send(Get { id, owners, reply })
             .await
             .map_err(|_| StoreError::Closing)?;
         answer.await.map_err(|_| StoreError::Closing)?
@@ -58,18 +59,17 @@ impl Gets {
 }
 
 impl Store {
-    /// One event; of this spirit, when one is named.
+    /// One event, if it is of one of these spirits.
     pub async fn get_event(
         &self,
         id: EventId,
-        spirit_id: Option<SpiritId>,
+        owners: &Reach,
         include_deleted: bool,
     ) -> Result<Option<Event>, StoreError> {
-        let event = self.gets.get(id, spirit_id).await?;
-        Ok(event.filter(|event| {
-            spirit_id.is_none_or(|spirit_id| spirit_id == event.spirit_id)
-                && (include_deleted || event.deleted_at.is_none())
-        }))
+        // A shared statement may find what another reader asked for.
+        let event = self.gets.get(id, owners.clone()).await?;
+        Ok(event
+            .filter(|event| owners.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none())))
     }
 }
 
@@ -99,8 +99,7 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections
 /// Fails when the database is away.
 async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
-    // Where every reader named the owner, a sharded database need not look everywhere.
-    let spirit_ids: Option<Vec<Uuid>> = gets.iter().map(|get| Some(get.spirit_id?.0)).collect();
+    let spirit_ids = owners_of_all(&gets);
     let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
         .bind(ids)
         .bind(spirit_ids);
@@ -135,6 +134,16 @@ async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), Sto
         answer(get, Ok(event));
     }
     Ok(())
+}
+
+/// The spirits that the events may be of; `None` when one may be of any. Where every reader said, nothing
+/// foreign is read, and a sharded database need not look everywhere.
+fn owners_of_all(gets: &[Get]) -> Option<Vec<Uuid>> {
+    let mut all = Vec::with_capacity(gets.len());
+    for get in gets {
+        all.extend(get.owners.spirit_ids()?.iter().map(|id| id.0));
+    }
+    Some(all)
 }
 
 fn answer(get: Get, answer: Answer) {

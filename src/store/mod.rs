@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod gets;
 mod ingest;
+mod keys;
 mod live;
 mod migrate;
 mod replay;
@@ -28,6 +29,7 @@ use connections::Connections;
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
 pub use ingest::{IngestSettings, Queued};
+pub use keys::{Key, NewKey};
 pub use live::{ListenSettings, LivePage, LiveSettings, Pages, StreamPage, Watch, WatchStart};
 pub use migrate::MigrateError;
 pub use replay::{Replay, ReplayStart};
@@ -64,6 +66,7 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
         edits::statements(),
         sessions::statements(),
         ingest::statements(),
+        keys::statements(),
     ];
     all.extend(
         others
@@ -81,6 +84,8 @@ pub struct Store {
     connections: Connections,
     /// For [`Store::ping`] alone: when all others are busy the database is not away.
     probe: Connections,
+    /// For keys alone.
+    keys: Connections,
     /// For migrations and LISTEN.
     direct: PgConnectOptions,
     ingest: ingest::Ingest,
@@ -105,6 +110,7 @@ impl Store {
         Self {
             ingest: ingest::Ingest::start(connect.clone(), settings.ingest, changes.clone()),
             gets: gets::Gets::start(&connections),
+            keys: Connections::new(connect.clone(), keys::KEY_CONNECTIONS, settings.acquire_timeout),
             probe: Connections::new(connect, 1, settings.acquire_timeout),
             connections,
             direct,
@@ -131,6 +137,7 @@ impl Store {
         self.changes.close().await;
         self.connections.close().await;
         self.probe.close().await;
+        self.keys.close().await;
     }
 }
 
