@@ -2,6 +2,8 @@
 //! on one that does not exist. The RPCs are those of the descriptor set: a new one has no place here yet, and
 //! fails the test.
 
+use std::collections::BTreeMap;
+
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::grpc::pb;
 use elephantasm_events::grpc::pb::{
@@ -267,7 +269,10 @@ async fn learns(rpc: &str, caller: &Caller, about: &Subject) -> Learns {
         Ok(true) => Learns::Something,
         Ok(false) => Learns::Nothing,
         Err(status) => {
-            let told = format!("{} {:?}", status.message(), status.get_error_details());
+            let details = status.get_error_details();
+            let metadata: BTreeMap<_, _> = details.error_info().expect("ErrorInfo").metadata.iter().collect();
+            let (resource, retry) = (details.resource_info(), details.retry_info());
+            let told = format!("{} {metadata:?} {resource:?} {retry:?}", status.message());
             let told = told
                 .replace(&about.spirit_id, "(spirit)")
                 .replace(&about.event_id, "(event)");

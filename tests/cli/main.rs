@@ -8,6 +8,7 @@ mod harness;
 mod bench;
 mod commands;
 mod import;
+mod key;
 mod killed_server;
 mod private_postgres;
 mod process;
