@@ -94,7 +94,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let auth = settings.auth;
     let addr = listener.local_addr()?;
-    let is_public = !addr.ip().to_canonical().is_loopback() && !auth.insecure_no_auth;
+    let is_public = !addr.ip().to_canonical().is_loopback();
     let keyring = Keyring::new(store.clone(), auth.key_limits);
     let migrated = Arc::new(AtomicBool::new(false));
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -148,7 +148,10 @@ pub async fn run(
         served = &mut server => return served?.context("serving failed"),
         prepared = async {
             let is_keyed = prepare_database(&store, &keyring).await?;
-            anyhow::ensure!(is_keyed || !is_public, Unguarded(addr));
+            if is_public && !is_keyed {
+                anyhow::ensure!(auth.insecure_no_auth, Unguarded(addr));
+                tracing::warn!(%addr, "no API key was ever made: whoever reaches this address may do everything");
+            }
             let _kept = AbortOnDropHandle::new(tokio::spawn(keyring.keep()));
             watch_database(&store, &health, &migrated, ready).await;
             Ok(())

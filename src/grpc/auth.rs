@@ -137,7 +137,7 @@ where
     let call = inner.call(request);
     Box::pin(async move {
         let response = named(call.await?, name);
-        if !need.is_stream() {
+        if !need.can_last() {
             return Ok(response.map(EndingBody::unlimited));
         }
         let end = async move {

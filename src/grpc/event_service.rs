@@ -1,7 +1,5 @@
 //! `EventService`: convert, one call, convert.
 
-use std::collections::HashMap;
-
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -13,12 +11,10 @@ use super::{Context, convert, pb};
 use crate::domain::access::Reach;
 use crate::domain::cursor::{SessionPlace, encode};
 use crate::domain::edit::EventEdit;
-use crate::domain::event::{BatchMode, Created, Event, NewEvent};
-use crate::domain::ids::EventId;
-use crate::domain::invalid::Invalid;
+use crate::domain::event::{Created, Event};
 use crate::domain::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
 use crate::domain::refusal::Refusal;
-use crate::store::{Pages, StoreError};
+use crate::store::Pages;
 
 /// The service.
 #[derive(Clone)]
@@ -278,79 +274,6 @@ impl EventApi {
             }
         };
         Ok(convert::create_response(event, outcome))
-    }
-
-    async fn create_batch(
-        &self,
-        batch: convert::Batch,
-        reach: &Reach,
-    ) -> Result<Vec<pb::BatchCreateEventsResult>, ApiError> {
-        let convert::Batch { mode, items } = batch;
-        if mode == BatchMode::Atomic {
-            within_reach(&items, reach)?;
-        }
-        let mut good = Vec::with_capacity(items.len());
-        let mut results: Vec<Option<Result<Created, ApiError>>> = Vec::with_capacity(items.len());
-        for item in items {
-            match item {
-                Ok(event) => match reach.check(event.spirit_id) {
-                    Ok(()) => {
-                        good.push(event);
-                        results.push(None);
-                    }
-                    Err(refusal) => results.push(Some(Err(refusal.into()))),
-                },
-                Err(invalid) => results.push(Some(Err(invalid.into()))),
-            }
-        }
-        let stored = if good.is_empty() && mode == BatchMode::Partial {
-            Vec::new()
-        } else {
-            self.0.store.create_events(good, mode).await?
-        };
-        let mut stored = stored.into_iter();
-        for result in results.iter_mut().filter(|result| result.is_none()) {
-            *result = stored.next().map(|stored| stored.map_err(ApiError::from));
-        }
-        let results: Vec<Result<Created, ApiError>> = results.into_iter().flatten().collect();
-        let duplicates = self.duplicates(&results).await?;
-        Ok(results
-            .into_iter()
-            .map(|result| convert::batch_result(result, &duplicates))
-            .collect())
-    }
-
-    /// The events that the results name as duplicates, in the BASIC view.
-    async fn duplicates(
-        &self,
-        results: &[Result<Created, ApiError>],
-    ) -> Result<HashMap<EventId, Event>, ApiError> {
-        let (ids, spirit_ids): (Vec<_>, Vec<_>) = results
-            .iter()
-            .filter_map(|result| match result {
-                Ok(Created::Duplicate { id, spirit_id, .. }) => Some((*id, *spirit_id)),
-                _ => None,
-            })
-            .unzip();
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let events = self.0.store.get_events_basic(&ids, &spirit_ids).await?;
-        Ok(events.into_iter().map(|event| (event.id, event)).collect())
-    }
-}
-
-/// Refuses an atomic batch with items of spirits outside the reach, as of unknown ones.
-fn within_reach(items: &[Result<NewEvent, Invalid>], reach: &Reach) -> Result<(), StoreError> {
-    let outside: Vec<_> = items
-        .iter()
-        .enumerate()
-        .filter_map(|(index, item)| Some((index, reach.check(item.as_ref().ok()?.spirit_id).err()?)))
-        .collect();
-    if outside.is_empty() {
-        Ok(())
-    } else {
-        Err(StoreError::BatchRefused(outside))
     }
 }
 

@@ -5,6 +5,7 @@
 //! rules of requests, [`status`] the table of errors.
 
 mod auth;
+mod batch;
 mod convert;
 mod ending_body;
 mod event_service;

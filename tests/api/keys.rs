@@ -284,7 +284,9 @@ async fn items_of_foreign_spirits_are_refused_as_those_of_unknown_ones() {
     };
     let atomic = writer.events().batch_create_events(request.clone()).await;
     let status = refused(atomic, Code::NotFound, "SPIRIT_NOT_FOUND");
-    assert_eq!(metadata(&status, "failed_indexes"), "1,4");
+    assert_eq!(metadata(&status, "failed_indexes"), "1,3,4");
+    let told = status.get_details_resource_info().expect("ResourceInfo");
+    assert_eq!(told.resource_name, foreign);
     assert!(status.message().starts_with("requests[1]: "), "{status:?}");
 
     let request = BatchCreateEventsRequest {

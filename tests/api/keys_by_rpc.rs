@@ -12,9 +12,10 @@ use elephantasm_events::grpc::pb::{
     SoftDeleteEventRequest, SoftDeleteSpiritRequest, StreamSessionEventsRequest, UpdateEventRequest,
     UpdateSpiritRequest, WatchEventsRequest, WatchStart, ingest_events_response, watch_events_request,
 };
+use futures_util::future::join_all;
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
+use prost_types::{FileDescriptorSet, MethodOptions};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -52,7 +53,7 @@ fn rpcs() -> Vec<Rpc> {
     let mut rpcs = Vec::new();
     for service in set.file.iter().flat_map(|file| &file.service) {
         for method in &service.method {
-            let level = method.options.as_ref().map(|options| options.idempotency_level());
+            let level = method.options.as_ref().map(MethodOptions::idempotency_level);
             let request = method.input_type().rsplit('.').next().unwrap();
             let request = messages.iter().find(|message| message.name() == request).unwrap();
             rpcs.push(Rpc {
@@ -339,7 +340,7 @@ async fn what_a_key_may_and_sees_is_its_role_and_its_spirits_in_every_rpc() {
             match (of_outside(rpc), of_foreign) {
                 (Ok(expected), learnt) => assert_eq!(learnt, expected, "{name}"),
                 (Err(expected), Learns::Refusal(Code::NotFound, reason, _)) => {
-                    assert_eq!(reason, expected, "{name}")
+                    assert_eq!(reason, expected, "{name}");
                 }
                 (Err(expected), learnt) => panic!("{name}: {learnt:?} and not {expected}"),
             }
@@ -443,6 +444,39 @@ async fn naming_an_own_spirit_does_not_open_a_foreign_event() {
         };
         let refused = reader.events().get_event(request).await;
         crate::builders::refused(refused, Code::NotFound, "EVENT_NOT_FOUND");
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_foreign_also_when_somebody_else_reads_it_at_the_same_time() {
+    const PAIRS: usize = 50;
+    let guarded = Guarded::start().await;
+    let (own, foreign) = (
+        new_subject(&guarded, "own").await,
+        new_subject(&guarded, "foreign").await,
+    );
+    let reader = guarded.caller(Role::Reader, &[&own.spirit_id]).await;
+    let get = async |caller: &Caller, about: &Subject| {
+        let request = GetEventRequest {
+            event_id: about.event_id.clone(),
+            ..Default::default()
+        };
+        caller
+            .events()
+            .get_event(request)
+            .await
+            .map_err(|status| status.code())
+    };
+    let calls = (0..PAIRS).map(async |_| {
+        tokio::join!(
+            get(&guarded.admin, &foreign),
+            get(&reader, &foreign),
+            get(&reader, &own)
+        )
+    });
+    for (of_admin, of_reader, of_own) in join_all(calls).await {
+        assert!(of_admin.is_ok() && of_own.is_ok());
+        assert_eq!(of_reader.map(|_| ()), Err(Code::NotFound));
     }
 }
 

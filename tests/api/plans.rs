@@ -168,8 +168,9 @@ fn lookups() -> Vec<Read> {
     let keys = format!("'{{{}}}'", vec!["key 57"; 200].join(","));
     let compare = "array_fill(true, array[200])";
     vec![
-        read(LOOKUP, "get_event", [&ids(32), "null"]),
-        read(LOOKUP, "get_event", [&ids(32), &ids(2)]),
+        read(LOOKUP, "get_event", [&ids(32), "null", "null"]),
+        read(LOOKUP, "get_event", [&ids(32), "null", &ids(50)]),
+        read(LOOKUP, "get_event", [&ids(32), &ids(2), &ids(2)]),
         read(LOOKUP, "get_events_basic", [&ids(50), &ids(50)]),
         read(
             SCAN,

@@ -69,16 +69,17 @@ impl Need {
         Self::Right { right, is_stream }
     }
 
-    pub(super) fn is_stream(self) -> bool {
-        matches!(self, Self::Right { is_stream: true, .. })
+    /// Whether the call can outlast its key.
+    pub(super) fn can_last(self) -> bool {
+        matches!(self, Self::AnyKey | Self::Right { is_stream: true, .. })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use prost_types::FileDescriptorSet;
     use prost_types::method_options::IdempotencyLevel;
+    use prost_types::{FileDescriptorSet, MethodOptions};
 
     use super::{Need, Reflection};
     use crate::domain::access::Right;
@@ -93,7 +94,7 @@ mod tests {
         {
             let (service, name) = (service.name(), method.name());
             let options = method.options.as_ref();
-            let right = match options.map(|options| options.idempotency_level()) {
+            let right = match options.map(MethodOptions::idempotency_level) {
                 Some(IdempotencyLevel::NoSideEffects) => Right::Read,
                 _ if service == "EventService" => Right::WriteEvents,
                 _ if name.starts_with("Create") => Right::CreateSpirits,
