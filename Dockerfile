@@ -7,7 +7,7 @@ COPY migrations migrations
 COPY src src
 RUN cargo build --release --locked
 
-# Needs DATABASE_URL: a container is no place for the private PostgreSQL.
+# Needs DATABASE_URL or DATABASE_URL_FILE: a container is no place for the private PostgreSQL.
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
@@ -15,6 +15,7 @@ RUN apt-get update \
     && useradd --system events
 COPY --from=build /src/target/release/elephantasm-events /usr/local/bin/
 USER events
+# Others reach this address: the server starts once a key was made (`key create`), or with EVENTS_INSECURE_NO_AUTH=true.
 ENV EVENTS_LISTEN_ADDR=0.0.0.0:50051
 EXPOSE 50051
 HEALTHCHECK --start-period=10s CMD ["elephantasm-events", "healthcheck"]

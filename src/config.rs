@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::domain::limits::Limits;
-use crate::server::ServerSettings;
+use crate::grpc::{KeyLimits, Reflection};
+use crate::server::{AuthSettings, ServerSettings};
 use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
 
 /// Settings that make no sense together or cannot be read; the process ends with exit code 2.
@@ -22,6 +24,17 @@ pub struct BadSettings(pub String);
 pub struct Secret(String);
 
 impl Secret {
+    /// Reads it from a file, without the line's end.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(file: &Path) -> Result<Self, BadSettings> {
+        match std::fs::read_to_string(file) {
+            Ok(text) => Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) => Err(BadSettings(format!("cannot read {}: {error}", file.display()))),
+        }
+    }
+
     /// The value, for the one place that needs it.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -50,6 +63,15 @@ pub struct DatabaseArgs {
     /// server runs a private one
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<Secret>,
+
+    /// File that holds the URL instead [default: none]
+    #[arg(
+        long,
+        env = "DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
+    pub database_url_file: Option<PathBuf>,
 
     /// Where the private PostgreSQL keeps its data [default: /var/lib/elephantasm-events as root,
     /// else elephantasm-events in ~/.local/share, or $XDG_DATA_HOME]
@@ -80,6 +102,15 @@ pub struct DatabaseArgs {
         value_name = "URL"
     )]
     pub migration_database_url: Option<Secret>,
+
+    /// File that holds that URL instead [default: none]
+    #[arg(
+        long,
+        env = "MIGRATION_DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "migration_database_url"
+    )]
+    pub migration_database_url_file: Option<PathBuf>,
 
     /// What pools connections before PostgreSQL: `transaction` for PgBouncer in transaction mode
     #[arg(long, env = "EVENTS_POOLER", value_name = "MODE", value_enum, default_value_t = Pooler::None)]
@@ -158,6 +189,17 @@ pub struct LogArgs {
     pub log: String,
 }
 
+/// Who may use reflection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReflectionArg {
+    /// Everybody.
+    Open,
+    /// Who has a key, once there are keys.
+    Keyed,
+    /// Nobody.
+    Off,
+}
+
 /// All settings of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -197,12 +239,52 @@ pub struct ServeArgs {
     /// [default: none]
     #[arg(long, env = "EVENTS_ADMIN_ADDR", value_name = "ADDR")]
     pub admin_addr: Option<SocketAddr>,
+    /// Serve everybody on an address that others can reach, as long as no API key was ever made
+    /// [default: off]
+    #[arg(long, env = "EVENTS_INSECURE_NO_AUTH", value_parser = BoolishValueParser::new())]
+    pub insecure_no_auth: bool,
+
+    /// Who may use reflection: everybody, who has a key (once there are keys), or nobody
+    #[arg(long, env = "EVENTS_REFLECTION", value_name = "WHO", value_enum, default_value_t = ReflectionArg::Keyed)]
+    pub reflection: ReflectionArg,
+
+    /// Calls a second that each API key may make of this server; 0 = no bound
+    #[arg(
+        long,
+        env = "EVENTS_KEY_CALLS_PER_SECOND",
+        value_name = "COUNT",
+        default_value_t = 0
+    )]
+    pub key_calls_per_second: u32,
+
+    /// Streams that each API key may have open on this server; 0 = no bound
+    #[arg(long, env = "EVENTS_KEY_STREAMS", value_name = "COUNT", default_value_t = 0)]
+    pub key_streams: u32,
 
     #[command(flatten)]
     pub log: LogArgs,
 }
 
 impl DatabaseArgs {
+    /// The database's URL, given or in a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn database_url(&self) -> Result<Option<Secret>, BadSettings> {
+        given_or_read(self.database_url.as_ref(), self.database_url_file.as_deref())
+    }
+
+    /// The URL around a pooler, given or in a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn migration_database_url(&self) -> Result<Option<Secret>, BadSettings> {
+        given_or_read(
+            self.migration_database_url.as_ref(),
+            self.migration_database_url_file.as_deref(),
+        )
+    }
+
     /// How the store uses the database.
     #[must_use]
     pub fn store_settings(&self) -> StoreSettings {
@@ -251,7 +333,27 @@ impl ServeArgs {
             message_bytes_max: to_usize(self.max_message_bytes),
             ingest_window: to_usize(self.ingest_window),
             drain_limit: Duration::from_secs(self.drain_seconds),
+            auth: AuthSettings {
+                insecure_no_auth: self.insecure_no_auth,
+                reflection: match self.reflection {
+                    ReflectionArg::Open => Reflection::Open,
+                    ReflectionArg::Keyed => Reflection::Keyed,
+                    ReflectionArg::Off => Reflection::Off,
+                },
+                key_limits: KeyLimits {
+                    calls_per_second: (self.key_calls_per_second > 0).then_some(self.key_calls_per_second),
+                    streams: (self.key_streams > 0).then_some(self.key_streams),
+                },
+            },
         })
+    }
+}
+
+/// A secret, given or in a file.
+fn given_or_read(given: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, BadSettings> {
+    match file {
+        Some(file) => Secret::read(file).map(Some),
+        None => Ok(given.cloned()),
     }
 }
 

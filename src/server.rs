@@ -3,6 +3,7 @@
 //! The server listens from the start; until the database is reachable and migrated its health is
 //! NOT_SERVING and calls answer UNAVAILABLE. Tests call [`run`] as the binary does.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,7 +27,8 @@ use crate::domain::limits::Limits;
 use crate::gathered::Gathered;
 use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENT_SERVICE};
 use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
-use crate::grpc::{CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
+use crate::grpc::{AuthLayer, CallLayer, KeyLimits, Keyring, Reflection};
+use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
 use crate::store::{MigrateError, Store};
 
 /// What the server listens on.
@@ -55,7 +57,29 @@ pub struct ServerSettings {
     pub ingest_window: usize,
     /// How long calls under way have when the server ends.
     pub drain_limit: Duration,
+    /// Who may call.
+    pub auth: AuthSettings,
 }
+
+/// Who may call.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthSettings {
+    /// Whether to serve everybody on an address that others can reach, as long as there was no key.
+    pub insecure_no_auth: bool,
+    /// Who may use reflection.
+    pub reflection: Reflection,
+    /// What each key may ask of this server.
+    pub key_limits: KeyLimits,
+}
+
+/// Others can reach the address, and everybody could do everything there.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "refusing to serve {0} without authentication: no API key was ever made. Make one with `elephantasm-events key \
+     create`, or listen on 127.0.0.1, or, where everybody who can reach the address may do everything, give \
+     --insecure-no-auth (EVENTS_INSECURE_NO_AUTH=true)"
+)]
+pub struct Unguarded(SocketAddr);
 
 /// What health knows by name; empty = the server.
 const SERVICES: [&str; 3] = ["", EVENT_SERVICE, SPIRIT_SERVICE];
@@ -78,7 +102,7 @@ const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// reachable and migrated.
 ///
 /// # Errors
-/// When the database belongs to another version, or the listener fails.
+/// When the database belongs to another version, the listener fails, or it is [`Unguarded`].
 pub async fn run(
     listeners: impl Into<Listeners>,
     store: Store,
@@ -86,6 +110,14 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
+    let Listeners {
+        calls: listener,
+        admin,
+    } = listeners.into();
+    let auth = settings.auth;
+    let addr = listener.local_addr()?;
+    let is_public = !addr.ip().to_canonical().is_loopback();
+    let keyring = Keyring::new(store.clone(), auth.key_limits);
     let migrated = Arc::new(AtomicBool::new(false));
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health {
@@ -93,10 +125,6 @@ pub async fn run(
         readiness: Readiness::new(),
     };
     health.tell(Stage::Starting).await;
-    let Listeners {
-        calls: listener,
-        admin,
-    } = listeners.into();
     let calls = CallLayer::new();
     let admin = admin.map(|listener| {
         let answers = Admin {
@@ -115,11 +143,14 @@ pub async fn run(
         ingest_window: settings.ingest_window,
         shutdown: shutdown.clone(),
     };
-    let routes = Routes::new(health_service)
+    let mut routes = Routes::new(health_service)
         .add_service(EventServiceServer::new(EventApi(context.clone())).max_decoding_message_size(max))
-        .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max));
+    if auth.reflection != Reflection::Off {
+        routes = routes
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+    }
     let layers = ServiceBuilder::new()
         .layer(calls)
         .layer(DeadlineLayer)
@@ -128,6 +159,10 @@ pub async fn run(
         })
         .layer(ReadyLayer {
             ready: Arc::clone(&migrated),
+        })
+        .layer(AuthLayer {
+            keyring: keyring.clone(),
+            reflection: auth.reflection,
         });
     let connections = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
@@ -147,14 +182,23 @@ pub async fn run(
         biased;
         () = shutdown.cancelled() => Ok(()),
         served = &mut server => return served?.context("serving failed"),
-        fatal = watch_database(&store, &health, &migrated, ready) => Err(fatal),
+        prepared = async {
+            let is_keyed = prepare_database(&store, &keyring).await?;
+            if is_public && !is_keyed {
+                anyhow::ensure!(auth.insecure_no_auth, Unguarded(addr));
+                tracing::warn!(%addr, "no API key was ever made: whoever reaches this address may do everything");
+            }
+            let _kept = AbortOnDropHandle::new(tokio::spawn(keyring.keep()));
+            watch_database(&store, &health, &migrated, ready).await;
+            Ok(())
+        } => prepared,
     };
     shutdown.cancel();
     health.tell(Stage::Draining).await;
     health.end_watches().await;
     drain(server, &store, settings.drain_limit).await;
     drop(admin);
-    watched.context("the database cannot be used")
+    watched
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -193,29 +237,30 @@ impl Health {
     }
 }
 
-/// Migrates as soon as the database can be reached, then keeps health as the database is. Returns
-/// only when waiting does not help.
-async fn watch_database(
-    store: &Store,
-    health: &Health,
-    migrated: &AtomicBool,
-    ready: oneshot::Sender<()>,
-) -> MigrateError {
+/// Migrates as soon as the database can be reached, and learns whether there are keys. Fails only when
+/// waiting does not help.
+async fn prepare_database(store: &Store, keyring: &Keyring) -> anyhow::Result<bool> {
     let mut pause = BACKOFF.0;
     loop {
-        match store.migrate().await {
+        let prepared = match store.migrate().await {
             Ok(version) => {
                 tracing::info!(version, "schema is up to date");
-                break;
+                keyring.learn().await.map_err(|error| error.to_string())
             }
-            Err(MigrateError::Failed(cause)) => {
-                tracing::warn!(cause, "database not ready, trying again");
-                sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF.1);
-            }
-            Err(fatal) => return fatal,
+            Err(MigrateError::Failed(cause)) => Err(cause),
+            Err(fatal) => return Err(fatal).context("the database cannot be used"),
+        };
+        match prepared {
+            Ok(keyed) => return Ok(keyed),
+            Err(cause) => tracing::warn!(cause, "database not ready, trying again"),
         }
+        sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF.1);
     }
+}
+
+/// Keeps health as the database is.
+async fn watch_database(store: &Store, health: &Health, migrated: &AtomicBool, ready: oneshot::Sender<()>) {
     // Makes the connection that later looks use, while nothing else is under way.
     if let Err(cause) = store.ping().await {
         tracing::debug!(%cause, "the database went away as soon as it was there");

@@ -19,9 +19,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
-use super::client::AddrArgs;
+use super::client::{AddrArgs, Connection};
 use report::{Report, Tally};
 use setup::Data;
 
@@ -166,7 +165,7 @@ impl Clock {
 }
 
 pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
-    let mut channels: Vec<Channel> = Vec::new();
+    let mut channels: Vec<Connection> = Vec::new();
     for _ in 0..args.connections {
         channels.push(args.addr.connect().await?);
     }
@@ -193,7 +192,7 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn closed_loop(channels: &[Channel], data: &Arc<Data>, args: &BenchArgs) -> anyhow::Result<Tally> {
+async fn closed_loop(channels: &[Connection], data: &Arc<Data>, args: &BenchArgs) -> anyhow::Result<Tally> {
     let clock = Clock::start(args);
     let mut callers = JoinSet::new();
     if args.workload == Workload::Ingest {

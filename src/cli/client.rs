@@ -1,5 +1,6 @@
 //! What the commands that talk to a server share.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -7,11 +8,16 @@ use clap::Args;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tonic::Status;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 use tower::service_fn;
 
+use crate::config::{BadSettings, Secret};
+use crate::domain::key::KeyMark;
 use crate::gathered::Gathered;
 
 /// Largest reply that a command accepts: a page ends at about 2 MiB, a batch's reply may be larger.
@@ -31,10 +37,59 @@ pub(super) struct AddrArgs {
         default_value = "127.0.0.1:50051"
     )]
     addr: String,
+
+    /// File that holds the API key to send; or the key itself in EVENTS_API_KEY [default: none]
+    #[arg(long, env = "EVENTS_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
 }
 
+/// A connection whose calls carry the key, if there is one.
+pub(super) type Connection = InterceptedService<Channel, Bearer>;
+
+/// Puts the key into each call.
+#[derive(Clone)]
+pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The key itself, for where a file is too much.
+const KEY_VARIABLE: &str = "EVENTS_API_KEY";
+
 impl AddrArgs {
-    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+    /// Connects, and sends the key with each call.
+    pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
+        let bearer = self.bearer()?;
+        Ok(InterceptedService::new(self.channel().await?, bearer))
+    }
+
+    fn bearer(&self) -> Result<Bearer, BadSettings> {
+        let given = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+        let key = match (&self.api_key_file, given) {
+            (Some(_), Some(_)) => {
+                let both = format!("--api-key-file and {KEY_VARIABLE} are both given");
+                return Err(BadSettings(both));
+            }
+            (Some(file), None) => Secret::read(file)?.expose().to_owned(),
+            (None, Some(key)) => key,
+            (None, None) => return Ok(Bearer(None)),
+        };
+        // What it holds instead is not shown: it may be another secret.
+        let no_key =
+            || BadSettings("the API key has not the form ek_…, as `key create` prints it".to_owned());
+        KeyMark::of(&key).ok_or_else(no_key)?;
+        let mut value: MetadataValue<Ascii> = format!("Bearer {key}").parse().map_err(|_| no_key())?;
+        value.set_sensitive(true);
+        Ok(Bearer(Some(value)))
+    }
+
+    async fn channel(&self) -> anyhow::Result<Channel> {
         let uri = if self.addr.contains("://") {
             self.addr.clone()
         } else {

@@ -1,11 +1,12 @@
 //! The database a command works on: the one of the URL, or the private one.
 
+use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use sqlx::postgres::PgConnectOptions;
 
 use crate::config::{BadSettings, DatabaseArgs, Secret};
-use crate::store::embedded::{EmbeddedPostgres, Options, default_data_dir};
+use crate::store::embedded::{self, EmbeddedError, EmbeddedPostgres, Options, default_data_dir};
 use crate::store::{Store, StoreSettings};
 
 /// Database of the private PostgreSQL.
@@ -22,23 +23,11 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        if let Some(url) = &args.database_url {
-            return Ok(Self {
-                connect: connect_options("DATABASE_URL", url)?,
-                direct: args
-                    .migration_database_url
-                    .as_ref()
-                    .map(|url| connect_options("MIGRATION_DATABASE_URL", url))
-                    .transpose()?,
-                embedded: None,
-            });
+        if let Some(given) = Self::given(args)? {
+            return Ok(given);
         }
-        let data_dir = match &args.data_dir {
-            Some(dir) => dir.clone(),
-            None => default_data_dir()?,
-        };
         let embedded = EmbeddedPostgres::start(Options {
-            data_dir,
+            data_dir: data_dir(args)?,
             bin_dir: args.pg_bin_dir.clone(),
             settings: Vec::new(),
         })
@@ -49,6 +38,35 @@ impl Database {
             direct: None,
             embedded: Some(embedded),
         })
+    }
+
+    /// The same beside a server that may run the private one already.
+    pub(super) async fn join(args: &DatabaseArgs) -> anyhow::Result<Self> {
+        match Self::open(args).await {
+            Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse(_))) => {}
+            opened => return opened,
+        }
+        let running = embedded::running(&data_dir(args)?, DATABASE)?;
+        Ok(Self {
+            connect: running,
+            direct: None,
+            embedded: None,
+        })
+    }
+
+    /// The one of the URL, if there is one.
+    fn given(args: &DatabaseArgs) -> Result<Option<Self>, BadSettings> {
+        let Some(url) = args.database_url()? else {
+            return Ok(None);
+        };
+        let direct = args.migration_database_url()?;
+        Ok(Some(Self {
+            connect: connect_options("DATABASE_URL", &url)?,
+            direct: direct
+                .map(|url| connect_options("MIGRATION_DATABASE_URL", &url))
+                .transpose()?,
+            embedded: None,
+        }))
     }
 
     /// A store on it.
@@ -68,6 +86,10 @@ impl Database {
         }
         Ok(())
     }
+}
+
+fn data_dir(args: &DatabaseArgs) -> Result<PathBuf, EmbeddedError> {
+    args.data_dir.clone().map_or_else(default_data_dir, Ok)
 }
 
 /// The driver's own message could repeat parts of the URL, so it is not shown; and it would take any

@@ -11,12 +11,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message as _;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
 use self::line::Reader;
-use super::client::{AddrArgs, REPLY_BYTES_MAX, explain};
+use super::client::{AddrArgs, Connection, REPLY_BYTES_MAX, explain};
 use super::spirits::{UnknownName, resolve};
 use crate::domain::limits::BATCH_BYTES_MAX;
 use crate::grpc::pb::batch_create_events_result::Result as Item;
@@ -108,7 +107,7 @@ struct Counts {
 }
 
 struct Import {
-    events: EventServiceClient<Channel>,
+    events: EventServiceClient<Connection>,
     batch: Vec<CreateEventRequest>,
     /// Line numbers of the batch's items.
     lines: Vec<u64>,

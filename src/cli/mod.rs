@@ -5,6 +5,7 @@ mod client;
 mod database;
 mod healthcheck;
 mod import;
+mod key;
 mod migrate;
 mod print;
 mod replay;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::{BadSettings, ServeArgs};
+use crate::server::Unguarded;
 use crate::telemetry;
 
 /// Long-term memory for AI agents: stores events durably and replays them in order.
@@ -41,6 +43,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Bring the database's schema up to date and end
     Migrate(Box<migrate::MigrateArgs>),
+    /// Make, list and revoke API keys
+    Key(key::KeyArgs),
     /// Store events from JSON lines
     Import(import::ImportArgs),
     /// Print a session in replay order
@@ -70,6 +74,7 @@ pub fn run(cli: Cli) -> ExitCode {
             None => serve::run(cli.serve).await,
             Some(Command::Serve(args)) => serve::run(*args).await,
             Some(Command::Migrate(args)) => migrate::run(*args).await,
+            Some(Command::Key(args)) => key::run(args).await,
             Some(Command::Import(args)) => import::run(args).await,
             Some(Command::Replay(args)) => replay::run(args).await,
             Some(Command::Tail(args)) => tail::run(args).await,
@@ -85,7 +90,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
-    if error.is::<BadSettings>() {
+    if error.is::<BadSettings>() || error.is::<Unguarded>() {
         ExitCode::from(BAD_SETTINGS)
     } else {
         ExitCode::FAILURE

@@ -1,9 +1,8 @@
 //! Finds the spirit that a command means by name or id.
 
 use anyhow::{anyhow, bail};
-use tonic::transport::Channel;
 
-use super::client::explain;
+use super::client::{Connection, explain};
 use crate::domain::ids::parse_uuid;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
 use crate::grpc::pb::{CreateSpiritRequest, GetSpiritRequest, ListSpiritsRequest, Spirit};
@@ -17,7 +16,7 @@ pub(super) enum UnknownName {
 
 /// The id of the spirit. An id must exist; a name must be that of one live spirit.
 pub(super) async fn resolve(
-    channel: Channel,
+    channel: Connection,
     name_or_id: &str,
     unknown: UnknownName,
 ) -> anyhow::Result<String> {
@@ -64,7 +63,7 @@ pub(super) async fn resolve(
 }
 
 /// The live spirits of exactly this name.
-async fn named(spirits: &mut SpiritServiceClient<Channel>, name: &str) -> anyhow::Result<Vec<Spirit>> {
+async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> anyhow::Result<Vec<Spirit>> {
     let mut request = ListSpiritsRequest {
         name_contains: Some(name.to_owned()),
         ..ListSpiritsRequest::default()

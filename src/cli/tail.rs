@@ -15,10 +15,9 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::client::{AddrArgs, explain};
+use super::client::{AddrArgs, Connection, explain};
 use super::print::Form;
 use super::spirits::{UnknownName, resolve};
 use crate::config::BadSettings;
@@ -139,7 +138,7 @@ enum Stop {
 
 impl Tail {
     /// Prints until it is told to end or the output is closed, through every absence of the server.
-    async fn print(&mut self, channel: Channel, told: &CancellationToken) -> anyhow::Result<()> {
+    async fn print(&mut self, channel: Connection, told: &CancellationToken) -> anyhow::Result<()> {
         let mut pause = PAUSE.0;
         let mut away = false;
         loop {
@@ -174,7 +173,12 @@ impl Tail {
         }
     }
 
-    async fn print_stream(&mut self, channel: Channel, told: &CancellationToken, heard: &mut bool) -> Stop {
+    async fn print_stream(
+        &mut self,
+        channel: Connection,
+        told: &CancellationToken,
+        heard: &mut bool,
+    ) -> Stop {
         let opening = self.source.open(channel, &self.start);
         let mut steps = match told.run_until_cancelled(opening).await {
             Some(Ok(steps)) => steps,

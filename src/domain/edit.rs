@@ -1,5 +1,6 @@
 //! Edits: which mutable fields a caller changes, and what comes of it against the stored value.
 
+use super::access::Reach;
 use super::event::Event;
 use super::ids::{EventId, SpiritId};
 use super::invalid::Invalid;
@@ -26,11 +27,11 @@ impl<T: Clone + PartialEq> Change<T> {
 }
 
 /// Names an event to edit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EventTarget {
     pub id: EventId,
-    /// The owner the caller named; the event must be its.
-    pub spirit_id: Option<SpiritId>,
+    /// Whose the event may be.
+    pub owners: Reach,
     pub expected_revision: Option<i64>,
 }
 

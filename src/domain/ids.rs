@@ -35,6 +35,11 @@ id! {
     EventId
 }
 
+impl SpiritId {
+    /// No spirit has this id.
+    pub const NONE: Self = Self(Uuid::nil());
+}
+
 /// Reads a UUID in hyphenated form, either case; `None` for every other form.
 #[must_use]
 pub fn parse_uuid(text: &str) -> Option<Uuid> {

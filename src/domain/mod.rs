@@ -4,6 +4,7 @@
 //! rules of the contract; nothing further in re-checks them. Start at [`event`] for the nouns, at
 //! [`admission`] for what happens to a create, at [`cursor`] for positions.
 
+pub mod access;
 pub mod admission;
 pub mod cursor;
 pub mod dedupe;
@@ -12,6 +13,7 @@ pub mod event;
 pub mod filter;
 pub mod ids;
 pub mod invalid;
+pub mod key;
 pub mod limits;
 pub mod meta;
 pub mod refusal;

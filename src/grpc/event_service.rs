@@ -1,20 +1,20 @@
 //! `EventService`: convert, one call, convert.
 
-use std::collections::HashMap;
-
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::auth::reach;
 use super::ingest::IngestStream;
 use super::status::ApiError;
 use super::streams::{Session, SessionStream, Watch, WatchStream};
 use super::{Context, convert, pb};
+use crate::domain::access::Reach;
 use crate::domain::cursor::{SessionPlace, encode};
 use crate::domain::edit::EventEdit;
-use crate::domain::event::{BatchMode, Created, Event};
-use crate::domain::ids::EventId;
+use crate::domain::event::{Created, Event};
 use crate::domain::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
 use crate::domain::refusal::Refusal;
+use crate::store::Pages;
 
 /// The service.
 #[derive(Clone)]
@@ -26,8 +26,10 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::CreateEventRequest>,
     ) -> Result<Response<pb::CreateEventResponse>, Status> {
+        let reach = reach(&request);
         let event = convert::new_event(request.into_inner(), String::new(), &self.0.limits)
             .map_err(ApiError::from)?;
+        reach.check(event.spirit_id).map_err(ApiError::from)?;
         let created = self.0.store.create_event(event).await.map_err(ApiError::from)?;
         Ok(Response::new(self.created(created).await?))
     }
@@ -36,6 +38,7 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::BatchCreateEventsRequest>,
     ) -> Result<Response<pb::BatchCreateEventsResponse>, Status> {
+        let reach = reach(&request);
         let request = request.into_inner();
         let bytes = request.encoded_len();
         if bytes > BATCH_BYTES_MAX {
@@ -44,7 +47,7 @@ impl pb::event_service_server::EventService for EventApi {
             return Err(ApiError::MessageTooLarge(message).into());
         }
         let batch = convert::batch(request, &self.0.limits).map_err(ApiError::from)?;
-        let results = self.create_batch(batch).await?;
+        let results = self.create_batch(batch, &reach).await?;
         Ok(Response::new(pb::BatchCreateEventsResponse { results }))
     }
 
@@ -54,8 +57,10 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<Streaming<pb::IngestEventsRequest>>,
     ) -> Result<Response<IngestStream>, Status> {
+        let reach = reach(&request);
         Ok(Response::new(IngestStream::new(
             request.into_inner(),
+            reach,
             self.0.clone(),
         )))
     }
@@ -64,12 +69,13 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::GetEventRequest>,
     ) -> Result<Response<pb::GetEventResponse>, Status> {
-        let (id, spirit_id, include_deleted) =
-            convert::get_event(request.into_inner()).map_err(ApiError::from)?;
+        let reach = reach(&request);
+        let (id, owners, include_deleted) =
+            convert::get_event(request.into_inner(), &reach).map_err(ApiError::from)?;
         let event = self
             .0
             .store
-            .get_event(id, spirit_id, include_deleted)
+            .get_event(id, &owners, include_deleted)
             .await
             .map_err(ApiError::from)?;
         let event = event.ok_or(ApiError::from(Refusal::EventNotFound(id)))?;
@@ -82,7 +88,11 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
+        let reach = reach(&request);
         let (query, hash) = convert::list(request.into_inner(), &self.0.limits)?;
+        if !reach.holds(query.scope.spirit_id) {
+            return Ok(Response::new(pb::ListEventsResponse::default()));
+        }
         let page = self.0.store.list_events(&query).await.map_err(ApiError::from)?;
         let positions: Vec<_> = page.events.iter().map(Event::position).collect();
         let events = page.events.into_iter().map(convert::event);
@@ -104,9 +114,16 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::StreamSessionEventsRequest>,
     ) -> Result<Response<SessionStream>, Status> {
+        let reach = reach(&request);
         let (replay, hash) = convert::replay(request.into_inner(), &self.0.limits)?;
         let session = Session::new(hash, replay.start);
-        let pages = self.0.store.replay(replay).await.map_err(ApiError::from)?;
+        let pages = if reach.holds(replay.scope.spirit_id) {
+            self.0.store.replay(replay).await.map_err(ApiError::from)?
+        } else if replay.follow {
+            return Err(ApiError::from(Refusal::SpiritNotFound(replay.scope.spirit_id)).into());
+        } else {
+            Pages::none()
+        };
         Ok(Response::new(SessionStream::new(
             session,
             pages,
@@ -120,7 +137,9 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
+        let reach = reach(&request);
         let watch = convert::watch(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+        reach.check(watch.scope.spirit_id).map_err(ApiError::from)?;
         let (start, pages) = self.0.store.watch(watch).await.map_err(ApiError::from)?;
         Ok(Response::new(WatchStream::new(
             Watch(start),
@@ -133,8 +152,9 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::UpdateEventRequest>,
     ) -> Result<Response<pb::UpdateEventResponse>, Status> {
+        let reach = reach(&request);
         let (target, edit) =
-            convert::event_edit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+            convert::event_edit(request.into_inner(), &reach, &self.0.limits).map_err(ApiError::from)?;
         let event = self
             .0
             .store
@@ -150,12 +170,14 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::SoftDeleteEventRequest>,
     ) -> Result<Response<pb::SoftDeleteEventResponse>, Status> {
+        let reach = reach(&request);
         let pb::SoftDeleteEventRequest {
             event_id,
             spirit_id,
             expected_revision,
         } = request.into_inner();
-        let target = convert::deletion(&event_id, spirit_id, expected_revision).map_err(ApiError::from)?;
+        let target =
+            convert::deletion(&event_id, spirit_id, expected_revision, &reach).map_err(ApiError::from)?;
         let event = self
             .0
             .store
@@ -171,12 +193,14 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::RestoreEventRequest>,
     ) -> Result<Response<pb::RestoreEventResponse>, Status> {
+        let reach = reach(&request);
         let pb::RestoreEventRequest {
             event_id,
             spirit_id,
             expected_revision,
         } = request.into_inner();
-        let target = convert::deletion(&event_id, spirit_id, expected_revision).map_err(ApiError::from)?;
+        let target =
+            convert::deletion(&event_id, spirit_id, expected_revision, &reach).map_err(ApiError::from)?;
         let event = self
             .0
             .store
@@ -192,7 +216,11 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::CountEventsRequest>,
     ) -> Result<Response<pb::CountEventsResponse>, Status> {
+        let reach = reach(&request);
         let scope = convert::count(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+        if !reach.holds(scope.spirit_id) {
+            return Ok(Response::new(pb::CountEventsResponse::default()));
+        }
         let count = self.0.store.count_events(&scope).await.map_err(ApiError::from)?;
         Ok(Response::new(pb::CountEventsResponse { count }))
     }
@@ -202,6 +230,9 @@ impl pb::event_service_server::EventService for EventApi {
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
         let list = convert::list_sessions(request.get_ref())?;
+        if !reach(&request).holds(list.spirit_id) {
+            return Ok(Response::new(pb::ListSessionsResponse::default()));
+        }
         let page = self
             .0
             .store
@@ -237,63 +268,12 @@ impl EventApi {
         let event = match created {
             Created::New(event) => *event,
             Created::Duplicate { id, spirit_id, .. } => {
-                let stored = self.0.store.get_event(id, Some(spirit_id), true).await?;
+                let owner = Reach::One(spirit_id);
+                let stored = self.0.store.get_event(id, &owner, true).await?;
                 stored.ok_or(Refusal::EventNotFound(id))?
             }
         };
         Ok(convert::create_response(event, outcome))
-    }
-
-    async fn create_batch(
-        &self,
-        batch: convert::Batch,
-    ) -> Result<Vec<pb::BatchCreateEventsResult>, ApiError> {
-        let convert::Batch { mode, items } = batch;
-        let mut good = Vec::with_capacity(items.len());
-        let mut results: Vec<Option<Result<Created, ApiError>>> = Vec::with_capacity(items.len());
-        for item in items {
-            match item {
-                Ok(event) => {
-                    good.push(event);
-                    results.push(None);
-                }
-                Err(invalid) => results.push(Some(Err(invalid.into()))),
-            }
-        }
-        let stored = if good.is_empty() && mode == BatchMode::Partial {
-            Vec::new()
-        } else {
-            self.0.store.create_events(good, mode).await?
-        };
-        let mut stored = stored.into_iter();
-        for result in results.iter_mut().filter(|result| result.is_none()) {
-            *result = stored.next().map(|stored| stored.map_err(ApiError::from));
-        }
-        let results: Vec<Result<Created, ApiError>> = results.into_iter().flatten().collect();
-        let duplicates = self.duplicates(&results).await?;
-        Ok(results
-            .into_iter()
-            .map(|result| convert::batch_result(result, &duplicates))
-            .collect())
-    }
-
-    /// The events that the results name as duplicates, in the BASIC view.
-    async fn duplicates(
-        &self,
-        results: &[Result<Created, ApiError>],
-    ) -> Result<HashMap<EventId, Event>, ApiError> {
-        let (ids, spirit_ids): (Vec<_>, Vec<_>) = results
-            .iter()
-            .filter_map(|result| match result {
-                Ok(Created::Duplicate { id, spirit_id, .. }) => Some((*id, *spirit_id)),
-                _ => None,
-            })
-            .unzip();
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let events = self.0.store.get_events_basic(&ids, &spirit_ids).await?;
-        Ok(events.into_iter().map(|event| (event.id, event)).collect())
     }
 }
 

@@ -18,6 +18,7 @@ use tonic_types::pb as rpc;
 
 use super::status::{ApiError, translate};
 use super::{Context, convert, pb};
+use crate::domain::access::Reach;
 use crate::domain::event::NewEvent;
 use crate::store::{Queued, StoreError};
 use pb::ingest_events_response::Result as Item;
@@ -28,6 +29,8 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// Replies of an ingest stream.
 pub struct IngestStream {
     requests: Streaming<pb::IngestEventsRequest>,
+    /// The spirits that its caller knows of.
+    reach: Reach,
     context: Context,
     /// Unanswered items, oldest first.
     window: VecDeque<Unanswered>,
@@ -57,9 +60,10 @@ enum State {
 }
 
 impl IngestStream {
-    pub(super) fn new(requests: Streaming<pb::IngestEventsRequest>, context: Context) -> Self {
+    pub(super) fn new(requests: Streaming<pb::IngestEventsRequest>, reach: Reach, context: Context) -> Self {
         Self {
             requests,
+            reach,
             window: VecDeque::new(),
             window_bytes: 0,
             entering: None,
@@ -110,12 +114,13 @@ impl IngestStream {
     fn receive(&mut self, request: pb::IngestEventsRequest) {
         let bytes = request.encoded_len();
         let convert::IngestItem { request_id, event } = convert::ingest(request, &self.context.limits);
-        match event {
+        let known = event.map_err(ApiError::from).and_then(|event| {
+            self.reach.check(event.spirit_id)?;
+            Ok(event)
+        });
+        match known {
             Ok(event) => self.enter(request_id, bytes, event),
-            Err(invalid) => {
-                let refused = State::Refused(ApiError::from(invalid).into_item());
-                self.push(request_id, bytes, refused);
-            }
+            Err(error) => self.push(request_id, bytes, State::Refused(error.into_item())),
         }
     }
 

@@ -1,7 +1,6 @@
 //! What holds for every call: errors have one form, deadlines are kept, nothing runs before the
 //! database is ready.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -9,19 +8,16 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
 use tower::{Layer, Service};
 
+use super::ending_body::EndingBody;
 use super::status::{ApiError, translate};
 
 /// Path prefix of this service's RPCs; health and reflection are not gated.
 const RPC_PREFIX: &str = "/elephantasm.";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Gives tonic's own errors the form of the contract.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +123,7 @@ where
     S::Future: Send + 'static,
     O: Default,
 {
-    type Response = Response<DeadlineBody<O>>;
+    type Response = Response<EndingBody<O>>;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
 
@@ -140,81 +136,19 @@ where
         let call = self.inner.call(request);
         Box::pin(async move {
             let Some(deadline) = deadline else {
-                return Ok(call.await?.map(DeadlineBody::unlimited));
+                return Ok(call.await?.map(EndingBody::unlimited));
             };
             match timeout_at(deadline, call).await {
-                Ok(response) => Ok(response?.map(|body| DeadlineBody::until(body, deadline))),
+                Ok(response) => {
+                    let end = async move {
+                        sleep_until(deadline).await;
+                        ApiError::Deadline
+                    };
+                    Ok(response?.map(|body| EndingBody::until(body, end)))
+                }
                 Err(_) => Ok(Status::from(ApiError::Deadline).into_http()),
             }
         })
-    }
-}
-
-pin_project! {
-    /// A reply's body that ends with DEADLINE_EXCEEDED when its time has run out.
-    #[derive(Default)]
-    pub struct DeadlineBody<B> {
-        #[pin]
-        inner: B,
-        deadline: Option<Pin<Box<Sleep>>>,
-        ended: bool,
-    }
-}
-
-impl<B> DeadlineBody<B> {
-    fn unlimited(inner: B) -> Self {
-        Self {
-            inner,
-            deadline: None,
-            ended: false,
-        }
-    }
-
-    fn until(inner: B, deadline: Instant) -> Self {
-        Self {
-            inner,
-            deadline: Some(Box::pin(sleep_until(deadline))),
-            ended: false,
-        }
-    }
-}
-
-impl<B> Body for DeadlineBody<B>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    type Data = B::Data;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let this = self.project();
-        if *this.ended {
-            return Poll::Ready(None);
-        }
-        if let Some(deadline) = this.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            *this.ended = true;
-            let mut trailers = HeaderMap::new();
-            let written = Status::from(ApiError::Deadline).add_header(&mut trailers);
-            return Poll::Ready(Some(match written {
-                Ok(()) => Ok(Frame::trailers(trailers)),
-                Err(status) => Err(status.into()),
-            }));
-        }
-        this.inner.poll_frame(cx).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

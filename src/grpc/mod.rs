@@ -4,8 +4,11 @@
 //! RPC handler is convert, one call, convert. Start at [`event_service`]; [`convert`] holds the
 //! rules of requests, [`status`] the table of errors.
 
+mod auth;
+mod batch;
 mod calls;
 mod convert;
+mod ending_body;
 mod event_service;
 mod ingest;
 mod json;
@@ -18,6 +21,7 @@ use crate::domain::limits::Limits;
 use crate::store::Store;
 use tokio_util::sync::CancellationToken;
 
+pub use auth::{AuthLayer, KeyLimits, Keyring, Reflection};
 pub use calls::CallLayer;
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;

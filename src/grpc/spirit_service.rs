@@ -2,6 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
+use super::auth::reach;
 use super::convert::spirit::{
     SpiritList, get_spirit, list_spirits, new_spirit, spirit_deletion, spirit_edit,
 };
@@ -33,6 +34,7 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         request: Request<pb::GetSpiritRequest>,
     ) -> Result<Response<pb::GetSpiritResponse>, Status> {
         let (id, include_deleted) = get_spirit(request.get_ref()).map_err(ApiError::from)?;
+        reach(&request).check(id).map_err(ApiError::from)?;
         let spirit = self
             .0
             .store
@@ -49,7 +51,8 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::ListSpiritsRequest>,
     ) -> Result<Response<pb::ListSpiritsResponse>, Status> {
-        let SpiritList { query, tokens } = list_spirits(request.into_inner())?;
+        let reach = reach(&request);
+        let SpiritList { query, tokens } = list_spirits(request.into_inner(), reach)?;
         let page = self.0.store.list_spirits(query).await.map_err(ApiError::from)?;
         let tokens_of: Vec<_> = page.spirits.iter().map(|spirit| tokens.behind(spirit)).collect();
         let (spirits, cut) = within_budget(page.spirits.into_iter().map(convert::spirit_message));
@@ -71,7 +74,9 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::UpdateSpiritRequest>,
     ) -> Result<Response<pb::UpdateSpiritResponse>, Status> {
+        let reach = reach(&request);
         let (target, edit) = spirit_edit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+        reach.check(target.id).map_err(ApiError::from)?;
         let spirit = self
             .0
             .store
@@ -87,11 +92,13 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::SoftDeleteSpiritRequest>,
     ) -> Result<Response<pb::SoftDeleteSpiritResponse>, Status> {
+        let reach = reach(&request);
         let pb::SoftDeleteSpiritRequest {
             spirit_id,
             expected_revision,
         } = request.into_inner();
         let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
+        reach.check(target.id).map_err(ApiError::from)?;
         let spirit = self
             .0
             .store
@@ -107,11 +114,13 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::RestoreSpiritRequest>,
     ) -> Result<Response<pb::RestoreSpiritResponse>, Status> {
+        let reach = reach(&request);
         let pb::RestoreSpiritRequest {
             spirit_id,
             expected_revision,
         } = request.into_inner();
         let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
+        reach.check(target.id).map_err(ApiError::from)?;
         let spirit = self
             .0
             .store
@@ -127,11 +136,12 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::CountSpiritsRequest>,
     ) -> Result<Response<pb::CountSpiritsResponse>, Status> {
+        let reach = reach(&request);
         let pb::CountSpiritsRequest { include_deleted } = request.into_inner();
         let count = self
             .0
             .store
-            .count_spirits(include_deleted)
+            .count_spirits(&reach, include_deleted)
             .await
             .map_err(ApiError::from)?;
         Ok(Response::new(pb::CountSpiritsResponse { count }))

@@ -6,13 +6,17 @@
 //! | unknown or hidden spirit or event | `NOT_FOUND` | look for the id |
 //! | dedupe key taken | `ALREADY_EXISTS` | treat as done, or use another key |
 //! | revision or sequence guard | `ABORTED` | read again, decide anew |
-//! | queue full, message too large | `RESOURCE_EXHAUSTED` | retry after a pause; send less |
+//! | no key, no valid key | `UNAUTHENTICATED` | send a key that is neither revoked nor expired |
+//! | the key may not do this | `PERMISSION_DENIED` | use another key |
+//! | queue full, key over its limits, message too large | `RESOURCE_EXHAUSTED` | retry after a pause; send less |
 //! | database away, draining, starting | `UNAVAILABLE` | retry; creates with a dedupe key are safe |
 //! | out of time | `DEADLINE_EXCEEDED` | retry with more time |
 //! | a bug | `INTERNAL` | report the request id |
 
 mod answer;
 mod ending;
+
+use std::time::Duration;
 
 use prost::Message as _;
 use tonic::{Code, Status};
@@ -45,6 +49,17 @@ pub(super) enum ApiError {
     MessageTooLarge(String),
     #[error("undecodable: {0}")]
     Undecodable(String),
+    #[error("no key")]
+    MissingKey,
+    #[error("no valid key")]
+    InvalidKey,
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// The key has used up its calls; there will be one after this time.
+    #[error("too many calls")]
+    TooManyCalls(Duration),
+    #[error("too many streams")]
+    TooManyStreams,
     #[error("out of time")]
     Deadline,
     #[error("shutting down")]
@@ -107,6 +122,33 @@ impl ApiError {
                 Answer::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message, &[])
             }
             Self::Undecodable(message) => Answer::new(Code::InvalidArgument, "UNDECODABLE", message, &[]),
+            Self::MissingKey => Answer::new(
+                Code::Unauthenticated,
+                "MISSING_KEY",
+                "a key is needed, as metadata authorization: Bearer ek_…",
+                &[],
+            ),
+            Self::InvalidKey => Answer::new(
+                Code::Unauthenticated,
+                "INVALID_KEY",
+                "the key is unknown, revoked or expired, or is not sent as authorization: Bearer ek_…",
+                &[],
+            ),
+            Self::NotAllowed(message) => Answer::new(Code::PermissionDenied, "NOT_ALLOWED", message, &[]),
+            Self::TooManyCalls(pause) => Answer::new(
+                Code::ResourceExhausted,
+                "OVERLOADED",
+                "the key has made more calls than it may in a second; retry after a pause",
+                &[],
+            )
+            .retry_after(pause),
+            Self::TooManyStreams => Answer::new(
+                Code::ResourceExhausted,
+                "OVERLOADED",
+                "the key has as many streams open as it may; end one, or retry later",
+                &[],
+            )
+            .retry(),
             Self::Deadline => Answer::new(
                 Code::DeadlineExceeded,
                 "DEADLINE",

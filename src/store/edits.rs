@@ -22,7 +22,7 @@ impl Store {
     /// Edits an event and returns it as it then is.
     pub async fn edit_event(&self, target: EventTarget, edit: &EventEdit) -> Result<Event, StoreError> {
         loop {
-            let Some(event) = self.get_event(target.id, target.spirit_id, true).await? else {
+            let Some(event) = self.get_event(target.id, &target.owners, true).await? else {
                 return Err(Refusal::EventNotFound(target.id).into());
             };
             check_revision(target.expected_revision, event.revision)?;

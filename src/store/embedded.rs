@@ -148,13 +148,7 @@ impl EmbeddedPostgres {
     /// How to connect to one of its databases.
     #[must_use]
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass()
-            .socket(&self.cluster.socket_dir)
-            .port(cluster::PORT)
-            .username(SUPERUSER)
-            .password(&self.cluster.password)
-            .ssl_mode(PgSslMode::Disable)
-            .database(database)
+        connect_options(&self.cluster.socket_dir, &self.cluster.password, database)
     }
 
     /// Makes a database of this name if there is none.
@@ -232,6 +226,25 @@ impl EmbeddedPostgres {
             sleep(POLL).await;
         }
     }
+}
+
+/// How to connect to a database of the private PostgreSQL that another process runs on this directory.
+///
+/// # Errors
+/// When nothing of it is there, or it belongs to somebody else.
+pub fn running(data_dir: &Path, database: &str) -> Result<PgConnectOptions, EmbeddedError> {
+    let (socket_dir, password) = cluster::access(data_dir)?;
+    Ok(connect_options(&socket_dir, &password, database))
+}
+
+fn connect_options(socket_dir: &Path, password: &str, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(socket_dir)
+        .port(cluster::PORT)
+        .username(SUPERUSER)
+        .password(password)
+        .ssl_mode(PgSslMode::Disable)
+        .database(database)
 }
 
 #[allow(clippy::needless_pass_by_value)] // for map_err

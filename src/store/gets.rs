@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::connections::Connections;
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
 use super::{Store, StoreError, spans};
+use crate::domain::access::Reach;
 use crate::domain::event::Event;
-use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::ids::EventId;
 
 /// Events that one statement reads at the most: 32 MiB of content at the default limit.
 const GATHERED_MAX: usize = 32;
@@ -29,8 +30,8 @@ type Answer = Result<Option<Event>, StoreError>;
 #[derive(Debug)]
 struct Get {
     id: EventId,
-    /// The owner that the reader named.
-    spirit_id: Option<SpiritId>,
+    /// Whose the event may be.
+    owners: Reach,
     /// Of the reader's call.
     span: Span,
     reply: oneshot::Sender<Answer>,
@@ -50,12 +51,12 @@ impl Gets {
         Self(gets)
     }
 
-    async fn get(&self, id: EventId, spirit_id: Option<SpiritId>) -> Answer {
+    async fn get(&self, id: EventId, owners: Reach) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.0
             .send(Get {
                 id,
-                spirit_id,
+                owners,
                 span: spans::current(),
                 reply,
             })
@@ -66,18 +67,17 @@ impl Gets {
 }
 
 impl Store {
-    /// One event; of this spirit, when one is named.
+    /// One event, if it is of one of these spirits.
     pub async fn get_event(
         &self,
         id: EventId,
-        spirit_id: Option<SpiritId>,
+        owners: &Reach,
         include_deleted: bool,
     ) -> Result<Option<Event>, StoreError> {
-        let event = self.gets.get(id, spirit_id).await?;
-        Ok(event.filter(|event| {
-            spirit_id.is_none_or(|spirit_id| spirit_id == event.spirit_id)
-                && (include_deleted || event.deleted_at.is_none())
-        }))
+        // A shared statement may find what another reader asked for.
+        let event = self.gets.get(id, owners.clone()).await?;
+        Ok(event
+            .filter(|event| owners.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none())))
     }
 }
 
@@ -108,10 +108,15 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections
 async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
     // Where every reader named the owner, a sharded database need not look everywhere.
-    let spirit_ids: Option<Vec<Uuid>> = gets.iter().map(|get| Some(get.spirit_id?.0)).collect();
+    let named = gets.iter().map(|get| match get.owners {
+        Reach::One(owner) => Some(owner.0),
+        Reach::All | Reach::Listed(_) => None,
+    });
+    let named: Option<Vec<Uuid>> = named.collect();
     let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
         .bind(ids)
-        .bind(spirit_ids);
+        .bind(named)
+        .bind(owners_of_all(&gets));
     let span = spans::shared("get_events", gets.iter().map(|get| &get.span));
     let mut events: HashMap<EventId, Event> = match connections.all(query).instrument(span).await {
         Ok(rows) => rows
@@ -146,18 +151,32 @@ async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), Sto
     Ok(())
 }
 
+/// The spirits that the events may be of, so that nothing of others is read; `None` when one may be of any.
+fn owners_of_all(gets: &[Get]) -> Option<Vec<Uuid>> {
+    let mut all = Vec::with_capacity(gets.len());
+    for get in gets {
+        all.extend(get.owners.spirit_ids()?.iter().map(|id| id.0));
+    }
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
+}
+
 fn answer(get: Get, answer: Answer) {
     if get.reply.send(answer).is_err() {
         tracing::trace!("a reader has gone");
     }
 }
 
+/// `$2` is for the route. The index would try each pair of an id and a spirit of a key's list; so that
+/// list, `$3`, stands in a `coalesce`, which only filters.
 static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
     format!(
         "select {BASIC_COLUMNS}, {FULL_COLUMNS}
          from events
          where id = any($1)
-         and ($2::uuid[] is null or spirit_id = any($2))"
+         and ($2::uuid[] is null or spirit_id = any($2))
+         and coalesce(spirit_id = any($3), $3::uuid[] is null)"
     )
     .into()
 });

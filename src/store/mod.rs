@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod gets;
 mod ingest;
+mod keys;
 mod link;
 mod live;
 mod metrics;
@@ -35,6 +36,7 @@ use metrics::StoreMetrics;
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
 pub use ingest::{IngestSettings, Queued};
+pub use keys::{Key, NewKey};
 pub use live::{ListenSettings, LivePage, LiveSettings, Pages, StreamPage, Watch, WatchStart};
 pub use migrate::MigrateError;
 pub use replay::{Replay, ReplayStart};
@@ -74,6 +76,7 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
         sessions::statements(),
         ingest::statements(),
         migrate::statements(),
+        keys::statements(),
     ];
     all.extend(
         others
@@ -91,6 +94,8 @@ pub struct Store {
     connections: Connections,
     /// For [`Store::ping`] alone: when all others are busy the database is not away.
     probe: Connections,
+    /// For keys alone.
+    keys: Connections,
     link: Link,
     /// Around a pooler, for migrations and LISTEN.
     direct: Option<PgConnectOptions>,
@@ -136,6 +141,7 @@ impl Store {
         Self {
             ingest: ingest::Ingest::start(lane, settings.ingest),
             gets: gets::Gets::start(&connections),
+            keys: Connections::new(link.clone(), keys::KEY_CONNECTIONS, settings.acquire_timeout),
             probe: Connections::new(link.clone(), 1, settings.acquire_timeout),
             connections,
             link,
@@ -164,6 +170,7 @@ impl Store {
         self.changes.close().await;
         self.connections.close().await;
         self.probe.close().await;
+        self.keys.close().await;
     }
 }
 

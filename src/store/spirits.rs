@@ -6,7 +6,9 @@ use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
+use super::events::QueryAs;
 use super::{Store, StoreError};
+use crate::domain::access::Reach;
 use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
@@ -16,6 +18,8 @@ use crate::domain::spirit::{NewSpirit, Spirit, fold_name};
 /// A page of spirits that a reader wants.
 #[derive(Clone, Debug)]
 pub struct SpiritQuery {
+    /// Only these.
+    pub reach: Reach,
     pub order: SpiritOrder,
     pub include_deleted: bool,
     pub offset: i64,
@@ -103,13 +107,14 @@ impl Store {
     /// A page of spirits.
     pub async fn list_spirits(&self, query: SpiritQuery) -> Result<SpiritPage, StoreError> {
         let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
+        let listed = ids(&query.reach);
         let statement = match query.order {
             SpiritOrder::Newest { after } => {
                 let after = after.unwrap_or_else(|| NewestSpiritPlace {
                     created_at: start_of_year(10_000),
                     id: SpiritId(Uuid::max()),
                 });
-                sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&LIST_NEWEST)))
+                page_query(&LIST_NEWEST, listed.is_some())
                     .bind(after.created_at)
                     .bind(after.id.0)
             }
@@ -121,7 +126,7 @@ impl Store {
                     name_folded: String::new(),
                     id: SpiritId(Uuid::nil()),
                 });
-                sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&LIST_NAMED)))
+                page_query(&LIST_NAMED, listed.is_some())
                     .bind(contains_folded)
                     .bind(after.name_folded)
                     .bind(after.id.0)
@@ -131,6 +136,10 @@ impl Store {
             .bind(query.include_deleted)
             .bind(limit)
             .bind(query.offset);
+        let statement = match listed {
+            Some(listed) => statement.bind(listed),
+            None => statement,
+        };
         let rows = self.connections.all(statement).await?;
         Ok(SpiritPage {
             more: rows.len() > query.size,
@@ -138,9 +147,12 @@ impl Store {
         })
     }
 
-    /// How many spirits there are.
-    pub async fn count_spirits(&self, include_deleted: bool) -> Result<i64, StoreError> {
-        let statement = sqlx::query_as::<_, (i64,)>(COUNT).bind(include_deleted);
+    /// How many of these spirits there are.
+    pub async fn count_spirits(&self, reach: &Reach, include_deleted: bool) -> Result<i64, StoreError> {
+        let statement = match ids(reach) {
+            None => sqlx::query_as::<_, (i64,)>(COUNT).bind(include_deleted),
+            Some(listed) => sqlx::query_as(COUNT_LISTED).bind(include_deleted).bind(listed),
+        };
         let (count,) = self.connections.one(statement).await?;
         Ok(count)
     }
@@ -153,7 +165,19 @@ impl Store {
     }
 }
 
+/// The spirits by id; `None` = every one.
+fn ids(reach: &Reach) -> Option<Vec<Uuid>> {
+    Some(reach.spirit_ids()?.iter().map(|id| id.0).collect())
+}
+
+/// The statement of a page over all spirits, or over those of a list.
+fn page_query(statements: &[Arc<str>; 2], of_list: bool) -> QueryAs<'static, SpiritRow> {
+    sqlx::query_as(AssertSqlSafe(Arc::clone(&statements[usize::from(of_list)])))
+}
+
 const COUNT: &str = "select count(*) from spirits where $1 or deleted_at is null";
+
+const COUNT_LISTED: &str = "select count(*) from spirits where ($1 or deleted_at is null) and id = any($2)";
 
 const LAST_SEQUENCE: &str = "select last_sequence from spirits where id = $1";
 
@@ -176,31 +200,39 @@ static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
     .into()
 });
 
-static LIST_NEWEST: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "select {SPIRIT_COLUMNS}
-         from spirits
-         where (created_at, id) < ($1, $2)
-         and ($3 or deleted_at is null)
-         order by created_at desc, id desc
-         limit $4
-         offset $5"
-    )
-    .into()
+/// Over all, and over a list.
+static LIST_NEWEST: LazyLock<[Arc<str>; 2]> = LazyLock::new(|| {
+    ["", "and id = any($6)"].map(|listed| {
+        format!(
+            "select {SPIRIT_COLUMNS}
+             from spirits
+             where (created_at, id) < ($1, $2)
+             and ($3 or deleted_at is null)
+             {listed}
+             order by created_at desc, id desc
+             limit $4
+             offset $5"
+        )
+        .into()
+    })
 });
 
-static LIST_NAMED: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        r#"select {SPIRIT_COLUMNS}
-         from spirits
-         where strpos(name_folded, $1 collate "C") > 0
-         and (name_folded, id) > ($2 collate "C", $3)
-         and ($4 or deleted_at is null)
-         order by name_folded, id
-         limit $5
-         offset $6"#
-    )
-    .into()
+/// Over all, and over a list.
+static LIST_NAMED: LazyLock<[Arc<str>; 2]> = LazyLock::new(|| {
+    ["", "and id = any($7)"].map(|listed| {
+        format!(
+            r#"select {SPIRIT_COLUMNS}
+             from spirits
+             where strpos(name_folded, $1 collate "C") > 0
+             and (name_folded, id) > ($2 collate "C", $3)
+             and ($4 or deleted_at is null)
+             {listed}
+             order by name_folded, id
+             limit $5
+             offset $6"#
+        )
+        .into()
+    })
 });
 
 /// See [`super::statements`].
@@ -208,9 +240,12 @@ pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
     vec![
         ("create_spirit", Arc::clone(&INSERT)),
         ("get_spirit", Arc::clone(&GET)),
-        ("list_spirits/newest", Arc::clone(&LIST_NEWEST)),
-        ("list_spirits/named", Arc::clone(&LIST_NAMED)),
+        ("list_spirits/newest", Arc::clone(&LIST_NEWEST[0])),
+        ("list_spirits/newest/listed", Arc::clone(&LIST_NEWEST[1])),
+        ("list_spirits/named", Arc::clone(&LIST_NAMED[0])),
+        ("list_spirits/named/listed", Arc::clone(&LIST_NAMED[1])),
         ("count_spirits", COUNT.into()),
+        ("count_spirits/listed", COUNT_LISTED.into()),
         ("last_sequence", LAST_SEQUENCE.into()),
     ]
 }

@@ -33,11 +33,37 @@ async fn start(dir: &Path) -> EmbeddedPostgres {
     .await
 }
 
+/// Kills the database; returns once none of its processes answers any more.
 async fn kill(postgres: EmbeddedPostgres) {
     let pid = postgres.pid().to_string();
+    let of_database: Vec<String> = processes()
+        .await
+        .into_iter()
+        .filter(|[_, parent]| *parent == pid)
+        .map(|[own, _]| own)
+        .collect();
     let killed = Command::new("kill").args(["-s", "KILL", &pid]).status().await;
     assert!(killed.unwrap().success());
+    eventually("the end of the database's processes", async || {
+        let alive = processes().await;
+        let has_ended = |own: &String| alive.iter().all(|[pid, _]| pid != own);
+        of_database.iter().all(has_ended).then_some(())
+    })
+    .await;
     postgres.stop().await.unwrap();
+}
+
+/// Every process, with its parent.
+async fn processes() -> Vec<[String; 2]> {
+    let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().await;
+    let text = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let pair = |line: &str| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .try_into()
+    };
+    text.lines().map(|line| pair(line).unwrap()).collect()
 }
 
 /// Shared by the callers and the test.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
 
+mod access;
 mod builders;
 mod harness;
 mod live;
@@ -29,6 +30,8 @@ mod follow_session;
 mod get_event;
 mod health_reflection;
 mod ingest_events;
+mod keys;
+mod keys_by_rpc;
 mod killed_database;
 mod list_events;
 mod list_sessions;

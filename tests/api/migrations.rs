@@ -31,10 +31,10 @@ async fn instances_that_start_at_once_all_find_the_schema_made() {
     let stores: Vec<Store> = (0..4).map(|_| store(&database)).collect();
     let versions = join_all(stores.iter().map(Store::migrate)).await;
     for version in versions {
-        assert_eq!(version.unwrap(), 8);
+        assert_eq!(version.unwrap(), 9);
     }
     let connection = &mut database.connect().await;
-    assert_eq!(applied(connection).await, (1..=8).collect::<Vec<i64>>());
+    assert_eq!(applied(connection).await, (1..=9).collect::<Vec<i64>>());
     TestServer::start_on(Arc::new(database), |_| {})
         .await
         .spirit()
@@ -94,8 +94,8 @@ async fn a_migration_that_fails_leaves_nothing_and_the_next_attempt_goes_on_from
     assert!(!made, "nothing of the failed one stays");
 
     run(connection, "drop table uq_events_sequence").await;
-    assert_eq!(store(&database).migrate().await.unwrap(), 8);
-    assert_eq!(applied(connection).await, (1..=8).collect::<Vec<i64>>());
+    assert_eq!(store(&database).migrate().await.unwrap(), 9);
+    assert_eq!(applied(connection).await, (1..=9).collect::<Vec<i64>>());
 }
 
 #[tokio::test]
@@ -120,5 +120,5 @@ async fn an_instance_waits_for_one_that_migrates_and_carries_on_when_that_dies()
     })
     .await;
     drop(migrating); // its connection is cut, as when its process dies
-    assert_eq!(waiting.await.unwrap().unwrap(), 8);
+    assert_eq!(waiting.await.unwrap().unwrap(), 9);
 }

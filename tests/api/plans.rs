@@ -168,8 +168,9 @@ fn lookups() -> Vec<Read> {
     let keys = format!("'{{{}}}'", vec!["key 57"; 200].join(","));
     let compare = "array_fill(true, array[200])";
     vec![
-        read(LOOKUP, "get_event", [&ids(32), "null"]),
-        read(LOOKUP, "get_event", [&ids(32), &ids(2)]),
+        read(LOOKUP, "get_event", [&ids(32), "null", "null"]),
+        read(LOOKUP, "get_event", [&ids(32), "null", &ids(50)]),
+        read(LOOKUP, "get_event", [&ids(32), &ids(2), &ids(2)]),
         read(LOOKUP, "get_events_basic", [&ids(50), &ids(50)]),
         read(
             SCAN,
@@ -214,6 +215,9 @@ fn lookups() -> Vec<Read> {
             [&owner, "1", "'n'", "'N'", "null", "'{}'", "true"],
         ),
         read(LOOKUP, "last_sequence", [&owner]),
+        read(LOOKUP, "keys/find", ["'ek_1'"]),
+        read(LOOKUP, "keys/live", ["'{ek_1,ek_2}'"]),
+        read(LOOKUP, "keys/revoke", ["'ek_1'"]),
     ]
 }
 
@@ -236,12 +240,18 @@ fn live_pages() -> Vec<Read> {
 /// Pages of spirits.
 fn spirit_pages() -> Vec<Read> {
     let id = spirit(100);
-    let mut reads = Vec::new();
+    let listed = format!("array[{id}]::uuid[]");
+    let mut reads = vec![read(LOOKUP, "count_spirits/listed", ["false", &listed])];
     for after in ["'10000-01-01Z'", "'2024-12-31 23:30Z'"] {
         reads.push(read(
             LIST,
             "list_spirits/newest",
             [after, &id, "false", "51", "0"],
+        ));
+        reads.push(read(
+            LOOKUP,
+            "list_spirits/newest/listed",
+            [after, &id, "false", "51", "0", &listed],
         ));
     }
     for (part, after) in [
@@ -253,6 +263,11 @@ fn spirit_pages() -> Vec<Read> {
             LIST,
             "list_spirits/named",
             [part, after, &id, "false", "51", "0"],
+        ));
+        reads.push(read(
+            LOOKUP,
+            "list_spirits/named/listed",
+            [part, after, &id, "false", "51", "0", &listed],
         ));
     }
     reads

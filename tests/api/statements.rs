@@ -13,7 +13,7 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns of the statements whose name begins so; the first that fits counts.
-const COLUMNS: [(&str, &str); 21] = [
+const COLUMNS: [(&str, &str); 24] = [
     ("list_events/", "{event}, found INT8"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
@@ -29,6 +29,13 @@ const COLUMNS: [(&str, &str); 21] = [
     ("update_spirit", "{spirit}"),
     ("count_spirits", "count INT8"),
     ("last_sequence", "last_sequence INT8"),
+    ("keys/live", "prefix TEXT"),
+    ("keys/was_made", "made BOOL"),
+    (
+        "keys/",
+        "prefix TEXT, secret_sha256 BYTEA, name TEXT, role TEXT, spirit_ids UUID[], expires_at TIMESTAMPTZ, \
+         revoked_at TIMESTAMPTZ, created_at TIMESTAMPTZ, is_live BOOL",
+    ),
     ("ingest/insert_plain", "id UUID, base INT8, now TIMESTAMPTZ"),
     ("migrate/versions", "version INT8, checksum BYTEA"),
     ("live/notify", "pg_notify VOID"),

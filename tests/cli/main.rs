@@ -10,6 +10,7 @@ mod bench;
 mod call_log;
 mod commands;
 mod import;
+mod key;
 mod killed_server;
 mod private_postgres;
 mod process;

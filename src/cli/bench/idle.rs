@@ -2,9 +2,8 @@
 
 use anyhow::Context as _;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
-use super::super::client::explain;
+use super::super::client::{Connection, explain};
 use super::BenchArgs;
 use super::setup::create_spirits;
 use crate::grpc::pb::WatchEventsRequest;
@@ -15,7 +14,10 @@ use crate::grpc::pb::watch_events_response::Item;
 const SPIRITS_MAX: usize = 100;
 
 /// Opens `--idle-watchers` streams, which end with the set.
-pub(super) async fn watch(channels: &[Channel], args: &BenchArgs) -> anyhow::Result<JoinSet<anyhow::Error>> {
+pub(super) async fn watch(
+    channels: &[Connection],
+    args: &BenchArgs,
+) -> anyhow::Result<JoinSet<anyhow::Error>> {
     let mut watchers = JoinSet::new();
     if args.idle_watchers == 0 {
         return Ok(watchers);

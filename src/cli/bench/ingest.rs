@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
-use tonic::transport::Channel;
 
+use super::super::client::Connection;
 use super::Clock;
 use super::report::Tally;
 use super::setup::Data;
@@ -18,7 +18,7 @@ use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::ingest_events_response::Result as Item;
 
 pub(super) async fn run(
-    channel: Channel,
+    channel: Connection,
     data: Arc<Data>,
     window: usize,
     clock: Clock,

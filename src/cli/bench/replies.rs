@@ -4,11 +4,10 @@
 use http::uri::PathAndQuery;
 use prost::bytes::Bytes;
 use tonic::client::Grpc;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::super::client::REPLY_BYTES_MAX;
+use super::super::client::{Connection, REPLY_BYTES_MAX};
 use crate::grpc::pb::{ListEventsRequest, StreamSessionEventsRequest};
 
 const LIST_EVENTS: PathAndQuery = PathAndQuery::from_static("/elephantasm.events.v1.EventService/ListEvents");
@@ -30,7 +29,7 @@ struct Item {
 }
 
 /// How many events a page holds.
-pub(super) async fn list(channel: Channel, request: ListEventsRequest) -> Result<usize, Status> {
+pub(super) async fn list(channel: Connection, request: ListEventsRequest) -> Result<usize, Status> {
     let codec = ProstCodec::<ListEventsRequest, Page>::default();
     let mut client = ready(channel).await?;
     let page = client.unary(Request::new(request), LIST_EVENTS, codec).await?;
@@ -38,7 +37,10 @@ pub(super) async fn list(channel: Channel, request: ListEventsRequest) -> Result
 }
 
 /// How many events a replay gives.
-pub(super) async fn replay(channel: Channel, request: StreamSessionEventsRequest) -> Result<usize, Status> {
+pub(super) async fn replay(
+    channel: Connection,
+    request: StreamSessionEventsRequest,
+) -> Result<usize, Status> {
     let codec = ProstCodec::<StreamSessionEventsRequest, Item>::default();
     let mut client = ready(channel).await?;
     let response = client
@@ -52,7 +54,7 @@ pub(super) async fn replay(channel: Channel, request: StreamSessionEventsRequest
     Ok(count)
 }
 
-async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
+async fn ready(channel: Connection) -> Result<Grpc<Connection>, Status> {
     let mut client = Grpc::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
     let ready = client.ready().await;
     ready.map_err(|error| Status::unavailable(error.to_string()))?;

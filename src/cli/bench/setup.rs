@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, ensure};
-use tonic::transport::Channel;
 use uuid::Uuid;
 
-use super::super::client::{REPLY_BYTES_MAX, explain};
+use super::super::client::{Connection, REPLY_BYTES_MAX, explain};
 use super::{BenchArgs, Workload};
 use crate::domain::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use crate::grpc::pb::batch_create_events_result::Result as Item;
@@ -32,7 +31,7 @@ pub(super) struct Data {
 }
 
 impl Data {
-    pub(super) async fn prepare(channels: &[Channel], args: &BenchArgs) -> anyhow::Result<Self> {
+    pub(super) async fn prepare(channels: &[Connection], args: &BenchArgs) -> anyhow::Result<Self> {
         let channel = channels.first().context("no connection")?.clone();
         let run = Uuid::now_v7().simple().to_string();
         let mut data = Self {
@@ -71,7 +70,11 @@ impl Data {
         }
     }
 
-    async fn fill(&mut self, events: &mut EventServiceClient<Channel>, count: usize) -> anyhow::Result<()> {
+    async fn fill(
+        &mut self,
+        events: &mut EventServiceClient<Connection>,
+        count: usize,
+    ) -> anyhow::Result<()> {
         let fitting = BATCH_BYTES_MAX / (self.content.len() + EVENT_OVERHEAD_BYTES);
         let size = fitting.clamp(1, BATCH_ITEMS_MAX);
         let mut left = count;
@@ -95,7 +98,7 @@ impl Data {
     /// The token behind so many events of the first spirit.
     async fn token_at(
         &self,
-        events: &mut EventServiceClient<Channel>,
+        events: &mut EventServiceClient<Connection>,
         depth: usize,
     ) -> anyhow::Result<String> {
         let request = ListEventsRequest {
@@ -113,7 +116,11 @@ impl Data {
     }
 }
 
-pub(super) async fn create_spirits(channel: Channel, run: &str, count: usize) -> anyhow::Result<Vec<String>> {
+pub(super) async fn create_spirits(
+    channel: Connection,
+    run: &str,
+    count: usize,
+) -> anyhow::Result<Vec<String>> {
     let mut spirits = SpiritServiceClient::new(channel);
     let mut ids = Vec::with_capacity(count);
     for number in 0..count {

@@ -10,10 +10,9 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::super::client::{REPLY_BYTES_MAX, explain};
+use super::super::client::{Connection, REPLY_BYTES_MAX, explain};
 use super::report::Tally;
 use super::setup::Data;
 use super::{BenchArgs, Clock};
@@ -27,7 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When the create of each event was answered, by spirit and sequence.
 type Replies = Vec<HashMap<i64, Instant>>;
 
-pub(super) async fn run(channels: &[Channel], data: &Arc<Data>, args: &BenchArgs) -> anyhow::Result<Tally> {
+pub(super) async fn run(
+    channels: &[Connection],
+    data: &Arc<Data>,
+    args: &BenchArgs,
+) -> anyhow::Result<Tally> {
     let (last, lasts) = watch::channel(Vec::new());
     let mut watchers = JoinSet::new();
     for index in 0..args.watchers {
@@ -126,7 +129,7 @@ struct Watcher {
 
 impl Watcher {
     /// Once this returns no event is missed.
-    async fn open(channel: Channel, data: &Data, spirit: usize) -> anyhow::Result<Self> {
+    async fn open(channel: Connection, data: &Data, spirit: usize) -> anyhow::Result<Self> {
         let mut events = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
         let request = WatchEventsRequest {
             spirit_id: data.spirit_ids[spirit].clone(),

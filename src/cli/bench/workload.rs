@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::super::client::REPLY_BYTES_MAX;
+use super::super::client::{Connection, REPLY_BYTES_MAX};
 use super::replies;
 use super::report::Tally;
 use super::setup::{Data, SESSION};
@@ -20,7 +19,7 @@ use crate::grpc::pb::{
 const MIXED: (usize, usize) = (6, 3);
 
 pub(super) async fn run(
-    channel: Channel,
+    channel: Connection,
     data: Arc<Data>,
     args: BenchArgs,
     clock: Clock,
@@ -51,8 +50,8 @@ pub(super) async fn run(
 }
 
 struct Caller {
-    events: EventServiceClient<Channel>,
-    channel: Channel,
+    events: EventServiceClient<Connection>,
+    channel: Connection,
     data: Arc<Data>,
     args: BenchArgs,
 }

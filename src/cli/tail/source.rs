@@ -5,10 +5,9 @@ use std::fmt;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tonic::Status;
-use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use super::super::client::REPLY_BYTES_MAX;
+use super::super::client::{Connection, REPLY_BYTES_MAX};
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::{
     Event, EventFilter, StreamSessionEventsRequest, StreamSessionEventsResponse, WatchEventsRequest,
@@ -69,7 +68,7 @@ impl Source {
     /// Calls the server; the stream goes on until something happens to it.
     pub(super) async fn open(
         &self,
-        channel: Channel,
+        channel: Connection,
         start: &Start,
     ) -> Result<BoxStream<'static, Result<Step, Status>>, Status> {
         let mut events = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);

@@ -3,6 +3,7 @@
 use prost_types::FieldMask;
 
 use super::{enumeration, meta};
+use crate::domain::access::Reach;
 use crate::domain::edit::{Change, EventEdit, EventTarget};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
@@ -97,6 +98,7 @@ pub(super) fn expected_revision(fields: &mut Fields, revision: Option<i64>) -> O
 /// Reads an update of an event.
 pub(crate) fn event_edit(
     request: pb::UpdateEventRequest,
+    reach: &Reach,
     limits: &Limits,
 ) -> Result<(EventTarget, EventEdit), Invalid> {
     let pb::UpdateEventRequest {
@@ -113,7 +115,7 @@ pub(crate) fn event_edit(
         expected_revision,
     } = request;
     let mut f = Fields::default();
-    let target = event_target(&mut f, &event_id, spirit_id, expected_revision);
+    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, reach);
     let mutable = [
         "meta_summary",
         "importance_score",
@@ -145,9 +147,10 @@ pub(crate) fn deletion(
     event_id: &str,
     spirit_id: Option<String>,
     expected_revision: Option<i64>,
+    reach: &Reach,
 ) -> Result<EventTarget, Invalid> {
     let mut f = Fields::default();
-    let target = event_target(&mut f, event_id, spirit_id, expected_revision);
+    let target = event_target(&mut f, event_id, spirit_id, expected_revision, reach);
     f.finish(target)
 }
 
@@ -156,10 +159,11 @@ fn event_target(
     event_id: &str,
     spirit_id: Option<String>,
     revision: Option<i64>,
+    reach: &Reach,
 ) -> EventTarget {
     EventTarget {
         id: EventId(f.uuid("event_id", event_id)),
-        spirit_id: spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text))),
+        owners: reach.narrow(spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)))),
         expected_revision: expected_revision(f, revision),
     }
 }

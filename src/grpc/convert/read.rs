@@ -2,6 +2,7 @@
 
 use super::timestamp::{time, time_of};
 use super::{enumeration, meta};
+use crate::domain::access::Reach;
 use crate::domain::cursor::{ReplayPlace, SessionPlace, decode};
 use crate::domain::event::{Order, Position, View};
 use crate::domain::filter::{EventFilter, QueryHash, Scope};
@@ -14,8 +15,11 @@ use crate::grpc::pb;
 use crate::grpc::status::ApiError;
 use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart};
 
-/// The event to get, its owner if the caller named one, and whether it may be deleted.
-pub(crate) fn get_event(request: pb::GetEventRequest) -> Result<(EventId, Option<SpiritId>, bool), Invalid> {
+/// The event to get, whose it may be, and whether it may be deleted.
+pub(crate) fn get_event(
+    request: pb::GetEventRequest,
+    reach: &Reach,
+) -> Result<(EventId, Reach, bool), Invalid> {
     let pb::GetEventRequest {
         event_id,
         spirit_id,
@@ -24,7 +28,7 @@ pub(crate) fn get_event(request: pb::GetEventRequest) -> Result<(EventId, Option
     let mut f = Fields::default();
     let id = EventId(f.uuid("event_id", &event_id));
     let spirit_id = spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)));
-    f.finish((id, spirit_id, include_deleted))
+    f.finish((id, reach.narrow(spirit_id), include_deleted))
 }
 
 /// A query and the hash that its tokens carry.

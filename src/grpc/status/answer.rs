@@ -60,8 +60,12 @@ impl Answer {
     }
 
     pub(super) fn retry(self) -> Self {
+        self.retry_after(RETRY_AFTER)
+    }
+
+    pub(super) fn retry_after(self, pause: Duration) -> Self {
         self.with(|details| {
-            details.set_retry_info(Some(RETRY_AFTER));
+            details.set_retry_info(Some(pause));
         })
     }
 

@@ -89,6 +89,18 @@ pub(super) fn data_version(dir: &Path) -> Result<Option<u32>, EmbeddedError> {
     Ok(text.trim().parse().ok())
 }
 
+/// Where the socket and what the password of a cluster is that another process runs.
+pub(super) fn access(dir: &Path) -> Result<(PathBuf, String), EmbeddedError> {
+    let owner = super::owner::choose(dir)?;
+    let found = dir
+        .canonicalize()
+        .map_err(EmbeddedError::io(format!("cannot find {}", dir.display())))?;
+    let password = found.join(PASSWORD);
+    let password = fs::read_to_string(&password)
+        .map_err(EmbeddedError::io(format!("cannot read {}", password.display())))?;
+    Ok((socket_dir(&found, owner.as_ref())?, password.trim().to_owned()))
+}
+
 impl Cluster {
     /// Opens the data directory, initialising it if it is new.
     pub(super) fn open(

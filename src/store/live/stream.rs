@@ -57,6 +57,12 @@ pub(in crate::store) struct Outlet {
 }
 
 impl Pages {
+    /// A stream that ends without a page.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::of(Duration::MAX, |_| std::future::ready(Ok(())))
+    }
+
     /// Runs a stream's work in a task of its own.
     pub(in crate::store) fn of<W>(stall_limit: Duration, work: impl FnOnce(Outlet) -> W) -> Self
     where

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 use crate::harness::TestServer;
 
 /// 200,000 events of the first 50 of 2,050 spirits, interleaved as agents work at once. A spirit has
-/// sessions of 1 to 60 events and a long one of 800; one event in 1,000 is of a rare type or role.
+/// sessions of 1 to 60 events and a long one of 800; one event in 1,000 is of a rare type or role. 2,000 keys.
 const LOAD: &str = "
     set session_replication_role = replica; -- foreign keys are not checked row by row
 
@@ -41,6 +41,10 @@ const LOAD: &str = "
         n % 20 = 0,
         case when n % 20 = 0 then now() end
     from (select n, n / 50 as i from generate_series(0, 199999) as n) as numbers;
+
+    insert into keys (prefix, secret_sha256, name, role)
+    select 'ek_' || n, decode(repeat('00', 32), 'hex'), 'key ' || n, 'reader'
+    from generate_series(1, 2000) as n;
 
     analyze";
 

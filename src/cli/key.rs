@@ -1,0 +1,201 @@
+//! `key`: makes, lists and revokes API keys, in the database itself.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use chrono::SubsecRound as _;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Subcommand};
+
+use super::database::Database;
+use crate::config::{BadSettings, DatabaseArgs, LogArgs};
+use crate::domain::Time;
+use crate::domain::access::{Reach, Role};
+use crate::domain::ids::{SpiritId, parse_uuid};
+use crate::domain::key::{GeneratedKey, KEY_NAME_CHARS_MAX, KEY_SPIRITS_MAX, KeyMark};
+use crate::store::{Key, NewKey, Store};
+use crate::telemetry;
+
+#[derive(Args, Debug)]
+pub(super) struct KeyArgs {
+    #[command(subcommand)]
+    command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key and print it, this once; the first one turns authentication on for good
+    Create(Box<CreateArgs>),
+    /// List every key that was ever made, without its secret
+    List(Box<ListArgs>),
+    /// Revoke a key; servers refuse it within seconds
+    Revoke(Box<RevokeArgs>),
+}
+
+#[derive(Args, Debug)]
+struct CreateArgs {
+    /// What the key is called, in lists and logs
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: String,
+
+    /// What it may do: reader reads, writer also stores and edits events, admin also spirits
+    #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|name| Role::named(&name).ok_or("unknown")))]
+    role: Role,
+
+    /// Limit it to this spirit; can be repeated
+    #[arg(long = "spirit", value_name = "ID", value_parser = spirit_id)]
+    spirit_ids: Vec<SpiritId>,
+
+    /// Let it expire after this time, as 45s, 30m, 12h or 90d
+    #[arg(long, value_name = "TIME", value_parser = time_span)]
+    expires_in: Option<Duration>,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Args, Debug)]
+struct RevokeArgs {
+    /// The key's prefix as `key list` shows it, ek_…
+    prefix: String,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(super) async fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
+    let (database, log) = match &args.command {
+        KeyCommand::Create(args) => (&args.database, &args.log),
+        KeyCommand::List(args) => (&args.database, &args.log),
+        KeyCommand::Revoke(args) => (&args.database, &args.log),
+    };
+    telemetry::init(log)?;
+    let opened = Database::join(database).await?;
+    let store = opened.store(database);
+    let done = async {
+        // The first key comes before the first server, too.
+        store.migrate().await?;
+        match &args.command {
+            KeyCommand::Create(args) => create(&store, args).await,
+            KeyCommand::List(_) => list(&store).await,
+            KeyCommand::Revoke(args) => revoke(&store, &args.prefix).await,
+        }
+    };
+    let done = done.await;
+    store.close().await;
+    opened.close().await?;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
+    if args.spirit_ids.len() > KEY_SPIRITS_MAX {
+        return Err(BadSettings(format!("--spirit can be given {KEY_SPIRITS_MAX} times")).into());
+    }
+    for id in &args.spirit_ids {
+        if store.get_spirit(*id, true).await?.is_none() {
+            bail!("spirit {id} does not exist");
+        }
+    }
+    let GeneratedKey { text, mark } = GeneratedKey::generate().context("no randomness for a key")?;
+    let new = NewKey {
+        mark,
+        name: args.name.clone(),
+        role: args.role,
+        spirit_ids: (!args.spirit_ids.is_empty()).then(|| args.spirit_ids.clone()),
+        expires_in: args.expires_in,
+    };
+    let key = store.create_key(new).await?;
+    eprintln!("{}", line(&key));
+    eprintln!("the key, shown this once:");
+    println!("{text}");
+    Ok(())
+}
+
+async fn list(store: &Store) -> anyhow::Result<()> {
+    for key in store.list_keys().await? {
+        println!("{}", line(&key));
+    }
+    Ok(())
+}
+
+async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
+    // Whoever has only the key itself can revoke it as well.
+    let prefix = KeyMark::of(prefix).map_or_else(|| prefix.to_owned(), |mark| mark.prefix);
+    match store.revoke_key(&prefix).await? {
+        Some(key) => println!("{}", line(&key)),
+        None => bail!("there is no key of this prefix; `key list` shows them"),
+    }
+    Ok(())
+}
+
+/// A key in a line: prefix, role, state, spirits, name.
+fn line(key: &Key) -> String {
+    let state = match (key.revoked_at, key.expires_at) {
+        (Some(time), _) => format!("revoked {}", shown(time)),
+        (None, Some(time)) if key.is_live => format!("until {}", shown(time)),
+        (None, Some(time)) => format!("expired {}", shown(time)),
+        (None, None) => "live".to_owned(),
+    };
+    let spirits = match &key.reach {
+        Reach::All => "all spirits".to_owned(),
+        listed => {
+            let ids = listed.spirit_ids().unwrap_or_default();
+            ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }
+    };
+    let name: String = key.name.chars().filter(|c| !c.is_control()).collect();
+    let (prefix, role, made) = (&key.mark.prefix, key.role.name(), shown(key.created_at));
+    format!("{prefix}  {role:6}  made {made}  {state}  {spirits}  {name}")
+}
+
+fn shown(time: Time) -> String {
+    time.trunc_subsecs(0)
+        .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+fn name(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        1..=KEY_NAME_CHARS_MAX if !text.contains('\0') => Ok(text.to_owned()),
+        _ => Err(format!("must have 1 to {KEY_NAME_CHARS_MAX} characters")),
+    }
+}
+
+fn spirit_id(text: &str) -> Result<SpiritId, String> {
+    parse_uuid(text)
+        .map(SpiritId)
+        .ok_or_else(|| "must be the id of a spirit, a UUID".to_owned())
+}
+
+/// A number and its unit.
+fn time_span(text: &str) -> Result<Duration, String> {
+    const YEARS_MAX: u64 = 100 * 366 * 86_400;
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => 0,
+    };
+    match number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(seconds))
+    {
+        Some(seconds @ 1..=YEARS_MAX) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a number with a unit of s, m, h or d, such as 90d".to_owned()),
+    }
+}

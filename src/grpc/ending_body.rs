@@ -1,0 +1,84 @@
+//! A reply's body that something other than its service can end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::Status;
+
+use super::status::ApiError;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+pin_project! {
+    /// A reply's body that ends with an error as soon as there is one.
+    #[derive(Default)]
+    pub struct EndingBody<B> {
+        #[pin]
+        inner: B,
+        end: Option<BoxFuture<'static, ApiError>>,
+        ended: bool,
+    }
+}
+
+impl<B> EndingBody<B> {
+    /// Ends by itself alone.
+    pub(super) fn unlimited(inner: B) -> Self {
+        Self {
+            inner,
+            end: None,
+            ended: false,
+        }
+    }
+
+    /// Ends with the error that this gives.
+    pub(super) fn until(inner: B, end: impl Future<Output = ApiError> + Send + 'static) -> Self {
+        Self {
+            inner,
+            end: Some(Box::pin(end)),
+            ended: false,
+        }
+    }
+}
+
+impl<B> Body for EndingBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = self.project();
+        if *this.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(end) = this.end
+            && let Poll::Ready(error) = end.as_mut().poll(cx)
+        {
+            *this.ended = true;
+            let mut trailers = HeaderMap::new();
+            let written = Status::from(error).add_header(&mut trailers);
+            return Poll::Ready(Some(match written {
+                Ok(()) => Ok(Frame::trailers(trailers)),
+                Err(status) => Err(status.into()),
+            }));
+        }
+        this.inner.poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,195 @@
+//! API keys: made and revoked by an operator, looked up by the service.
+//!
+//! The look-ups have a connection of their own, so that callers who try many keys hold up nobody's reads.
+
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, FromRow};
+use uuid::Uuid;
+
+use super::{Store, StoreError};
+use crate::domain::Time;
+use crate::domain::access::{Reach, Role};
+use crate::domain::ids::SpiritId;
+use crate::domain::key::KeyMark;
+
+/// Connections for look-ups of keys.
+pub(super) const KEY_CONNECTIONS: u32 = 1;
+
+/// A key that an operator wants made.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    pub mark: KeyMark,
+    pub name: String,
+    pub role: Role,
+    /// The spirits that it is limited to; `None` = no limit.
+    pub spirit_ids: Option<Vec<SpiritId>>,
+    pub expires_in: Option<Duration>,
+}
+
+/// A key as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub mark: KeyMark,
+    pub name: String,
+    pub role: Role,
+    pub reach: Reach,
+    pub expires_at: Option<Time>,
+    pub revoked_at: Option<Time>,
+    pub created_at: Time,
+    /// Neither revoked nor expired, by the database's clock.
+    pub is_live: bool,
+}
+
+const KEY_COLUMNS: &str = "prefix, secret_sha256, name, role, spirit_ids, expires_at, revoked_at, created_at,
+    revoked_at is null and coalesce(expires_at > now(), true) as is_live";
+
+#[derive(FromRow)]
+struct KeyRow {
+    prefix: String,
+    secret_sha256: Vec<u8>,
+    name: String,
+    role: String,
+    spirit_ids: Option<Vec<Uuid>>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    is_live: bool,
+}
+
+impl TryFrom<KeyRow> for Key {
+    type Error = StoreError;
+
+    fn try_from(row: KeyRow) -> Result<Self, StoreError> {
+        let unreadable = |column| StoreError::Bug(format!("{column} of key {} cannot be read", row.prefix));
+        Ok(Self {
+            role: Role::named(&row.role).ok_or_else(|| unreadable("role"))?,
+            reach: match row.spirit_ids {
+                None => Reach::All,
+                Some(ids) => Reach::listed(ids.into_iter().map(SpiritId).collect()),
+            },
+            mark: KeyMark {
+                sha256: row
+                    .secret_sha256
+                    .try_into()
+                    .map_err(|_| unreadable("secret_sha256"))?,
+                prefix: row.prefix,
+            },
+            name: row.name,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            created_at: row.created_at,
+            is_live: row.is_live,
+        })
+    }
+}
+
+impl Store {
+    /// Stores a key.
+    pub async fn create_key(&self, new: NewKey) -> Result<Key, StoreError> {
+        let spirit_ids: Option<Vec<Uuid>> = new.spirit_ids.map(|ids| ids.iter().map(|id| id.0).collect());
+        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&INSERT)))
+            .bind(new.mark.prefix)
+            .bind(new.mark.sha256)
+            .bind(new.name)
+            .bind(new.role.name())
+            .bind(spirit_ids)
+            .bind(new.expires_in.map(|time| time.as_secs_f64()));
+        self.keys.one(statement).await?.try_into()
+    }
+
+    /// Every key that was ever made, oldest first.
+    pub async fn list_keys(&self) -> Result<Vec<Key>, StoreError> {
+        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&LIST)));
+        let rows = self.keys.all(statement).await?;
+        rows.into_iter().map(Key::try_from).collect()
+    }
+
+    /// Revokes a key, for good; one that is revoked stays as it is. `None` when there is no such key.
+    pub async fn revoke_key(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
+        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&REVOKE))).bind(prefix);
+        let row = self.keys.optional(statement).await?;
+        row.map(Key::try_from).transpose()
+    }
+
+    /// The key of this prefix, live or not.
+    pub async fn find_key(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
+        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&FIND))).bind(prefix);
+        let row = self.keys.optional(statement).await?;
+        row.map(Key::try_from).transpose()
+    }
+
+    /// Which of these prefixes are of keys that are neither revoked nor expired.
+    pub async fn live_keys(&self, prefixes: &[String]) -> Result<HashSet<String>, StoreError> {
+        let statement = sqlx::query_as::<_, (String,)>(LIVE).bind(prefixes);
+        let rows = self.keys.all(statement).await?;
+        Ok(rows.into_iter().map(|(prefix,)| prefix).collect())
+    }
+
+    /// Whether a key was ever made.
+    pub async fn was_key_made(&self) -> Result<bool, StoreError> {
+        let (made,) = self.keys.one(sqlx::query_as::<_, (bool,)>(WAS_MADE)).await?;
+        Ok(made)
+    }
+}
+
+const WAS_MADE: &str = "select exists (select from keys) as made";
+
+const LIVE: &str = "
+    select prefix
+    from keys
+    where prefix = any($1)
+    and revoked_at is null
+    and coalesce(expires_at > now(), true)";
+
+static INSERT: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "insert into keys (prefix, secret_sha256, name, role, spirit_ids, expires_at)
+         values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))
+         returning {KEY_COLUMNS}"
+    )
+    .into()
+});
+
+static LIST: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "select {KEY_COLUMNS}
+         from keys
+         order by created_at, prefix"
+    )
+    .into()
+});
+
+static REVOKE: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "update keys set
+             revoked_at = coalesce(revoked_at, now())
+         where prefix = $1
+         returning {KEY_COLUMNS}"
+    )
+    .into()
+});
+
+static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "select {KEY_COLUMNS}
+         from keys
+         where prefix = $1"
+    )
+    .into()
+});
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![
+        ("keys/create", Arc::clone(&INSERT)),
+        ("keys/list", Arc::clone(&LIST)),
+        ("keys/revoke", Arc::clone(&REVOKE)),
+        ("keys/find", Arc::clone(&FIND)),
+        ("keys/live", LIVE.into()),
+        ("keys/was_made", WAS_MADE.into()),
+    ]
+}
