@@ -3,6 +3,11 @@
 //! The server listens from the start; until the database is reachable and migrated its health is
 //! NOT_SERVING and calls answer UNAVAILABLE. Tests call [`run`] as the binary does.
 
+mod incoming;
+mod tls;
+
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +19,6 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
@@ -25,8 +29,11 @@ use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, Spi
 use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
 use crate::store::{MigrateError, Store};
 
+pub use incoming::ConnectionLimits;
+pub use tls::{ClientAuth, Tls, TlsFiles};
+
 /// How the server serves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Bounds of requests.
     pub limits: Limits,
@@ -36,6 +43,12 @@ pub struct ServerSettings {
     pub ingest_window: usize,
     /// How long calls under way have when the server ends.
     pub drain_limit: Duration,
+    /// How long a call may take, whatever its caller allows; for streams, until they begin.
+    pub call_limit: Duration,
+    /// Bounds of connections.
+    pub connections: ConnectionLimits,
+    /// Without it plain text is spoken, with it TLS alone.
+    pub tls: Option<Tls>,
 }
 
 /// What health knows by name; empty = the server.
@@ -85,7 +98,9 @@ pub async fn run(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let layers = ServiceBuilder::new()
-        .layer(DeadlineLayer)
+        .layer(DeadlineLayer {
+            answer_within: settings.call_limit,
+        })
         .layer(ErrorLayer {
             message_bytes_max: max,
         })
@@ -100,7 +115,7 @@ pub async fn run(
         .layer(layers)
         .add_routes(routes)
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            incoming::incoming(listener, settings.tls.clone(), settings.connections),
             shutdown.clone().cancelled_owned(),
         );
     let mut server = tokio::spawn(server);
@@ -111,12 +126,20 @@ pub async fn run(
         () = shutdown.cancelled() => Ok(()),
         served = &mut server => return served?.context("serving failed"),
         fatal = watch_database(&store, &health, &migrated, ready) => Err(fatal),
+        never = follow_files(settings.tls.as_ref()) => match never {},
     };
     shutdown.cancel();
     set_health(&health, ServingStatus::NotServing).await;
     end_health_watches(&health).await;
     drain(server, &store, settings.drain_limit).await;
     watched.context("the database cannot be used")
+}
+
+async fn follow_files(tls: Option<&Tls>) -> Infallible {
+    match tls {
+        Some(tls) => tls.follow_files().await,
+        None => pending().await,
+    }
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

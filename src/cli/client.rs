@@ -1,12 +1,16 @@
 //! What the commands that talk to a server share.
 
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_types::StatusExt as _;
+
+use crate::config::BadSettings;
 
 /// Largest reply that a command accepts: a page ends at about 2 MiB, a batch's reply may be larger.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -17,7 +21,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 /// Which server.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AddrArgs {
-    /// Server to talk to, as host:port
+    /// Server to talk to, as host:port, or https://host:port for TLS
     #[arg(
         long,
         env = "EVENTS_ADDR",
@@ -25,37 +29,98 @@ pub(super) struct AddrArgs {
         default_value = "127.0.0.1:50051"
     )]
     addr: String,
+
+    /// PEM file with the authorities that the server's certificate may come from [default: the system's]
+    #[arg(long, env = "EVENTS_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// PEM file with a certificate to show to the server [default: none]
+    #[arg(long, env = "EVENTS_CERT", value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// PEM file with the key of --cert [default: none]
+    #[arg(long, env = "EVENTS_KEY", value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// Name that the server's certificate must have [default: the host of --addr]
+    #[arg(long, env = "EVENTS_SERVER_NAME", value_name = "NAME")]
+    server_name: Option<String>,
 }
 
 impl AddrArgs {
     pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
         let uri = if self.addr.contains("://") {
             self.addr.clone()
+        } else if self.wants_tls() {
+            format!("https://{}", self.addr)
         } else {
             format!("http://{}", self.addr)
         };
-        let endpoint = Endpoint::from_shared(uri)
+        let secure = uri.starts_with("https://");
+        if self.wants_tls() && !secure {
+            return Err(BadSettings(format!(
+                "--addr {} is plain text, which --ca, --cert and --server-name have no use for",
+                self.addr
+            ))
+            .into());
+        }
+        let mut endpoint = Endpoint::from_shared(uri)
             .with_context(|| format!("--addr {} is no address of the form host:port", self.addr))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1)
             .tcp_nodelay(true);
+        if secure {
+            endpoint = endpoint.tls_config(self.tls()?)?;
+        }
         endpoint.connect().await.with_context(|| {
-            format!(
-                "no server answers at {}; start one with `elephantasm-events serve`",
-                self.addr
-            )
+            if secure {
+                format!("no server that can be trusted answers at {}", self.addr)
+            } else {
+                format!(
+                    "no server answers at {}; start one with `elephantasm-events serve`",
+                    self.addr
+                )
+            }
         })
+    }
+
+    fn wants_tls(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.server_name.is_some()
+    }
+
+    fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
+        let mut tls = match &self.ca {
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        Ok(tls)
     }
 }
 
-/// A server's error as text for people: code, message, and every bad field.
+fn read(path: &Path) -> Result<Vec<u8>, BadSettings> {
+    std::fs::read(path).map_err(|error| BadSettings(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// A server's error as text for people: code, message, every bad field, and the cause where the server could
+/// not be reached.
 pub(super) fn explain(status: Status) -> anyhow::Error {
     let mut text = format!("{:?}: {}", status.code(), status.message());
     if let Some(bad_request) = status.get_details_bad_request() {
         for violation in bad_request.field_violations {
             text = format!("{text}\n  {} {}", violation.field, violation.description);
         }
+    }
+    let mut source = status.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
     }
     anyhow::Error::msg(text)
 }

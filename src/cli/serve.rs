@@ -11,14 +11,19 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
-use crate::config::ServeArgs;
+use crate::config::{BadSettings, ServeArgs, TlsArgs};
+use crate::server::Tls;
 use crate::{server, telemetry};
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.server_settings()?;
+    let mut settings = args.server_settings()?;
+    settings.tls = open_tls(&args.tls).await?;
     telemetry::init(&args.log)?;
     let shutdown = CancellationToken::new();
     listen_for_signals(shutdown.clone())?;
+    if let Some(tls) = settings.tls.clone() {
+        reload_on_sighup(tls)?;
+    }
 
     let listener = TcpListener::bind(args.listen_addr)
         .await
@@ -48,6 +53,14 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+async fn open_tls(args: &TlsArgs) -> anyhow::Result<Option<Tls>> {
+    let Some(files) = args.files()? else {
+        return Ok(None);
+    };
+    let tls = Tls::open(files).await;
+    Ok(Some(tls.map_err(|error| BadSettings(format!("{error:#}")))?))
+}
+
 /// One line to stdout; whoever started the server may have closed it, which is no reason to end.
 fn announce(line: &str) {
     let mut stdout = std::io::stdout();
@@ -72,6 +85,16 @@ fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
             }
             tracing::info!("told to end, finishing calls under way");
             shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn reload_on_sighup(tls: Tls) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tls.reload().await;
         }
     });
     Ok(())

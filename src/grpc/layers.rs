@@ -37,9 +37,13 @@ pub struct ReadyLayer {
     pub ready: Arc<AtomicBool>,
 }
 
-/// Ends calls, streams included, when the caller's `grpc-timeout` has run out.
+/// Ends calls, streams included, when the caller's `grpc-timeout` has run out, and calls that are not
+/// answered within a time of the server's own. A stream is answered when it begins.
 #[derive(Clone, Copy, Debug)]
-pub struct DeadlineLayer;
+pub struct DeadlineLayer {
+    /// The server's own limit.
+    pub answer_within: Duration,
+}
 
 macro_rules! layer {
     ($layer:ty, $service:ident { $($field:ident: $type:ty),* }) => {
@@ -67,7 +71,12 @@ layer!(
     }
 );
 layer!(ReadyLayer, ReadyService { ready: Arc<AtomicBool> });
-layer!(DeadlineLayer, DeadlineService {});
+layer!(
+    DeadlineLayer,
+    DeadlineService {
+        answer_within: Duration
+    }
+);
 
 impl<S, I, O> Service<Request<I>> for ErrorService<S>
 where
@@ -136,14 +145,13 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        let deadline = timeout_of(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
+        let now = Instant::now();
+        let callers = timeout_of(request.headers()).and_then(|timeout| now.checked_add(timeout));
+        let own = now + self.answer_within;
         let call = self.inner.call(request);
         Box::pin(async move {
-            let Some(deadline) = deadline else {
-                return Ok(call.await?.map(DeadlineBody::unlimited));
-            };
-            match timeout_at(deadline, call).await {
-                Ok(response) => Ok(response?.map(|body| DeadlineBody::until(body, deadline))),
+            match timeout_at(callers.map_or(own, |callers| callers.min(own)), call).await {
+                Ok(response) => Ok(response?.map(|body| DeadlineBody::new(body, callers))),
                 Err(_) => Ok(Status::from(ApiError::Deadline).into_http()),
             }
         })
@@ -162,18 +170,10 @@ pin_project! {
 }
 
 impl<B> DeadlineBody<B> {
-    fn unlimited(inner: B) -> Self {
+    fn new(inner: B, deadline: Option<Instant>) -> Self {
         Self {
             inner,
-            deadline: None,
-            ended: false,
-        }
-    }
-
-    fn until(inner: B, deadline: Instant) -> Self {
-        Self {
-            inner,
-            deadline: Some(Box::pin(sleep_until(deadline))),
+            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
             ended: false,
         }
     }

@@ -86,6 +86,7 @@ impl TestServer {
         let store = Store::open(database.connect.clone(), settings.store);
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
+        let plain = settings.server.tls.is_none();
         let mut served = tokio::spawn(server::run(
             listener,
             store,
@@ -100,7 +101,11 @@ impl TestServer {
         }
         Self {
             addr,
-            channel: connect(addr).await,
+            channel: if plain {
+                connect(addr).await
+            } else {
+                endpoint(addr).connect_lazy()
+            },
             database,
             shutdown,
             served,
@@ -117,7 +122,7 @@ impl TestServer {
         SpiritServiceClient::new(self.channel.clone())
     }
 
-    /// The connection that the clients share.
+    /// The connection that the clients share; of no use where TLS is spoken.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -148,12 +153,13 @@ impl TestServer {
 }
 
 pub async fn connect(addr: std::net::SocketAddr) -> Channel {
+    endpoint(addr).connect().await.unwrap()
+}
+
+fn endpoint(addr: std::net::SocketAddr) -> Endpoint {
     Endpoint::from_shared(format!("http://{addr}"))
         .unwrap()
         .tcp_nodelay(true)
-        .connect()
-        .await
-        .unwrap()
 }
 
 /// A database of its own in the PostgreSQL that all tests of the process share.

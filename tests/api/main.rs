@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
 
 mod builders;
+#[path = "../shared/certificates.rs"]
+mod certificates;
 mod harness;
 mod live;
 mod model;
@@ -47,6 +49,7 @@ mod stalled_streams;
 mod statements;
 mod storm;
 mod stream_session_events;
+mod tls;
 mod update_event;
 mod update_spirit;
 mod validation_events;

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
 
+#[path = "../shared/certificates.rs"]
+mod certificates;
 mod harness;
 
 mod bench;
@@ -14,3 +16,4 @@ mod process;
 mod replay;
 mod settings;
 mod tail;
+mod tls;
