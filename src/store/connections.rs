@@ -2,7 +2,9 @@
 //!
 //! sqlx's own pool asks the database whether a connection lives, at each take and each return: three
 //! round trips for a read of one. Here only a connection that was idle for a while is asked. One whose
-//! statement was dropped by its caller goes on to the statement's end in a task and is asked then.
+//! statement was dropped by its caller goes to a task that cancels the statement and gives it back.
+
+mod cancel;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,10 +34,14 @@ struct Shared {
     free: Arc<Semaphore>,
     idle: Mutex<Vec<Held>>,
     closed: AtomicBool,
+    /// For cancelling statements; without it those left behind run to their end.
+    canceller: Option<Connections>,
 }
 
 struct Held {
     connection: PgConnection,
+    /// As the database knows it.
+    name: String,
     made: Instant,
     used: Instant,
 }
@@ -61,14 +67,21 @@ enum State {
 type Query<'q, Row> = QueryAs<'q, Postgres, Row, PgArguments>;
 
 impl Connections {
-    /// At most so many, made as they are needed.
-    pub(super) fn new(connect: PgConnectOptions, max: u32, acquire_timeout: Duration) -> Self {
+    /// At most so many, made as they are needed. Statements that are left behind are cancelled by another
+    /// one's, if there is one.
+    pub(super) fn new(
+        connect: PgConnectOptions,
+        max: u32,
+        acquire_timeout: Duration,
+        canceller: Option<Self>,
+    ) -> Self {
         Self(Arc::new(Shared {
             connect,
             acquire_timeout,
             free: Arc::new(Semaphore::new(usize::try_from(max).unwrap_or(usize::MAX))),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
+            canceller,
         }))
     }
 
@@ -146,11 +159,23 @@ impl Shared {
             }
         }
         let now = Instant::now();
+        let name = cancel::new_name(&self.connect);
+        let connect = self.connect.clone().application_name(&name);
         Ok(Held {
-            connection: self.connect.connect().await?,
+            connection: connect.connect().await?,
+            name,
             made: now,
             used: now,
         })
+    }
+
+    /// Ends a statement that was left behind, or waits for its end; whether the connection is good for
+    /// another.
+    async fn free(&self, held: &mut Held) -> bool {
+        match &self.canceller {
+            Some(canceller) => cancel::cancel(&mut held.connection, &held.name, canceller).await,
+            None => held.connection.ping().await.is_ok(),
+        }
     }
 
     fn put(&self, mut held: Held) {
@@ -199,7 +224,7 @@ impl Drop for Lease {
                 let home = Arc::clone(&self.home);
                 runtime.spawn(async move {
                     let limit = home.acquire_timeout;
-                    if matches!(timeout(limit, held.connection.ping()).await, Ok(Ok(()))) {
+                    if timeout(limit, home.free(&mut held)).await.unwrap_or(false) {
                         home.put(held);
                     }
                     drop(permit);

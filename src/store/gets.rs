@@ -97,14 +97,18 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections
 }
 
 /// Fails when the database is away.
-async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
+async fn answer_all(mut gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
     // Where every reader named the owner, a sharded database need not look everywhere.
     let spirit_ids: Option<Vec<Uuid>> = gets.iter().map(|get| Some(get.spirit_id?.0)).collect();
     let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
         .bind(ids)
         .bind(spirit_ids);
-    let mut events: HashMap<EventId, Event> = match connections.all(query).await {
+    let answered = tokio::select! {
+        answered = connections.all(query) => answered,
+        () = all_gone(&mut gets) => return Ok(()),
+    };
+    let mut events: HashMap<EventId, Event> = match answered {
         Ok(rows) => rows
             .into_iter()
             .map(Event::from)
@@ -135,6 +139,13 @@ async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), Sto
         answer(get, Ok(event));
     }
     Ok(())
+}
+
+/// Waits until nobody waits for an answer any more.
+async fn all_gone(gets: &mut [Get]) {
+    for get in gets {
+        get.reply.closed().await;
+    }
 }
 
 fn answer(get: Get, answer: Answer) {

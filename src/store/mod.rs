@@ -79,7 +79,8 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
 #[derive(Clone)]
 pub struct Store {
     connections: Connections,
-    /// For [`Store::ping`] alone: when all others are busy the database is not away.
+    /// For [`Store::ping`] and for cancelling statements: when all others are busy the database is not
+    /// away.
     probe: Connections,
     /// For migrations and LISTEN.
     direct: PgConnectOptions,
@@ -100,12 +101,18 @@ impl Store {
             || connect.clone(),
             |direct| own(direct, settings.statement_timeout),
         );
-        let connections = Connections::new(connect.clone(), settings.pool_size, settings.acquire_timeout);
+        let probe = Connections::new(connect.clone(), 1, settings.acquire_timeout, None);
+        let connections = Connections::new(
+            connect.clone(),
+            settings.pool_size,
+            settings.acquire_timeout,
+            Some(probe.clone()),
+        );
         let changes = live::Changes::start(connections.clone(), direct.clone(), settings.live.listen.clone());
         Self {
-            ingest: ingest::Ingest::start(connect.clone(), settings.ingest, changes.clone()),
+            ingest: ingest::Ingest::start(connect, settings.ingest, changes.clone()),
             gets: gets::Gets::start(&connections),
-            probe: Connections::new(connect, 1, settings.acquire_timeout),
+            probe,
             connections,
             direct,
             live: settings.live,

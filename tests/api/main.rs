@@ -17,6 +17,7 @@ mod conversion;
 mod count_events;
 mod create_event;
 mod cursors;
+mod deadlines;
 mod durability;
 mod error_metadata;
 mod errors;
