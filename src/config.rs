@@ -209,6 +209,10 @@ pub struct ServeArgs {
     #[arg(long, env = "EVENTS_HANDSHAKE_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub handshake_seconds: u64,
 
+    /// Seconds of a connection's silence after which its client is asked whether it is still there
+    #[arg(long, env = "EVENTS_PING_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub ping_seconds: u64,
+
     #[command(flatten)]
     pub tls: TlsArgs,
 
@@ -296,6 +300,7 @@ impl ServeArgs {
             connections: ConnectionLimits {
                 connections_max: to_usize(self.max_connections),
                 handshake: Duration::from_secs(self.handshake_seconds),
+                ping_interval: Duration::from_secs(self.ping_seconds),
             },
             tls: None,
         })

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -26,7 +26,7 @@ use tower::ServiceBuilder;
 use crate::domain::limits::Limits;
 use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENT_SERVICE};
 use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
-use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
+use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, PanicLayer, ReadyLayer, SpiritApi, pb};
 use crate::store::{MigrateError, Store};
 
 pub use incoming::ConnectionLimits;
@@ -57,10 +57,12 @@ const SERVICES: [&str; 3] = ["", EVENT_SERVICE, SPIRIT_SERVICE];
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// After which a look at the database has failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// What the store has to close itself after calls have taken all the time there was.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed attempt to migrate: first, and at the most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// HTTP/2 pings that find dead peers: every so often, and the time to answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// The longest time that a peer has to answer an HTTP/2 ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Calls that a client has opened and cancelled before the server took them up. Past it the
 /// connection is closed, with all other calls on it; the default of 20 hits a client that cancels a
 /// burst.
@@ -98,6 +100,7 @@ pub async fn run(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let layers = ServiceBuilder::new()
+        .layer(PanicLayer)
         .layer(DeadlineLayer {
             answer_within: settings.call_limit,
         })
@@ -108,8 +111,8 @@ pub async fn run(
             ready: Arc::clone(&migrated),
         });
     let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_keepalive_interval(Some(settings.connections.ping_interval))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT.min(settings.connections.ping_interval)))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(CANCELLED_CALLS_MAX))
         .layer(layers)
@@ -217,14 +220,16 @@ async fn watch_database(
     }
 }
 
-/// Lets calls under way finish within the limit, then the queued writes.
+/// Lets calls under way finish within the limit, then the queued writes; those that nobody waits for any
+/// longer are given up with it.
 async fn drain(
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
     store: &Store,
     limit: Duration,
 ) {
+    let deadline = Instant::now() + limit;
     let abort = server.abort_handle();
-    match timeout(limit, server).await {
+    match timeout_at(deadline, server).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => tracing::error!(%error, "serving failed while draining"),
         Ok(Err(error)) => tracing::error!(%error, "the server's task failed"),
@@ -236,7 +241,8 @@ async fn drain(
             abort.abort();
         }
     }
-    if timeout(limit.max(PROBE_TIMEOUT), store.close()).await.is_err() {
-        tracing::error!("queued writes did not finish in time");
+    let deadline = deadline.max(Instant::now() + CLOSE_TIMEOUT);
+    if timeout_at(deadline, store.close()).await.is_err() {
+        tracing::warn!("what waits to be stored did not finish in time, and was acknowledged to nobody");
     }
 }

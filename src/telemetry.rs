@@ -1,6 +1,7 @@
 //! Logs: to stderr, as text for people or as JSON lines.
 
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 
@@ -20,5 +21,15 @@ pub fn init(args: &LogArgs) -> Result<(), BadSettings> {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),
     };
-    started.map_err(|error| BadSettings(format!("logging: {error}")))
+    started.map_err(|error| BadSettings(format!("logging: {error}")))?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Where it was, and what it says if that was written beforehand: what is put together at that moment may
+/// hold a caller's content.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let says = panic.payload().downcast_ref::<&'static str>().copied();
+    tracing::error!(place, says, "panicked");
 }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -12,13 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
 use crate::config::{BadSettings, ServeArgs, TlsArgs};
-use crate::server::Tls;
+use crate::server::{ConnectionLimits, Tls};
 use crate::{server, telemetry};
+
+/// Files for all but callers' connections: the database's, the log, certificates.
+const FILES_RESERVED: usize = 256;
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut settings = args.server_settings()?;
     settings.tls = open_tls(&args.tls).await?;
     telemetry::init(&args.log)?;
+    bound_by_files(&mut settings.connections);
     let shutdown = CancellationToken::new();
     listen_for_signals(shutdown.clone())?;
     if let Some(tls) = settings.tls.clone() {
@@ -51,6 +56,31 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     database.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Each connection is an open file: allows this process as many as the system lets it have, and takes no
+/// more connections than that.
+fn bound_by_files(limits: &mut ConnectionLimits) {
+    let mut files = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        files = raised;
+    }
+    let Some(open) = files.current.and_then(|open| usize::try_from(open).ok()) else {
+        return;
+    };
+    let connections_max = open.saturating_sub(FILES_RESERVED).max(1);
+    if connections_max < limits.connections_max {
+        tracing::warn!(
+            open,
+            connections_max,
+            "few files may be open, taking fewer connections"
+        );
+        limits.connections_max = connections_max;
+    }
 }
 
 async fn open_tls(args: &TlsArgs) -> anyhow::Result<Option<Tls>> {

@@ -21,7 +21,7 @@ use super::status::{ApiError, translate};
 const RPC_PREFIX: &str = "/elephantasm.";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Gives tonic's own errors the form of the contract.
 #[derive(Clone, Copy, Debug)]
@@ -199,12 +199,7 @@ where
             && deadline.as_mut().poll(cx).is_ready()
         {
             *this.ended = true;
-            let mut trailers = HeaderMap::new();
-            let written = Status::from(ApiError::Deadline).add_header(&mut trailers);
-            return Poll::Ready(Some(match written {
-                Ok(()) => Ok(Frame::trailers(trailers)),
-                Err(status) => Err(status.into()),
-            }));
+            return Poll::Ready(Some(last_frame(ApiError::Deadline)));
         }
         this.inner.poll_frame(cx).map_err(Into::into)
     }
@@ -216,6 +211,13 @@ where
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// The end of a reply that has begun already.
+pub(super) fn last_frame<D>(error: ApiError) -> Result<Frame<D>, BoxError> {
+    let mut trailers = HeaderMap::new();
+    Status::from(error).add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
 }
 
 /// The caller's time limit: at most 8 digits and a unit, as the gRPC protocol has it.

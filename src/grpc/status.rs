@@ -47,6 +47,8 @@ pub(super) enum ApiError {
     ShuttingDown,
     #[error("starting")]
     Starting,
+    #[error("a call panicked")]
+    Panicked,
 }
 
 impl From<Refusal> for ApiError {
@@ -113,6 +115,7 @@ impl ApiError {
                 "SHUTTING_DOWN",
                 "the server is shutting down; retry elsewhere or later",
             ),
+            Self::Panicked => internal("a call panicked; the log has told where"),
             Self::Starting => unavailable("DATABASE_UNAVAILABLE", "the server is starting; retry soon"),
         }
     }

@@ -1,8 +1,8 @@
 //! Takes connections in: bounds how many there are, makes TLS of them, and lets none wait in silence.
 //!
 //! A connection is handed on once its client has sent HTTP/2's first bytes; from then on pings find
-//! out whether it lives. Until then it is a newcomer, with a time limit. There are at most
-//! [`NEWCOMERS_MAX`]: past it the oldest has to go, so that silent ones do not shut out those who speak.
+//! out whether it lives. Until then it is a newcomer, with a time limit. Their number is bounded, too: past
+//! it the oldest has to go, so that silent ones do not shut out those who speak.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,9 +31,11 @@ pub struct ConnectionLimits {
     pub connections_max: usize,
     /// In which a client has to have shaken hands and sent its first bytes.
     pub handshake: Duration,
+    /// Of silence, after which HTTP/2 asks whether the client is still there.
+    pub ping_interval: Duration,
 }
 
-/// Connections that have not yet sent HTTP/2's first bytes.
+/// Connections that have not yet sent HTTP/2's first bytes, and no more than half of all.
 const NEWCOMERS_MAX: usize = 1_000;
 /// What every HTTP/2 client sends first.
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
@@ -69,7 +71,7 @@ pub(super) fn incoming(
         limits,
         free: Arc::new(Semaphore::new(limits.connections_max)),
         ready,
-        newcomers: Newcomers::default(),
+        newcomers: Newcomers::at_most(NEWCOMERS_MAX.min(limits.connections_max / 2)),
         warned: None,
     };
     tokio::spawn(entrance.open());
@@ -131,16 +133,24 @@ impl Entrance {
 }
 
 /// Connections being made, the oldest first; they end with this value.
-#[derive(Default)]
 struct Newcomers {
+    max: usize,
     tasks: JoinSet<()>,
     oldest_first: VecDeque<AbortHandle>,
 }
 
 impl Newcomers {
+    fn at_most(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            tasks: JoinSet::new(),
+            oldest_first: VecDeque::new(),
+        }
+    }
+
     fn add(&mut self, newcomer: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
-        if self.tasks.len() >= NEWCOMERS_MAX {
+        if self.tasks.len() >= self.max {
             self.oldest_first.retain(|task| !task.is_finished());
             if let Some(oldest) = self.oldest_first.pop_front() {
                 oldest.abort();

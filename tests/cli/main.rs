@@ -9,11 +9,13 @@ mod harness;
 
 mod bench;
 mod commands;
+mod drain;
 mod import;
 mod killed_server;
 mod private_postgres;
 mod process;
 mod replay;
+mod rolling_restart;
 mod settings;
 mod tail;
 mod tls;
