@@ -17,5 +17,6 @@ mod process;
 mod replay;
 mod rolling_restart;
 mod settings;
+mod silent_connections;
 mod tail;
 mod tls;
