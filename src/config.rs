@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::domain::limits::Limits;
 use crate::grpc::{KeyLimits, Reflection};
-use crate::server::{AuthSettings, ServerSettings};
+use crate::server::{AuthSettings, ClientAuth, ConnectionLimits, ServerSettings, TlsFiles};
 use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
 
 /// Settings that make no sense together or cannot be read; the process ends with exit code 2.
@@ -200,6 +200,27 @@ pub enum ReflectionArg {
     Off,
 }
 
+/// Who the server says that it is, and whom it lets in.
+#[derive(Args, Clone, Debug)]
+pub struct TlsArgs {
+    /// PEM file with the server's certificate and those between it and its authority; with it only TLS
+    /// is spoken [default: plain text]
+    #[arg(long, env = "EVENTS_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of --tls-cert [default: none]
+    #[arg(long, env = "EVENTS_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// PEM file with the authorities whose certificates callers show [default: none]
+    #[arg(long, env = "EVENTS_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether callers must show a certificate of --tls-client-ca [default: required]
+    #[arg(long, env = "EVENTS_TLS_CLIENT_AUTH", value_name = "WHETHER", value_enum)]
+    pub tls_client_auth: Option<ClientAuth>,
+}
+
 /// All settings of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
@@ -261,6 +282,25 @@ pub struct ServeArgs {
     #[arg(long, env = "EVENTS_KEY_STREAMS", value_name = "COUNT", default_value_t = 0)]
     pub key_streams: u32,
 
+    /// Seconds that a call may take, whatever its caller allows; for streams, until they begin
+    #[arg(long, env = "EVENTS_CALL_SECONDS", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub call_seconds: u64,
+
+    /// Connections open at the same time; further ones are closed at once
+    #[arg(long, env = "EVENTS_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+
+    /// Seconds that a new connection has to shake hands and send its first bytes
+    #[arg(long, env = "EVENTS_HANDSHAKE_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub handshake_seconds: u64,
+
+    /// Seconds of a connection's silence after which its client is asked whether it is still there
+    #[arg(long, env = "EVENTS_PING_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub ping_seconds: u64,
+
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -313,8 +353,37 @@ impl DatabaseArgs {
     }
 }
 
+impl TlsArgs {
+    /// The files, if TLS is to be spoken.
+    ///
+    /// # Errors
+    /// When one is given without the other that it needs.
+    pub fn files(&self) -> Result<Option<TlsFiles>, BadSettings> {
+        let together = |message: &str| Err(BadSettings(message.to_owned()));
+        match (&self.tls_client_ca, self.tls_client_auth) {
+            (None, Some(_)) => return together("--tls-client-auth needs --tls-client-ca"),
+            (Some(_), _) if self.tls_cert.is_none() => {
+                return together("--tls-client-ca needs --tls-cert and --tls-key");
+            }
+            _ => {}
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some(TlsFiles {
+                cert: cert.clone(),
+                key: key.clone(),
+                client_ca: self
+                    .tls_client_ca
+                    .clone()
+                    .map(|path| (path, self.tls_client_auth.unwrap_or(ClientAuth::Required))),
+            })),
+            _ => together("--tls-cert and --tls-key go together"),
+        }
+    }
+}
+
 impl ServeArgs {
-    /// How the server serves.
+    /// How the server serves, without the TLS that is yet to be read from its files.
     ///
     /// # Errors
     /// When an event within the limits would not fit into a message.
@@ -345,6 +414,13 @@ impl ServeArgs {
                     streams: (self.key_streams > 0).then_some(self.key_streams),
                 },
             },
+            call_limit: Duration::from_secs(self.call_seconds),
+            connections: ConnectionLimits {
+                connections_max: to_usize(self.max_connections),
+                handshake: Duration::from_secs(self.handshake_seconds),
+                ping_interval: Duration::from_secs(self.ping_seconds),
+            },
+            tls: None,
         })
     }
 }

@@ -3,6 +3,11 @@
 //! The server listens from the start; until the database is reachable and migrated its health is
 //! NOT_SERVING and calls answer UNAVAILABLE. Tests call [`run`] as the binary does.
 
+mod incoming;
+mod tls;
+
+use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +17,11 @@ use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
@@ -28,8 +32,11 @@ use crate::gathered::Gathered;
 use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENT_SERVICE};
 use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
 use crate::grpc::{AuthLayer, CallLayer, KeyLimits, Keyring, Reflection};
-use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, ReadyLayer, SpiritApi, pb};
+use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, PanicLayer, ReadyLayer, SpiritApi, pb};
 use crate::store::{MigrateError, Store};
+
+pub use incoming::ConnectionLimits;
+pub use tls::{ClientAuth, Tls, TlsFiles};
 
 /// What the server listens on.
 #[derive(Debug)]
@@ -47,7 +54,7 @@ impl From<TcpListener> for Listeners {
 }
 
 /// How the server serves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Bounds of requests.
     pub limits: Limits,
@@ -59,6 +66,12 @@ pub struct ServerSettings {
     pub drain_limit: Duration,
     /// Who may call.
     pub auth: AuthSettings,
+    /// How long a call may take, whatever its caller allows; for streams, until they begin.
+    pub call_limit: Duration,
+    /// Bounds of connections.
+    pub connections: ConnectionLimits,
+    /// Without it plain text is spoken, with it TLS alone.
+    pub tls: Option<Tls>,
 }
 
 /// Who may call.
@@ -87,10 +100,12 @@ const SERVICES: [&str; 3] = ["", EVENT_SERVICE, SPIRIT_SERVICE];
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// After which a look at the database has failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// What the store has to close itself after calls have taken all the time there was.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed attempt to migrate: first, and at the most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// HTTP/2 pings that find dead peers: every so often, and the time to answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// The longest time that a peer has to answer an HTTP/2 ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Calls that a client has opened and cancelled before the server took them up. Past it the
 /// connection is closed, with all other calls on it; the default of 20 hits a client that cancels a
 /// burst.
@@ -153,7 +168,10 @@ pub async fn run(
     }
     let layers = ServiceBuilder::new()
         .layer(calls)
-        .layer(DeadlineLayer)
+        .layer(PanicLayer)
+        .layer(DeadlineLayer {
+            answer_within: settings.call_limit,
+        })
         .layer(ErrorLayer {
             message_bytes_max: max,
         })
@@ -164,12 +182,11 @@ pub async fn run(
             keyring: keyring.clone(),
             reflection: auth.reflection,
         });
-    let connections = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .map_ok(Gathered::new);
+    let connections =
+        incoming::incoming(listener, settings.tls.clone(), settings.connections).map_ok(Gathered::new);
     let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_keepalive_interval(Some(settings.connections.ping_interval))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT.min(settings.connections.ping_interval)))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_max_pending_accept_reset_streams(Some(CANCELLED_CALLS_MAX))
         .layer(layers)
@@ -192,6 +209,7 @@ pub async fn run(
             watch_database(&store, &health, &migrated, ready).await;
             Ok(())
         } => prepared,
+        never = follow_files(settings.tls.as_ref()) => match never {},
     };
     shutdown.cancel();
     health.tell(Stage::Draining).await;
@@ -199,6 +217,13 @@ pub async fn run(
     drain(server, &store, settings.drain_limit).await;
     drop(admin);
     watched
+}
+
+async fn follow_files(tls: Option<&Tls>) -> Infallible {
+    match tls {
+        Some(tls) => tls.follow_files().await,
+        None => pending().await,
+    }
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -291,14 +316,16 @@ async fn watch_database(store: &Store, health: &Health, migrated: &AtomicBool, r
     }
 }
 
-/// Lets calls under way finish within the limit, then the queued writes.
+/// Lets calls under way finish within the limit, then the queued writes; those that nobody waits for any
+/// longer are given up with it.
 async fn drain(
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
     store: &Store,
     limit: Duration,
 ) {
+    let deadline = Instant::now() + limit;
     let abort = server.abort_handle();
-    match timeout(limit, server).await {
+    match timeout_at(deadline, server).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(error))) => tracing::error!(%error, "serving failed while draining"),
         Ok(Err(error)) => tracing::error!(%error, "the server's task failed"),
@@ -310,7 +337,8 @@ async fn drain(
             abort.abort();
         }
     }
-    if timeout(limit.max(PROBE_TIMEOUT), store.close()).await.is_err() {
-        tracing::error!("queued writes did not finish in time");
+    let deadline = deadline.max(Instant::now() + CLOSE_TIMEOUT);
+    if timeout_at(deadline, store.close()).await.is_err() {
+        tracing::warn!("what waits to be stored did not finish in time, and was acknowledged to nobody");
     }
 }

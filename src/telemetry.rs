@@ -4,6 +4,7 @@ mod lines;
 mod traces;
 
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -50,5 +51,15 @@ fn start(args: &LogArgs, traces: Option<AnyLayer>) -> Result<(), BadSettings> {
     let mut layers = vec![lines.with_filter(filter).boxed()];
     layers.extend(traces);
     let started = tracing_subscriber::registry().with(layers).try_init();
-    started.map_err(|error| BadSettings(format!("logging: {error}")))
+    started.map_err(|error| BadSettings(format!("logging: {error}")))?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Where it was, and what it says if that was written beforehand: what is put together at that moment may
+/// hold a caller's content.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let says = panic.payload().downcast_ref::<&'static str>().copied();
+    tracing::error!(place, says, "panicked");
 }

@@ -1,17 +1,19 @@
 //! What the commands that talk to a server share.
 
-use std::path::PathBuf;
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use http::Uri;
+use http::uri::Scheme;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 use tower::service_fn;
@@ -29,7 +31,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 /// Which server.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AddrArgs {
-    /// Server to talk to, as host:port
+    /// Server to talk to, as host:port, or https://host:port for TLS
     #[arg(
         long,
         env = "EVENTS_ADDR",
@@ -37,6 +39,22 @@ pub(super) struct AddrArgs {
         default_value = "127.0.0.1:50051"
     )]
     addr: String,
+
+    /// PEM file with the authorities that the server's certificate may come from [default: the system's]
+    #[arg(long, env = "EVENTS_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// PEM file with a certificate to show to the server [default: none]
+    #[arg(long, env = "EVENTS_CERT", value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// PEM file with the key of --cert [default: none]
+    #[arg(long, env = "EVENTS_KEY", value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// Name that the server's certificate must have [default: the host of --addr]
+    #[arg(long, env = "EVENTS_SERVER_NAME", value_name = "NAME")]
+    server_name: Option<String>,
 
     /// File that holds the API key to send; or the key itself in EVENTS_API_KEY [default: none]
     #[arg(long, env = "EVENTS_API_KEY_FILE", value_name = "FILE")]
@@ -92,42 +110,86 @@ impl AddrArgs {
     async fn channel(&self) -> anyhow::Result<Channel> {
         let uri = if self.addr.contains("://") {
             self.addr.clone()
+        } else if self.wants_tls() {
+            format!("https://{}", self.addr)
         } else {
             format!("http://{}", self.addr)
         };
-        let endpoint = Endpoint::from_shared(uri)
+        let secure = uri.starts_with("https://");
+        if self.wants_tls() && !secure {
+            return Err(BadSettings(format!(
+                "--addr {} is plain text, which --ca, --cert and --server-name have no use for",
+                self.addr
+            ))
+            .into());
+        }
+        let mut endpoint = Endpoint::from_shared(uri)
             .with_context(|| format!("--addr {} is no address of the form host:port", self.addr))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        endpoint
-            .connect_with_connector(service_fn(dial))
-            .await
-            .with_context(|| {
+        if secure {
+            endpoint = endpoint.tls_config(self.tls()?)?;
+        }
+        let connected = endpoint.connect_with_connector(service_fn(dial)).await;
+        connected.with_context(|| {
+            if secure {
+                format!("no server that can be trusted answers at {}", self.addr)
+            } else {
                 format!(
                     "no server answers at {}; start one with `elephantasm-events serve`",
                     self.addr
                 )
-            })
+            }
+        })
+    }
+
+    fn wants_tls(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.server_name.is_some()
+    }
+
+    fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
+        let mut tls = match &self.ca {
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        if let Some(name) = &self.server_name {
+            tls = tls.domain_name(name);
+        }
+        Ok(tls)
     }
 }
 
 /// A connection on which calls that are ready together are sent together.
 async fn dial(uri: Uri) -> std::io::Result<TokioIo<Gathered<TcpStream>>> {
     let host = uri.host().unwrap_or_default();
-    let port = uri.port_u16().unwrap_or(80);
+    let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
+    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     stream.set_nodelay(true)?;
     Ok(TokioIo::new(Gathered::new(stream)))
 }
 
-/// A server's error as text for people: code, message, and every bad field.
+fn read(path: &Path) -> Result<Vec<u8>, BadSettings> {
+    std::fs::read(path).map_err(|error| BadSettings(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// A server's error as text for people: code, message, every bad field, and the cause where the server could
+/// not be reached.
 pub(super) fn explain(status: Status) -> anyhow::Error {
     let mut text = format!("{:?}: {}", status.code(), status.message());
     if let Some(bad_request) = status.get_details_bad_request() {
         for violation in bad_request.field_violations {
             text = format!("{text}\n  {} {}", violation.field, violation.description);
         }
+    }
+    let mut source = status.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
     }
     anyhow::Error::msg(text)
 }

@@ -71,8 +71,8 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match cli.command {
-            None => serve::run(cli.serve).await,
-            Some(Command::Serve(args)) => serve::run(*args).await,
+            None => Box::pin(serve::run(cli.serve)).await,
+            Some(Command::Serve(args)) => Box::pin(serve::run(*args)).await,
             Some(Command::Migrate(args)) => migrate::run(*args).await,
             Some(Command::Key(args)) => key::run(args).await,
             Some(Command::Import(args)) => import::run(args).await,

@@ -6,21 +6,30 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
-use crate::config::ServeArgs;
-use crate::server::{self, Listeners};
+use crate::config::{BadSettings, ServeArgs, TlsArgs};
+use crate::server::{self, ConnectionLimits, Listeners, Tls};
 use crate::telemetry;
 
+/// Files for all but callers' connections: the database's, the log, certificates.
+const FILES_RESERVED: usize = 256;
+
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.server_settings()?;
+    let mut settings = args.server_settings()?;
+    settings.tls = open_tls(&args.tls).await?;
     telemetry::init_traced(&args.log)?;
+    bound_by_files(&mut settings.connections);
     let shutdown = CancellationToken::new();
     listen_for_signals(shutdown.clone())?;
+    if let Some(tls) = settings.tls.clone() {
+        reload_on_sighup(tls)?;
+    }
 
     let listener = TcpListener::bind(args.listen_addr)
         .await
@@ -69,6 +78,39 @@ async fn listen_for_operators(addr: Option<SocketAddr>) -> anyhow::Result<Option
     Ok(Some(listener))
 }
 
+/// Each connection is an open file: allows this process as many as the system lets it have, and takes no
+/// more connections than that.
+fn bound_by_files(limits: &mut ConnectionLimits) {
+    let mut files = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        files = raised;
+    }
+    let Some(open) = files.current.and_then(|open| usize::try_from(open).ok()) else {
+        return;
+    };
+    let connections_max = open.saturating_sub(FILES_RESERVED).max(1);
+    if connections_max < limits.connections_max {
+        tracing::warn!(
+            open,
+            connections_max,
+            "few files may be open, taking fewer connections"
+        );
+        limits.connections_max = connections_max;
+    }
+}
+
+async fn open_tls(args: &TlsArgs) -> anyhow::Result<Option<Tls>> {
+    let Some(files) = args.files()? else {
+        return Ok(None);
+    };
+    let tls = Tls::open(files).await;
+    Ok(Some(tls.map_err(|error| BadSettings(format!("{error:#}")))?))
+}
+
 /// One line to stdout; whoever started the server may have closed it, which is no reason to end.
 fn announce(line: &str) {
     let mut stdout = std::io::stdout();
@@ -94,6 +136,16 @@ fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
             }
             tracing::info!("told to end, finishing calls under way");
             shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn reload_on_sighup(tls: Tls) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tls.reload().await;
         }
     });
     Ok(())

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::status::ApiError;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
     /// A reply's body that ends with an error as soon as there is one.
@@ -64,12 +64,7 @@ where
             && let Poll::Ready(error) = end.as_mut().poll(cx)
         {
             *this.ended = true;
-            let mut trailers = HeaderMap::new();
-            let written = Status::from(error).add_header(&mut trailers);
-            return Poll::Ready(Some(match written {
-                Ok(()) => Ok(Frame::trailers(trailers)),
-                Err(status) => Err(status.into()),
-            }));
+            return Poll::Ready(Some(last_frame(error)));
         }
         this.inner.poll_frame(cx).map_err(Into::into)
     }
@@ -81,4 +76,11 @@ where
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// The end of a reply that has begun already.
+pub(super) fn last_frame<D>(error: ApiError) -> Result<Frame<D>, BoxError> {
+    let mut trailers = HeaderMap::new();
+    Status::from(error).add_header(&mut trailers)?;
+    Ok(Frame::trailers(trailers))
 }

@@ -33,9 +33,13 @@ pub struct ReadyLayer {
     pub ready: Arc<AtomicBool>,
 }
 
-/// Ends calls, streams included, when the caller's `grpc-timeout` has run out.
+/// Ends calls, streams included, when the caller's `grpc-timeout` has run out, and calls that are not
+/// answered within a time of the server's own. A stream is answered when it begins.
 #[derive(Clone, Copy, Debug)]
-pub struct DeadlineLayer;
+pub struct DeadlineLayer {
+    /// The server's own limit.
+    pub answer_within: Duration,
+}
 
 macro_rules! layer {
     ($layer:ty, $service:ident { $($field:ident: $type:ty),* }) => {
@@ -63,7 +67,12 @@ layer!(
     }
 );
 layer!(ReadyLayer, ReadyService { ready: Arc<AtomicBool> });
-layer!(DeadlineLayer, DeadlineService {});
+layer!(
+    DeadlineLayer,
+    DeadlineService {
+        answer_within: Duration
+    }
+);
 
 impl<S, I, O> Service<Request<I>> for ErrorService<S>
 where
@@ -132,19 +141,22 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        let deadline = timeout_of(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
+        let now = Instant::now();
+        let callers = timeout_of(request.headers()).and_then(|timeout| now.checked_add(timeout));
+        let own = now + self.answer_within;
         let call = self.inner.call(request);
         Box::pin(async move {
-            let Some(deadline) = deadline else {
-                return Ok(call.await?.map(EndingBody::unlimited));
-            };
-            match timeout_at(deadline, call).await {
+            match timeout_at(callers.map_or(own, |callers| callers.min(own)), call).await {
                 Ok(response) => {
+                    let response = response?;
+                    let Some(deadline) = callers else {
+                        return Ok(response.map(EndingBody::unlimited));
+                    };
                     let end = async move {
                         sleep_until(deadline).await;
                         ApiError::Deadline
                     };
-                    Ok(response?.map(|body| EndingBody::until(body, end)))
+                    Ok(response.map(|body| EndingBody::until(body, end)))
                 }
                 Err(_) => Ok(Status::from(ApiError::Deadline).into_http()),
             }

@@ -13,6 +13,7 @@ mod event_service;
 mod ingest;
 mod json;
 mod layers;
+mod panics;
 mod spirit_service;
 mod status;
 mod streams;
@@ -27,6 +28,7 @@ pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};
 pub use layers::{DeadlineLayer, ErrorLayer, ReadyLayer};
+pub use panics::PanicLayer;
 pub use spirit_service::SpiritApi;
 
 /// The generated messages, clients and servers.

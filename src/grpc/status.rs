@@ -66,6 +66,8 @@ pub(super) enum ApiError {
     ShuttingDown,
     #[error("starting")]
     Starting,
+    #[error("a call panicked")]
+    Panicked,
 }
 
 impl From<Refusal> for ApiError {
@@ -159,6 +161,7 @@ impl ApiError {
                 "SHUTTING_DOWN",
                 "the server is shutting down; retry elsewhere or later",
             ),
+            Self::Panicked => internal("a call panicked; the log has told where"),
             Self::Starting => unavailable("DATABASE_UNAVAILABLE", "the server is starting; retry soon"),
         }
     }

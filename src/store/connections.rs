@@ -2,8 +2,10 @@
 //!
 //! sqlx's own pool asks the database whether a connection lives, at each take and each return: three
 //! round trips for a read of one. Here only a connection that was idle for a while is asked. One whose
-//! statement was dropped by its caller goes on to the statement's end in a task and is asked then. Behind
-//! a pooler in transaction mode the whole statement runs in a task.
+//! statement was dropped by its caller goes to a task that cancels the statement and gives it back. Behind
+//! a pooler in transaction mode the whole statement runs in a task, to its end.
+
+mod cancel;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +39,8 @@ struct Shared {
     waiting: AtomicUsize,
     idle: Mutex<Vec<Held>>,
     closed: AtomicBool,
+    /// For cancelling statements; without it those left behind run to their end.
+    canceller: Option<Connections>,
 }
 
 /// How many connections are in use, and how many might be.
@@ -49,6 +53,8 @@ pub(super) struct Usage {
 
 struct Held {
     session: Session,
+    /// As the database knows it.
+    name: String,
     made: Instant,
     used: Instant,
 }
@@ -72,8 +78,9 @@ enum State {
 }
 
 impl Connections {
-    /// At most so many, made as they are needed.
-    pub(super) fn new(link: Link, max: u32, acquire_timeout: Duration) -> Self {
+    /// At most so many, made as they are needed. Statements that are left behind are cancelled by another
+    /// one's, if there is one.
+    pub(super) fn new(link: Link, max: u32, acquire_timeout: Duration, canceller: Option<Self>) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         Self(Arc::new(Shared {
             link,
@@ -83,6 +90,7 @@ impl Connections {
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
+            canceller,
         }))
     }
 
@@ -217,11 +225,22 @@ impl Shared {
             }
         }
         let now = Instant::now();
+        let name = cancel::new_name(self.link.options());
         Ok(Held {
-            session: self.link.connect().await?,
+            session: self.link.connect_as(&name).await?,
+            name,
             made: now,
             used: now,
         })
+    }
+
+    /// Ends a statement that was left behind, or waits for its end; whether the connection is good for
+    /// another.
+    async fn free(&self, held: &mut Held) -> bool {
+        match &self.canceller {
+            Some(canceller) => cancel::cancel(&mut held.session, &held.name, canceller).await,
+            None => held.session.ping().await.is_ok(),
+        }
     }
 
     fn put(&self, mut held: Held) {
@@ -298,7 +317,7 @@ impl Drop for Lease {
                 let home = Arc::clone(&self.home);
                 runtime.spawn(async move {
                     let limit = home.acquire_timeout;
-                    if matches!(timeout(limit, held.session.ping()).await, Ok(Ok(()))) {
+                    if timeout(limit, home.free(&mut held)).await.unwrap_or(false) {
                         home.put(held);
                     }
                     drop(permit);

@@ -105,7 +105,7 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections
 }
 
 /// Fails when the database is away.
-async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
+async fn answer_all(mut gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
     // Where every reader named the owner, a sharded database need not look everywhere.
     let named = gets.iter().map(|get| match get.owners {
@@ -118,7 +118,11 @@ async fn answer_all(gets: Vec<Get>, connections: &Connections) -> Result<(), Sto
         .bind(named)
         .bind(owners_of_all(&gets));
     let span = spans::shared("get_events", gets.iter().map(|get| &get.span));
-    let mut events: HashMap<EventId, Event> = match connections.all(query).instrument(span).await {
+    let answered = tokio::select! {
+        answered = connections.all(query).instrument(span) => answered,
+        () = all_gone(&mut gets) => return Ok(()),
+    };
+    let mut events: HashMap<EventId, Event> = match answered {
         Ok(rows) => rows
             .into_iter()
             .map(Event::from)
@@ -160,6 +164,13 @@ fn owners_of_all(gets: &[Get]) -> Option<Vec<Uuid>> {
     all.sort_unstable();
     all.dedup();
     Some(all)
+}
+
+/// Waits until nobody waits for an answer any more.
+async fn all_gone(gets: &mut [Get]) {
+    for get in gets {
+        get.reply.closed().await;
+    }
 }
 
 fn answer(get: Get, answer: Answer) {

@@ -87,8 +87,17 @@ impl Link {
     }
 
     pub(super) async fn connect(&self) -> Result<Session, sqlx::Error> {
+        self.open(&self.connect).await
+    }
+
+    /// Under a name by which the database knows the connection.
+    pub(super) async fn connect_as(&self, name: &str) -> Result<Session, sqlx::Error> {
+        self.open(&self.connect.clone().application_name(name)).await
+    }
+
+    async fn open(&self, connect: &PgConnectOptions) -> Result<Session, sqlx::Error> {
         Ok(Session {
-            connection: self.connect.connect().await?,
+            connection: connect.connect().await?,
             begin: Arc::clone(&self.begin),
             is_shared: self.is_shared,
             in_transaction: false,

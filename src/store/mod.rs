@@ -92,7 +92,8 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
 #[derive(Clone)]
 pub struct Store {
     connections: Connections,
-    /// For [`Store::ping`] alone: when all others are busy the database is not away.
+    /// For [`Store::ping`] and for cancelling statements: when all others are busy the database is not
+    /// away.
     probe: Connections,
     /// For keys alone.
     keys: Connections,
@@ -129,7 +130,9 @@ impl Store {
             None => Some(link.options().clone()),
             direct => direct.clone(),
         };
-        let connections = Connections::new(link.clone(), settings.pool_size, settings.acquire_timeout);
+        let wait = settings.acquire_timeout;
+        let probe = Connections::new(link.clone(), 1, wait, None);
+        let connections = Connections::new(link.clone(), settings.pool_size, wait, Some(probe.clone()));
         let metrics = StoreMetrics::default();
         let changes = live::Changes::start(
             connections.clone(),
@@ -141,8 +144,8 @@ impl Store {
         Self {
             ingest: ingest::Ingest::start(lane, settings.ingest),
             gets: gets::Gets::start(&connections),
-            keys: Connections::new(link.clone(), keys::KEY_CONNECTIONS, settings.acquire_timeout),
-            probe: Connections::new(link.clone(), 1, settings.acquire_timeout),
+            keys: Connections::new(link.clone(), keys::KEY_CONNECTIONS, wait, None),
+            probe,
             connections,
             link,
             direct,

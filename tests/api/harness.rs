@@ -108,6 +108,7 @@ impl TestServer {
         let store = Store::open(through, settings.store);
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
+        let plain = settings.server.tls.is_none();
         let mut served = tokio::spawn(server::run(
             listeners,
             store,
@@ -126,7 +127,11 @@ impl TestServer {
         Ok(Self {
             addr,
             admin,
-            channel: connect(addr).await,
+            channel: if plain {
+                connect(addr).await
+            } else {
+                endpoint(addr).connect_lazy()
+            },
             database,
             shutdown,
             served,
@@ -143,7 +148,7 @@ impl TestServer {
         SpiritServiceClient::new(self.channel.clone())
     }
 
-    /// The connection that the clients share.
+    /// The connection that the clients share; of no use where TLS is spoken.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
@@ -174,12 +179,13 @@ impl TestServer {
 }
 
 pub async fn connect(addr: std::net::SocketAddr) -> Channel {
+    endpoint(addr).connect().await.unwrap()
+}
+
+fn endpoint(addr: std::net::SocketAddr) -> Endpoint {
     Endpoint::from_shared(format!("http://{addr}"))
         .unwrap()
         .tcp_nodelay(true)
-        .connect()
-        .await
-        .unwrap()
 }
 
 /// A database of its own in the PostgreSQL that all tests of the process share.

@@ -5,11 +5,14 @@
 
 mod access;
 mod builders;
+#[path = "../shared/certificates.rs"]
+mod certificates;
 mod harness;
 mod live;
 mod model;
 mod pgbouncer;
 mod probes;
+mod proxy;
 mod raw;
 mod scrape;
 
@@ -19,6 +22,8 @@ mod conversion;
 mod count_events;
 mod create_event;
 mod cursors;
+mod database_faults;
+mod deadlines;
 mod durability;
 mod error_metadata;
 mod errors;
@@ -27,6 +32,7 @@ mod flush_paths;
 mod follow_cursors;
 mod follow_seam;
 mod follow_session;
+mod garbage;
 mod get_event;
 mod health_reflection;
 mod ingest_events;
@@ -57,6 +63,7 @@ mod stalled_streams;
 mod statements;
 mod storm;
 mod stream_session_events;
+mod tls;
 mod update_event;
 mod update_spirit;
 mod validation_events;

@@ -3,18 +3,24 @@
 
 #![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
 
+#[path = "../shared/certificates.rs"]
+mod certificates;
 mod harness;
 
 mod backup;
 mod bench;
 mod call_log;
 mod commands;
+mod drain;
 mod import;
 mod key;
 mod killed_server;
 mod private_postgres;
 mod process;
 mod replay;
+mod rolling_restart;
 mod settings;
+mod silent_connections;
 mod tail;
+mod tls;
 mod traces;

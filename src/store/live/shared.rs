@@ -62,13 +62,23 @@ impl Store {
     }
 
     async fn read_shared(self, key: Key, query: Arc<LiveQuery>) {
-        while let Some(waiting) = self.shared_reads.take(key) {
-            let page = self.live_page(&query, key.2).await.map(Arc::new);
+        while let Some(mut waiting) = self.shared_reads.take(key) {
+            let page = tokio::select! {
+                page = self.live_page(&query, key.2) => page.map(Arc::new),
+                () = all_gone(&mut waiting) => continue,
+            };
             for reply in waiting {
                 if reply.send(page.clone()).is_err() {
                     tracing::trace!("a stream has ended");
                 }
             }
         }
+    }
+}
+
+/// Waits until every stream that waits for the page has ended.
+async fn all_gone(waiting: &mut [oneshot::Sender<Page>]) {
+    for stream in waiting {
+        stream.closed().await;
     }
 }

@@ -1,0 +1,40 @@
+//! Ends the statement that a caller left behind, so that its connection is soon free and the database
+//! does no work that nobody waits for.
+//!
+//! The backend is found by the name that the connection alone has. Its process id would not do: behind
+//! a pooler it may serve somebody else by now.
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::{Connections, ends_connection};
+use crate::store::link::Session;
+
+const CANCEL: &str = "
+    select pg_cancel_backend(pid)
+    from pg_stat_activity
+    where application_name = $1
+    and state <> 'idle'";
+
+/// A name that no other connection has.
+pub(super) fn new_name(connect: &PgConnectOptions) -> String {
+    let base = connect.get_application_name().unwrap_or_default();
+    format!("{base} {:08x}", fastrand::u32(..))
+}
+
+/// Cancels what the connection of this name runs. It is over when this returns, and whether the
+/// connection can be used for another statement is what is returned.
+pub(super) async fn cancel(session: &mut Session, name: &str, by: &Connections) -> bool {
+    let cancelled = by.all(sqlx::query_as::<_, (bool,)>(CANCEL).bind(name)).await;
+    if let Err(error) = cancelled {
+        tracing::debug!(%error, "a statement could not be cancelled, waiting for its end");
+    }
+    // The signal has been sent when the cancel is answered, so the backend gets it before this ping and it
+    // cannot meet a later statement. The cancelled one's error comes first, then the answer.
+    loop {
+        match session.ping().await {
+            Ok(()) => return true,
+            Err(sqlx::Error::Database(error)) if !ends_connection(error.as_ref()) => {}
+            Err(_) => return false,
+        }
+    }
+}

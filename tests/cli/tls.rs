@@ -1,0 +1,241 @@
+//! TLS by flags and environment: the server, and every command that talks to it.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::certificates::{Authority, Pair};
+use crate::harness::{Ended, PATIENCE, Place, Server, eventually, finish};
+
+const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl");
+
+/// Why the server refuses a certificate, a client learns only if it has not sent its call yet.
+const REFUSED: &[&str] = &["error: ", "transport error"];
+
+/// A place with an authority of its own, its files, and those of a client.
+struct Secured {
+    place: Place,
+    authority: Authority,
+}
+
+impl Secured {
+    fn new() -> Self {
+        let (place, authority) = (Place::new(), Authority::new("ours"));
+        place.file("ca", authority.pem());
+        write(&place, "server", &authority.issue());
+        write(&place, "client", &authority.issue());
+        Self { place, authority }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.place.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    async fn serve(&self, arguments: &[&str]) -> Server {
+        let mut command = self.place.command(&[&["serve"], arguments].concat());
+        command
+            .env("EVENTS_TLS_CERT", self.path("server.cert"))
+            .env("EVENTS_TLS_KEY", self.path("server.key"));
+        Server::run(&self.place, &mut command).await
+    }
+
+    /// A command that trusts the authority and shows the client's certificate.
+    fn command(&self, server: &Server, arguments: &[&str]) -> Command {
+        let mut command = self.place.command(arguments);
+        command
+            .env("EVENTS_ADDR", format!("https://{}", server.addr))
+            .env("EVENTS_CA", self.path("ca"))
+            .env("EVENTS_CERT", self.path("client.cert"))
+            .env("EVENTS_KEY", self.path("client.key"));
+        command
+    }
+
+    async fn run(&self, server: &Server, arguments: &[&str]) -> Ended {
+        finish(&mut self.command(server, arguments)).await.with(0)
+    }
+}
+
+fn write(place: &Place, name: &str, pair: &Pair) {
+    place.file(&format!("{name}.cert"), &pair.cert);
+    place.file(&format!("{name}.key"), &pair.key);
+}
+
+#[tokio::test]
+async fn every_command_speaks_tls_and_shows_its_certificate() {
+    let secured = Secured::new();
+    let server = secured.serve(&["--tls-client-ca", &secured.path("ca")]).await;
+    secured
+        .run(&server, &["import", GARDEN, "--spirit", "Fern"])
+        .await;
+    let replay = ["replay", "--spirit", "Fern", "--session", "tomatoes", "--json"];
+    let replayed = secured.run(&server, &replay).await.stdout;
+    assert!(replayed.lines().count() > 3, "{replayed}");
+    let bench = [
+        "bench",
+        "create",
+        "--duration",
+        "0.3",
+        "--warmup",
+        "0.1",
+        "--spirits",
+        "1",
+    ];
+    secured.run(&server, &bench).await;
+    assert_eq!(secured.run(&server, &["healthcheck"]).await.stdout, "SERVING\n");
+
+    let mut tail = secured
+        .command(&server, &["tail", "--spirit", "Fern", "--after", "0", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let line = timeout(PATIENCE, lines.next_line())
+        .await
+        .expect("an event comes");
+    assert!(line.unwrap().unwrap().contains("\"sequence\":1"));
+    tail.kill().await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_says_why_the_server_is_not_trusted_or_does_not_let_it_in() {
+    let secured = Secured::new();
+    let foreign = secured.place.file("foreign", Authority::new("foreign").pem());
+    let server = secured.serve(&["--tls-client-ca", &secured.path("ca")]).await;
+    let addr = format!("https://{}", server.addr);
+    let ca = secured.path("ca");
+    write(&secured.place, "expired", &secured.authority.issue_expired());
+    let (old, old_key) = (secured.path("expired.cert"), secured.path("expired.key"));
+    for (what, arguments, code, words) in [
+        (
+            "a foreign authority",
+            &["--ca", &foreign][..],
+            1,
+            &["UnknownIssuer"][..],
+        ),
+        ("the system's authorities", &[], 1, &["UnknownIssuer"]),
+        (
+            "another name",
+            &["--ca", &ca, "--server-name", "else.example"],
+            1,
+            &["else.example"],
+        ),
+        ("no certificate", &["--ca", &ca], 1, REFUSED),
+        (
+            "an expired certificate",
+            &["--ca", &ca, "--cert", &old, "--key", &old_key],
+            1,
+            REFUSED,
+        ),
+        ("no such file", &["--ca", "/nowhere/ca"], 2, &["/nowhere/ca"]),
+        ("a certificate without a key", &["--cert", &ca], 2, &["--key"]),
+        (
+            "plain text",
+            &["--ca", &ca, "--addr", "http://localhost:1"],
+            2,
+            &["http://localhost:1", "--ca"],
+        ),
+    ] {
+        let mut command = secured.place.command(&[&["healthcheck"], arguments].concat());
+        let ended = finish(command.env("EVENTS_ADDR", &addr)).await;
+        assert_eq!(ended.code, Some(code), "{what}: {ended:#?}");
+        ended.saying(words);
+    }
+    let named = [
+        "healthcheck",
+        "--addr",
+        &server.addr,
+        "--server-name",
+        "localhost",
+    ];
+    secured.run(&server, &named).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn sighup_reads_the_files_again() {
+    let secured = Secured::new();
+    let server = secured.serve(&[]).await;
+    let read_again = || server.log().matches("read again").count();
+    server.signal("HUP").await;
+    eventually("the log says so, though nothing has changed", async || {
+        (read_again() == 1).then_some(())
+    })
+    .await;
+
+    secured.place.file("server.key", "nothing");
+    server.signal("HUP").await;
+    eventually("the log names the file", async || {
+        server
+            .log()
+            .contains("server.key holds no private key")
+            .then_some(())
+    })
+    .await;
+    secured.run(&server, &["healthcheck"]).await;
+
+    write(&secured.place, "server", &secured.authority.issue());
+    server.signal("HUP").await;
+    eventually("the log says so", async || (read_again() >= 2).then_some(())).await;
+    secured.run(&server, &["healthcheck"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn files_that_do_not_make_tls_end_the_start_with_code_2() {
+    let secured = Secured::new();
+    let (cert, key) = (secured.path("server.cert"), secured.path("server.key"));
+    let (ca, other) = (secured.path("ca"), secured.path("client.key"));
+    let empty = secured.place.file("empty", "");
+    let pair = ["--tls-cert", &cert, "--tls-key", &key];
+    for (what, arguments, words) in [
+        (
+            "no key",
+            vec!["--tls-cert", &cert],
+            vec!["--tls-cert", "--tls-key"],
+        ),
+        (
+            "no certificate",
+            vec!["--tls-key", &key],
+            vec!["--tls-cert", "--tls-key"],
+        ),
+        (
+            "clients without TLS",
+            vec!["--tls-client-ca", &ca],
+            vec!["--tls-cert"],
+        ),
+        (
+            "clients of no authority",
+            [&pair[..], &["--tls-client-auth", "optional"]].concat(),
+            vec!["--tls-client-ca"],
+        ),
+        (
+            "no such file",
+            vec!["--tls-cert", "/nowhere", "--tls-key", &key],
+            vec!["/nowhere"],
+        ),
+        (
+            "an empty file",
+            vec!["--tls-cert", &empty, "--tls-key", &key],
+            vec![&empty],
+        ),
+        (
+            "another's key",
+            vec!["--tls-cert", &cert, "--tls-key", &other],
+            vec![&cert, &other],
+        ),
+        (
+            "an empty authority",
+            [&pair[..], &["--tls-client-ca", &empty]].concat(),
+            vec![&empty],
+        ),
+    ] {
+        let ended = finish(&mut secured.place.command(&arguments)).await;
+        assert_eq!(ended.code, Some(2), "{what}: {ended:#?}");
+        ended.saying(&words);
+        assert!(!Path::exists(&secured.place.data), "{what}: nothing was made");
+    }
+}
