@@ -134,13 +134,19 @@ impl Connections {
             .await
             .map_err(|_| late())?
             .map_err(|_| StoreError::Closing)?;
-        let held = timeout_at(deadline, home.take()).await.map_err(|_| late())??;
-        Ok(Lease {
-            home,
-            held: Some(held),
-            state: State::Busy,
-            permit: Some(permit),
-        })
+        if let Some(held) = home.trusted() {
+            return Ok(Lease::new(home, held, permit, State::Busy));
+        }
+        // A task of its own, which gives the connection to the others when the caller has gone: callers that go
+        // away sooner than one is made would have them made for ever.
+        let made = tokio::spawn(async move {
+            let held = home.take().await?;
+            Ok::<_, sqlx::Error>(Lease::new(home, held, permit, State::Ready))
+        });
+        let made = timeout_at(deadline, made).await.map_err(|_| late())?;
+        let mut lease = made.map_err(|_| StoreError::Closing)??;
+        lease.state = State::Busy;
+        Ok(lease)
     }
 }
 
@@ -148,6 +154,11 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
         // Every change under the lock is a single step, so a poisoned one is still whole.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that was used a moment ago, if there is one.
+    fn trusted(&self) -> Option<Held> {
+        self.lock().pop_if(|held| held.used.elapsed() < TRUSTED_FOR)
     }
 
     async fn take(&self) -> Result<Held, sqlx::Error> {
@@ -187,6 +198,15 @@ impl Shared {
 }
 
 impl Lease {
+    fn new(home: Arc<Shared>, held: Held, permit: OwnedSemaphorePermit, state: State) -> Self {
+        Self {
+            home,
+            held: Some(held),
+            state,
+            permit: Some(permit),
+        }
+    }
+
     fn connection(&mut self) -> Result<&mut PgConnection, StoreError> {
         let held = self.held.as_mut();
         held.map(|held| &mut held.connection)

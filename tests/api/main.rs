@@ -44,6 +44,8 @@ mod live_streams;
 mod locks;
 mod merge_patch;
 mod migrations;
+mod misbehaving_clients;
+mod panics;
 mod plans;
 mod queue_bounds;
 mod sequences;
