@@ -109,19 +109,29 @@ pgbouncer_follows_statements() {
 }
 
 # PgBouncer's program, for the tests behind one.
-ensure_pgbouncer() {
-    has_pgbouncer && return
+# install_program NAME: a daemon's program, of which the system is to start no daemon.
+install_program() {
     local policy=/usr/sbin/policy-rc.d
     if command -v apt-get >/dev/null && can_be_root && [ ! -e $policy ]; then
-        # Only the program is wanted, not a daemon of the system's.
         printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
         as_root chmod +x $policy
-        install_packages pgbouncer pgbouncer pgbouncer
+        install_packages "$1" "$1" "$1"
         as_root rm -f $policy
     else
-        install_packages pgbouncer pgbouncer pgbouncer
+        install_packages "$1" "$1" "$1"
     fi
+}
+
+ensure_pgbouncer() {
+    has_pgbouncer || install_program pgbouncer
     has_pgbouncer
+}
+
+ensure_haproxy() {
+    PATH=$PATH:/usr/sbin # where Debian has it, also for those who are not root
+    export PATH
+    command -v haproxy >/dev/null || install_program haproxy
+    command -v haproxy >/dev/null
 }
 
 # use_postgres DIR: lets the server find the programs of a directory, if it has them.

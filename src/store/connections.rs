@@ -167,13 +167,19 @@ impl Connections {
                 .map_err(|_| late())?
                 .map_err(|_| StoreError::Closing)?
         };
-        let held = timeout_at(deadline, home.take()).await.map_err(|_| late())??;
-        Ok(Lease {
-            home,
-            held: Some(held),
-            state: State::Busy,
-            permit: Some(permit),
-        })
+        if let Some(held) = home.trusted() {
+            return Ok(Lease::new(home, held, permit, State::Busy));
+        }
+        // A task of its own, which gives the connection to the others when the caller has gone: callers that go
+        // away sooner than one is made would have them made for ever.
+        let made = tokio::spawn(async move {
+            let held = home.take().await?;
+            Ok::<_, sqlx::Error>(Lease::new(home, held, permit, State::Ready))
+        });
+        let made = timeout_at(deadline, made).await.map_err(|_| late())?;
+        let mut lease = made.map_err(|_| StoreError::Closing)??;
+        lease.state = State::Busy;
+        Ok(lease)
     }
 }
 
@@ -216,6 +222,11 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One that was used a moment ago, if there is one.
+    fn trusted(&self) -> Option<Held> {
+        self.lock().pop_if(|held| held.used.elapsed() < TRUSTED_FOR)
+    }
+
     async fn take(&self) -> Result<Held, sqlx::Error> {
         loop {
             let idle = self.lock().pop();
@@ -253,6 +264,15 @@ impl Shared {
 }
 
 impl Lease {
+    fn new(home: Arc<Shared>, held: Held, permit: OwnedSemaphorePermit, state: State) -> Self {
+        Self {
+            home,
+            held: Some(held),
+            state,
+            permit: Some(permit),
+        }
+    }
+
     /// All rows of a statement.
     pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, sqlx::Error>
     where

@@ -118,7 +118,7 @@ impl Load {
     }
 
     /// Ends it; what was acknowledged is in the database, and that without a gap.
-    async fn is_all_there(self, connection: &mut PgConnection) {
+    async fn ends_all_there(self, connection: &mut PgConnection) {
         self.shared.done.store(true, Ordering::Release);
         let ended = timeout(PATIENCE, self.callers.join_all())
             .await
@@ -241,7 +241,7 @@ async fn a_network_that_is_slow_cut_or_swallows_everything_is_survived() {
         (connections(&mut beside).await <= usual + 4).then_some(())
     })
     .await;
-    load.is_all_there(&mut beside).await;
+    load.ends_all_there(&mut beside).await;
     server.stop().await.unwrap();
     own.stop().await;
 }
@@ -269,7 +269,7 @@ async fn a_database_without_free_connections_is_unavailable_until_there_are_some
     }
     load.stores(50).await;
     health_turns(&server, Serving).await;
-    load.is_all_there(&mut first).await;
+    load.ends_all_there(&mut first).await;
     server.stop().await.unwrap();
     drop(first);
     own.stop().await;
@@ -314,7 +314,7 @@ async fn a_database_that_is_read_only_for_a_while_is_read_and_refuses_creates() 
     load.stores(50).await;
     let own_creates = sqlx::query("delete from events where dedupe_key is null");
     own_creates.execute(&mut beside).await.unwrap();
-    load.is_all_there(&mut beside).await;
+    load.ends_all_there(&mut beside).await;
     server.stop().await.unwrap();
     own.stop().await;
 }
@@ -340,7 +340,7 @@ async fn statements_behind_a_lock_are_given_up_and_go_on_after_it() {
     );
     lock.rollback().await.unwrap();
     load.stores(50).await;
-    load.is_all_there(&mut beside).await;
+    load.ends_all_there(&mut beside).await;
     server.stop().await.unwrap();
     own.stop().await;
 }

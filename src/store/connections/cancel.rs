@@ -4,10 +4,17 @@
 //! The backend is found by the name that the connection alone has. Its process id would not do: behind
 //! a pooler it may serve somebody else by now.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::timeout;
 
 use super::{Connections, ends_connection};
 use crate::store::link::Session;
+
+/// Most statements end by themselves sooner than they could be cancelled; a flood of callers that go away
+/// must not queue for the one connection that cancels.
+const GRACE: Duration = Duration::from_millis(50);
 
 const CANCEL: &str = "
     select pg_cancel_backend(pid)
@@ -21,15 +28,23 @@ pub(super) fn new_name(connect: &PgConnectOptions) -> String {
     format!("{base} {:08x}", fastrand::u32(..))
 }
 
-/// Cancels what the connection of this name runs. It is over when this returns, and whether the
-/// connection can be used for another statement is what is returned.
+/// Ends what the connection of this name runs. It is over when this returns, and whether the connection
+/// can be used for another statement is what is returned.
 pub(super) async fn cancel(session: &mut Session, name: &str, by: &Connections) -> bool {
+    if let Ok(usable) = timeout(GRACE, settle(session)).await {
+        return usable;
+    }
     let cancelled = by.all(sqlx::query_as::<_, (bool,)>(CANCEL).bind(name)).await;
     if let Err(error) = cancelled {
         tracing::debug!(%error, "a statement could not be cancelled, waiting for its end");
     }
-    // The signal has been sent when the cancel is answered, so the backend gets it before this ping and it
-    // cannot meet a later statement. The cancelled one's error comes first, then the answer.
+    // The signal has been sent when the cancel is answered, so the backend gets it before the next ping and
+    // it cannot meet a later statement.
+    settle(session).await
+}
+
+/// Waits for the end of what runs: its errors come first, then the answer to a ping.
+async fn settle(session: &mut Session) -> bool {
     loop {
         match session.ping().await {
             Ok(()) => return true,
