@@ -1,9 +1,10 @@
 //! Every setting of the server: flag, environment name, default, bounds.
 
-use std::fmt;
+mod database;
+mod secret;
+mod tls;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -11,157 +12,16 @@ use clap::{Args, ValueEnum};
 
 use crate::domain::limits::Limits;
 use crate::grpc::{KeyLimits, Reflection};
-use crate::server::{AuthSettings, ClientAuth, ConnectionLimits, ServerSettings, TlsFiles};
-use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
+use crate::server::{AuthSettings, ConnectionLimits, ServerSettings};
+
+pub use database::{DatabaseArgs, Pooler};
+pub use secret::Secret;
+pub use tls::TlsArgs;
 
 /// Settings that make no sense together or cannot be read; the process ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadSettings(pub String);
-
-/// A value that is never shown.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Reads it from a file, without the line's end.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn read(file: &Path) -> Result<Self, BadSettings> {
-        match std::fs::read_to_string(file) {
-            Ok(text) => Ok(Self(text.trim_end_matches(['\r', '\n']).to_owned())),
-            Err(error) => Err(BadSettings(format!("cannot read {}: {error}", file.display()))),
-        }
-    }
-
-    /// The value, for the one place that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
-impl FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-/// Which database.
-#[derive(Args, Clone, Debug)]
-pub struct DatabaseArgs {
-    /// PostgreSQL to use, as postgres://user:password@host/database?sslmode=…; without it the
-    /// server runs a private one
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub database_url: Option<Secret>,
-
-    /// File that holds the URL instead [default: none]
-    #[arg(
-        long,
-        env = "DATABASE_URL_FILE",
-        value_name = "FILE",
-        conflicts_with = "database_url"
-    )]
-    pub database_url_file: Option<PathBuf>,
-
-    /// Where the private PostgreSQL keeps its data [default: /var/lib/elephantasm-events as root,
-    /// else elephantasm-events in ~/.local/share, or $XDG_DATA_HOME]
-    #[arg(long, env = "EVENTS_DATA_DIR", value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-
-    /// Where the private PostgreSQL's programs are [default: `pg_config`, PATH and the usual places]
-    #[arg(long, env = "PG_BIN_DIR", value_name = "DIR")]
-    pub pg_bin_dir: Option<PathBuf>,
-
-    /// Connections for reads and edits; the writer of events has its own
-    #[arg(long, env = "EVENTS_POOL_SIZE", value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub pool_size: u32,
-
-    /// Seconds that a call waits for a connection
-    #[arg(long, env = "EVENTS_ACQUIRE_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub acquire_timeout_seconds: u64,
-
-    /// Seconds that a statement may run
-    #[arg(long, env = "EVENTS_STATEMENT_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub statement_timeout_seconds: u64,
-
-    /// PostgreSQL itself, around a pooler: for LISTEN and migrations [default: --database-url]
-    #[arg(
-        long,
-        env = "MIGRATION_DATABASE_URL",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    pub migration_database_url: Option<Secret>,
-
-    /// File that holds that URL instead [default: none]
-    #[arg(
-        long,
-        env = "MIGRATION_DATABASE_URL_FILE",
-        value_name = "FILE",
-        conflicts_with = "migration_database_url"
-    )]
-    pub migration_database_url_file: Option<PathBuf>,
-
-    /// What pools connections before PostgreSQL: `transaction` for PgBouncer in transaction mode
-    #[arg(long, env = "EVENTS_POOLER", value_name = "MODE", value_enum, default_value_t = Pooler::None)]
-    pub pooler: Pooler,
-
-    /// Whether instances tell each other of new events by NOTIFY; without it they poll
-    #[arg(long, env = "EVENTS_NOTIFY", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    pub notify: bool,
-
-    /// Milliseconds between polls for other instances' events where LISTEN does not work
-    #[arg(long, env = "EVENTS_POLL_INTERVAL_MS", value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
-    pub poll_interval_ms: u64,
-
-    /// Seconds without an item after which a live stream gets a heartbeat
-    #[arg(long, env = "EVENTS_HEARTBEAT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub heartbeat_seconds: u64,
-
-    /// Seconds without its reader taking anything after which a stream is ended
-    #[arg(long, env = "EVENTS_STALL_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub stall_seconds: u64,
-
-    /// Events that may wait to be stored, half of them from ingest streams; past it calls are refused as
-    /// overloaded and streams wait
-    #[arg(long, env = "EVENTS_QUEUE_ITEMS", value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub queue_items: u32,
-
-    /// Bytes that the waiting events may have
-    #[arg(long, env = "EVENTS_QUEUE_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_048_576..))]
-    pub queue_bytes: u32,
-
-    /// Commits of events that may be under way at the same time, each with its share of the spirits
-    #[arg(long, env = "EVENTS_WRITERS", value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub writers: u32,
-
-    /// Events after which one commit takes no further request
-    #[arg(long, env = "EVENTS_FLUSH_ITEMS", value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub flush_items: u32,
-
-    /// Seconds that a commit of events may take, waiting for locks included
-    #[arg(long, env = "EVENTS_FLUSH_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub flush_timeout_seconds: u64,
-}
-
-/// What stands between the server and PostgreSQL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Pooler {
-    /// Nothing, or what behaves so: a pooler in session mode or one that follows prepared statements.
-    None,
-    /// A pooler that gives each transaction another connection.
-    Transaction,
-}
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -198,27 +58,6 @@ pub enum ReflectionArg {
     Keyed,
     /// Nobody.
     Off,
-}
-
-/// Who the server says that it is, and whom it lets in.
-#[derive(Args, Clone, Debug)]
-pub struct TlsArgs {
-    /// PEM file with the server's certificate and those between it and its authority; with it only TLS
-    /// is spoken [default: plain text]
-    #[arg(long, env = "EVENTS_TLS_CERT", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-
-    /// PEM file with the key of --tls-cert [default: none]
-    #[arg(long, env = "EVENTS_TLS_KEY", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-
-    /// PEM file with the authorities whose certificates callers show [default: none]
-    #[arg(long, env = "EVENTS_TLS_CLIENT_CA", value_name = "FILE")]
-    pub tls_client_ca: Option<PathBuf>,
-
-    /// Whether callers must show a certificate of --tls-client-ca [default: required]
-    #[arg(long, env = "EVENTS_TLS_CLIENT_AUTH", value_name = "WHETHER", value_enum)]
-    pub tls_client_auth: Option<ClientAuth>,
 }
 
 /// All settings of `serve`.
@@ -305,83 +144,6 @@ pub struct ServeArgs {
     pub log: LogArgs,
 }
 
-impl DatabaseArgs {
-    /// The database's URL, given or in a file.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn database_url(&self) -> Result<Option<Secret>, BadSettings> {
-        given_or_read(self.database_url.as_ref(), self.database_url_file.as_deref())
-    }
-
-    /// The URL around a pooler, given or in a file.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn migration_database_url(&self) -> Result<Option<Secret>, BadSettings> {
-        given_or_read(
-            self.migration_database_url.as_ref(),
-            self.migration_database_url_file.as_deref(),
-        )
-    }
-
-    /// How the store uses the database.
-    #[must_use]
-    pub fn store_settings(&self) -> StoreSettings {
-        StoreSettings {
-            pool_size: self.pool_size,
-            acquire_timeout: Duration::from_secs(self.acquire_timeout_seconds),
-            statement_timeout: Duration::from_secs(self.statement_timeout_seconds),
-            live: LiveSettings {
-                heartbeat: Duration::from_secs(self.heartbeat_seconds),
-                stall_limit: Duration::from_secs(self.stall_seconds),
-                listen: ListenSettings {
-                    notify: self.notify,
-                    poll_interval: Duration::from_millis(self.poll_interval_ms),
-                },
-            },
-            transaction_pooler: self.pooler == Pooler::Transaction,
-            direct: None,
-            ingest: IngestSettings {
-                writers: to_usize(self.writers),
-                queue_items_max: to_usize(self.queue_items),
-                queue_bytes_max: to_usize(self.queue_bytes),
-                flush_items_max: to_usize(self.flush_items),
-                flush_timeout: Duration::from_secs(self.flush_timeout_seconds),
-            },
-        }
-    }
-}
-
-impl TlsArgs {
-    /// The files, if TLS is to be spoken.
-    ///
-    /// # Errors
-    /// When one is given without the other that it needs.
-    pub fn files(&self) -> Result<Option<TlsFiles>, BadSettings> {
-        let together = |message: &str| Err(BadSettings(message.to_owned()));
-        match (&self.tls_client_ca, self.tls_client_auth) {
-            (None, Some(_)) => return together("--tls-client-auth needs --tls-client-ca"),
-            (Some(_), _) if self.tls_cert.is_none() => {
-                return together("--tls-client-ca needs --tls-cert and --tls-key");
-            }
-            _ => {}
-        }
-        match (&self.tls_cert, &self.tls_key) {
-            (None, None) => Ok(None),
-            (Some(cert), Some(key)) => Ok(Some(TlsFiles {
-                cert: cert.clone(),
-                key: key.clone(),
-                client_ca: self
-                    .tls_client_ca
-                    .clone()
-                    .map(|path| (path, self.tls_client_auth.unwrap_or(ClientAuth::Required))),
-            })),
-            _ => together("--tls-cert and --tls-key go together"),
-        }
-    }
-}
-
 impl ServeArgs {
     /// How the server serves, without the TLS that is yet to be read from its files.
     ///
@@ -422,14 +184,6 @@ impl ServeArgs {
             },
             tls: None,
         })
-    }
-}
-
-/// A secret, given or in a file.
-fn given_or_read(given: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, BadSettings> {
-    match file {
-        Some(file) => Secret::read(file).map(Some),
-        None => Ok(given.cloned()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! sqlx's own pool asks the database whether a connection lives, at each take and each return: three
 //! round trips for a read of one. Here only a connection that was idle for a while is asked. One whose
 //! statement was dropped by its caller goes to a task that cancels the statement and gives it back. Behind
-//! a pooler in transaction mode the whole statement runs in a task, to its end.
+//! a pooler in transaction mode the whole statement runs in a task.
 
 mod cancel;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgRow;
 use sqlx::{Execute, FromRow};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument as _, Span};
 
@@ -283,21 +283,45 @@ impl Lease {
     }
 
     /// Runs a statement in a transaction, in a task: were it dropped half-way, the next statement on the
-    /// connection would find itself in the transaction.
-    async fn in_task<Row>(mut self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>
+    /// connection would find itself in the transaction. When its caller goes it is cancelled.
+    async fn in_task<Row>(self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
-        let task = tokio::spawn(async move {
-            // Where the pooler has no server free, this waits as for a connection.
-            let limit = self.home.acquire_timeout;
-            let begun = timeout(limit, self.session()?.begin()).await;
-            let begun = begun.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-            self.end(begun)?;
-            Ok(self.all(statement).await?)
+        let (mut caller, answer) = oneshot::channel();
+        let home = Arc::clone(&self.home);
+        let name = self.held.as_ref().map(|held| held.name.clone());
+        tokio::spawn(async move {
+            let mut run = std::pin::pin!(self.in_transaction(statement));
+            let result = tokio::select! {
+                result = &mut run => result,
+                () = caller.closed() => {
+                    if let (Some(canceller), Some(name)) = (&home.canceller, &name) {
+                        cancel::unless_it_ends(&mut run, name, canceller).await;
+                    }
+                    return;
+                }
+            };
+            if caller.send(result).is_err() {
+                tracing::trace!("a caller has gone");
+            }
         });
-        task.await
-            .unwrap_or_else(|error| Err(StoreError::Bug(error.to_string())))
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::Bug(
+                "a statement's task ended without an answer".to_owned(),
+            ))
+        })
+    }
+
+    async fn in_transaction<Row>(mut self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        // Where the pooler has no server free, this waits as for a connection.
+        let begun = timeout(self.home.acquire_timeout, self.session()?.begin()).await;
+        let begun = begun.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        self.end(begun)?;
+        Ok(self.all(statement).await?)
     }
 
     fn session(&mut self) -> Result<&mut Session, sqlx::Error> {

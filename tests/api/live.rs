@@ -85,11 +85,14 @@ impl<M: Message> Reader<M> {
         sequences
     }
 
-    /// The next item, which must be `caught_up`.
+    /// The next item, which must be `caught_up`; catching up may take longer than a heartbeat.
     pub async fn caught_up(&mut self) -> M::Place {
-        match self.next().await.unwrap() {
-            Some((Item::CaughtUp, place)) => place,
-            other => panic!("no caught_up: {other:?}"),
+        loop {
+            match self.next().await.unwrap() {
+                Some((Item::CaughtUp, place)) => return place,
+                Some((Item::Heartbeat, _)) => {}
+                other => panic!("no caught_up: {other:?}"),
+            }
         }
     }
 

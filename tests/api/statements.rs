@@ -38,7 +38,7 @@ const COLUMNS: [(&str, &str); 24] = [
     ),
     ("ingest/insert_plain", "id UUID, base INT8, now TIMESTAMPTZ"),
     ("migrate/versions", "version INT8, checksum BYTEA"),
-    ("live/notify", "pg_notify VOID"),
+    ("live/notify", "set_config TEXT, pg_notify VOID"),
     ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
     (
         "live/",

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
 
@@ -34,13 +35,29 @@ pub(super) async fn cancel(session: &mut Session, name: &str, by: &Connections) 
     if let Ok(usable) = timeout(GRACE, settle(session)).await {
         return usable;
     }
-    let cancelled = by.all(sqlx::query_as::<_, (bool,)>(CANCEL).bind(name)).await;
-    if let Err(error) = cancelled {
-        tracing::debug!(%error, "a statement could not be cancelled, waiting for its end");
-    }
+    signal(name, by).await;
     // The signal has been sent when the cancel is answered, so the backend gets it before the next ping and
     // it cannot meet a later statement.
     settle(session).await
+}
+
+/// Lets a transaction behind a pooler end, cancelled if it does not end soon. A cancel that comes a moment too
+/// late meets whatever the pooler has its server do next; that fails and can be tried again.
+pub(super) async fn unless_it_ends(run: &mut (impl Future + Unpin), name: &str, by: &Connections) {
+    if timeout(GRACE, &mut *run).await.is_err() {
+        signal(name, by).await;
+        run.await;
+    }
+}
+
+/// Boxed, since a statement behind a pooler may have to signal itself.
+fn signal<'s>(name: &'s str, by: &'s Connections) -> BoxFuture<'s, ()> {
+    Box::pin(async move {
+        let cancelled = by.all(sqlx::query_as::<_, (bool,)>(CANCEL).bind(name)).await;
+        if let Err(error) = cancelled {
+            tracing::debug!(%error, "a statement could not be cancelled, waiting for its end");
+        }
+    })
 }
 
 /// Waits for the end of what runs: its errors come first, then the answer to a ping.
