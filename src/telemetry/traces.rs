@@ -44,6 +44,10 @@ pub(super) fn layer() -> Result<Option<AnyLayer>, BadSettings> {
     if is_off || endpoints.iter().all(|name| variable(name).is_empty()) {
         return Ok(None);
     }
+    if let Some(name) = endpoints.iter().find(|name| variable(name).starts_with("https:")) {
+        let said = format!("{name} begins with https; traces are sent without TLS, to a collector nearby");
+        return Err(BadSettings(said));
+    }
     let protocols = [
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         "OTEL_EXPORTER_OTLP_PROTOCOL",

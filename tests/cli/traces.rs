@@ -229,14 +229,24 @@ async fn a_collector_that_is_away_harms_nothing() {
 }
 
 #[tokio::test]
-async fn a_protocol_that_is_not_spoken_is_named_at_the_start() {
+async fn a_way_to_the_collector_that_is_not_gone_is_named_at_the_start() {
     let place = Place::new();
-    let mut command = place.command(&["serve"]);
-    command
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
-        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
-    let ended = finish(&mut command).await;
-    ended
-        .with(2)
-        .saying(&["OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc"]);
+    for (endpoint, protocol, said) in [
+        (
+            "http://127.0.0.1:4318",
+            "http/protobuf",
+            ["OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc"],
+        ),
+        (
+            "https://127.0.0.1:4317",
+            "grpc",
+            ["OTEL_EXPORTER_OTLP_ENDPOINT", "https", "TLS"],
+        ),
+    ] {
+        let mut command = place.command(&["serve"]);
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
+        finish(&mut command).await.with(2).saying(&said);
+    }
 }
