@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import statistics
 import subprocess
 import tempfile
 
@@ -167,3 +168,12 @@ class Bench:
             pathlib.Path(f"/proc/{self.server.pid}/clear_refs").write_text("5")
         status = pathlib.Path(f"/proc/{self.server.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def print_table(rows, rounds):
+    """Median, lowest and highest of each row's figures; a row is a key, a title and a target."""
+    print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
+    for key, title, target in rows:
+        values = [figures[key] for figures in rounds]
+        shown = [f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values))]
+        print(f"| {title} | {' | '.join(shown)} | {target} |")

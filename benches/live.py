@@ -4,11 +4,10 @@ Pairs run back to back in every round; a figure is the median of the rounds.
 """
 
 import argparse
-import statistics
 import subprocess
 import time
 
-from bench import Bench
+from bench import Bench, print_table
 
 
 def ratio(first, second):
@@ -63,11 +62,7 @@ def main():
     with Bench(args.seconds, "--notify", "false") as quiet, Bench(args.seconds) as loud:
         rounds = [round_of(quiet, loud) for _ in range(args.rounds)]
         mib, cores = idle_streams(quiet, args.streams)
-    print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
-    for key, title, target in ROWS:
-        values = [row[key] for row in rounds]
-        figures = [f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values))]
-        print(f"| {title} | {' | '.join(figures)} | {target} |")
+    print_table(ROWS, rounds)
     print(f"| {args.streams:,} idle streams: MiB in all | {mib:.3g} | | | ≤ 100 |")
     print(f"| {args.streams:,} idle streams: cores in use | {cores:.2g} | | | next to none |")
 

@@ -5,9 +5,8 @@ the median over the rounds. Nothing here judges: the targets stand beside the fi
 """
 
 import argparse
-import statistics
 
-from bench import REPLAY_EVENTS, Bench
+from bench import REPLAY_EVENTS, Bench, print_table
 
 
 def round_of(bench):
@@ -78,11 +77,7 @@ def main():
         bench.pgbench("create", 16)  # its log's files are made, as those of a server that runs for long
         rounds = [round_of(bench) for _ in range(args.rounds)]
     print(f"Median of {args.rounds} rounds of {args.seconds} s a measurement, with lowest and highest.\n")
-    print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
-    for key, title, target in ROWS:
-        values = [row[key] for row in rounds]
-        figures = [f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values))]
-        print(f"| {title} | {' | '.join(figures)} | {target} |")
+    print_table(ROWS, rounds)
 
 
 if __name__ == "__main__":
