@@ -40,8 +40,13 @@ impl RawClient {
         }
         let mut requests = self.requests.clone().ready().await.unwrap();
         let (response, mut sent) = requests.send_request(request.body(()).unwrap(), false).unwrap();
-        sent.send_data(body.into(), true).unwrap();
+        // Fails where the call was answered before its message was sent; then the answer says why.
+        let unsent = sent.send_data(body.into(), true).err();
         let (head, body) = response.await.unwrap().into_parts();
+        assert!(
+            unsent.is_none() || head.headers.contains_key("grpc-status"),
+            "{unsent:?}"
+        );
         (head.headers, body)
     }
 
