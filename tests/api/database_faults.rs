@@ -35,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 const CONNECTIONS_MAX: i64 = 8 + 2 * 5 + 3;
 /// In which every call is answered, whatever has happened to the database: acquiring a connection, a
 /// statement or a flush that is tried twice, and a busy machine.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const SOCKET: &str = "run/.s.PGSQL.5432";
 
 /// A PostgreSQL of the test's own.
@@ -81,6 +81,8 @@ fn impatient(settings: &mut Settings) {
     settings.store.acquire_timeout = LIMIT;
     settings.store.statement_timeout = LIMIT;
     settings.store.ingest.flush_timeout = LIMIT;
+    // What a network swallows no other limit ends.
+    settings.server.call_limit = 5 * LIMIT;
 }
 
 /// Callers that create and list without pause, each create with a key of its own.
@@ -236,7 +238,7 @@ async fn a_network_that_is_slow_cut_or_swallows_everything_is_survived() {
     load.stores(20).await;
     for weather in [Weather::Cut, Weather::Swallowing] {
         proxy.turn(weather);
-        load.is_refused(8).await;
+        load.is_refused(20).await;
         health_turns(&server, NotServing).await;
         proxy.turn(Weather::Fair);
         health_turns(&server, Serving).await;
