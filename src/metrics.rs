@@ -8,7 +8,7 @@ mod process;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     TextEncoder,
 };
 
@@ -34,6 +34,11 @@ impl Registry {
     /// A number that goes up and down.
     pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.keep(IntGauge::new(name, help))
+    }
+
+    /// A time that goes up and down.
+    pub(crate) fn seconds(&self, name: &str, help: &str) -> Gauge {
+        self.keep(Gauge::new(name, help))
     }
 
     pub(crate) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

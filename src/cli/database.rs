@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
 use crate::config::{BadSettings, DatabaseArgs, Secret};
 use crate::store::embedded::{self, EmbeddedError, EmbeddedPostgres, Options, default_data_dir};
-use crate::store::{Store, StoreSettings};
+use crate::store::{StandbySettings, Store, StoreSettings};
 
 /// Database of the private PostgreSQL.
 const DATABASE: &str = "events";
@@ -18,6 +19,8 @@ pub(super) struct Database {
     connect: PgConnectOptions,
     /// Around a pooler, if there is one.
     direct: Option<PgConnectOptions>,
+    /// A copy for reads that may lag, if there is one.
+    standby: Option<StandbySettings>,
     embedded: Option<EmbeddedPostgres>,
 }
 
@@ -36,6 +39,7 @@ impl Database {
         Ok(Self {
             connect: embedded.connect_options(DATABASE),
             direct: None,
+            standby: None,
             embedded: Some(embedded),
         })
     }
@@ -50,21 +54,34 @@ impl Database {
         Ok(Self {
             connect: running,
             direct: None,
+            standby: None,
             embedded: None,
         })
     }
 
     /// The one of the URL, if there is one.
     fn given(args: &DatabaseArgs) -> Result<Option<Self>, BadSettings> {
+        let standby = args.read_database_url()?;
         let Some(url) = args.database_url()? else {
+            if standby.is_some() {
+                let rule = "READ_DATABASE_URL needs DATABASE_URL: the private PostgreSQL has no standby";
+                return Err(BadSettings(rule.to_owned()));
+            }
             return Ok(None);
         };
+        let standby = standby
+            .map(|url| connect_options("READ_DATABASE_URL", &url))
+            .transpose()?;
         let direct = args.migration_database_url()?;
         Ok(Some(Self {
             connect: connect_options("DATABASE_URL", &url)?,
             direct: direct
                 .map(|url| connect_options("MIGRATION_DATABASE_URL", &url))
                 .transpose()?,
+            standby: standby.map(|connect| StandbySettings {
+                connect,
+                lag_max: Duration::from_secs(args.read_lag_seconds),
+            }),
             embedded: None,
         }))
     }
@@ -75,6 +92,7 @@ impl Database {
             self.connect.clone(),
             StoreSettings {
                 direct: self.direct.clone(),
+                standby: self.standby.clone(),
                 ..args.store_settings()
             },
         )

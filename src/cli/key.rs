@@ -14,7 +14,7 @@ use crate::domain::Time;
 use crate::domain::access::{Reach, Role};
 use crate::domain::ids::{SpiritId, parse_uuid};
 use crate::domain::key::{GeneratedKey, KEY_NAME_CHARS_MAX, KEY_SPIRITS_MAX, KeyMark};
-use crate::store::{Key, NewKey, Store};
+use crate::store::{Consistency, Key, NewKey, Store};
 use crate::telemetry;
 
 #[derive(Args, Debug)]
@@ -104,8 +104,9 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
     if args.spirit_ids.len() > KEY_SPIRITS_MAX {
         return Err(BadSettings(format!("--spirit can be given {KEY_SPIRITS_MAX} times")).into());
     }
+    let mut spirits = store.reader(Consistency::Strong);
     for id in &args.spirit_ids {
-        if store.get_spirit(*id, true).await?.is_none() {
+        if spirits.get_spirit(*id, true).await?.is_none() {
             bail!("spirit {id} does not exist");
         }
     }

@@ -1,6 +1,8 @@
 //! Finds the spirit that a command means by name or id.
 
 use anyhow::{anyhow, bail};
+use tonic::Request;
+use tonic::metadata::MetadataValue;
 
 use super::client::{Connection, explain};
 use crate::domain::ids::parse_uuid;
@@ -71,7 +73,7 @@ async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> any
     let mut found = Vec::new();
     loop {
         let page = spirits
-            .list_spirits(request.clone())
+            .list_spirits(strong(request.clone()))
             .await
             .map_err(explain)?
             .into_inner();
@@ -85,4 +87,12 @@ async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> any
         }
         request.page_token = page.next_page_token;
     }
+}
+
+/// A spirit that was created a moment ago must be found, not created again.
+fn strong<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("x-consistency", MetadataValue::from_static("strong"));
+    request
 }

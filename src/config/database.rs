@@ -65,6 +65,24 @@ pub struct DatabaseArgs {
     )]
     pub migration_database_url_file: Option<PathBuf>,
 
+    /// Streaming standby of that database, for reads that may lag; a call with the metadata `x-consistency:
+    /// strong` is not sent there [default: none]
+    #[arg(long, env = "READ_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub read_database_url: Option<Secret>,
+
+    /// File that holds that URL instead [default: none]
+    #[arg(
+        long,
+        env = "READ_DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "read_database_url"
+    )]
+    pub read_database_url_file: Option<PathBuf>,
+
+    /// Seconds that the standby may lag; past it the primary serves all reads
+    #[arg(long, env = "EVENTS_READ_LAG_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub read_lag_seconds: u64,
+
     /// What pools connections before PostgreSQL: `transaction` for PgBouncer in transaction mode
     #[arg(long, env = "EVENTS_POOLER", value_name = "MODE", value_enum, default_value_t = Pooler::None)]
     pub pooler: Pooler,
@@ -136,6 +154,17 @@ impl DatabaseArgs {
         )
     }
 
+    /// The URL of the standby, given or in a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read_database_url(&self) -> Result<Option<Secret>, BadSettings> {
+        given_or_read(
+            self.read_database_url.as_ref(),
+            self.read_database_url_file.as_deref(),
+        )
+    }
+
     /// How the store uses the database.
     #[must_use]
     pub fn store_settings(&self) -> StoreSettings {
@@ -153,6 +182,7 @@ impl DatabaseArgs {
             },
             transaction_pooler: self.pooler == Pooler::Transaction,
             direct: None,
+            standby: None,
             ingest: IngestSettings {
                 writers: to_usize(self.writers),
                 queue_items_max: to_usize(self.queue_items),

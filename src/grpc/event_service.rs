@@ -4,6 +4,7 @@ use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::auth::reach;
+use super::consistency::consistency;
 use super::ingest::IngestStream;
 use super::status::ApiError;
 use super::streams::{Session, SessionStream, Watch, WatchStream};
@@ -14,7 +15,7 @@ use crate::domain::edit::EventEdit;
 use crate::domain::event::{Created, Event};
 use crate::domain::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
 use crate::domain::refusal::Refusal;
-use crate::store::Pages;
+use crate::store::{Consistency, Pages};
 
 /// The service.
 #[derive(Clone)]
@@ -70,11 +71,10 @@ impl pb::event_service_server::EventService for EventApi {
         request: Request<pb::GetEventRequest>,
     ) -> Result<Response<pb::GetEventResponse>, Status> {
         let reach = reach(&request);
+        let mut reader = self.0.store.reader(consistency(&request)?);
         let (id, owners, include_deleted) =
             convert::get_event(request.into_inner(), &reach).map_err(ApiError::from)?;
-        let event = self
-            .0
-            .store
+        let event = reader
             .get_event(id, &owners, include_deleted)
             .await
             .map_err(ApiError::from)?;
@@ -89,11 +89,12 @@ impl pb::event_service_server::EventService for EventApi {
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
         let reach = reach(&request);
+        let mut reader = self.0.store.reader(consistency(&request)?);
         let (query, hash) = convert::list(request.into_inner(), &self.0.limits)?;
         if !reach.holds(query.scope.spirit_id) {
             return Ok(Response::new(pb::ListEventsResponse::default()));
         }
-        let page = self.0.store.list_events(&query).await.map_err(ApiError::from)?;
+        let page = reader.list_events(&query).await.map_err(ApiError::from)?;
         let positions: Vec<_> = page.events.iter().map(Event::position).collect();
         let events = page.events.into_iter().map(convert::event);
         let (events, cut) = within_budget(events);
@@ -115,10 +116,15 @@ impl pb::event_service_server::EventService for EventApi {
         request: Request<pb::StreamSessionEventsRequest>,
     ) -> Result<Response<SessionStream>, Status> {
         let reach = reach(&request);
+        let consistency = consistency(&request)?;
         let (replay, hash) = convert::replay(request.into_inner(), &self.0.limits)?;
         let session = Session::new(hash, replay.start);
         let pages = if reach.holds(replay.scope.spirit_id) {
-            self.0.store.replay(replay).await.map_err(ApiError::from)?
+            self.0
+                .store
+                .replay(replay, consistency)
+                .await
+                .map_err(ApiError::from)?
         } else if replay.follow {
             return Err(ApiError::from(Refusal::SpiritNotFound(replay.scope.spirit_id)).into());
         } else {
@@ -138,6 +144,8 @@ impl pb::event_service_server::EventService for EventApi {
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let reach = reach(&request);
+        // Asked for or not: what is live is read where it is written.
+        consistency(&request)?;
         let watch = convert::watch(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
         reach.check(watch.scope.spirit_id).map_err(ApiError::from)?;
         let (start, pages) = self.0.store.watch(watch).await.map_err(ApiError::from)?;
@@ -217,11 +225,12 @@ impl pb::event_service_server::EventService for EventApi {
         request: Request<pb::CountEventsRequest>,
     ) -> Result<Response<pb::CountEventsResponse>, Status> {
         let reach = reach(&request);
+        let mut reader = self.0.store.reader(consistency(&request)?);
         let scope = convert::count(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
         if !reach.holds(scope.spirit_id) {
             return Ok(Response::new(pb::CountEventsResponse::default()));
         }
-        let count = self.0.store.count_events(&scope).await.map_err(ApiError::from)?;
+        let count = reader.count_events(&scope).await.map_err(ApiError::from)?;
         Ok(Response::new(pb::CountEventsResponse { count }))
     }
 
@@ -229,13 +238,12 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        let mut reader = self.0.store.reader(consistency(&request)?);
         let list = convert::list_sessions(request.get_ref())?;
         if !reach(&request).holds(list.spirit_id) {
             return Ok(Response::new(pb::ListSessionsResponse::default()));
         }
-        let page = self
-            .0
-            .store
+        let page = reader
             .list_sessions(list.spirit_id, list.after, list.size)
             .await
             .map_err(ApiError::from)?;
@@ -269,7 +277,8 @@ impl EventApi {
             Created::New(event) => *event,
             Created::Duplicate { id, spirit_id, .. } => {
                 let owner = Reach::One(spirit_id);
-                let stored = self.0.store.get_event(id, &owner, true).await?;
+                let mut reader = self.0.store.reader(Consistency::Strong);
+                let stored = reader.get_event(id, &owner, true).await?;
                 stored.ok_or(Refusal::EventNotFound(id))?
             }
         };

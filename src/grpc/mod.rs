@@ -7,6 +7,7 @@
 mod auth;
 mod batch;
 mod calls;
+mod consistency;
 mod convert;
 mod ending_body;
 mod event_service;

@@ -3,6 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::auth::reach;
+use super::consistency::consistency;
 use super::convert::spirit::{
     SpiritList, get_spirit, list_spirits, new_spirit, spirit_deletion, spirit_edit,
 };
@@ -33,11 +34,10 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::GetSpiritRequest>,
     ) -> Result<Response<pb::GetSpiritResponse>, Status> {
+        let mut reader = self.0.store.reader(consistency(&request)?);
         let (id, include_deleted) = get_spirit(request.get_ref()).map_err(ApiError::from)?;
         reach(&request).check(id).map_err(ApiError::from)?;
-        let spirit = self
-            .0
-            .store
+        let spirit = reader
             .get_spirit(id, include_deleted)
             .await
             .map_err(ApiError::from)?;
@@ -52,8 +52,9 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         request: Request<pb::ListSpiritsRequest>,
     ) -> Result<Response<pb::ListSpiritsResponse>, Status> {
         let reach = reach(&request);
+        let mut reader = self.0.store.reader(consistency(&request)?);
         let SpiritList { query, tokens } = list_spirits(request.into_inner(), reach)?;
-        let page = self.0.store.list_spirits(query).await.map_err(ApiError::from)?;
+        let page = reader.list_spirits(query).await.map_err(ApiError::from)?;
         let tokens_of: Vec<_> = page.spirits.iter().map(|spirit| tokens.behind(spirit)).collect();
         let (spirits, cut) = within_budget(page.spirits.into_iter().map(convert::spirit_message));
         let next_page_token = match spirits
@@ -137,10 +138,9 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         request: Request<pb::CountSpiritsRequest>,
     ) -> Result<Response<pb::CountSpiritsResponse>, Status> {
         let reach = reach(&request);
+        let mut reader = self.0.store.reader(consistency(&request)?);
         let pb::CountSpiritsRequest { include_deleted } = request.into_inner();
-        let count = self
-            .0
-            .store
+        let count = reader
             .count_spirits(&reach, include_deleted)
             .await
             .map_err(ApiError::from)?;

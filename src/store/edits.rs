@@ -22,7 +22,7 @@ impl Store {
     /// Edits an event and returns it as it then is.
     pub async fn edit_event(&self, target: EventTarget, edit: &EventEdit) -> Result<Event, StoreError> {
         loop {
-            let Some(event) = self.get_event(target.id, &target.owners, true).await? else {
+            let Some(event) = self.primary().get_event(target.id, &target.owners, true).await? else {
                 return Err(Refusal::EventNotFound(target.id).into());
             };
             check_revision(target.expected_revision, event.revision)?;
@@ -38,7 +38,7 @@ impl Store {
     /// Edits a spirit and returns it as it then is.
     pub async fn edit_spirit(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Spirit, StoreError> {
         loop {
-            let Some(spirit) = self.get_spirit(target.id, true).await? else {
+            let Some(spirit) = self.primary().get_spirit(target.id, true).await? else {
                 return Err(Refusal::SpiritNotFound(target.id).into());
             };
             check_revision(target.expected_revision, spirit.revision)?;

@@ -1,4 +1,4 @@
-//! Reads of events: one, a page, a count.
+//! Reads of events: a page, a count.
 //!
 //! A page is a keyset walk over an index. What changes the plan (which index, direction, view) makes
 //! a statement of its own; every other condition is a parameter.
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, FromRow, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
-use super::{Store, StoreError};
+use super::{Reader, Store, StoreError};
 use crate::domain::event::{Event, Order, Position, View};
 use crate::domain::filter::{EventFilter, Scope, start_of_year};
 use crate::domain::ids::{EventId, SpiritId};
@@ -77,9 +77,11 @@ impl Store {
         let rows = self.connections.all(statement).await?;
         Ok(rows.into_iter().map(Event::from).collect())
     }
+}
 
+impl Reader {
     /// A page of events.
-    pub async fn list_events(&self, query: &EventQuery) -> Result<EventPage, StoreError> {
+    pub async fn list_events(&mut self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let (start, offset) = match query.start {
             PageStart::Offset(offset) => (beginning(query.order), offset),
             PageStart::After(position) => (position, 0),
@@ -96,7 +98,7 @@ impl Store {
         .bind(limit)
         .bind(offset)
         .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX));
-        let rows = self.connections.all(statement).await?;
+        let rows = self.all(statement).await?;
         let found = rows
             .first()
             .map_or(0, |row| usize::try_from(row.found).unwrap_or(0));
@@ -112,16 +114,16 @@ impl Store {
     }
 
     /// How many events there are.
-    pub async fn count_events(&self, scope: &Scope) -> Result<i64, StoreError> {
+    pub async fn count_events(&mut self, scope: &Scope) -> Result<i64, StoreError> {
         let statement = AssertSqlSafe(Arc::clone(&COUNTS[Access::of(scope) as usize]));
         let statement = bind_scope(sqlx::query_as::<_, (i64,)>(statement), scope);
-        let (count,) = self.connections.one(statement).await?;
+        let (count,) = self.one(statement).await?;
         Ok(count)
     }
 
     /// The position of the n-th event from the end of the scope, n ≥ 1; `None` when it has fewer.
     pub(super) async fn nth_from_end(
-        &self,
+        &mut self,
         scope: &Scope,
         sequence_max: i64,
         n: i64,
@@ -130,7 +132,7 @@ impl Store {
         let statement = bind_scope(sqlx::query_as::<_, (_, i64)>(statement), scope)
             .bind(sequence_max)
             .bind(n.saturating_sub(1));
-        let row = self.connections.optional(statement).await?;
+        let row = self.optional(statement).await?;
         Ok(row.map(|(occurred_at, sequence)| Position {
             occurred_at,
             sequence,

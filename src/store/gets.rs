@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::connections::Connections;
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
-use super::{Store, StoreError, spans};
+use super::{Reader, StoreError, spans};
 use crate::domain::access::Reach;
 use crate::domain::event::Event;
 use crate::domain::ids::EventId;
@@ -66,18 +66,27 @@ impl Gets {
     }
 }
 
-impl Store {
-    /// One event, if it is of one of these spirits.
+impl Reader {
+    /// One event, if it is of one of these spirits; one that a standby does not know the primary may.
     pub async fn get_event(
-        &self,
+        &mut self,
         id: EventId,
         owners: &Reach,
         include_deleted: bool,
     ) -> Result<Option<Event>, StoreError> {
         // A shared statement may find what another reader asked for.
-        let event = self.gets.get(id, owners.clone()).await?;
-        Ok(event
-            .filter(|event| owners.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none())))
+        let is_wanted =
+            |event: &Event| owners.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none());
+        if let Some(standby) = self.standby() {
+            let found = standby.gets.get(id, owners.clone()).await;
+            if let Some(found) = self.unless_elsewhere(&standby, found) {
+                let event = found?.filter(is_wanted);
+                if event.is_some() || !self.leave_standby() {
+                    return Ok(event);
+                }
+            }
+        }
+        Ok(self.gets.get(id, owners.clone()).await?.filter(is_wanted))
     }
 }
 

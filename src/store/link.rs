@@ -12,6 +12,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::QueryAs;
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Execute as _, FromRow, PgConnection, Postgres,
+    SqlStr,
 };
 
 /// The way to the database.
@@ -170,13 +171,30 @@ impl Session {
 }
 
 /// The statement without what it borrowed, which its arguments have copied.
-pub(super) fn detached<Row>(mut statement: Statement<'_, Row>) -> Result<Statement<'static, Row>, sqlx::Error>
+pub(super) fn detached<Row>(statement: Statement<'_, Row>) -> Result<Statement<'static, Row>, sqlx::Error>
+where
+    Row: for<'r> FromRow<'r, PgRow> + Send,
+{
+    let (sql, arguments) = parts(statement)?;
+    Ok(sqlx::query_as_with(sql, arguments))
+}
+
+/// The statement and a copy of it, for another connection.
+pub(super) fn twice<Row>(
+    statement: Statement<'_, Row>,
+) -> Result<(Statement<'static, Row>, Statement<'static, Row>), sqlx::Error>
+where
+    Row: for<'r> FromRow<'r, PgRow> + Send,
+{
+    let (sql, arguments) = parts(statement)?;
+    let copy = sqlx::query_as_with(sql.clone(), arguments.clone());
+    Ok((sqlx::query_as_with(sql, arguments), copy))
+}
+
+fn parts<Row>(mut statement: Statement<'_, Row>) -> Result<(SqlStr, PgArguments), sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
 {
     let arguments = statement.take_arguments().map_err(sqlx::Error::Encode)?;
-    Ok(sqlx::query_as_with(
-        statement.sql(),
-        arguments.unwrap_or_default(),
-    ))
+    Ok((statement.sql(), arguments.unwrap_or_default()))
 }

@@ -2,7 +2,7 @@
 //! depth of the queue, is looked at when somebody asks.
 
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Store;
 use crate::metrics::Registry;
@@ -35,6 +35,8 @@ pub(super) struct StoreMetrics {
     pub(super) overloads: IntCounter,
     /// From an event's commit until a live stream that had caught up was given it.
     pub(super) delivery_lag: Histogram,
+    standby_reads: IntCounterVec,
+    standby_lag: Gauge,
     /// Whether other instances' hints are heard.
     pub(super) listening: IntGauge,
 }
@@ -110,12 +112,43 @@ impl Default for StoreMetrics {
                 "From an event's commit, by the database's clock, to its delivery to a stream that had caught up, by the server's",
                 &LAG_SECONDS,
             ),
+            standby_reads: registry.counters(
+                "events_standby_reads_total",
+                "Reads that may go to the standby: served there, of those missed, so that the primary was asked, too; or \
+                 sent to the primary, since the standby failed or was lagging",
+                &["outcome"],
+            ),
+            standby_lag: registry.seconds(
+                "events_standby_lag_seconds",
+                "How far the standby is behind at the most; +Inf while it cannot be read, 0 where there is none",
+            ),
             listening: registry.gauge(
                 "events_listen_up",
                 "Whether LISTEN works, so that other instances' commits are heard of at once: 1 or 0",
             ),
             registry,
         }
+    }
+}
+
+/// How a read ended that might go to the standby.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StandbyRead {
+    Served,
+    Failed,
+    Missed,
+    Lagging,
+}
+
+impl StoreMetrics {
+    pub(super) fn standby_reads(&self, outcome: StandbyRead) -> IntCounter {
+        let outcome = match outcome {
+            StandbyRead::Served => "served",
+            StandbyRead::Failed => "failed",
+            StandbyRead::Missed => "missed",
+            StandbyRead::Lagging => "lagging",
+        };
+        self.standby_reads.with_label_values(&[outcome])
     }
 }
 
@@ -137,6 +170,10 @@ impl Store {
         connections("idle").set(number(pool.idle));
         metrics.pool_connections_max.set(number(pool.max));
         metrics.pool_waiting.set(number(pool.waiting));
+        if let Some(standby) = &self.standby {
+            let lag = standby.lag().map_or(f64::INFINITY, |lag| lag.as_secs_f64());
+            metrics.standby_lag.set(lag);
+        }
         let (spirits, streams) = self.changes.followed();
         metrics.live_spirits.set(number(spirits));
         metrics.live_streams.set(number(streams));

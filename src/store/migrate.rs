@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use super::self_test::Found;
+use super::self_test::{Found, keep_apart};
 use super::{Store, StoreError};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
@@ -48,6 +48,14 @@ pub enum MigrateError {
     Failed(String),
 }
 
+impl MigrateError {
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
+
 impl From<sqlx::migrate::MigrateError> for MigrateError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError as E;
@@ -81,7 +89,7 @@ impl Store {
         let found = if self.link.is_shared() {
             Found::Shared
         } else {
-            self.self_test().await?
+            keep_apart([&self.probe, &self.connections], &self.link).await?
         };
         match (&self.direct, found) {
             (Some(direct), _) => apply(direct).await,

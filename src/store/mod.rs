@@ -16,12 +16,14 @@ mod link;
 mod live;
 mod metrics;
 mod migrate;
+mod reader;
 mod replay;
 mod rows;
 mod self_test;
 mod sessions;
 mod spans;
 mod spirits;
+mod standby;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,7 @@ use sqlx::postgres::PgConnectOptions;
 use connections::Connections;
 use link::Link;
 use metrics::StoreMetrics;
+use standby::Standby;
 
 pub use error::StoreError;
 pub use events::{EventPage, EventQuery, PageStart};
@@ -39,9 +42,11 @@ pub use ingest::{IngestSettings, Queued};
 pub use keys::{Key, NewKey};
 pub use live::{ListenSettings, LivePage, LiveSettings, Pages, StreamPage, Watch, WatchStart};
 pub use migrate::MigrateError;
+pub use reader::{Consistency, Reader};
 pub use replay::{Replay, ReplayStart};
 pub use sessions::{Session, SessionPage};
 pub use spirits::{SpiritOrder, SpiritPage, SpiritQuery};
+pub use standby::StandbySettings;
 
 /// How the store uses its database. Not `Debug`: it may know a password.
 #[derive(Clone)]
@@ -61,6 +66,8 @@ pub struct StoreSettings {
     /// Reaches PostgreSQL itself where the other connections go through a pooler: for LISTEN and for
     /// migrations.
     pub direct: Option<PgConnectOptions>,
+    /// A standby for reads that may lag.
+    pub standby: Option<StandbySettings>,
 }
 
 /// Every statement by name, so that a test can prepare each against the migrated schema and read its
@@ -77,6 +84,7 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
         ingest::statements(),
         migrate::statements(),
         keys::statements(),
+        standby::statements(),
     ];
     all.extend(
         others
@@ -97,6 +105,8 @@ pub struct Store {
     probe: Connections,
     /// For keys alone.
     keys: Connections,
+    /// For reads that may lag.
+    standby: Option<Arc<Standby>>,
     link: Link,
     /// Around a pooler, for migrations and LISTEN.
     direct: Option<PgConnectOptions>,
@@ -113,14 +123,18 @@ impl Store {
     /// until the last clone is dropped.
     #[must_use]
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
-        let link = with_settings(
-            if settings.transaction_pooler {
+        let link = |options| {
+            let link = if settings.transaction_pooler {
                 Link::shared(own(options))
             } else {
                 Link::own(own(options))
-            },
-            settings.statement_timeout,
-        );
+            };
+            with_settings(link, settings.statement_timeout)
+        };
+        let standby = settings
+            .standby
+            .map(|standby| (link(standby.connect), standby.lag_max));
+        let link = link(options);
         let direct = settings.direct.map(|direct| {
             let direct = with_settings(Link::own(own(direct)), settings.statement_timeout);
             direct.options().clone()
@@ -134,6 +148,11 @@ impl Store {
         let probe = Connections::new(link.clone(), 1, wait, None);
         let connections = Connections::new(link.clone(), settings.pool_size, wait, Some(probe.clone()));
         let metrics = StoreMetrics::default();
+        let standby = standby.map(|(link, lag_max)| {
+            let primary = probe.clone();
+            let (size, metrics) = (settings.pool_size, metrics.clone());
+            Arc::new(Standby::start(link, size, wait, lag_max, primary, metrics))
+        });
         let changes = live::Changes::start(
             connections.clone(),
             listening,
@@ -147,6 +166,7 @@ impl Store {
             keys: Connections::new(link.clone(), keys::KEY_CONNECTIONS, wait, None),
             probe,
             connections,
+            standby,
             link,
             direct,
             live: settings.live,
@@ -174,6 +194,9 @@ impl Store {
         self.connections.close().await;
         self.probe.close().await;
         self.keys.close().await;
+        if let Some(standby) = &self.standby {
+            standby.close().await;
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Replay: a session's events in replay order, page by page, read one page ahead.
 //!
 //! A replay holds a connection only while it reads a page. It is bounded by the spirit's
-//! `last_sequence` when it began, so it is one consistent set without a long snapshot.
+//! `last_sequence` when it began, so it is one consistent set without a long snapshot. Bound and pages come
+//! from one server, or pages from the primary once that server fails: it knows more, never less.
 
 use super::events::{EventPage, EventQuery, PageStart};
 use super::live::{Live, Outlet, Pages, StreamEnd, StreamPage};
-use super::{Store, StoreError};
+use super::{Consistency, Reader, Store, StoreError};
 use crate::domain::Time;
 use crate::domain::cursor::{Phase, ReplayPlace};
 use crate::domain::event::{Order, Position, View};
@@ -46,38 +47,53 @@ const PAGE_SIZE: usize = 500;
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl Store {
-    /// Starts a replay, whose pages come one at a time; with `follow` it goes on live. Work stops when the
-    /// pages are dropped.
+    /// Starts a replay, whose pages come one at a time; with `follow` it goes on live and is read where it is
+    /// written. Work stops when the pages are dropped.
     ///
     /// # Errors
     /// With `follow`, NOT_FOUND for an unknown spirit.
-    pub async fn replay(&self, replay: Replay) -> Result<Pages, StoreError> {
+    pub async fn replay(&self, replay: Replay, consistency: Consistency) -> Result<Pages, StoreError> {
         let spirit_id = replay.scope.spirit_id;
+        let mut reader = if replay.follow {
+            self.primary()
+        } else {
+            self.reader(consistency)
+        };
         // Subscribed before the bound is read, so that nothing is committed unseen in between.
         let live = replay
             .follow
             .then(|| self.live(replay.scope.clone(), replay.view));
-        let last = self.last_sequence(spirit_id).await?;
+        let mut last = reader.last_sequence(spirit_id).await?;
+        if last < seen(replay.start) && reader.leave_standby() {
+            last = reader.last_sequence(spirit_id).await?;
+        }
         if last.is_none() && replay.follow {
             return Err(Refusal::SpiritNotFound(spirit_id).into());
         }
         let store = self.clone();
         Ok(Pages::of(self.live.stall_limit, |outlet| async move {
             match last {
-                Some(last) => store.run_replay(replay, last, live, &outlet).await,
+                Some(last) => store.run_replay(replay, reader, last, live, &outlet).await,
                 None => Ok(()),
             }
         }))
     }
 
-    async fn run_replay(&self, replay: Replay, last: i64, live: Option<Live>, outlet: &Outlet) -> StreamEnd {
+    async fn run_replay(
+        &self,
+        replay: Replay,
+        mut reader: Reader,
+        last: i64,
+        live: Option<Live>,
+        outlet: &Outlet,
+    ) -> StreamEnd {
         let mut left = replay.limit.unwrap_or(u64::MAX);
         let (bound, is_behind) = match (replay.start, &live) {
             // Back in the replay that the cursor is of, whose bound it keeps; or behind it.
             (ReplayStart::After(place), Some(_)) => (place.bound, place.phase == Phase::Live),
             _ => (last, false),
         };
-        if !is_behind && !self.send_replay(&replay, bound, &mut left, outlet).await? {
+        if !is_behind && !reader.send_replay(&replay, bound, &mut left, outlet).await? {
             return Ok(());
         }
         let Some(mut live) = live.map(|live| live.at(bound, left)) else {
@@ -89,10 +105,12 @@ impl Store {
         }
         self.run_live(live, outlet).await
     }
+}
 
+impl Reader {
     /// Sends the events up to the bound in replay order; false when the reader has gone.
     async fn send_replay(
-        &self,
+        &mut self,
         replay: &Replay,
         bound: i64,
         left: &mut u64,
@@ -130,7 +148,7 @@ impl Store {
     }
 
     /// The position behind which the replay starts.
-    async fn replay_start(&self, replay: &Replay, bound: i64) -> Result<Position, StoreError> {
+    async fn replay_start(&mut self, replay: &Replay, bound: i64) -> Result<Position, StoreError> {
         let before = |occurred_at| Position {
             occurred_at,
             sequence: 0,
@@ -148,4 +166,12 @@ impl Store {
             },
         })
     }
+}
+
+/// What a standby has to know of the spirit: it, and what the reader has seen of it.
+fn seen(start: ReplayStart) -> Option<i64> {
+    Some(match start {
+        ReplayStart::After(place) => place.bound.max(place.position.sequence),
+        ReplayStart::Beginning | ReplayStart::FromTime(_) | ReplayStart::LastN(_) => 0,
+    })
 }

@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
-use super::Store;
-use super::connections::Lease;
+use super::connections::{Connections, Lease};
 use super::error::chain;
+use super::link::Link;
 use super::migrate::MigrateError;
 
 /// What the connections are found to be.
@@ -32,61 +32,57 @@ const LOST: [&str; 2] = ["42P05", "26000"];
 /// How `PgBouncer` begins its refusal of what it does not know.
 const REFUSED: &str = "unsupported startup parameter";
 
-impl Store {
-    /// Lets several connections ask in turn and then all at once, each with a statement of its own that has
-    /// the same name on all. Takes a few milliseconds; the connections serve afterwards.
-    pub(super) async fn self_test(&self) -> Result<Found, MigrateError> {
-        let begun = Instant::now();
-        let mut leases = Vec::new();
-        for connections in [&self.probe, &self.connections] {
-            for _ in 0..CONNECTIONS_MAX.min(connections.max()) {
-                let lease = connections.lease().await;
-                leases.push(lease.map_err(|error| not_connected(error.to_string()))?);
-            }
+/// Lets several connections ask in turn and then all at once, each with a statement of its own that has the
+/// same name on all. Takes a few milliseconds; the connections serve afterwards.
+pub(super) async fn keep_apart(both: [&Connections; 2], link: &Link) -> Result<Found, MigrateError> {
+    let begun = Instant::now();
+    let mut leases = Vec::new();
+    for connections in both {
+        for _ in 0..CONNECTIONS_MAX.min(connections.max()) {
+            let lease = connections.lease().await;
+            leases.push(lease.map_err(|error| not_connected(error.to_string()))?);
         }
-        let mut processes = Vec::new();
-        for (lease, number) in leases.iter_mut().zip(0..) {
-            processes.push(ask(lease, number, 0).await?);
-        }
-        for round in 1..=ROUNDS {
-            let asked = leases.iter_mut().zip(0..);
-            let answers = join_all(asked.map(|(lease, number)| ask(lease, number, round))).await;
-            answers.into_iter().collect::<Result<Vec<i32>, _>>()?;
-        }
-        if let Some(lease) = leases.first_mut() {
-            self.compare_settings(lease).await?;
-        }
-        processes.sort_unstable();
-        let is_shared = processes.windows(2).any(|pair| pair[0] == pair[1]);
-        let found = if is_shared { Found::Shared } else { Found::Apart };
-        tracing::debug!(?found, elapsed = ?begun.elapsed(), "connections keep their statements");
-        Ok(found)
     }
+    let mut processes = Vec::new();
+    for (lease, number) in leases.iter_mut().zip(0..) {
+        processes.push(ask(lease, number, 0).await?);
+    }
+    for round in 1..=ROUNDS {
+        let asked = leases.iter_mut().zip(0..);
+        let answers = join_all(asked.map(|(lease, number)| ask(lease, number, round))).await;
+        answers.into_iter().collect::<Result<Vec<i32>, _>>()?;
+    }
+    if let Some(lease) = leases.first_mut() {
+        compare_settings(lease, link.settings()).await?;
+    }
+    processes.sort_unstable();
+    let is_shared = processes.windows(2).any(|pair| pair[0] == pair[1]);
+    let found = if is_shared { Found::Shared } else { Found::Apart };
+    tracing::debug!(?found, elapsed = ?begun.elapsed(), "connections keep their statements");
+    Ok(found)
+}
 
-    /// Says in the log which settings a pooler has dropped; nothing breaks without them, but much is slower
-    /// and a statement can run for ever.
-    async fn compare_settings(&self, lease: &mut Lease) -> Result<(), MigrateError> {
-        let wanted = self.link.settings();
-        let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
-        let rows = lease
-            .all(sqlx::query_as::<_, (String, String)>(SETTINGS).bind(names))
-            .await;
-        let rows = rows.map_err(|error| unfit(&error))?;
-        let mut repair = String::new();
-        for (name, value) in wanted {
-            if !rows.iter().any(|(known, set)| known == name && set == value) {
-                write!(repair, " alter role … set {name} = {value};")
-                    .expect("writing to a String cannot fail");
-            }
+/// Says in the log which settings a pooler has dropped; nothing breaks without them, but much is slower and a
+/// statement can run for ever.
+async fn compare_settings(lease: &mut Lease, wanted: &[(&'static str, String)]) -> Result<(), MigrateError> {
+    let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+    let rows = lease
+        .all(sqlx::query_as::<_, (String, String)>(SETTINGS).bind(names))
+        .await;
+    let rows = rows.map_err(|error| unfit(&error))?;
+    let mut repair = String::new();
+    for (name, value) in wanted {
+        if !rows.iter().any(|(known, set)| known == name && set == value) {
+            write!(repair, " alter role … set {name} = {value};").expect("writing to a String cannot fail");
         }
-        if !repair.is_empty() {
-            tracing::warn!(
-                repair = repair.trim(),
-                "a pooler drops the settings of our connections; set them for the role, or start with --pooler transaction"
-            );
-        }
-        Ok(())
     }
+    if !repair.is_empty() {
+        tracing::warn!(
+            repair = repair.trim(),
+            "a pooler drops the settings of our connections; set them for the role, or start with --pooler transaction"
+        );
+    }
+    Ok(())
 }
 
 const SETTINGS: &str = "select name, setting from pg_settings where name = any($1)";

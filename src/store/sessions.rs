@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use super::{Store, StoreError};
+use super::{Reader, StoreError};
 use crate::domain::cursor::SessionPlace;
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
@@ -29,10 +29,10 @@ pub struct SessionPage {
 
 const LIST: &str = include_str!("queries/list_sessions.sql");
 
-impl Store {
+impl Reader {
     /// A page of a spirit's sessions, most recently active first, ties by `session_id`.
     pub async fn list_sessions(
-        &self,
+        &mut self,
         spirit_id: SpiritId,
         after: Option<SessionPlace>,
         size: usize,
@@ -46,7 +46,7 @@ impl Store {
             .bind(after.last_occurred_at)
             .bind(after.session_id)
             .bind(i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1));
-        let mut sessions = self.connections.all(statement).await?;
+        let mut sessions = self.all(statement).await?;
         let more = sessions.len() > size;
         sessions.truncate(size);
         Ok(SessionPage { sessions, more })

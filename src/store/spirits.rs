@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::events::QueryAs;
-use super::{Store, StoreError};
+use super::{Reader, Store, StoreError};
 use crate::domain::access::Reach;
 use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
 use crate::domain::filter::start_of_year;
@@ -90,22 +90,29 @@ impl Store {
         let row = self.connections.one(statement).await?;
         Ok(row.into())
     }
+}
 
-    /// One spirit.
+impl Reader {
+    /// One spirit; one that a standby does not know the primary may.
     pub async fn get_spirit(
-        &self,
+        &mut self,
         id: SpiritId,
         include_deleted: bool,
     ) -> Result<Option<Spirit>, StoreError> {
-        let statement = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&GET)))
-            .bind(id.0)
-            .bind(include_deleted);
-        let row = self.connections.optional(statement).await?;
+        let statement = || {
+            sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&GET)))
+                .bind(id.0)
+                .bind(include_deleted)
+        };
+        let mut row = self.optional(statement()).await?;
+        if row.is_none() && self.leave_standby() {
+            row = self.optional(statement()).await?;
+        }
         Ok(row.map(Spirit::from))
     }
 
     /// A page of spirits.
-    pub async fn list_spirits(&self, query: SpiritQuery) -> Result<SpiritPage, StoreError> {
+    pub async fn list_spirits(&mut self, query: SpiritQuery) -> Result<SpiritPage, StoreError> {
         let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
         let listed = ids(&query.reach);
         let statement = match query.order {
@@ -140,7 +147,7 @@ impl Store {
             Some(listed) => statement.bind(listed),
             None => statement,
         };
-        let rows = self.connections.all(statement).await?;
+        let rows = self.all(statement).await?;
         Ok(SpiritPage {
             more: rows.len() > query.size,
             spirits: rows.into_iter().take(query.size).map(Spirit::from).collect(),
@@ -148,19 +155,19 @@ impl Store {
     }
 
     /// How many of these spirits there are.
-    pub async fn count_spirits(&self, reach: &Reach, include_deleted: bool) -> Result<i64, StoreError> {
+    pub async fn count_spirits(&mut self, reach: &Reach, include_deleted: bool) -> Result<i64, StoreError> {
         let statement = match ids(reach) {
             None => sqlx::query_as::<_, (i64,)>(COUNT).bind(include_deleted),
             Some(listed) => sqlx::query_as(COUNT_LISTED).bind(include_deleted).bind(listed),
         };
-        let (count,) = self.connections.one(statement).await?;
+        let (count,) = self.one(statement).await?;
         Ok(count)
     }
 
     /// The spirit's newest sequence; `None` when there is no such spirit.
-    pub(super) async fn last_sequence(&self, id: SpiritId) -> Result<Option<i64>, StoreError> {
+    pub(super) async fn last_sequence(&mut self, id: SpiritId) -> Result<Option<i64>, StoreError> {
         let statement = sqlx::query_as::<_, (i64,)>(LAST_SEQUENCE).bind(id.0);
-        let row = self.connections.optional(statement).await?;
+        let row = self.optional(statement).await?;
         Ok(row.map(|(last_sequence,)| last_sequence))
     }
 }

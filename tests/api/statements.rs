@@ -13,7 +13,7 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns of the statements whose name begins so; the first that fits counts.
-const COLUMNS: [(&str, &str); 24] = [
+const COLUMNS: [(&str, &str); 26] = [
     ("list_events/", "{event}, found INT8"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
@@ -38,6 +38,14 @@ const COLUMNS: [(&str, &str); 24] = [
     ),
     ("ingest/insert_plain", "id UUID, base INT8, now TIMESTAMPTZ"),
     ("migrate/versions", "version INT8, checksum BYTEA"),
+    (
+        "standby/primary",
+        "reached INT8, system_identifier INT8, database INT8",
+    ),
+    (
+        "standby/standby",
+        "is_standby BOOL, replayed INT8, system_identifier INT8, database INT8",
+    ),
     ("live/notify", "set_config TEXT, pg_notify VOID"),
     ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
     (

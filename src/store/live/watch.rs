@@ -56,7 +56,7 @@ impl Store {
         let Watch { scope, view, start } = watch;
         let spirit_id = scope.spirit_id;
         let live = self.live(scope, view);
-        let last = self.last_sequence(spirit_id).await?;
+        let last = self.primary().last_sequence(spirit_id).await?;
         let last = last.ok_or(Refusal::SpiritNotFound(spirit_id))?;
         let scanned = match start {
             WatchStart::Now => last,
