@@ -12,7 +12,7 @@
 //!
 //! To follow a create: `grpc/event_service.rs`, `grpc/convert/create.rs`, `store/ingest.rs`,
 //! `store/ingest/flush.rs`, `domain/admission.rs`. To follow a replay: `grpc/streams.rs`,
-//! `store/replay.rs`, `store/events.rs`.
+//! `store/replay.rs`, `store/reader.rs`, `store/events.rs`.
 
 pub mod admin;
 pub mod cli;

@@ -45,7 +45,7 @@ impl Default for StoreMetrics {
     fn default() -> Self {
         let registry = Registry::default();
         let share = &["share"];
-        Self {
+        let metrics = Self {
             queue_events: registry.gauges(
                 "events_ingest_queue_events",
                 "Events that wait to be stored or are in a flush, of unary calls and of ingest streams",
@@ -127,7 +127,12 @@ impl Default for StoreMetrics {
                 "Whether LISTEN works, so that other instances' commits are heard of at once: 1 or 0",
             ),
             registry,
+        };
+        // The first one is an increase already.
+        for read in StandbyRead::ALL {
+            metrics.standby_reads(read);
         }
+        metrics
     }
 }
 
@@ -138,6 +143,10 @@ pub(super) enum StandbyRead {
     Failed,
     Missed,
     Lagging,
+}
+
+impl StandbyRead {
+    const ALL: [Self; 4] = [Self::Served, Self::Failed, Self::Missed, Self::Lagging];
 }
 
 impl StoreMetrics {
