@@ -8,8 +8,9 @@ use elephantasm_events::grpc::pb::{
 use prost_types::value::Kind;
 use prost_types::{FieldMask, Struct, Timestamp, Value};
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
@@ -158,6 +159,35 @@ pub async fn hold<'c>(connection: &'c mut PgConnection, spirit_id: &str) -> Tran
         .await
         .unwrap();
     transaction
+}
+
+/// Gives a new spirit so many events of 1 KB in the session `s`, beside the service.
+pub async fn fill(server: &TestServer, spirit_id: &str, count: i64) {
+    let mut connection = server.database.connect().await;
+    sqlx::query(
+        "insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id)
+         select gen_random_uuid(), $1::text::uuid, n, 'message.in', repeat('x', 1000), to_timestamp(n), 's'
+         from generate_series(1, $2) as n",
+    )
+    .bind(spirit_id)
+    .bind(count)
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    sqlx::query("update spirits set last_sequence = $2 where id = $1::text::uuid")
+        .bind(spirit_id)
+        .bind(count)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
+
+/// The request, which insists on what the primary says.
+pub fn strong<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("x-consistency", MetadataValue::from_static("strong"));
+    request
 }
 
 /// An update mask of these paths.

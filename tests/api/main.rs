@@ -7,6 +7,7 @@ mod access;
 mod builders;
 #[path = "../shared/certificates.rs"]
 mod certificates;
+mod cluster;
 mod harness;
 mod live;
 mod model;
@@ -62,6 +63,8 @@ mod sequences;
 mod soft_delete_event;
 mod spirits;
 mod stalled_streams;
+mod standby;
+mod standby_faults;
 mod statements;
 mod storm;
 mod stream_session_events;

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::builders::{create, event, stream};
+use crate::builders::{create, event, fill, stream};
 use crate::harness::{PATIENCE, TestServer, eventually};
 
 const SESSION_EVENTS: i64 = 20_000;
@@ -39,26 +39,6 @@ pub async fn connect_for_many_streams(addr: std::net::SocketAddr) -> Channel {
         .unwrap()
 }
 
-async fn fill(server: &TestServer, spirit_id: &str) {
-    let mut connection = server.database.connect().await;
-    sqlx::query(
-        "insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id)
-         select gen_random_uuid(), $1::text::uuid, n, 'message.in', repeat('x', 1000), to_timestamp(n), 's'
-         from generate_series(1, $2) as n",
-    )
-    .bind(spirit_id)
-    .bind(SESSION_EVENTS)
-    .execute(&mut connection)
-    .await
-    .unwrap();
-    sqlx::query("update spirits set last_sequence = $2 where id = $1::text::uuid")
-        .bind(spirit_id)
-        .bind(SESSION_EVENTS)
-        .execute(&mut connection)
-        .await
-        .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
     let server = TestServer::start_with(|settings| {
@@ -67,7 +47,7 @@ async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
     })
     .await;
     let spirit_id = server.spirit().await;
-    fill(&server, &spirit_id).await;
+    fill(&server, &spirit_id, SESSION_EVENTS).await;
     let before = resident_kib();
 
     let mut stalled = Vec::new();
@@ -140,7 +120,7 @@ pub async fn all_idle(server: &TestServer) {
 async fn a_client_that_drops_its_stream_stops_the_work() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    fill(&server, &spirit_id).await;
+    fill(&server, &spirit_id, SESSION_EVENTS).await;
     for _ in 0..20 {
         let request = stream(&spirit_id, "s");
         let mut reader = server

@@ -1,0 +1,255 @@
+//! A standby that is late, away, in the way of replication or not the right one: readers notice nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use elephantasm_events::store::StandbySettings;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::builders::{create, event, event_at, fill, list, stream};
+use crate::cluster::Cluster;
+use crate::harness::{Database, PATIENCE, TestServer, eventually};
+use crate::live::{Item, Reader};
+use crate::pgbouncer::{self, IGNORE, Mode, PgBouncer};
+use crate::standby::{FOR_EVER, Pair, count, lag, reads};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_lags_more_than_it_may_is_not_read_until_it_has_caught_up() {
+    let pair = Pair::start(SECOND).await;
+    let spirit_id = pair.server.spirit().await;
+    pair.pause().await;
+    create(&mut pair.server.events(), event(&spirit_id)).await;
+    eventually("the primary serves", async || {
+        (pair.count(&spirit_id).await == 1).then_some(())
+    })
+    .await;
+    let served = reads(&pair.server, "served").await;
+    assert!(reads(&pair.server, "lagging").await > 0);
+    assert!(lag(&pair.server).await > SECOND.as_secs_f64());
+    for _ in 0..10 {
+        assert_eq!(pair.count(&spirit_id).await, 1);
+    }
+    assert_eq!(reads(&pair.server, "served").await, served, "all by the primary");
+
+    pair.resume().await;
+    pair.is_read().await;
+    assert!(lag(&pair.server).await <= SECOND.as_secs_f64());
+    assert_eq!(pair.count(&spirit_id).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_that_the_standby_goes_and_it_is_read_when_it_comes_back() {
+    let mut pair = Pair::start(FOR_EVER).await;
+    let spirit_id = pair.server.spirit().await;
+    create(&mut pair.server.events(), event(&spirit_id)).await;
+    eventually("the event reaches the standby", async || {
+        (pair.count(&spirit_id).await == 1).then_some(())
+    })
+    .await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut readers = JoinSet::new();
+    for _ in 0..8 {
+        let (mut events, spirit_id, done) = (pair.server.events(), spirit_id.clone(), Arc::clone(&done));
+        readers.spawn(async move {
+            while !done.load(Ordering::Acquire) {
+                let counted = events.count_events(count(&spirit_id)).await.unwrap();
+                assert_eq!(counted.into_inner().count, 1);
+                let listed = events.list_events(list(&spirit_id)).await.unwrap();
+                assert_eq!(listed.into_inner().events.len(), 1);
+            }
+        });
+    }
+    pair.is_read().await;
+    pair.standby.stop().await;
+    eventually("it is found to be away", async || {
+        lag(&pair.server).await.is_infinite().then_some(())
+    })
+    .await;
+    pair.standby.run().await;
+    pair.is_read().await;
+    pair.standby.kill().await;
+    eventually("it is found to be away", async || {
+        lag(&pair.server).await.is_infinite().then_some(())
+    })
+    .await;
+    pair.standby.run().await;
+    pair.is_read().await;
+    done.store(true, Ordering::Release);
+    timeout(PATIENCE, readers.join_all()).await.expect("readers end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_starts_without_its_standby_and_reads_it_once_it_is_there() {
+    let mut pair = Pair::start(FOR_EVER).await;
+    pair.standby.stop().await;
+    let connect = pair.standby.database.connect.clone();
+    pair.server = TestServer::start_on(pair.primary.database.clone(), |settings| {
+        let lag_max = FOR_EVER;
+        settings.store.standby = Some(StandbySettings { connect, lag_max });
+    })
+    .await;
+    let spirit_id = pair.server.spirit().await;
+    create(&mut pair.server.events(), event(&spirit_id)).await;
+    assert_eq!(pair.count(&spirit_id).await, 1);
+    pair.standby.run().await;
+    pair.is_read().await;
+    assert_eq!(pair.count(&spirit_id).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_goes_on_at_the_primary_when_the_standby_dies_half_way() {
+    const EVENTS: i64 = 5_000;
+    let mut pair = Pair::start(FOR_EVER).await;
+    let spirit_id = pair.server.spirit().await;
+    fill(&pair.server, &spirit_id, EVENTS).await;
+    eventually("the events reach the standby", async || {
+        (pair.count(&spirit_id).await == EVENTS).then_some(())
+    })
+    .await;
+    let failed = reads(&pair.server, "failed").await;
+    let response = pair
+        .server
+        .events()
+        .stream_session_events(stream(&spirit_id, "s"))
+        .await;
+    let mut replay = Reader(response.unwrap().into_inner());
+    let mut sequences = replay.sequences(1).await;
+    pair.standby.kill().await;
+    // Later than the bound, and earlier in replay order than what is still to come.
+    create(&mut pair.server.events(), event_at(&spirit_id, "s", EVENTS - 1)).await;
+    while let Some((item, _)) = replay.next().await.unwrap() {
+        let Item::Event(event) = item else {
+            panic!("{item:?}")
+        };
+        sequences.push(event.sequence);
+    }
+    assert!(sequences.into_iter().eq(1..=EVENTS));
+    assert!(
+        reads(&pair.server, "failed").await > failed,
+        "the standby died half-way"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
+    const EVENTS: i64 = 50_000;
+    let pair = Pair::start_with(FOR_EVER, &[("max_standby_streaming_delay", "0")]).await;
+    let spirit_id = pair.server.spirit().await;
+    fill(&pair.server, &spirit_id, EVENTS).await;
+    eventually("the events reach the standby", async || {
+        (pair.count(&spirit_id).await == EVENTS).then_some(())
+    })
+    .await;
+    let done = Arc::new(AtomicBool::new(false));
+    let mut readers = JoinSet::new();
+    for _ in 0..4 {
+        let (mut events, spirit_id, done) = (pair.server.events(), spirit_id.clone(), Arc::clone(&done));
+        readers.spawn(async move {
+            while !done.load(Ordering::Acquire) {
+                let counted = events.count_events(count(&spirit_id)).await.unwrap();
+                assert_eq!(counted.into_inner().count, EVENTS);
+            }
+        });
+    }
+    let mut primary = pair.primary.database.connect().await;
+    let mut standby = pair.standby.database.connect().await;
+    eventually("replication cancels a read", async || {
+        // The standby has to take the lock, too, whatever is read there.
+        let mut transaction = primary.begin().await.unwrap();
+        sqlx::query("lock table events in access exclusive mode")
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        let (cancelled,): (i64,) = sqlx::query_as(
+            "select confl_lock from pg_stat_database_conflicts where datname = current_database()",
+        )
+        .fetch_one(&mut standby)
+        .await
+        .unwrap();
+        (cancelled > 0 && reads(&pair.server, "failed").await > 0).then_some(())
+    })
+    .await;
+    done.store(true, Ordering::Release);
+    timeout(PATIENCE, readers.join_all()).await.expect("readers end");
+    pair.is_read().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_standby_is_read_no_more() {
+    let mut pair = Pair::start(FOR_EVER).await;
+    let spirit_id = pair.server.spirit().await;
+    pair.standby.promote().await;
+    eventually("it is found to be no standby", async || {
+        lag(&pair.server).await.is_infinite().then_some(())
+    })
+    .await;
+    create(&mut pair.server.events(), event(&spirit_id)).await;
+    assert_eq!(pair.count(&spirit_id).await, 1);
+}
+
+/// A server with a database of its own, and something else as its standby; returns once that was looked at.
+async fn beside(standby: &Database, connect: PgConnectOptions) -> TestServer {
+    let server = TestServer::start_with(|settings| {
+        let lag_max = FOR_EVER;
+        settings.store.standby = Some(StandbySettings { connect, lag_max });
+    })
+    .await;
+    let mut connection = standby.connect().await;
+    eventually("the server has asked it", async || {
+        let (asked,): (i64,) = sqlx::query_as(
+            "select count(*) from pg_stat_activity
+             where application_name like 'elephantasm-events%' and state = 'idle'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        (asked > 0).then_some(())
+    })
+    .await;
+    server
+}
+
+async fn is_not_read(server: &TestServer) {
+    let spirit_id = server.spirit().await;
+    create(&mut server.events(), event(&spirit_id)).await;
+    for _ in 0..20 {
+        let counted = server.events().count_events(count(&spirit_id)).await.unwrap();
+        assert_eq!(counted.into_inner().count, 1);
+    }
+    assert!(lag(server).await.is_infinite());
+    assert_eq!(reads(server, "served").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_databases_standby_and_a_primary_are_not_read() {
+    let stranger = Cluster::start(&[]).await;
+    let copy = stranger.standby(&[]).await;
+    for other in [&copy, &stranger] {
+        let server = beside(&other.database, other.database.connect.clone()).await;
+        is_not_read(&server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_behind_a_pooler_that_mixes_statements_up_is_not_read() {
+    if pgbouncer::program().is_none() {
+        return;
+    }
+    let primary = Cluster::start(&[]).await;
+    let standby = primary.standby(&[]).await;
+    let pooler = PgBouncer::start(&standby.database.connect, Mode::Transaction, 2, IGNORE).await;
+    let connect = pooler.connect_options("postgres");
+    let server = TestServer::start_on(primary.database.clone(), |settings| {
+        let lag_max = FOR_EVER;
+        settings.store.standby = Some(StandbySettings { connect, lag_max });
+    })
+    .await;
+    is_not_read(&server).await;
+}
