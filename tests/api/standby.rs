@@ -53,19 +53,8 @@ impl Pair {
             standby,
             primary,
         };
-        pair.is_read().await;
+        is_read(&pair.server).await;
         pair
-    }
-
-    /// Waits until a read is answered by the standby.
-    pub async fn is_read(&self) {
-        let before = reads(&self.server, "served").await;
-        eventually("the standby is read", async || {
-            let request = CountSpiritsRequest::default();
-            self.server.spirits().count_spirits(request).await.unwrap();
-            (reads(&self.server, "served").await > before).then_some(())
-        })
-        .await;
     }
 
     /// Holds up replay: from now on the standby learns nothing.
@@ -97,6 +86,17 @@ impl Pair {
         let response = self.server.events().count_events(count(spirit_id)).await;
         response.unwrap().into_inner().count
     }
+}
+
+/// Waits until a read is answered by the standby.
+pub async fn is_read(server: &TestServer) {
+    let before = reads(server, "served").await;
+    eventually("the standby is read", async || {
+        let request = CountSpiritsRequest::default();
+        server.spirits().count_spirits(request).await.unwrap();
+        (reads(server, "served").await > before).then_some(())
+    })
+    .await;
 }
 
 /// Reads of this outcome.

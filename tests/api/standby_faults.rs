@@ -1,12 +1,12 @@
 //! A standby that is late, away, in the way of replication or not the right one: readers notice nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use elephantasm_events::store::StandbySettings;
 use sqlx::Connection as _;
-use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::live::{Item, Reader};
 use crate::pgbouncer::{self, IGNORE, Mode, PgBouncer};
-use crate::standby::{FOR_EVER, Pair, count, lag, reads};
+use crate::standby::{FOR_EVER, Pair, count, is_read, lag, reads};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -38,7 +38,7 @@ async fn a_standby_that_lags_more_than_it_may_is_not_read_until_it_has_caught_up
     assert_eq!(reads(&pair.server, "served").await, served, "all by the primary");
 
     pair.resume().await;
-    pair.is_read().await;
+    is_read(&pair.server).await;
     assert!(lag(&pair.server).await <= SECOND.as_secs_f64());
     assert_eq!(pair.count(&spirit_id).await, 1);
 }
@@ -65,21 +65,21 @@ async fn nobody_notices_that_the_standby_goes_and_it_is_read_when_it_comes_back(
             }
         });
     }
-    pair.is_read().await;
+    is_read(&pair.server).await;
     pair.standby.stop().await;
     eventually("it is found to be away", async || {
         lag(&pair.server).await.is_infinite().then_some(())
     })
     .await;
     pair.standby.run().await;
-    pair.is_read().await;
+    is_read(&pair.server).await;
     pair.standby.kill().await;
     eventually("it is found to be away", async || {
         lag(&pair.server).await.is_infinite().then_some(())
     })
     .await;
     pair.standby.run().await;
-    pair.is_read().await;
+    is_read(&pair.server).await;
     done.store(true, Ordering::Release);
     timeout(PATIENCE, readers.join_all()).await.expect("readers end");
 }
@@ -98,7 +98,7 @@ async fn a_server_starts_without_its_standby_and_reads_it_once_it_is_there() {
     create(&mut pair.server.events(), event(&spirit_id)).await;
     assert_eq!(pair.count(&spirit_id).await, 1);
     pair.standby.run().await;
-    pair.is_read().await;
+    is_read(&pair.server).await;
     assert_eq!(pair.count(&spirit_id).await, 1);
 }
 
@@ -178,7 +178,7 @@ async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
     .await;
     done.store(true, Ordering::Release);
     timeout(PATIENCE, readers.join_all()).await.expect("readers end");
-    pair.is_read().await;
+    is_read(&pair.server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,26 +194,22 @@ async fn a_promoted_standby_is_read_no_more() {
     assert_eq!(pair.count(&spirit_id).await, 1);
 }
 
-/// A server with a database of its own, and something else as its standby; returns once that was looked at.
-async fn beside(standby: &Database, connect: PgConnectOptions) -> TestServer {
-    let server = TestServer::start_with(|settings| {
-        let lag_max = FOR_EVER;
-        settings.store.standby = Some(StandbySettings { connect, lag_max });
-    })
-    .await;
-    let mut connection = standby.connect().await;
-    eventually("the server has asked it", async || {
-        let (asked,): (i64,) = sqlx::query_as(
-            "select count(*) from pg_stat_activity
+/// Waits until the service has asked a database so many times.
+async fn is_asked(database: &Database, times: usize) {
+    let mut connection = database.connect().await;
+    let mut seen = HashSet::new();
+    eventually("the service asks it", async || {
+        let asked: Vec<(String,)> = sqlx::query_as(
+            "select query_start::text from pg_stat_activity
              where application_name like 'elephantasm-events%' and state = 'idle'",
         )
-        .fetch_one(&mut connection)
+        .fetch_all(&mut connection)
         .await
         .unwrap();
-        (asked > 0).then_some(())
+        seen.extend(asked);
+        (seen.len() >= times).then_some(())
     })
     .await;
-    server
 }
 
 async fn is_not_read(server: &TestServer) {
@@ -232,24 +228,41 @@ async fn another_databases_standby_and_a_primary_are_not_read() {
     let stranger = Cluster::start(&[]).await;
     let copy = stranger.standby(&[]).await;
     for other in [&copy, &stranger] {
-        let server = beside(&other.database, other.database.connect.clone()).await;
+        let connect = other.database.connect.clone();
+        let server = TestServer::start_with(|settings| {
+            let lag_max = SECOND;
+            settings.store.standby = Some(StandbySettings { connect, lag_max });
+        })
+        .await;
+        // The test of the connections is some of these, then come several looks.
+        is_asked(&other.database, 20).await;
         is_not_read(&server).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_behind_a_pooler_that_mixes_statements_up_is_not_read() {
+async fn behind_a_pooler_that_mixes_statements_up_a_standby_is_read_with_the_switch_alone() {
     if pgbouncer::program().is_none() {
         return;
     }
     let primary = Cluster::start(&[]).await;
     let standby = primary.standby(&[]).await;
-    let pooler = PgBouncer::start(&standby.database.connect, Mode::Transaction, 2, IGNORE).await;
-    let connect = pooler.connect_options("postgres");
-    let server = TestServer::start_on(primary.database.clone(), |settings| {
-        let lag_max = FOR_EVER;
-        settings.store.standby = Some(StandbySettings { connect, lag_max });
-    })
-    .await;
-    is_not_read(&server).await;
+    for has_switch in [false, true] {
+        let pooler = PgBouncer::start(&standby.database.connect, Mode::Transaction, 2, IGNORE).await;
+        let connect = pooler.connect_options("postgres");
+        let direct = primary.database.connect.clone();
+        let server = TestServer::start_on(primary.database.clone(), |settings| {
+            let lag_max = FOR_EVER;
+            settings.store.standby = Some(StandbySettings { connect, lag_max });
+            settings.store.transaction_pooler = has_switch;
+            settings.store.direct = Some(direct);
+        })
+        .await;
+        if has_switch {
+            is_read(&server).await;
+        } else {
+            is_asked(&standby.database, 1).await;
+            is_not_read(&server).await;
+        }
+    }
 }
