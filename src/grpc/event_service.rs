@@ -11,7 +11,7 @@ use super::streams::{Session, SessionStream, Watch, WatchStream};
 use super::{Context, convert, pb};
 use crate::domain::access::Reach;
 use crate::domain::cursor::{SessionPlace, encode};
-use crate::domain::edit::EventEdit;
+use crate::domain::edit::{EventEdit, EventTarget};
 use crate::domain::event::{Created, Event};
 use crate::domain::limits::{BATCH_BYTES_MAX, PAGE_BYTES};
 use crate::domain::refusal::Refusal;
@@ -163,15 +163,8 @@ impl pb::event_service_server::EventService for EventApi {
         let reach = reach(&request);
         let (target, edit) =
             convert::event_edit(request.into_inner(), &reach, &self.0.limits).map_err(ApiError::from)?;
-        let event = self
-            .0
-            .store
-            .edit_event(target, &edit)
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(pb::UpdateEventResponse {
-            event: Some(convert::event(event)),
-        }))
+        let event = self.edited(target, &edit).await?;
+        Ok(Response::new(pb::UpdateEventResponse { event }))
     }
 
     async fn soft_delete_event(
@@ -186,15 +179,8 @@ impl pb::event_service_server::EventService for EventApi {
         } = request.into_inner();
         let target =
             convert::deletion(&event_id, spirit_id, expected_revision, &reach).map_err(ApiError::from)?;
-        let event = self
-            .0
-            .store
-            .edit_event(target, &EventEdit::deletion(true))
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(pb::SoftDeleteEventResponse {
-            event: Some(convert::event(event)),
-        }))
+        let event = self.edited(target, &EventEdit::deletion(true)).await?;
+        Ok(Response::new(pb::SoftDeleteEventResponse { event }))
     }
 
     async fn restore_event(
@@ -209,15 +195,8 @@ impl pb::event_service_server::EventService for EventApi {
         } = request.into_inner();
         let target =
             convert::deletion(&event_id, spirit_id, expected_revision, &reach).map_err(ApiError::from)?;
-        let event = self
-            .0
-            .store
-            .edit_event(target, &EventEdit::deletion(false))
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(pb::RestoreEventResponse {
-            event: Some(convert::event(event)),
-        }))
+        let event = self.edited(target, &EventEdit::deletion(false)).await?;
+        Ok(Response::new(pb::RestoreEventResponse { event }))
     }
 
     async fn count_events(
@@ -270,6 +249,12 @@ impl pb::event_service_server::EventService for EventApi {
 }
 
 impl EventApi {
+    /// Edits an event: as it then is.
+    async fn edited(&self, target: EventTarget, edit: &EventEdit) -> Result<Option<pb::Event>, ApiError> {
+        let event = self.0.store.edit_event(target, edit).await?;
+        Ok(Some(convert::event(event)))
+    }
+
     /// The reply to a create: the event as stored now.
     async fn created(&self, created: Created) -> Result<pb::CreateEventResponse, ApiError> {
         let outcome = convert::outcome(&created);

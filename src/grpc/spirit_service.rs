@@ -10,7 +10,7 @@ use super::convert::spirit::{
 use super::event_service::within_budget;
 use super::status::ApiError;
 use super::{Context, convert, pb};
-use crate::domain::edit::SpiritEdit;
+use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::refusal::Refusal;
 
 /// The service.
@@ -78,15 +78,8 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         let reach = reach(&request);
         let (target, edit) = spirit_edit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
         reach.check(target.id).map_err(ApiError::from)?;
-        let spirit = self
-            .0
-            .store
-            .edit_spirit(target, &edit)
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(pb::UpdateSpiritResponse {
-            spirit: Some(convert::spirit_message(spirit)),
-        }))
+        let spirit = self.edited(target, &edit).await?;
+        Ok(Response::new(pb::UpdateSpiritResponse { spirit }))
     }
 
     async fn soft_delete_spirit(
@@ -100,15 +93,8 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         } = request.into_inner();
         let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
         reach.check(target.id).map_err(ApiError::from)?;
-        let spirit = self
-            .0
-            .store
-            .edit_spirit(target, &SpiritEdit::deletion(true))
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(pb::SoftDeleteSpiritResponse {
-            spirit: Some(convert::spirit_message(spirit)),
-        }))
+        let spirit = self.edited(target, &SpiritEdit::deletion(true)).await?;
+        Ok(Response::new(pb::SoftDeleteSpiritResponse { spirit }))
     }
 
     async fn restore_spirit(
@@ -122,15 +108,8 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         } = request.into_inner();
         let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
         reach.check(target.id).map_err(ApiError::from)?;
-        let spirit = self
-            .0
-            .store
-            .edit_spirit(target, &SpiritEdit::deletion(false))
-            .await
-            .map_err(ApiError::from)?;
-        Ok(Response::new(pb::RestoreSpiritResponse {
-            spirit: Some(convert::spirit_message(spirit)),
-        }))
+        let spirit = self.edited(target, &SpiritEdit::deletion(false)).await?;
+        Ok(Response::new(pb::RestoreSpiritResponse { spirit }))
     }
 
     async fn count_spirits(
@@ -145,5 +124,13 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
             .await
             .map_err(ApiError::from)?;
         Ok(Response::new(pb::CountSpiritsResponse { count }))
+    }
+}
+
+impl SpiritApi {
+    /// Edits a spirit: as it then is.
+    async fn edited(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Option<pb::Spirit>, ApiError> {
+        let spirit = self.0.store.edit_spirit(target, edit).await?;
+        Ok(Some(convert::spirit_message(spirit)))
     }
 }

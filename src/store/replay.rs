@@ -64,7 +64,7 @@ impl Store {
             .follow
             .then(|| self.live(replay.scope.clone(), replay.view));
         let mut last = reader.last_sequence(spirit_id).await?;
-        if last < seen(replay.start) && reader.leave_standby() {
+        if last < Some(seen(replay.start)) && reader.leave_standby() {
             last = reader.last_sequence(spirit_id).await?;
         }
         if last.is_none() && replay.follow {
@@ -169,9 +169,9 @@ impl Reader {
 }
 
 /// What a standby has to know of the spirit: it, and what the reader has seen of it.
-fn seen(start: ReplayStart) -> Option<i64> {
-    Some(match start {
+fn seen(start: ReplayStart) -> i64 {
+    match start {
         ReplayStart::After(place) => place.bound.max(place.position.sequence),
         ReplayStart::Beginning | ReplayStart::FromTime(_) | ReplayStart::LastN(_) => 0,
-    })
+    }
 }

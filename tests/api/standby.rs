@@ -141,7 +141,8 @@ async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
     let stored = create(&mut events, event_at(&spirit_id, "s", 1)).await;
     pair.server.spirit().await;
 
-    for (is_strong, found) in [(false, 0), (true, 1)] {
+    for is_strong in [false, true] {
+        let found = usize::from(is_strong);
         macro_rules! ask {
             ($client:expr, $method:ident, $message:expr) => {{
                 let message = $message;
@@ -157,7 +158,7 @@ async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
         let listed = ask!(events, list_events, list(&spirit_id)).events;
         assert_eq!(listed.len(), found, "ListEvents, strong: {is_strong}");
         let counted = ask!(events, count_events, count(&spirit_id)).count;
-        assert_eq!(counted, found as i64, "CountEvents, strong: {is_strong}");
+        assert_eq!(counted, i64::from(is_strong), "CountEvents, strong: {is_strong}");
         let request = ListSessionsRequest {
             spirit_id: spirit_id.clone(),
             ..ListSessionsRequest::default()
@@ -170,16 +171,21 @@ async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
         let listed = ask!(spirits, list_spirits, ListSpiritsRequest::default()).spirits;
         assert_eq!(listed.len(), 1 + found, "ListSpirits, strong: {is_strong}");
         let counted = ask!(spirits, count_spirits, CountSpiritsRequest::default()).count;
-        assert_eq!(counted, 1 + found as i64, "CountSpirits, strong: {is_strong}");
+        assert_eq!(
+            counted,
+            1 + i64::from(is_strong),
+            "CountSpirits, strong: {is_strong}"
+        );
     }
 
     pair.resume().await;
-    eventually("the event reaches the standby", async || {
+    let listed = eventually("the event reaches the standby", async || {
         let listed = events.list_events(list(&spirit_id)).await.unwrap();
         let listed = listed.into_inner().events;
-        (!listed.is_empty()).then(|| assert_eq!(listed, [stored.clone()]))
+        (!listed.is_empty()).then_some(listed)
     })
     .await;
+    assert_eq!(listed, [stored]);
     assert_eq!(reads(&pair.server, "failed").await, 0);
     assert_eq!(reads(&pair.server, "lagging").await, 0);
 }
@@ -207,10 +213,10 @@ async fn what_exists_is_found_and_what_decides_about_writes_does_not_lag() {
     let missed = reads(&pair.server, "missed").await;
     assert_eq!(missed, 2, "both were looked for on the standby first");
 
-    for revision in 1..=2 {
+    for (revision, score) in [(1, 0.1), (2, 0.2)] {
         let edit = UpdateEventRequest {
             event_id: stored.id.clone(),
-            importance_score: Some(0.1 * revision as f64),
+            importance_score: Some(score),
             expected_revision: Some(revision),
             ..UpdateEventRequest::default()
         };

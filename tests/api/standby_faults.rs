@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::builders::{create, event, event_at, fill, list, stream};
+use crate::builders::{create, event, event_at, fill, stream};
 use crate::cluster::Cluster;
 use crate::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::live::{Item, Reader};
@@ -18,6 +18,36 @@ use crate::pgbouncer::{self, IGNORE, Mode, PgBouncer};
 use crate::standby::{FOR_EVER, Pair, count, is_read, lag, reads};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Callers who count a spirit's events all the time, and want the same answer each time.
+struct Readers {
+    done: Arc<AtomicBool>,
+    callers: JoinSet<()>,
+}
+
+impl Readers {
+    fn start(pair: &Pair, spirit_id: &str, answer: i64) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let mut callers = JoinSet::new();
+        for _ in 0..4 {
+            let (mut events, request, done) = (pair.server.events(), count(spirit_id), Arc::clone(&done));
+            callers.spawn(async move {
+                while !done.load(Ordering::Acquire) {
+                    let counted = events.count_events(request.clone()).await.unwrap();
+                    assert_eq!(counted.into_inner().count, answer);
+                }
+            });
+        }
+        Self { done, callers }
+    }
+
+    async fn end(self) {
+        self.done.store(true, Ordering::Release);
+        timeout(PATIENCE, self.callers.join_all())
+            .await
+            .expect("callers end");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_lags_more_than_it_may_is_not_read_until_it_has_caught_up() {
@@ -52,19 +82,7 @@ async fn nobody_notices_that_the_standby_goes_and_it_is_read_when_it_comes_back(
         (pair.count(&spirit_id).await == 1).then_some(())
     })
     .await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut readers = JoinSet::new();
-    for _ in 0..8 {
-        let (mut events, spirit_id, done) = (pair.server.events(), spirit_id.clone(), Arc::clone(&done));
-        readers.spawn(async move {
-            while !done.load(Ordering::Acquire) {
-                let counted = events.count_events(count(&spirit_id)).await.unwrap();
-                assert_eq!(counted.into_inner().count, 1);
-                let listed = events.list_events(list(&spirit_id)).await.unwrap();
-                assert_eq!(listed.into_inner().events.len(), 1);
-            }
-        });
-    }
+    let readers = Readers::start(&pair, &spirit_id, 1);
     is_read(&pair.server).await;
     pair.standby.stop().await;
     eventually("it is found to be away", async || {
@@ -80,8 +98,7 @@ async fn nobody_notices_that_the_standby_goes_and_it_is_read_when_it_comes_back(
     .await;
     pair.standby.run().await;
     is_read(&pair.server).await;
-    done.store(true, Ordering::Release);
-    timeout(PATIENCE, readers.join_all()).await.expect("readers end");
+    readers.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,17 +163,7 @@ async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
         (pair.count(&spirit_id).await == EVENTS).then_some(())
     })
     .await;
-    let done = Arc::new(AtomicBool::new(false));
-    let mut readers = JoinSet::new();
-    for _ in 0..4 {
-        let (mut events, spirit_id, done) = (pair.server.events(), spirit_id.clone(), Arc::clone(&done));
-        readers.spawn(async move {
-            while !done.load(Ordering::Acquire) {
-                let counted = events.count_events(count(&spirit_id)).await.unwrap();
-                assert_eq!(counted.into_inner().count, EVENTS);
-            }
-        });
-    }
+    let readers = Readers::start(&pair, &spirit_id, EVENTS);
     let mut primary = pair.primary.database.connect().await;
     let mut standby = pair.standby.database.connect().await;
     eventually("replication cancels a read", async || {
@@ -176,8 +183,7 @@ async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
         (cancelled > 0 && reads(&pair.server, "failed").await > 0).then_some(())
     })
     .await;
-    done.store(true, Ordering::Release);
-    timeout(PATIENCE, readers.join_all()).await.expect("readers end");
+    readers.end().await;
     is_read(&pair.server).await;
 }
 
