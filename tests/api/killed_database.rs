@@ -1,70 +1,21 @@
 //! The database is killed in mid-load: what was acknowledged is committed, callers are told to try
 //! again, and the service recovers by itself.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::{CreateEventRequest, CreateOutcome, OnDuplicate};
-use elephantasm_events::store::embedded::{EmbeddedPostgres, Options};
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::builders::{create, event, keyed, list, refused};
-use crate::harness::{Database, PATIENCE, TestServer, eventually, reachable_dir};
+use crate::cluster::Cluster;
+use crate::harness::{PATIENCE, TestServer, eventually};
 
 const CALLERS: usize = 16;
-
-/// Starts PostgreSQL on the directory, with all that makes a commit durable.
-async fn start(dir: &Path) -> EmbeddedPostgres {
-    let options = Options {
-        data_dir: dir.join("data"),
-        bin_dir: std::env::var_os("PG_BIN_DIR").map(Into::into),
-        settings: Vec::new(),
-    };
-    // The backends of a killed one may need a moment to end; until then none starts beside them.
-    eventually("PostgreSQL starts", async || {
-        EmbeddedPostgres::start(options.clone()).await.ok()
-    })
-    .await
-}
-
-/// Kills the database; returns once none of its processes answers any more.
-async fn kill(postgres: EmbeddedPostgres) {
-    let pid = postgres.pid().to_string();
-    let of_database: Vec<String> = processes()
-        .await
-        .into_iter()
-        .filter(|[_, parent]| *parent == pid)
-        .map(|[own, _]| own)
-        .collect();
-    let killed = Command::new("kill").args(["-s", "KILL", &pid]).status().await;
-    assert!(killed.unwrap().success());
-    eventually("the end of the database's processes", async || {
-        let alive = processes().await;
-        let has_ended = |own: &String| alive.iter().all(|[pid, _]| pid != own);
-        of_database.iter().all(has_ended).then_some(())
-    })
-    .await;
-    postgres.stop().await.unwrap();
-}
-
-/// Every process, with its parent.
-async fn processes() -> Vec<[String; 2]> {
-    let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().await;
-    let text = String::from_utf8(listed.unwrap().stdout).unwrap();
-    let pair = |line: &str| {
-        line.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-            .try_into()
-    };
-    text.lines().map(|line| pair(line).unwrap()).collect()
-}
 
 /// Shared by the callers and the test.
 #[derive(Default)]
@@ -122,11 +73,8 @@ async fn progress(load: &Load, more: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_of_the_database_every_acknowledged_create_is_there_once() {
-    let dir = reachable_dir();
-    let mut postgres = start(dir.path()).await;
-    postgres.create_database("events").await.unwrap();
-    let database = Arc::new(Database::elsewhere(postgres.connect_options("events")));
-    let server = TestServer::start_on(Arc::clone(&database), |_| {}).await;
+    let mut own = Cluster::start(&[]).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
     let spirit_id = server.spirit().await;
     let load = Arc::<Load>::default();
     let mut callers = JoinSet::new();
@@ -137,12 +85,12 @@ async fn after_kill_9_of_the_database_every_acknowledged_create_is_there_once() 
     for _ in 0..2 {
         progress(&load, 50).await;
         let failed = load.failed.load(Ordering::Acquire);
-        kill(postgres).await;
+        own.kill().await;
         eventually("callers notice", async || {
             (load.failed.load(Ordering::Acquire) > failed).then_some(())
         })
         .await;
-        postgres = start(dir.path()).await;
+        own.run().await;
     }
     // By itself: nobody restarts the server.
     progress(&load, 50).await;
@@ -153,7 +101,7 @@ async fn after_kill_9_of_the_database_every_acknowledged_create_is_there_once() 
 
     let stored: Vec<(String, String, i64)> =
         sqlx::query_as("select dedupe_key, id::text, sequence from events order by sequence")
-            .fetch_all(&mut database.connect().await)
+            .fetch_all(&mut own.database.connect().await)
             .await
             .unwrap();
     assert_eq!(stored, acknowledged, "each once, nothing lost, nothing besides");
@@ -165,16 +113,12 @@ async fn after_kill_9_of_the_database_every_acknowledged_create_is_there_once() 
         "no number is burnt"
     );
     server.stop().await.unwrap();
-    postgres.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_and_creates_are_unavailable_without_the_database_and_work_again_with_it() {
-    let dir = reachable_dir();
-    let postgres = start(dir.path()).await;
-    postgres.create_database("events").await.unwrap();
-    let database = Arc::new(Database::elsewhere(postgres.connect_options("events")));
-    let server = TestServer::start_on(database, |_| {}).await;
+    let mut own = Cluster::start(&[]).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
     let spirit_id = server.spirit().await;
     let first = create(&mut server.events(), event(&spirit_id)).await;
     // Leaves several idle connections that the death of the database breaks.
@@ -183,7 +127,7 @@ async fn reads_and_creates_are_unavailable_without_the_database_and_work_again_w
         async move { events.list_events(request).await.unwrap() }
     });
     futures_util::future::join_all(reads).await;
-    kill(postgres).await;
+    own.kill().await;
     for _ in 0..10 {
         let mut events = server.events();
         let read = events.list_events(list(&spirit_id)).await;
@@ -191,10 +135,9 @@ async fn reads_and_creates_are_unavailable_without_the_database_and_work_again_w
         let written = events.create_event(event(&spirit_id)).await;
         refused(written, Code::Unavailable, "DATABASE_UNAVAILABLE");
     }
-    let postgres = start(dir.path()).await;
+    own.run().await;
     let found = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert_eq!(found.into_inner().events, [first]);
     assert_eq!(create(&mut server.events(), event(&spirit_id)).await.sequence, 2);
     server.stop().await.unwrap();
-    postgres.stop().await.unwrap();
 }

@@ -10,12 +10,14 @@ mod certificates;
 mod cluster;
 mod harness;
 mod live;
+mod load;
 mod model;
 mod pgbouncer;
 mod probes;
 mod proxy;
 mod raw;
 mod scrape;
+mod watched;
 
 mod batch_create_events;
 mod call_metrics;
