@@ -17,6 +17,7 @@ mod raw;
 mod scrape;
 
 mod batch_create_events;
+mod broken_rows;
 mod call_metrics;
 mod conversion;
 mod count_events;
