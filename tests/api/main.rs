@@ -37,6 +37,8 @@ mod garbage;
 mod get_event;
 mod health_reflection;
 mod ingest_events;
+mod key_limits;
+mod key_reach;
 mod keys;
 mod keys_by_rpc;
 mod killed_database;
