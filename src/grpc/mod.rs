@@ -10,6 +10,8 @@ mod calls;
 mod convert;
 mod ending_body;
 mod event_service;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod ingest;
 mod json;
 mod layers;
