@@ -3,6 +3,7 @@
 
 PG_OLDEST=15
 PGSERVER=0.1.4 # a wheel on PyPI that carries the programs of PostgreSQL 16
+CARGO_FUZZ=0.13.2
 PIP=26.3       # fetched as a wheel where Python comes without pip
 
 say() { printf '%s\n' "$*" >&2; }
@@ -39,6 +40,21 @@ install_packages() {
 ensure_cc() {
     command -v cc >/dev/null || install_packages "gcc libc6-dev" "gcc" "" ||
         { say "a C compiler is missing: install gcc, or on macOS run xcode-select --install"; return 1; }
+}
+
+# And one of C++, for libFuzzer.
+ensure_cxx() {
+    command -v c++ >/dev/null || install_packages "g++" "gcc-c++" "" ||
+        { say "a C++ compiler is missing: install g++, or on macOS run xcode-select --install"; return 1; }
+}
+
+# cargo-fuzz, built once into the target directory; its path printed.
+ensure_cargo_fuzz() {
+    local dir
+    dir=$(target_dir)/cargo-fuzz-$CARGO_FUZZ
+    [ -x "$dir/bin/cargo-fuzz" ] ||
+        cargo install --quiet --locked --root "$dir" "cargo-fuzz@$CARGO_FUZZ" >&2 || return 1
+    echo "$dir/bin/cargo-fuzz"
 }
 
 # Whether a directory has the programs of a PostgreSQL that is new enough.

@@ -8,7 +8,8 @@
 //! - [`admin`]: metrics and readiness over HTTP, for operators;
 //! - [`grpc`]: the wire: converts messages to domain types and back, chooses status codes;
 //! - [`store`]: PostgreSQL: all SQL, the write path, replay;
-//! - [`domain`]: pure types and rules; [`metrics`]: makes the counters of each layer.
+//! - [`domain`]: pure types and rules; [`metrics`]: makes the counters of each layer; [`panics`]: what goes
+//!   on after one.
 //!
 //! To follow a create: `grpc/event_service.rs`, `grpc/convert/create.rs`, `store/ingest.rs`,
 //! `store/ingest/flush.rs`, `domain/admission.rs`. To follow a replay: `grpc/streams.rs`,
@@ -21,6 +22,7 @@ pub mod domain;
 pub mod gathered;
 pub mod grpc;
 pub mod metrics;
+pub mod panics;
 pub mod server;
 pub mod store;
 pub mod telemetry;

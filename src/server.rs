@@ -33,6 +33,7 @@ use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as 
 use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
 use crate::grpc::{AuthLayer, CallLayer, KeyLimits, Keyring, Reflection};
 use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, PanicLayer, ReadyLayer, SpiritApi, pb};
+use crate::panics::keep_running;
 use crate::store::{MigrateError, Store};
 
 pub use incoming::ConnectionLimits;
@@ -234,6 +235,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// What the server is doing, told to clients and balancers, and to operators.
+#[derive(Clone)]
 struct Health {
     reporter: HealthReporter,
     readiness: Readiness,
@@ -296,24 +298,32 @@ async fn watch_database(store: &Store, health: &Health, migrated: &AtomicBool, r
         tracing::debug!("nobody waits for the server to be ready");
     }
 
-    let mut serving = true;
-    loop {
-        sleep(PROBE_INTERVAL).await;
-        let answers = matches!(timeout(PROBE_TIMEOUT, store.ping()).await, Ok(Ok(())));
-        if answers != serving {
-            serving = answers;
-            tracing::warn!(serving, "the database's state changed");
-            if !serving {
-                store.lose_streams();
-            }
-            let stage = if serving {
-                Stage::Serving
-            } else {
-                Stage::DatabaseAway
-            };
-            health.tell(stage).await;
+    let (store, health, mut serving) = (store.clone(), health.clone(), true);
+    keep_running("health probe", async move || {
+        loop {
+            sleep(PROBE_INTERVAL).await;
+            probe_database(&store, &health, &mut serving).await;
         }
+    })
+    .await;
+}
+
+async fn probe_database(store: &Store, health: &Health, serving: &mut bool) {
+    let answers = matches!(timeout(PROBE_TIMEOUT, store.ping()).await, Ok(Ok(())));
+    if answers == *serving {
+        return;
     }
+    tracing::warn!(serving = answers, "the database's state changed");
+    if !answers {
+        store.lose_streams();
+    }
+    let stage = if answers {
+        Stage::Serving
+    } else {
+        Stage::DatabaseAway
+    };
+    health.tell(stage).await;
+    *serving = answers;
 }
 
 /// Lets calls under way finish within the limit, then the queued writes; those that nobody waits for any

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
 use crate::config::{BadSettings, ServeArgs, TlsArgs};
+use crate::panics::keep_running;
 use crate::server::{self, ConnectionLimits, Listeners, Tls};
 use crate::telemetry;
 
@@ -143,10 +144,10 @@ fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
 
 fn reload_on_sighup(tls: Tls) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
+    tokio::spawn(keep_running("reload", async move || {
         while hangup.recv().await.is_some() {
             tls.reload().await;
         }
-    });
+    }));
     Ok(())
 }

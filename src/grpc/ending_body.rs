@@ -1,5 +1,6 @@
-//! A reply's body that something other than its service can end.
+//! A reply's body that something other than its service can end, its own panic too.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,7 +15,7 @@ use super::status::ApiError;
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
-    /// A reply's body that ends with an error as soon as there is one.
+    /// A reply's body that ends with an error as soon as there is one, and with INTERNAL when it panics.
     #[derive(Default)]
     pub struct EndingBody<B> {
         #[pin]
@@ -66,7 +67,12 @@ where
             *this.ended = true;
             return Poll::Ready(Some(last_frame(error)));
         }
-        this.inner.poll_frame(cx).map_err(Into::into)
+        // What has panicked is not used again.
+        let Ok(polled) = catch_unwind(AssertUnwindSafe(|| this.inner.poll_frame(cx))) else {
+            *this.ended = true;
+            return Poll::Ready(Some(last_frame(ApiError::Panicked)));
+        };
+        polled.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -79,7 +85,7 @@ where
 }
 
 /// The end of a reply that has begun already.
-pub(super) fn last_frame<D>(error: ApiError) -> Result<Frame<D>, BoxError> {
+fn last_frame<D>(error: ApiError) -> Result<Frame<D>, BoxError> {
     let mut trailers = HeaderMap::new();
     Status::from(error).add_header(&mut trailers)?;
     Ok(Frame::trailers(trailers))

@@ -11,6 +11,8 @@ mod consistency;
 mod convert;
 mod ending_body;
 mod event_service;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod ingest;
 mod json;
 mod layers;

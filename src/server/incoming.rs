@@ -23,6 +23,7 @@ use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::tls::Tls;
+use crate::panics::keep_running;
 
 /// Bounds of connections.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,7 @@ pub(super) fn incoming(
     limits: ConnectionLimits,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(HANDOVER_MAX);
-    let entrance = Entrance {
+    let mut entrance = Entrance {
         listener,
         tls,
         limits,
@@ -74,7 +75,7 @@ pub(super) fn incoming(
         newcomers: Newcomers::at_most(NEWCOMERS_MAX.min(limits.connections_max / 2)),
         warned: None,
     };
-    tokio::spawn(entrance.open());
+    tokio::spawn(keep_running("entrance", async move || entrance.open().await));
     ReceiverStream::new(connections)
 }
 
@@ -89,7 +90,7 @@ struct Entrance {
 }
 
 impl Entrance {
-    async fn open(mut self) {
+    async fn open(&mut self) {
         loop {
             let accepted = tokio::select! {
                 () = self.ready.closed() => return,

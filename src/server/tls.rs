@@ -22,6 +22,8 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use crate::panics::keep_running;
+
 /// Between two looks at whether the files have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The one protocol of gRPC, as TLS names it.
@@ -82,13 +84,17 @@ impl Tls {
 
     /// Reads the files again whenever they have changed; never returns.
     pub(super) async fn follow_files(&self) -> Infallible {
-        loop {
-            sleep(LOOK_INTERVAL).await;
-            let contents = Contents::read(&self.0.files).await;
-            if self.note(contents.as_ref().ok().map(Contents::fingerprint)) {
-                self.apply(contents);
+        let tls = self.clone();
+        keep_running("TLS files", async move || {
+            loop {
+                sleep(LOOK_INTERVAL).await;
+                let contents = Contents::read(&tls.0.files).await;
+                if tls.note(contents.as_ref().ok().map(Contents::fingerprint)) {
+                    tls.apply(contents);
+                }
             }
-        }
+        })
+        .await
     }
 
     /// For the next connection.

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument as _, Span};
 
+use super::error::unanswered;
 use super::link::{Link, Session, Statement, detached};
 use super::{StoreError, spans};
 
@@ -177,7 +178,7 @@ impl Connections {
             Ok::<_, sqlx::Error>(Lease::new(home, held, permit, State::Ready))
         });
         let made = timeout_at(deadline, made).await.map_err(|_| late())?;
-        let mut lease = made.map_err(|_| StoreError::Closing)??;
+        let mut lease = made.map_err(unanswered)??;
         lease.state = State::Busy;
         Ok(lease)
     }
@@ -306,11 +307,7 @@ impl Lease {
                 tracing::trace!("a caller has gone");
             }
         });
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::Bug(
-                "a statement's task ended without an answer".to_owned(),
-            ))
-        })
+        answer.await.map_err(unanswered)?
     }
 
     async fn in_transaction<Row>(mut self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::domain::refusal::Refusal;
+use crate::panics::Panicked;
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -65,6 +66,18 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Bug(chain(&error)),
         }
     }
+}
+
+/// Of a write the outcome is unknown, unless it is known where it panicked.
+impl From<Panicked> for StoreError {
+    fn from(panicked: Panicked) -> Self {
+        Self::Bug(panicked.to_string())
+    }
+}
+
+/// Who was to answer is gone without having done so: nothing but a panic does that.
+pub(super) fn unanswered<E>(_dropped: E) -> StoreError {
+    Panicked.into()
 }
 
 /// The error and its sources, for the log.

@@ -12,11 +12,13 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use super::connections::Connections;
+use super::error::unanswered;
 use super::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
 use super::{Reader, StoreError, spans};
 use crate::domain::access::Reach;
 use crate::domain::event::Event;
 use crate::domain::ids::EventId;
+use crate::panics::{caught, keep_running};
 
 /// Events that one statement reads at the most: 32 MiB of content at the default limit.
 const GATHERED_MAX: usize = 32;
@@ -46,7 +48,10 @@ impl Gets {
         let (gets, waiting) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..READERS {
-            tokio::spawn(read(Arc::clone(&waiting), connections.clone()));
+            let (waiting, connections) = (Arc::clone(&waiting), connections.clone());
+            tokio::spawn(keep_running("reader of gets", async move || {
+                read(&waiting, &connections).await;
+            }));
         }
         Self(gets)
     }
@@ -62,7 +67,7 @@ impl Gets {
             })
             .await
             .map_err(|_| StoreError::Closing)?;
-        answer.await.map_err(|_| StoreError::Closing)?
+        answer.await.map_err(unanswered)?
     }
 }
 
@@ -90,7 +95,7 @@ impl Reader {
     }
 }
 
-async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections) {
+async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &Connections) {
     loop {
         let mut gets = Vec::with_capacity(GATHERED_MAX);
         if waiting.lock().await.recv_many(&mut gets, GATHERED_MAX).await == 0 {
@@ -100,7 +105,7 @@ async fn read(waiting: Arc<Mutex<mpsc::Receiver<Get>>>, connections: Connections
         if gets.is_empty() {
             continue;
         }
-        if let Err(error) = answer_all(gets, &connections).await {
+        if let Err(error) = answer_all(gets, connections).await {
             // Those that have queued meanwhile have waited as well. Where the other reader has the lock, it
             // takes what there is.
             let Ok(mut waiting) = waiting.try_lock() else {
@@ -128,15 +133,17 @@ async fn answer_all(mut gets: Vec<Get>, connections: &Connections) -> Result<(),
         .bind(owners_of_all(&gets));
     let span = spans::shared("get_events", gets.iter().map(|get| &get.span));
     let answered = tokio::select! {
-        answered = connections.all(query).instrument(span) => answered,
+        answered = caught(connections.all(query).instrument(span)) => answered,
         () = all_gone(&mut gets) => return Ok(()),
     };
-    let mut events: HashMap<EventId, Event> = match answered {
+    let mut events: HashMap<EventId, Event> = match answered.unwrap_or_else(|panicked| Err(panicked.into())) {
         Ok(rows) => rows
             .into_iter()
             .map(Event::from)
             .map(|event| (event.id, event))
             .collect(),
+        // One row that makes no sense must not fail those who asked for others.
+        Err(StoreError::Bug(_)) if gets.len() > 1 => return answer_apart(gets, connections).await,
         Err(error) => {
             for get in gets {
                 answer(get, Err(error.clone()));
@@ -162,6 +169,15 @@ async fn answer_all(mut gets: Vec<Get>, connections: &Connections) -> Result<(),
         answer(get, Ok(event));
     }
     Ok(())
+}
+
+/// Each by a statement of its own.
+async fn answer_apart(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
+    let mut answered = Ok(());
+    for get in gets {
+        answered = Box::pin(answer_all(vec![get], connections)).await;
+    }
+    answered
 }
 
 /// The spirits that the events may be of, so that nothing of others is read; `None` when one may be of any.

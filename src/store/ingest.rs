@@ -31,6 +31,7 @@ use writer::Writer;
 
 pub(super) use writer::Lane;
 
+use super::error::unanswered;
 use super::{Store, StoreError};
 use crate::domain::Time;
 use crate::domain::admission::Admitted;
@@ -96,7 +97,7 @@ impl Future for Queued {
     type Output = Result<Created, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.0).poll(cx)).map_err(|_| StoreError::Closing)?;
+        let answer = ready!(Pin::new(&mut self.0).poll(cx)).map_err(unanswered)?;
         let result = results(answer)?.pop();
         Poll::Ready(result.unwrap_or_else(|| Err(StoreError::Bug("a create without a result".to_owned()))))
     }
@@ -269,7 +270,7 @@ impl Store {
             return Err(self.ingest.overloaded());
         };
         let answer = self.ingest.queue(events, mode, room)?;
-        results(answer.await.map_err(|_| StoreError::Closing)?)
+        results(answer.await.map_err(unanswered)?)
     }
 }
 

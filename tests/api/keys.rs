@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::grpc::Reflection;
-use elephantasm_events::grpc::pb::batch_create_events_result::Result as BatchItem;
-use elephantasm_events::grpc::pb::ingest_events_response::Result as IngestItem;
 use elephantasm_events::grpc::pb::{
-    BatchCreateEventsRequest, BatchMode, CountSpiritsRequest, IngestEventsRequest, ListSpiritsRequest,
-    StreamSessionEventsRequest, WatchEventsRequest,
+    IngestEventsRequest, ListSpiritsRequest, StreamSessionEventsRequest, WatchEventsRequest,
 };
 use elephantasm_events::store::embedded::{EmbeddedPostgres, Options};
 use tokio::sync::mpsc;
@@ -18,11 +15,10 @@ use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1 as reflection;
-use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::access::{Caller, Guarded, Keys, showing};
-use crate::builders::{event, keyed, metadata, refused, stream};
+use crate::builders::{event, refused, stream};
 use crate::harness::{Database, TestServer, eventually, reachable_dir};
 use crate::live::Reader;
 
@@ -260,194 +256,4 @@ async fn reflection_is_open_keyed_or_off_as_it_is_set() {
     let server = TestServer::start_with(|settings| settings.server.auth.reflection = Reflection::Off).await;
     let off = list_services!(server.channel()).unwrap_err();
     assert_eq!(off.code(), Code::Unimplemented);
-}
-
-#[tokio::test]
-async fn items_of_foreign_spirits_are_refused_as_those_of_unknown_ones() {
-    let guarded = Guarded::start().await;
-    let (own, foreign) = (
-        guarded.admin.spirit("own").await,
-        guarded.admin.spirit("foreign").await,
-    );
-    let writer = guarded.caller(Role::Writer, &[&own]).await;
-    let items = [
-        event(&own),
-        event(&foreign),
-        keyed(&own, "k"),
-        keyed(&own, "k"),
-        event(&Uuid::nil().to_string()),
-    ];
-
-    let request = BatchCreateEventsRequest {
-        requests: items.to_vec(),
-        mode: BatchMode::Atomic.into(),
-    };
-    let atomic = writer.events().batch_create_events(request.clone()).await;
-    let status = refused(atomic, Code::NotFound, "SPIRIT_NOT_FOUND");
-    assert_eq!(metadata(&status, "failed_indexes"), "1,3,4");
-    let told = status.get_details_resource_info().expect("ResourceInfo");
-    assert_eq!(told.resource_name, foreign);
-    assert!(status.message().starts_with("requests[1]: "), "{status:?}");
-
-    let request = BatchCreateEventsRequest {
-        mode: BatchMode::Partial.into(),
-        ..request
-    };
-    let partial = writer
-        .events()
-        .batch_create_events(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let codes = partial
-        .results
-        .into_iter()
-        .map(|result| match result.result.unwrap() {
-            BatchItem::Created(_) => Code::Ok,
-            BatchItem::Error(error) => error.code.into(),
-        });
-    let expected = [
-        Code::Ok,
-        Code::NotFound,
-        Code::Ok,
-        Code::AlreadyExists,
-        Code::NotFound,
-    ];
-    assert_eq!(codes.collect::<Vec<_>>(), expected);
-
-    let requests = items.map(|item| IngestEventsRequest {
-        create: Some(item),
-        ..Default::default()
-    });
-    let replies = writer.events().ingest_events(tokio_stream::iter(requests)).await;
-    let mut replies = replies.unwrap().into_inner();
-    let mut codes = Vec::new();
-    while let Some(reply) = replies.message().await.unwrap() {
-        codes.push(match reply.result.unwrap() {
-            IngestItem::Receipt(_) => Code::Ok,
-            IngestItem::Error(error) => error.code.into(),
-        });
-    }
-    let expected = [
-        Code::Ok,
-        Code::NotFound,
-        Code::AlreadyExists,
-        Code::AlreadyExists,
-        Code::NotFound,
-    ];
-    assert_eq!(codes, expected);
-}
-
-#[tokio::test]
-async fn a_limited_key_lists_and_counts_its_own_spirits_page_by_page() {
-    let guarded = Guarded::start().await;
-    let mut ids = Vec::new();
-    for name in ["Ada", "Bert", "Adam", "Cleo", "Adele", "Dora"] {
-        ids.push(guarded.admin.spirit(name).await);
-    }
-    let own: Vec<&str> = [0, 1, 2, 4].map(|at| ids[at].as_str()).into();
-    let reader = guarded.caller(Role::Reader, &own).await;
-    for (name_contains, expected) in [
-        (None, vec!["Adele", "Adam", "Bert", "Ada"]),
-        (Some("ad"), vec!["Ada", "Adam", "Adele"]),
-        (Some("cleo"), vec![]),
-    ] {
-        let mut request = ListSpiritsRequest {
-            name_contains: name_contains.map(str::to_owned),
-            page_size: 2,
-            ..Default::default()
-        };
-        let mut names = Vec::new();
-        loop {
-            let page = reader
-                .spirits()
-                .list_spirits(request.clone())
-                .await
-                .unwrap()
-                .into_inner();
-            names.extend(page.spirits.iter().map(|spirit| spirit.name().to_owned()));
-            if page.next_page_token.is_empty() {
-                break;
-            }
-            request.page_token = page.next_page_token;
-        }
-        assert_eq!(names, expected, "{name_contains:?}");
-    }
-    for (caller, count) in [(&reader, 4), (&guarded.admin, 6)] {
-        let counted = caller
-            .spirits()
-            .count_spirits(CountSpiritsRequest::default())
-            .await;
-        assert_eq!(counted.unwrap().into_inner().count, count);
-    }
-}
-
-#[tokio::test]
-async fn a_key_over_its_calls_is_told_when_to_come_again() {
-    let guarded =
-        Guarded::start_with(|settings| settings.server.auth.key_limits.calls_per_second = Some(2)).await;
-    let other = guarded
-        .keys
-        .make(Role::Reader, None, None)
-        .await
-        .at(&guarded.server);
-    let status = eventually("too many calls", async || guarded.admin.call().await.err()).await;
-    let status = refused(Err::<(), _>(status), Code::ResourceExhausted, "OVERLOADED");
-    let pause = status
-        .get_details_retry_info()
-        .expect("RetryInfo")
-        .retry_delay
-        .expect("a pause");
-    assert!(pause <= Duration::from_millis(500), "{pause:?}");
-    other.call().await.expect("each key has its own calls");
-    tokio::time::sleep(pause).await; // what the error says
-    guarded.admin.call().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_key_over_its_streams_is_refused_until_one_ends() {
-    let guarded = Guarded::start_with(|settings| settings.server.auth.key_limits.streams = Some(2)).await;
-    let spirit_id = guarded.admin.spirit("Ada").await;
-    let other = guarded.caller(Role::Reader, &[&spirit_id]).await;
-    let watch = || WatchEventsRequest {
-        spirit_id: spirit_id.clone(),
-        ..Default::default()
-    };
-    let mut open = Vec::new();
-    for _ in 0..2 {
-        open.push(guarded.admin.events().watch_events(watch()).await.unwrap());
-    }
-    let status = refused(
-        guarded.admin.events().watch_events(watch()).await,
-        Code::ResourceExhausted,
-        "OVERLOADED",
-    );
-    assert!(status.get_details_retry_info().is_some());
-    other
-        .events()
-        .watch_events(watch())
-        .await
-        .expect("each key has its own streams");
-    guarded.admin.call().await.expect("calls are no streams");
-    drop(open.pop());
-    eventually("there is a place again", async || {
-        guarded.admin.events().watch_events(watch()).await.ok()
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn without_keys_the_limits_are_everybodys_together() {
-    let server = TestServer::start_with(|settings| settings.server.auth.key_limits.streams = Some(1)).await;
-    let spirit_id = server.spirit().await;
-    let watch = || WatchEventsRequest {
-        spirit_id: spirit_id.clone(),
-        ..Default::default()
-    };
-    let _open = server.events().watch_events(watch()).await.unwrap();
-    refused(
-        server.events().watch_events(watch()).await,
-        Code::ResourceExhausted,
-        "OVERLOADED",
-    );
 }

@@ -20,6 +20,7 @@ mod scrape;
 mod watched;
 
 mod batch_create_events;
+mod broken_rows;
 mod call_metrics;
 mod conversion;
 mod count_events;
@@ -39,6 +40,8 @@ mod garbage;
 mod get_event;
 mod health_reflection;
 mod ingest_events;
+mod key_limits;
+mod key_reach;
 mod keys;
 mod keys_by_rpc;
 mod killed_database;

@@ -10,6 +10,7 @@ mod harness;
 mod backup;
 mod bench;
 mod call_log;
+mod cancelled_calls;
 mod commands;
 mod drain;
 mod import;

@@ -20,6 +20,7 @@ use crate::domain::Time;
 use crate::domain::access::{Reach, Role};
 use crate::domain::key::KeyMark;
 use crate::grpc::status::ApiError;
+use crate::panics::keep_running;
 use crate::store::{Key, Store, StoreError};
 
 /// Between two looks at whether the keys in use are live, and at whether there is a first key.
@@ -99,12 +100,15 @@ impl Keyring {
 
     /// Keeps up with what happens to keys.
     pub async fn keep(self) {
-        loop {
-            sleep(CHECK_INTERVAL).await;
-            if let Err(error) = self.check().await {
-                tracing::debug!(%error, "keys could not be checked");
+        keep_running("keyring", async move || {
+            loop {
+                sleep(CHECK_INTERVAL).await;
+                if let Err(error) = self.check().await {
+                    tracing::debug!(%error, "keys could not be checked");
+                }
             }
-        }
+        })
+        .await;
     }
 
     /// Whose call this is, as far as that is known here.

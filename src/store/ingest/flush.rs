@@ -17,6 +17,7 @@ use super::plain::INSERT_PLAIN;
 use crate::domain::admission::{Identity, KeyHolder, SpiritState, World};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
+use crate::panics::caught;
 use crate::store::link::Session;
 use crate::store::{StoreError, spans};
 
@@ -72,7 +73,11 @@ const SEQUENCES: &str = "$2::bigint[]";
 /// simple protocol can, and that takes no parameters: ids and sequences, which are not the callers'
 /// text, stand in them as literals.
 pub(super) async fn flush(session: &mut Session, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
-    let (outcomes, advanced) = write(session, jobs, lock).await.map_err(Failure::uncommitted)?;
+    // What panics before the commit is like an error of the data: it is one job's, and the others run apart.
+    let written = caught(write(session, jobs, lock))
+        .await
+        .unwrap_or_else(|panicked| Err(panicked.into()));
+    let (outcomes, advanced) = written.map_err(Failure::uncommitted)?;
     commit(session, advanced)
         .instrument(spans::statement(ADVANCE))
         .await?;

@@ -11,6 +11,7 @@ use super::flush::Lock;
 use super::job::Job;
 use super::writer::Lane;
 use crate::domain::ids::SpiritId;
+use crate::panics::keep_running;
 
 /// Connections that may wait for locks at the same time.
 const WAITING_CONNECTIONS_MAX: usize = 4;
@@ -74,19 +75,19 @@ impl Held {
         new: Lane,
         tasks: TaskTracker,
     ) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
+        Box::pin(keep_running("held spirit", async move || {
             let Ok(_connection) = self.connections.acquire().await else {
                 return;
             };
             let idle = lock(&self.idle).pop();
-            let mut lane = idle.unwrap_or(new);
+            let mut lane = idle.unwrap_or_else(|| new.sibling());
             while let Some(jobs) = self.take(spirit_id) {
                 for (other, job) in lane.flush(jobs, Lock::WaitFor(spirit_id)).await {
                     self.put(other, job, &lane, &tasks);
                 }
             }
             lock(&self.idle).push(lane);
-        })
+        }))
     }
 
     /// What waits for the spirit; once nothing does, it is no longer held.

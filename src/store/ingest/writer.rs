@@ -16,6 +16,7 @@ use super::job::Job;
 use super::outcome::{Failure, Outcome};
 use super::plain::{flush_plain, is_plain};
 use crate::domain::ids::SpiritId;
+use crate::panics::{caught, keep_running};
 use crate::store::connections::TRUSTED_FOR;
 use crate::store::link::{Link, Session};
 use crate::store::live::Changes;
@@ -60,14 +61,13 @@ impl Writer {
     }
 
     /// Runs until the queue is closed and empty, and nothing waits for a lock any more.
-    pub(super) async fn run(self, queue: UnboundedReceiver<Job>, closing: CancellationToken) {
-        let tasks = self.tasks.clone();
-        self.work_off(queue, closing).await;
-        tasks.close();
-        tasks.wait().await;
+    pub(super) async fn run(mut self, mut queue: UnboundedReceiver<Job>, closing: CancellationToken) {
+        keep_running("writer", async || self.work_off(&mut queue, &closing).await).await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
-    async fn work_off(mut self, mut queue: UnboundedReceiver<Job>, closing: CancellationToken) {
+    async fn work_off(&mut self, queue: &mut UnboundedReceiver<Job>, closing: &CancellationToken) {
         loop {
             let first = tokio::select! {
                 biased; // whoever goes on sending does not keep it open
@@ -78,7 +78,7 @@ impl Writer {
                 job = queue.recv() => job,
             };
             let Some(first) = first else { return };
-            let jobs = self.gather(first, &mut queue);
+            let jobs = self.gather(first, queue);
             if jobs.is_empty() {
                 continue;
             }
@@ -227,9 +227,10 @@ impl Lane {
             Err(_) => return Err(Failure::uncommitted(no_answer())),
         };
         // The statements have their own limit; this one is for a network that swallows everything.
-        let Ok(result) = timeout(limit * 2, self.store(&mut session, jobs, lock)).await else {
-            return Err(Failure::unknown(no_answer()));
-        };
+        // Where it is not known that a panic came before the commit, it may have come after it.
+        let stored = timeout(limit * 2, caught(self.store(&mut session, jobs, lock)));
+        let stored = stored.await.map_err(|_| Failure::unknown(no_answer()))?;
+        let result = stored.unwrap_or_else(|panicked| Err(Failure::unknown(panicked.into())));
         // After an error the connection's state is unknown, so it goes; the next flush makes a new one.
         if let Ok(outcomes) = &result {
             self.idle = Some(Idle {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::hub::{Hub, Polled};
 use crate::domain::ids::{SpiritId, parse_uuid};
+use crate::panics::keep_running;
 use crate::store::StoreError;
 use crate::store::connections::Connections;
 
@@ -94,8 +95,14 @@ impl Notifier {
             settings,
         }));
         let tasks = &notifier.0.tasks;
-        tasks.spawn(notifier.clone().until_closed(notifier.clone().send()));
-        tasks.spawn(notifier.clone().until_closed(notifier.clone().hear(direct, hub)));
+        let sender = notifier.clone();
+        let send = keep_running("sender of hints", async move || sender.send().await);
+        tasks.spawn(notifier.clone().until_closed(send));
+        let hearer = notifier.clone();
+        let hear = keep_running("hearer of hints", async move || {
+            hearer.clone().hear(direct.clone(), hub.clone()).await;
+        });
+        tasks.spawn(notifier.clone().until_closed(hear));
         tasks.close();
         notifier
     }
@@ -122,7 +129,7 @@ impl Notifier {
         self.0.closing.run_until_cancelled(work).await;
     }
 
-    async fn send(self) {
+    async fn send(&self) {
         loop {
             self.0.there_is_one.notified().await;
             let changed = std::mem::take(&mut *lock(&self.0.changed));
@@ -166,6 +173,7 @@ impl Notifier {
         let listening = async {
             let mut said = false;
             loop {
+                self.0.is_listening.set(0);
                 let ended = self.listen(&direct, &hub).await;
                 self.0.is_listening.set(0);
                 match ended {

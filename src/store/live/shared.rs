@@ -11,6 +11,8 @@ use tracing::Instrument as _;
 use super::page::{LivePage, LiveQuery};
 use crate::domain::event::View;
 use crate::domain::filter::QueryHash;
+use crate::panics::keep_running;
+use crate::store::error::unanswered;
 use crate::store::{Store, StoreError, spans};
 
 type Page = Result<Arc<LivePage>, StoreError>;
@@ -55,16 +57,17 @@ impl Store {
         };
         if is_first {
             // A task of its own: the stream that asked first may end before the others.
-            let read = self.clone().read_shared(key, Arc::clone(query));
+            let (store, query) = (self.clone(), Arc::clone(query));
+            let read = keep_running("shared read", async move || store.read_shared(key, &query).await);
             tokio::spawn(read.instrument(spans::current()));
         }
-        answer.await.map_err(|_| StoreError::Closing)?
+        answer.await.map_err(unanswered)?
     }
 
-    async fn read_shared(self, key: Key, query: Arc<LiveQuery>) {
+    async fn read_shared(&self, key: Key, query: &Arc<LiveQuery>) {
         while let Some(mut waiting) = self.shared_reads.take(key) {
             let page = tokio::select! {
-                page = self.live_page(&query, key.2) => page.map(Arc::new),
+                page = self.live_page(query, key.2) => page.map(Arc::new),
                 () = all_gone(&mut waiting) => continue,
             };
             for reply in waiting {

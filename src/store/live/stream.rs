@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 
 use super::page::LivePage;
 use crate::domain::event::Event;
+use crate::store::error::unanswered;
 use crate::store::{StoreError, spans};
 
 /// Some items of a stream, in order.
@@ -98,7 +99,7 @@ impl Pages {
             return Poll::Ready(Ok(page));
         }
         let end = ready!(Pin::new(&mut self.end).poll(cx));
-        Poll::Ready(Err(end.unwrap_or(Err(StoreError::Closing))))
+        Poll::Ready(Err(end.unwrap_or_else(|dropped| Err(unanswered(dropped)))))
     }
 
     /// Takes note that the reader is alive.
