@@ -30,6 +30,13 @@ pub enum MigrateError {
          prepared statements (PgBouncer 1.21 or newer, max_prepared_statements)"
     )]
     MixedUp(String),
+    /// Waiting does not help: a pooler keeps no connection for a transaction.
+    #[error(
+        "a pooler in statement mode stands before PostgreSQL ({0}), and this service needs transactions: give PgBouncer \
+         pool_mode=transaction and start with --pooler transaction (EVENTS_POOLER=transaction), or pool_mode=session; \
+         pool_mode=statement is not supported"
+    )]
+    NoTransactions(String),
     /// Waiting does not help: a pooler refuses the settings of our sessions.
     #[error(
         "a pooler stands before PostgreSQL and refuses our connections ({0}): start with --pooler transaction \
@@ -72,12 +79,13 @@ impl From<StoreError> for MigrateError {
 }
 
 impl Store {
-    /// Makes sure that the connections keep their statements apart, then brings the schema up to date.
-    /// Returns the newest version applied.
+    /// Makes sure that there are transactions and that the connections keep their statements apart, then
+    /// brings the schema up to date. Returns the newest version applied.
     ///
     /// Migrations need a session for their lock. Where only a pooler is known that gives none, the
     /// schema is looked at and has to be up to date.
     pub async fn migrate(&self) -> Result<i64, MigrateError> {
+        self.try_transaction().await?;
         let found = if self.link.is_shared() {
             Found::Shared
         } else {

@@ -31,8 +31,17 @@ const ROUNDS: i32 = 3;
 const LOST: [&str; 2] = ["42P05", "26000"];
 /// How `PgBouncer` begins its refusal of what it does not know.
 const REFUSED: &str = "unsupported startup parameter";
+/// How it ends the connection of whoever opens a transaction, when it keeps none for one.
+const NO_TRANSACTIONS: &str = "not allowed in statement pooling mode";
 
 impl Store {
+    /// Opens a transaction and ends it, on a connection that serves afterwards.
+    pub(super) async fn try_transaction(&self) -> Result<(), MigrateError> {
+        let lease = self.connections.lease().await;
+        let mut lease = lease.map_err(|error| not_connected(error.to_string()))?;
+        lease.try_transaction().await.map_err(|error| unfit(&error))
+    }
+
     /// Lets several connections ask in turn and then all at once, each with a statement of its own that has
     /// the same name on all. Takes a few milliseconds; the connections serve afterwards.
     pub(super) async fn self_test(&self) -> Result<Found, MigrateError> {
@@ -120,6 +129,8 @@ fn unfit(error: &sqlx::Error) -> MigrateError {
 fn not_connected(cause: String) -> MigrateError {
     if cause.contains(REFUSED) {
         MigrateError::SettingsRefused(cause)
+    } else if cause.contains(NO_TRANSACTIONS) {
+        MigrateError::NoTransactions(cause)
     } else {
         MigrateError::Failed(cause)
     }
