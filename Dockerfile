@@ -12,7 +12,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 events
+    && useradd --uid 10001 events
 COPY --from=build /src/target/release/elephantasm-events /usr/local/bin/
 # By number: Kubernetes' runAsNonRoot cannot tell who a name is.
 USER 10001
