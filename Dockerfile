@@ -12,9 +12,10 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system events
+    && useradd --uid 10001 events
 COPY --from=build /src/target/release/elephantasm-events /usr/local/bin/
-USER events
+# By number: Kubernetes' runAsNonRoot cannot tell who a name is.
+USER 10001
 # Others reach this address: the server starts once a key was made (`key create`), or with EVENTS_INSECURE_NO_AUTH=true.
 ENV EVENTS_LISTEN_ADDR=0.0.0.0:50051
 EXPOSE 50051

@@ -5,6 +5,7 @@ PG_OLDEST=15
 PGSERVER=0.1.4 # a wheel on PyPI that carries the programs of PostgreSQL 16
 CARGO_FUZZ=0.13.2
 PIP=26.3       # fetched as a wheel where Python comes without pip
+NEWER=trixie   # a Debian whose PgBouncer follows prepared statements, as it does from 1.21 on
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -17,13 +18,26 @@ as_root() {
     fi
 }
 
+# within SECONDS COMMAND…: ends it, and what it has started, when its time is over. Needs Python.
+within() {
+    python3 - "$@" <<'PYTHON'
+import os, signal, subprocess, sys
+process = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, start_new_session=True)
+try:
+    sys.exit(process.wait(timeout=float(sys.argv[1])))
+except subprocess.TimeoutExpired:
+    os.killpg(process.pid, signal.SIGKILL)
+    sys.exit(f"{sys.argv[2]} has taken more than {sys.argv[1]} s")
+PYTHON
+}
+
 can_be_root() { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
-# install_packages DEBIAN_NAMES FEDORA_NAMES BREW_NAMES: by the system's package manager.
+# install_packages DEBIAN_NAMES FEDORA_NAMES BREW_NAMES: by the system's package manager; Homebrew is it on macOS alone.
+# shellcheck disable=SC2086 # several names
 install_packages() {
-    if command -v brew >/dev/null; then
-        # shellcheck disable=SC2086 # several names
-        [ -n "$3" ] && brew install $3 >&2
+    if [ "$(uname)" = Darwin ]; then
+        command -v brew >/dev/null && [ -n "$3" ] && brew install $3 >&2
     elif ! can_be_root; then
         return 1
     elif command -v apt-get >/dev/null; then
@@ -57,6 +71,15 @@ ensure_cargo_fuzz() {
     echo "$dir/bin/cargo-fuzz"
 }
 
+# place_of NAME: where something that was fetched is kept, and can be run by PostgreSQL's user where this is root.
+place_of() {
+    if [ "$(id -u)" = 0 ]; then
+        echo "/opt/elephantasm-events/$1"
+    else
+        echo "${XDG_CACHE_HOME:-$HOME/.cache}/elephantasm-events/$1"
+    fi
+}
+
 # Whether a directory has the programs of a PostgreSQL that is new enough.
 is_postgres() {
     local major
@@ -88,11 +111,7 @@ ensure_postgres() {
         return 1
     fi
     local place conf=/etc/postgresql-common/createcluster.conf
-    if [ "$(id -u)" = 0 ]; then
-        place=/opt/elephantasm-events/pgserver-$PGSERVER # PostgreSQL's user must reach it
-    else
-        place=${XDG_CACHE_HOME:-$HOME/.cache}/elephantasm-events/pgserver-$PGSERVER
-    fi
+    place=$(place_of "pgserver-$PGSERVER")
     use_postgres "$place/pgserver/pginstall/bin" && return
     say "No PostgreSQL $PG_OLDEST or newer was found, installing one."
     if command -v apt-get >/dev/null && can_be_root && [ ! -e $conf ]; then
@@ -117,14 +136,13 @@ pgbouncer_program() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer;
 
 has_pgbouncer() { pgbouncer_program >/dev/null; }
 
-# Whether it follows prepared statements in transaction mode, as it does from 1.21 on.
-pgbouncer_follows_statements() {
+# Whether this one follows prepared statements in transaction mode, as it does from 1.21 on.
+follows_statements() {
     local minor
-    minor=$("$(pgbouncer_program)" --version | sed -n 's/^PgBouncer 1\.\([0-9]*\).*/\1/p')
+    minor=$("$1" --version 2>/dev/null | sed -n 's/^PgBouncer 1\.\([0-9]*\).*/\1/p')
     [ "${minor:-0}" -ge 21 ]
 }
 
-# PgBouncer's program, for the tests behind one.
 # install_program NAME: a daemon's program, of which the system is to start no daemon.
 install_program() {
     local policy=/usr/sbin/policy-rc.d
@@ -138,9 +156,50 @@ install_program() {
     fi
 }
 
+# PgBouncer's program, for the tests behind one.
 ensure_pgbouncer() {
     has_pgbouncer || install_program pgbouncer
     has_pgbouncer
+}
+
+# The directory of one that follows prepared statements, printed: the system's, else that of a newer Debian.
+ensure_newer_pgbouncer() {
+    local program place
+    program=$(pgbouncer_program) && follows_statements "$program" && dirname "$program" && return
+    place=$(place_of "pgbouncer-$NEWER")
+    if ! follows_statements "$place/pgbouncer"; then
+        rm -rf "$place"
+        mkdir -p "$place"
+        unpack_pgbouncer "$place" >&2 || rm -rf "$place"
+    fi
+    follows_statements "$place/pgbouncer" && echo "$place"
+}
+
+# Fetches it with its libraries by APT, which checks signatures; nothing is installed, and the system's lists are left alone.
+unpack_pgbouncer() {
+    local place=$1 apt=$1/apt keys=/usr/share/keyrings/debian-archive-keyring.gpg archive get packages package loader
+    # shellcheck disable=SC2016 # APT's own variable
+    archive=$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 '/debian/$') || return 1
+    mkdir -p "$apt"/{sources,lists/partial,archives/partial,packages}
+    echo "deb [signed-by=$keys] $archive $NEWER main" >"$apt/sources/newer.list"
+    : >"$apt/status"
+    get=(apt-get -q -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$apt/sources" -o Dir::State="$apt"
+        -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" -o APT::Sandbox::User= -o Acquire::http::Timeout=30)
+    "${get[@]}" update || return 1
+    packages=$("${get[@]}" install --simulate --no-install-recommends pgbouncer |
+        sed -n 's/^Inst \(pgbouncer\|zlib1g\|lib[^ ]*\) .*/\1/p' | grep -v perl)
+    # shellcheck disable=SC2086 # several names
+    (cd "$apt/packages" && "${get[@]}" download $packages) || return 1
+    for package in "$apt"/packages/*.deb; do
+        dpkg-deb -x "$package" "$place/root" || return 1
+    done
+    rm -rf "$apt"
+    # Its C library is newer than the system's, too.
+    loader=$(echo "$place"/root/usr/lib/*/ld-linux-*.so.*)
+    printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' "$loader" "${loader%/*}" "$place/root/usr/sbin/pgbouncer" \
+        >"$place/pgbouncer"
+    chmod +x "$place/pgbouncer"
+    chmod -R a+rX "$place"
 }
 
 ensure_haproxy() {

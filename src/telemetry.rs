@@ -1,5 +1,6 @@
 //! Logs: to stderr, as text for people or as JSON lines.
 
+mod collector;
 mod lines;
 mod traces;
 
@@ -62,4 +63,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let says = panic.payload().downcast_ref::<&'static str>().copied();
     tracing::error!(place, says, "panicked");
+}
+
+/// A variable of the environment; empty if it is not set.
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
 }

@@ -283,6 +283,13 @@ impl Lease {
         self.end(rows)
     }
 
+    /// Opens a transaction and ends it.
+    pub(super) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
+        let limit = self.home.acquire_timeout;
+        let ended = timeout(limit, self.session()?.try_transaction()).await;
+        self.end(ended.unwrap_or(Err(sqlx::Error::PoolTimedOut)))
+    }
+
     /// Runs a statement in a transaction, in a task: were it dropped half-way, the next statement on the
     /// connection would find itself in the transaction. When its caller goes it is cancelled.
     async fn in_task<Row>(self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>

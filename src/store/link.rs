@@ -119,12 +119,9 @@ impl Session {
 
     /// Makes ready for a statement of its own; a round trip where the connection is shared.
     pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
-        if !self.is_shared {
-            return Ok(());
+        if self.is_shared {
+            self.open_transaction().await?;
         }
-        self.in_transaction = true;
-        let begin = AssertSqlSafe(Arc::clone(&self.begin));
-        sqlx::raw_sql(begin).execute(&mut self.connection).await?;
         Ok(())
     }
 
@@ -144,6 +141,21 @@ impl Session {
             (Ok(_), Err(error)) => Err(error),
             (rows, _) => rows,
         }
+    }
+
+    async fn open_transaction(&mut self) -> Result<(), sqlx::Error> {
+        self.in_transaction = true;
+        let begin = AssertSqlSafe(Arc::clone(&self.begin));
+        sqlx::raw_sql(begin).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    /// Opens a transaction and ends it, in two messages.
+    pub(super) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
+        self.open_transaction().await?;
+        sqlx::raw_sql("rollback").execute(&mut self.connection).await?;
+        self.in_transaction = false;
+        Ok(())
     }
 
     /// Opens a transaction: goes before its first statement in one message of the simple protocol.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use super::self_test::{Found, keep_apart};
+use super::self_test::{Found, self_test};
 use super::{Store, StoreError};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
@@ -30,6 +30,13 @@ pub enum MigrateError {
          prepared statements (PgBouncer 1.21 or newer, max_prepared_statements)"
     )]
     MixedUp(String),
+    /// Waiting does not help: a pooler keeps no connection for a transaction.
+    #[error(
+        "a pooler in statement mode stands before PostgreSQL ({0}), and this service needs transactions: give PgBouncer \
+         pool_mode=transaction and start with --pooler transaction (EVENTS_POOLER=transaction), or pool_mode=session; \
+         pool_mode=statement is not supported"
+    )]
+    NoTransactions(String),
     /// Waiting does not help: a pooler refuses the settings of our sessions.
     #[error(
         "a pooler stands before PostgreSQL and refuses our connections ({0}): start with --pooler transaction \
@@ -80,17 +87,13 @@ impl From<StoreError> for MigrateError {
 }
 
 impl Store {
-    /// Makes sure that the connections keep their statements apart, then brings the schema up to date.
-    /// Returns the newest version applied.
+    /// Makes sure that there are transactions and that the connections keep their statements apart, then
+    /// brings the schema up to date. Returns the newest version applied.
     ///
     /// Migrations need a session for their lock. Where only a pooler is known that gives none, the
     /// schema is looked at and has to be up to date.
     pub async fn migrate(&self) -> Result<i64, MigrateError> {
-        let found = if self.link.is_shared() {
-            Found::Shared
-        } else {
-            keep_apart([&self.probe, &self.connections], &self.link).await?
-        };
+        let found = self_test([&self.probe, &self.connections], &self.link).await?;
         match (&self.direct, found) {
             (Some(direct), _) => apply(direct).await,
             (None, Found::Apart) => apply(self.link.options()).await,

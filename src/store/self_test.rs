@@ -19,7 +19,7 @@ use super::migrate::MigrateError;
 pub(super) enum Found {
     /// Each has a server process of its own.
     Apart,
-    /// They share server processes, and yet each finds its own statements.
+    /// They share server processes, and each finds its own statements or does without.
     Shared,
 }
 
@@ -31,10 +31,28 @@ const ROUNDS: i32 = 3;
 const LOST: [&str; 2] = ["42P05", "26000"];
 /// How `PgBouncer` begins its refusal of what it does not know.
 const REFUSED: &str = "unsupported startup parameter";
+/// How it ends the connection of whoever opens a transaction, when it keeps none for one.
+const NO_TRANSACTIONS: &str = "not allowed in statement pooling mode";
+
+/// Makes sure that there are transactions and that connections keep their statements apart, or need not.
+pub(super) async fn self_test(both: [&Connections; 2], link: &Link) -> Result<Found, MigrateError> {
+    try_transaction(both[0]).await?;
+    if link.is_shared() {
+        return Ok(Found::Shared);
+    }
+    keep_apart(both, link).await
+}
+
+/// Opens a transaction and ends it, on a connection that serves afterwards.
+async fn try_transaction(connections: &Connections) -> Result<(), MigrateError> {
+    let lease = connections.lease().await;
+    let mut lease = lease.map_err(|error| not_connected(error.to_string()))?;
+    lease.try_transaction().await.map_err(|error| unfit(&error))
+}
 
 /// Lets several connections ask in turn and then all at once, each with a statement of its own that has the
 /// same name on all. Takes a few milliseconds; the connections serve afterwards.
-pub(super) async fn keep_apart(both: [&Connections; 2], link: &Link) -> Result<Found, MigrateError> {
+async fn keep_apart(both: [&Connections; 2], link: &Link) -> Result<Found, MigrateError> {
     let begun = Instant::now();
     let mut leases = Vec::new();
     for connections in both {
@@ -116,6 +134,8 @@ fn unfit(error: &sqlx::Error) -> MigrateError {
 fn not_connected(cause: String) -> MigrateError {
     if cause.contains(REFUSED) {
         MigrateError::SettingsRefused(cause)
+    } else if cause.contains(NO_TRANSACTIONS) {
+        MigrateError::NoTransactions(cause)
     } else {
         MigrateError::Failed(cause)
     }

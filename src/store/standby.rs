@@ -20,7 +20,7 @@ use super::gets::Gets;
 use super::link::Link;
 use super::metrics::{StandbyRead, StoreMetrics};
 use super::migrate::MigrateError;
-use super::self_test;
+use super::self_test::self_test;
 
 /// Where reads may go that may lag. Not `Debug`: it may know a password.
 #[derive(Clone)]
@@ -65,7 +65,6 @@ impl Standby {
         primary: Connections,
         metrics: StoreMetrics,
     ) -> Self {
-        let is_shared = link.is_shared();
         let probe = Connections::new(link.clone(), 1, wait, None);
         let connections = Connections::new(link.clone(), pool_size, wait, Some(probe.clone()));
         let freshness = Arc::new(Freshness {
@@ -79,8 +78,7 @@ impl Standby {
             probe: probe.clone(),
             connections: connections.clone(),
             freshness: Arc::clone(&freshness),
-            // Each statement stands in a transaction there.
-            is_tested: is_shared,
+            is_tested: false,
             identity: None,
             reached: VecDeque::new(),
         };
@@ -138,7 +136,7 @@ struct Watch {
     probe: Connections,
     connections: Connections,
     freshness: Arc<Freshness>,
-    /// Whether a pooler before it is known to keep connections apart.
+    /// Whether its connections have passed the self-test.
     is_tested: bool,
     /// Of the primary, once it has said.
     identity: Option<Identity>,
@@ -223,7 +221,7 @@ impl Watch {
     /// Finds up to when the standby knows everything.
     async fn ask_standby(&mut self) -> Result<(), NotRead> {
         if !self.is_tested {
-            self_test::keep_apart([&self.probe, &self.connections], &self.link).await?;
+            self_test([&self.probe, &self.connections], &self.link).await?;
             self.is_tested = true;
         }
         let asked = sqlx::query_as::<_, (bool, i64, i64, i64)>(STANDBY);

@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::HeaderMap;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
-use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -18,7 +17,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 
-use super::AnyLayer;
+use super::{AnyLayer, collector, variable};
 use crate::config::BadSettings;
 
 /// The target of every span, at level DEBUG.
@@ -36,32 +35,9 @@ pub(crate) fn are_wanted() -> bool {
 
 /// Sends spans to the collector; `None` where no variable names one. Needs a Tokio runtime.
 pub(super) fn layer() -> Result<Option<AnyLayer>, BadSettings> {
-    let endpoints = [
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-    ];
-    let is_off = variable("OTEL_SDK_DISABLED") == "true" || variable("OTEL_TRACES_EXPORTER") == "none";
-    if is_off || endpoints.iter().all(|name| variable(name).is_empty()) {
+    let Some(exporter) = collector::exporter()? else {
         return Ok(None);
-    }
-    if let Some(name) = endpoints.iter().find(|name| variable(name).starts_with("https:")) {
-        let said = format!("{name} begins with https; traces are sent without TLS, to a collector nearby");
-        return Err(BadSettings(said));
-    }
-    let protocols = [
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-        "OTEL_EXPORTER_OTLP_PROTOCOL",
-    ];
-    let protocol = protocols
-        .into_iter()
-        .map(variable)
-        .find(|value| !value.is_empty());
-    if let Some(protocol) = protocol.filter(|protocol| protocol != "grpc") {
-        let said = format!("OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; traces are sent by grpc only");
-        return Err(BadSettings(said));
-    }
-    let exporter = SpanExporter::builder().with_tonic().build();
-    let exporter = exporter.map_err(|error| BadSettings(format!("OTEL_EXPORTER_OTLP_…: {error}")))?;
+    };
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_resource(resource())
@@ -121,10 +97,6 @@ fn resource() -> Resource {
     } else {
         resource.with_service_name(SERVICE).build()
     }
-}
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_default()
 }
 
 struct Headers<'h>(&'h HeaderMap);

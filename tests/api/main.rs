@@ -62,6 +62,7 @@ mod operators;
 mod panics;
 mod plans;
 mod pooler;
+mod pooler_load;
 mod queue_bounds;
 mod request_ids;
 mod sequences;

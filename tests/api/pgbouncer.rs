@@ -20,6 +20,8 @@ pub enum Mode {
     Session,
     /// After each transaction.
     Transaction,
+    /// After each statement, so that there are no transactions of several.
+    Statement,
 }
 
 /// Lets the settings of our sessions pass, and drops them.
@@ -69,7 +71,7 @@ pub fn program() -> Option<PathBuf> {
 
 /// Whether the program can follow prepared statements, as it does from 1.21 on; from 1.24 on unless told
 /// otherwise.
-fn follows_statements() -> bool {
+pub fn follows_statements() -> bool {
     let program = program().expect("pgbouncer is installed");
     let output = Command::new(program).arg("--version").output().unwrap();
     let version = String::from_utf8(output.stdout).unwrap();

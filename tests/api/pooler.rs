@@ -1,47 +1,43 @@
-//! Behind PgBouncer: in transaction mode with the switch, refused without it, and in session mode.
+//! Behind PgBouncer: which ways are refused at the start, which are not, and how streams live there. Calls in numbers are
+//! in [`pooler_load`](crate::pooler_load).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use elephantasm_events::grpc::pb::{
-    CountEventsRequest, GetEventRequest, GetSpiritRequest, UpdateEventRequest,
-};
-use futures_util::future::join_all;
-use sqlx::Connection as _;
-use tokio::time::{Instant, timeout};
-use tonic::Code;
+use sqlx::AssertSqlSafe;
+use tempfile::NamedTempFile;
+use tokio::time::Instant;
+use tracing::Level;
 
-use crate::builders::{create, event, keyed, list, mask, refused};
+use crate::builders::{create, event};
 use crate::harness::{Database, Settings, TestServer, eventually};
 use crate::live::{now, watch};
-use crate::pgbouncer::{IGNORE, Mode, PgBouncer, program};
+use crate::pgbouncer::{FOLLOW, IGNORE, Mode, PgBouncer, follows_statements, program};
 
 const NEVER: Duration = Duration::from_secs(3_600);
-/// Spirits with events of their own, the first with one and each with one more.
-const SPIRITS: usize = 12;
 /// Server connections for the many connections of a server.
-const FEW: u32 = 3;
+pub const FEW: u32 = 3;
 /// One for each connection of a server.
 const ENOUGH: u32 = 20;
 
 /// A database behind a pooler of its own.
-struct Place {
-    database: Arc<Database>,
-    pooler: PgBouncer,
+pub struct Place {
+    pub database: Arc<Database>,
+    pub pooler: PgBouncer,
 }
 
 impl Place {
-    async fn new(mode: Mode, more: &str) -> Self {
+    pub async fn new(mode: Mode, more: &str) -> Self {
         let database = Arc::new(Database::create().await);
         let pool_size = match mode {
-            Mode::Transaction => FEW,
+            Mode::Transaction | Mode::Statement => FEW,
             Mode::Session => ENOUGH,
         };
         let pooler = PgBouncer::start(&database.connect, mode, pool_size, more).await;
         Self { database, pooler }
     }
 
-    async fn serve(&self, set: impl FnOnce(&mut Settings)) -> anyhow::Result<TestServer> {
+    pub async fn serve(&self, set: impl FnOnce(&mut Settings)) -> anyhow::Result<TestServer> {
         let through = self
             .pooler
             .connect_options(self.database.connect.get_database().unwrap());
@@ -51,7 +47,7 @@ impl Place {
     }
 
     /// With the switch and a way around the pooler.
-    async fn transactional(&self) -> TestServer {
+    pub async fn transactional(&self) -> TestServer {
         let direct = self.database.connect.clone();
         let served = self.serve(|settings| {
             settings.store.transaction_pooler = true;
@@ -70,7 +66,7 @@ impl Place {
     }
 
     /// No connection of PostgreSQL is left in a transaction.
-    async fn nothing_is_open(&self) {
+    pub async fn nothing_is_open(&self) {
         let mut connection = self.database.connect().await;
         eventually("every transaction ends", async || {
             let (open,): (i64,) = sqlx::query_as(
@@ -121,6 +117,31 @@ async fn a_pooler_that_refuses_our_settings_is_refused_at_start_with_both_ways_o
 }
 
 #[tokio::test]
+async fn a_pooler_in_statement_mode_is_refused_at_start_whatever_the_switch_says() {
+    if program().is_none() {
+        return;
+    }
+    // Where it follows prepared statements, each of them alone works.
+    let follow = format!("{IGNORE}\n{FOLLOW} = 200");
+    let settings = [IGNORE, follow.as_str()];
+    for more in &settings[..1 + usize::from(follows_statements())] {
+        let place = Place::new(Mode::Statement, more).await;
+        place.migrate().await;
+        for switch in [false, true] {
+            let refusal = refusal(
+                place
+                    .serve(|settings| settings.store.transaction_pooler = switch)
+                    .await,
+            );
+            assert!(
+                refusal.contains("pool_mode=statement is not supported"),
+                "{refusal}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_schema_that_is_not_up_to_date_is_refused_where_only_the_pooler_is_known() {
     if program().is_none() {
         return;
@@ -149,231 +170,54 @@ async fn a_pooler_in_session_mode_needs_no_switch() {
     assert_eq!(created.sequence, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_reads_at_once_through_a_few_connections_each_get_their_own_rows() {
-    if program().is_none() {
-        return;
-    }
-    let place = Place::new(Mode::Transaction, "").await;
-    let server = place.transactional().await;
-    let mut spirits = Vec::new();
-    for n in 0..SPIRITS {
-        let spirit_id = server.spirit().await;
-        let mut last = None;
-        for _ in 0..=n {
-            last = Some(create(&mut server.events(), event(&spirit_id)).await);
-        }
-        spirits.push((spirit_id, last.unwrap()));
-    }
-    let read = async |n: usize| {
-        let (spirit_id, last) = &spirits[n % SPIRITS];
-        let count = i64::try_from(n % SPIRITS).unwrap() + 1;
-        let mut events = server.events();
-        match n % 4 {
-            0 => {
-                let request = GetEventRequest {
-                    event_id: last.id.clone(),
-                    ..GetEventRequest::default()
-                };
-                let event = events
-                    .get_event(request)
-                    .await
-                    .unwrap()
-                    .into_inner()
-                    .event
-                    .unwrap();
-                assert_eq!((event.spirit_id(), event.sequence), (spirit_id.as_str(), count));
-            }
-            1 => {
-                let page = events.list_events(list(spirit_id)).await.unwrap().into_inner();
-                assert_eq!(i64::try_from(page.events.len()).unwrap(), count);
-                assert!(page.events.iter().all(|event| event.spirit_id() == spirit_id));
-            }
-            2 => {
-                let request = GetSpiritRequest {
-                    spirit_id: spirit_id.clone(),
-                    ..GetSpiritRequest::default()
-                };
-                let spirit = server.spirits().get_spirit(request).await.unwrap().into_inner();
-                let spirit = spirit.spirit.unwrap();
-                assert_eq!((&spirit.id, spirit.last_sequence), (spirit_id, count));
-            }
-            _ => {
-                let request = CountEventsRequest {
-                    spirit_id: spirit_id.clone(),
-                    ..CountEventsRequest::default()
-                };
-                let counted = events.count_events(request).await.unwrap().into_inner();
-                assert_eq!(counted.count, count);
-            }
-        }
-    };
-    // Each of the four kinds for each of the spirits, many times.
-    join_all((0..600).map(|n| read(n / 4 + n))).await;
-    place.nothing_is_open().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn creates_at_once_through_a_few_connections_have_sequences_without_gaps_and_keep_their_keys() {
-    if program().is_none() {
-        return;
-    }
-    let place = Place::new(Mode::Transaction, "").await;
-    let server = place.transactional().await;
-    let (spirit_id, other) = (server.spirit().await, server.spirit().await);
-    // Every fourth key is new; the others are taken, or being stored at the same time.
-    let send = async |n: usize| {
-        let mut request = keyed(&spirit_id, &format!("key {}", n / 4));
-        if n.is_multiple_of(5) {
-            request = event(&other);
-        }
-        server.events().create_event(request).await
-    };
-    let mut stored = 0;
-    for _ in 0..3 {
-        for result in join_all((0..200).map(send)).await {
-            match result {
-                Ok(_) => stored += 1,
-                refusal => _ = refused(refusal, Code::AlreadyExists, "DUPLICATE_EVENT"),
-            }
-        }
-    }
-    let mut connection = place.database.connect().await;
-    let found: Vec<(i64, i64, i64)> = sqlx::query_as(
-        "select count(*), max(events.sequence), max(spirits.last_sequence)
-         from events
-         join spirits on spirits.id = spirit_id
-         group by spirit_id
-         order by count(*)",
-    )
-    .fetch_all(&mut connection)
-    .await
-    .unwrap();
-    assert_eq!(found, [(50, 50, 50), (120, 120, 120)]);
-    assert_eq!(stored, 170);
-    place.nothing_is_open().await;
-}
-
-/// Sets the summary of an event, and makes sure beside the pooler that this is committed.
-async fn set_summary(server: &TestServer, place: &Place, event_id: &str, summary: &str) {
-    let updated = server.events().update_event(summarising(event_id, summary)).await;
-    updated.unwrap();
-    let mut connection = place.database.connect().await;
-    let (found,): (String,) = sqlx::query_as("select meta_summary from events where id = $1")
-        .bind(event_id.parse::<uuid::Uuid>().unwrap())
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    assert_eq!(found, summary);
-}
-
-fn summarising(event_id: &str, summary: &str) -> UpdateEventRequest {
-    UpdateEventRequest {
-        event_id: event_id.to_owned(),
-        meta_summary: Some(summary.to_owned()),
-        update_mask: mask(&["meta_summary"]),
-        ..UpdateEventRequest::default()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn cancelled_calls_leave_no_transaction_open_and_lose_nothing_that_follows() {
-    if program().is_none() {
-        return;
-    }
-    let place = Place::new(Mode::Transaction, "").await;
-    let server = place.transactional().await;
-    let spirit_id = server.spirit().await;
-    let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
-    let call = async |n: u64| {
-        let mut events = server.events();
-        match n % 3 {
-            0 => _ = events.list_events(list(&spirit_id)).await,
-            1 => _ = events.update_event(summarising(&event_id, "cancelled")).await,
-            _ => _ = events.create_event(event(&spirit_id)).await,
-        }
-    };
-    let mut cancelled = 0;
-    for round in 0..20 {
-        let calls = (0..30).map(|n| timeout(Duration::from_micros(150 * n * (round % 4 + 1)), call(n)));
-        let ended = join_all(calls).await;
-        cancelled += ended.into_iter().filter(Result::is_err).count();
-    }
-    assert!(cancelled > 100, "{cancelled} calls were cancelled");
-    place.nothing_is_open().await;
-
-    // More than there are connections, so that each takes part.
-    for n in 0..40 {
-        set_summary(&server, &place, &event_id, &format!("summary {n}")).await;
-    }
-    join_all((0..40).map(|_| async {
-        let page = server.events().list_events(list(&spirit_id)).await;
-        let events = page.unwrap().into_inner().events;
-        assert!(!events.is_empty());
-        assert!(events.iter().all(|event| event.spirit_id() == spirit_id));
-    }))
-    .await;
-    place.nothing_is_open().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_statement_out_of_time_is_stopped_by_the_database_and_its_transaction_ended() {
-    if program().is_none() {
-        return;
-    }
-    let place = Place::new(Mode::Transaction, "").await;
-    let direct = place.database.connect.clone();
-    let server = place.serve(|settings| {
-        settings.store.transaction_pooler = true;
-        settings.store.direct = Some(direct);
-        settings.store.statement_timeout = Duration::from_millis(300);
-    });
-    let server = server.await.unwrap();
-    let spirit_id = server.spirit().await;
-    let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
-    let mut connection = place.database.connect().await;
-    let mut holder = connection.begin().await.unwrap();
-    sqlx::query("select id from events for update")
-        .execute(&mut *holder)
-        .await
-        .unwrap();
-    // More than there are connections.
-    for _ in 0..=FEW {
-        let late = server.events().update_event(summarising(&event_id, "late")).await;
-        refused(late, Code::DeadlineExceeded, "DEADLINE");
-    }
-    holder.rollback().await.unwrap();
-    drop(connection);
-    place.nothing_is_open().await;
-    set_summary(&server, &place, &event_id, "in time").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_was_away_is_used_again() {
-    if program().is_none() {
-        return;
-    }
-    let mut place = Place::new(Mode::Transaction, "").await;
-    let server = place.transactional().await;
-    let spirit_id = server.spirit().await;
-    create(&mut server.events(), event(&spirit_id)).await;
-    place.pooler.stop();
-    let away = server.events().list_events(list(&spirit_id)).await;
-    refused(away, Code::Unavailable, "DATABASE_UNAVAILABLE");
-    place.pooler.run().await;
-    eventually("creates work again", async || {
-        server.events().create_event(event(&spirit_id)).await.ok()
+/// The statements that a server's start logs as the repair of settings that did not arrive.
+async fn repair(place: &Place) -> Option<String> {
+    let log = NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_max_level(Level::WARN)
+        .with_writer(Mutex::new(log.reopen().unwrap()));
+    // Of this thread, on which the whole test runs, its server included.
+    let logging = tracing::subscriber::set_default(subscriber.finish());
+    place.serve(|_| {}).await.unwrap().stop().await.unwrap();
+    drop(logging);
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    log.lines().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        Some(line["fields"]["repair"].as_str()?.to_owned())
     })
-    .await;
-    let page = server.events().list_events(list(&spirit_id)).await;
-    let sequences: Vec<i64> = page
-        .unwrap()
-        .into_inner()
-        .events
-        .iter()
-        .map(|event| event.sequence)
-        .collect();
-    assert_eq!(sequences.len(), 2);
+}
+
+#[tokio::test]
+async fn settings_that_a_pooler_drops_are_in_the_log_as_statements_that_set_them() {
+    if program().is_none() {
+        return;
+    }
+    let mut place = Place::new(Mode::Session, IGNORE).await;
+    let statements = repair(&place).await.expect("they are missing");
+    // The database of the tests may have some of them by itself.
+    for setting in [
+        "statement_timeout = 30000",
+        "idle_in_transaction_session_timeout = 30000",
+        "enable_seqscan = off",
+        "plan_cache_mode = force_generic_plan",
+    ] {
+        let statement = format!("alter role … set {setting};");
+        assert!(statements.contains(&statement), "{setting} in {statements}");
+    }
+
+    // Other tests have the role, too.
+    let database = place.database.connect.get_database().unwrap();
+    let statements = statements.replace("role …", &format!("database {database}"));
+    let mut connection = place.database.connect().await;
+    sqlx::raw_sql(AssertSqlSafe(statements))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    // What it had connected before keeps its settings.
+    place.pooler.stop();
+    place.pooler.run().await;
+    assert_eq!(repair(&place).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Traces as a collector gets them: by OTLP, a call's span and below it what was done for it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use elephantasm_events::grpc::pb::{
@@ -16,8 +17,10 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
 use tonic::metadata::MetadataValue;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
+use crate::certificates::Authority;
 use crate::harness::{Place, Server, event, eventually, finish};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -41,13 +44,28 @@ impl TraceService for Collector {
 impl Collector {
     /// One that listens, and where.
     async fn start() -> (Self, String) {
+        let (collector, addr) = Self::serve(tonic::transport::Server::builder()).await;
+        (collector, format!("http://{addr}"))
+    }
+
+    /// One that speaks TLS alone, with those who show a certificate of the authority.
+    async fn start_secured(authority: &Authority) -> (Self, String) {
+        let pair = authority.issue();
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(pair.cert, pair.key))
+            .client_ca_root(Certificate::from_pem(authority.pem()));
+        let server = tonic::transport::Server::builder().tls_config(tls).unwrap();
+        let (collector, addr) = Self::serve(server).await;
+        (collector, format!("https://{addr}"))
+    }
+
+    async fn serve(mut server: tonic::transport::Server) -> (Self, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let addr = listener.local_addr().unwrap();
         let collector = Self::default();
-        let service = TraceServiceServer::new(collector.clone());
-        let server = tonic::transport::Server::builder().add_service(service);
+        let server = server.add_service(TraceServiceServer::new(collector.clone()));
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        (collector, endpoint)
+        (collector, addr)
     }
 
     fn spans(&self) -> Vec<Span> {
@@ -229,24 +247,61 @@ async fn a_collector_that_is_away_harms_nothing() {
 }
 
 #[tokio::test]
-async fn a_way_to_the_collector_that_is_not_gone_is_named_at_the_start() {
+async fn a_collector_behind_tls_gets_spans_from_whom_it_trusts_and_who_trusts_it() {
     let place = Place::new();
-    for (endpoint, protocol, said) in [
-        (
-            "http://127.0.0.1:4318",
-            "http/protobuf",
-            ["OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc"],
-        ),
-        (
-            "https://127.0.0.1:4317",
-            "grpc",
-            ["OTEL_EXPORTER_OTLP_ENDPOINT", "https", "TLS"],
-        ),
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let pair = ours.issue();
+    let ca = place.file("ca", ours.pem());
+    let (cert, key) = (place.file("cert", pair.cert), place.file("key", pair.key));
+    let (collector, endpoint) = Collector::start_secured(&ours).await;
+    let server = |ca: &str| {
+        let mut command = place.command(&["serve"]);
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+            .env("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)
+            .env("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", &cert)
+            .env("OTEL_EXPORTER_OTLP_CLIENT_KEY", &key);
+        command
+    };
+
+    let mut wary = server(&place.file("foreign", foreign.pem()));
+    let mut wary = Server::run(&place, &mut wary).await;
+    wary.spirit("Ada").await;
+    // Its last spans are sent at the end.
+    wary.signal("TERM").await;
+    assert_eq!(wary.ended().await.0, Some(0));
+    assert!(wary.log().contains("UnknownIssuer"), "{}", wary.log());
+    assert!(collector.spans().is_empty(), "it does not trust this collector");
+
+    let trusting = Server::run(&place, &mut server(&ca)).await;
+    trusting.spirit("Ada").await;
+    trusting.stop().await;
+    let spans = collector.spans();
+    assert!(
+        spans.iter().any(|span| span.name.ends_with("/CreateSpirit")),
+        "{spans:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_way_to_the_collector_that_cannot_be_gone_is_named_at_the_start() {
+    let place = Place::new();
+    let empty = place.file("empty", "");
+    for (variable, value, said) in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "/nowhere"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &empty, "certificate"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &empty, "go together"),
     ] {
         let mut command = place.command(&["serve"]);
         command
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
-        finish(&mut command).await.with(2).saying(&said);
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4317")
+            .env(variable, value);
+        // The system's authorities may be missing; these are not.
+        if !variable.ends_with("_CERTIFICATE") {
+            let ca = place.file("ca", Authority::new("ours").pem());
+            command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", ca);
+        }
+        finish(&mut command).await.with(2).saying(&[variable, said]);
     }
 }
