@@ -111,7 +111,8 @@ where
         let call = Call::start(&self.methods, request.uri().path(), request.headers());
         let info = Arc::clone(&call.info);
         let span = call.span.clone();
-        let answer = span.in_scope(|| self.inner.call(request));
+        // What the layers below do at once is of this call, as what they do later.
+        let answer = CURRENT.sync_scope(Arc::clone(&info), || span.in_scope(|| self.inner.call(request)));
         let answered = async move {
             let mut response = answer.await?;
             let request_id = call.info.request_id.clone();

@@ -13,7 +13,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
-use crate::harness::{PATIENCE, Place, Server, event, eventually, signal};
+use crate::harness::{PATIENCE, Place, Server, event, eventually, finish, signal};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -88,6 +88,23 @@ async fn a_call_is_one_line_with_method_code_time_and_ids() {
         assert_eq!(fields["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
         let seconds = fields["seconds"].as_f64().unwrap();
         assert!((0.0..30.0).contains(&seconds), "{line}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_key_is_named_when_it_is_looked_up_and_when_it_is_known() {
+    let place = Place::new();
+    let create = ["key", "create", "--name", "ops", "--role", "admin"];
+    let key = finish(&mut place.command(&create)).await.with(0).stdout;
+    let bearer: MetadataValue<_> = format!("Bearer {}", key.trim()).parse().unwrap();
+    let server = json_server(&place).await;
+    let mut spirits = SpiritServiceClient::new(server.channel().await);
+    for id in ["first", "second", "third"] {
+        let mut request = known_by(CountSpiritsRequest::default(), id);
+        request.metadata_mut().insert("authorization", bearer.clone());
+        spirits.count_spirits(request).await.unwrap();
+        assert_eq!(line(&server, id).await["fields"]["key"], "ops");
     }
     server.stop().await;
 }
