@@ -21,6 +21,7 @@ use super::link::Link;
 use super::metrics::{StandbyRead, StoreMetrics};
 use super::migrate::MigrateError;
 use super::self_test::self_test;
+use crate::panics::keep_running;
 
 /// Where reads may go that may lag. Not `Debug`: it may know a password.
 #[derive(Clone)]
@@ -72,7 +73,7 @@ impl Standby {
             lag_max,
             until: AtomicU64::new(0),
         });
-        let watch = Watch {
+        let mut watch = Watch {
             link,
             primary,
             probe: probe.clone(),
@@ -82,13 +83,14 @@ impl Standby {
             identity: None,
             reached: VecDeque::new(),
         };
+        let watching = keep_running("standby watch", async move || watch.run().await);
         Self {
             gets: Gets::start(&connections),
             connections,
             freshness,
             metrics,
             probe,
-            _watch: AbortOnDropHandle::new(tokio::spawn(watch.run())),
+            _watch: AbortOnDropHandle::new(tokio::spawn(watching)),
         }
     }
 
@@ -167,7 +169,7 @@ enum NotRead {
 }
 
 impl Watch {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let between = (self.freshness.lag_max / LOOKS_IN_LAG_MAX).clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
         let mut looks = interval(between);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -210,3 +210,20 @@ async fn a_database_url_that_cannot_be_read_is_refused_without_showing_it() {
     let help = finish(Place::new().command(&["--help"]).env("DATABASE_URL", url)).await;
     shows_nothing(help.with(0));
 }
+
+#[tokio::test]
+async fn a_standby_is_refused_without_the_database_that_it_copies_and_not_shown() {
+    for (url, words) in [
+        (
+            "postgres://ada:hunter2@localhost/events",
+            &["needs DATABASE_URL"][..],
+        ),
+        ("mysql://ada:hunter2@localhost/events", &["READ_DATABASE_URL"]),
+    ] {
+        let place = Place::new();
+        let ended = finish(place.command(&["serve"]).env("READ_DATABASE_URL", url)).await;
+        assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");
+        ended.with(2).saying(words);
+        assert!(!place.data.exists(), "no private PostgreSQL in its stead");
+    }
+}
