@@ -74,7 +74,7 @@ pub enum EmbeddedError {
         user: String,
     },
     /// A file or program that did not work.
-    #[error("{doing}: {source}")]
+    #[error("{doing}")]
     Io {
         /// What was being done.
         doing: String,

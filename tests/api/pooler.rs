@@ -124,7 +124,7 @@ async fn a_pooler_in_statement_mode_is_refused_at_start_whatever_the_switch_says
     // Where it follows prepared statements, each of them alone works.
     let follow = format!("{IGNORE}\n{FOLLOW} = 200");
     let settings = [IGNORE, follow.as_str()];
-    for more in &settings[..1 + usize::from(follows_statements())] {
+    for more in &settings[..=usize::from(follows_statements())] {
         let place = Place::new(Mode::Statement, more).await;
         place.migrate().await;
         for switch in [false, true] {

@@ -339,7 +339,7 @@ async fn a_pooler_that_loses_its_connections_or_restarts_under_load_is_survived(
         return;
     }
     let follow = format!("{IGNORE}\n{FOLLOW} = 200");
-    for more in &["", &follow][..1 + usize::from(follows_statements())] {
+    for more in &["", &follow][..=usize::from(follows_statements())] {
         let mut place = Place::new(Mode::Transaction, more).await;
         let direct = place.database.connect.clone();
         let server = place.serve(|settings| {

@@ -112,6 +112,16 @@ async fn a_directory_that_its_user_cannot_enter_is_named() {
 }
 
 #[tokio::test]
+async fn a_directory_that_cannot_be_made_is_named_with_both_ways_out() {
+    let place = Place::new();
+    let data = format!("{}/data", place.file("file", ""));
+    let ended = finish(place.command(&[]).env("EVENTS_DATA_DIR", &data))
+        .await
+        .with(1);
+    ended.saying(&[&data, "EVENTS_DATA_DIR", "DATABASE_URL"]);
+}
+
+#[tokio::test]
 async fn a_second_server_on_the_same_data_is_refused() {
     let place = Place::new();
     let server = Server::start(&place).await;

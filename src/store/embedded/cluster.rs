@@ -269,7 +269,13 @@ fn tail(text: &str) -> String {
 
 /// Makes a directory that only its owner may enter; one that exists keeps its contents.
 fn make_dir(dir: &Path, owner: Option<&Owner>) -> Result<(), EmbeddedError> {
-    let failed = || EmbeddedError::io(format!("cannot create {}", dir.display()));
+    let failed = || {
+        EmbeddedError::io(format!(
+            "cannot create {} for the private PostgreSQL; choose another directory with EVENTS_DATA_DIR, or another \
+             PostgreSQL with DATABASE_URL",
+            dir.display()
+        ))
+    };
     if !dir.is_dir() {
         if let Some(above) = dir.parent() {
             fs::create_dir_all(above).map_err(failed())?;
