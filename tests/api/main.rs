@@ -26,6 +26,7 @@ mod count_events;
 mod create_event;
 mod cursors;
 mod database_faults;
+mod database_network;
 mod deadlines;
 mod durability;
 mod error_metadata;
