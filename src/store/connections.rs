@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
+use super::error::READ_ONLY;
 use super::link::{Link, Session, Statement, detached};
 use super::{StoreError, spans};
 
@@ -342,9 +343,12 @@ fn silence() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the database does not answer").into()
 }
 
-/// Whether the server closes the connection after this error: it is shutting down or was told to.
+/// Whether the connection is of no use after this error: the server closes it, since it is shutting down or
+/// was told to, or takes no writes, and the next connection may lead to the one that does.
 fn ends_connection(error: &dyn DatabaseError) -> bool {
-    error.code().is_some_and(|code| code.starts_with("57P"))
+    error
+        .code()
+        .is_some_and(|code| code.starts_with("57P") || code == READ_ONLY)
 }
 
 impl Drop for Lease {

@@ -27,6 +27,7 @@ mod create_event;
 mod cursors;
 mod database_faults;
 mod database_network;
+mod database_recovery;
 mod deadlines;
 mod durability;
 mod error_metadata;
