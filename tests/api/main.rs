@@ -28,6 +28,7 @@ mod cursors;
 mod database_faults;
 mod database_network;
 mod database_recovery;
+mod database_restarts;
 mod deadlines;
 mod durability;
 mod error_metadata;
