@@ -8,6 +8,7 @@ mod builders;
 #[path = "../shared/certificates.rs"]
 mod certificates;
 mod cluster;
+mod frames;
 mod harness;
 mod live;
 mod load;
@@ -40,6 +41,7 @@ mod follow_seam;
 mod follow_session;
 mod garbage;
 mod get_event;
+mod goaway;
 mod health_reflection;
 mod ingest_events;
 mod keys;
