@@ -178,6 +178,7 @@ pub async fn run(
         })
         .layer(ReadyLayer {
             ready: Arc::clone(&migrated),
+            shutdown: shutdown.clone(),
         })
         .layer(AuthLayer {
             keyring: keyring.clone(),

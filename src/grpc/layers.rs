@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tower::{Layer, Service};
 
@@ -26,11 +27,13 @@ pub struct ErrorLayer {
     pub message_bytes_max: usize,
 }
 
-/// Answers UNAVAILABLE until the database is migrated.
+/// Answers UNAVAILABLE until the database is migrated, and once the server ends.
 #[derive(Clone, Debug)]
 pub struct ReadyLayer {
     /// Set once the database is migrated.
     pub ready: Arc<AtomicBool>,
+    /// Cancelled when the server ends. A client that does not heed HTTP/2's GOAWAY would go on calling.
+    pub shutdown: CancellationToken,
 }
 
 /// Ends calls, streams included, when the caller's `grpc-timeout` has run out, and calls that are not
@@ -66,7 +69,7 @@ layer!(
         message_bytes_max: usize
     }
 );
-layer!(ReadyLayer, ReadyService { ready: Arc<AtomicBool> });
+layer!(ReadyLayer, ReadyService { ready: Arc<AtomicBool>, shutdown: CancellationToken });
 layer!(
     DeadlineLayer,
     DeadlineService {
@@ -119,10 +122,15 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        if request.uri().path().starts_with(RPC_PREFIX) && !self.ready.load(Ordering::Acquire) {
-            return Box::pin(async { Ok(Status::from(ApiError::Starting).into_http()) });
-        }
-        Box::pin(self.inner.call(request))
+        let is_ours = request.uri().path().starts_with(RPC_PREFIX);
+        let refused = if is_ours && self.shutdown.is_cancelled() {
+            ApiError::ShuttingDown
+        } else if is_ours && !self.ready.load(Ordering::Acquire) {
+            ApiError::Starting
+        } else {
+            return Box::pin(self.inner.call(request));
+        };
+        Box::pin(async { Ok(Status::from(refused).into_http()) })
     }
 }
 

@@ -218,6 +218,17 @@ fn of_store(error: StoreError) -> Answer {
                 "the database is not available; retry, with the same dedupe key if this is a create",
             )
         }
+        StoreError::ReadOnly(cause) => {
+            tracing::warn!(
+                request_id = request_id(),
+                cause,
+                "the database is read-only: promote it if it is a standby, or let DATABASE_URL lead to the primary"
+            );
+            unavailable(
+                "DATABASE_UNAVAILABLE",
+                "the database is read-only at the moment, nothing was stored; reads work, retry writes later",
+            )
+        }
         StoreError::Bug(cause) => internal(&cause),
     }
 }

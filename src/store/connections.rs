@@ -7,18 +7,19 @@
 
 mod cancel;
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sqlx::FromRow;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgRow;
-use sqlx::{Execute, FromRow};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
-use super::error::unanswered;
+use super::error::{READ_ONLY, unanswered};
 use super::link::{Link, Session, Statement, detached};
 use super::{StoreError, spans};
 
@@ -26,6 +27,10 @@ use super::{StoreError, spans};
 pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// A connection that is older is not used again, so that backends do not grow for ever.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// In which one is made, or found dead, whether or not anybody still waits for it.
+const MADE_WITHIN: Duration = Duration::from_secs(10);
+/// What a statement has here beyond its limit in the database, so that a database that lives answers first.
+const BEYOND: Duration = Duration::from_secs(5);
 
 /// A bounded number of connections. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +39,8 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     link: Link,
     acquire_timeout: Duration,
+    /// In which a statement is answered.
+    answer_limit: Duration,
     max: usize,
     free: Arc<Semaphore>,
     /// Statements that wait for a free one.
@@ -84,6 +91,7 @@ impl Connections {
     pub(super) fn new(link: Link, max: u32, acquire_timeout: Duration, canceller: Option<Self>) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         Self(Arc::new(Shared {
+            answer_limit: link.statement_timeout().saturating_add(BEYOND),
             link,
             acquire_timeout,
             max,
@@ -100,7 +108,7 @@ impl Connections {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
-        let (statement, span) = traced(statement)?;
+        let (statement, span) = spans::traced(statement)?;
         let mut lease = self.lease().await?;
         if lease.session()?.is_shared() {
             return lease.in_task(detached(statement)?).instrument(span).await;
@@ -200,23 +208,6 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The statement and its span, for which it is taken apart: its text cannot be had otherwise.
-fn traced<Row>(mut query: Statement<'_, Row>) -> Result<(Statement<'_, Row>, Span), StoreError>
-where
-    Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-{
-    if !spans::are_wanted() {
-        return Ok((query, Span::none()));
-    }
-    let persistent = Execute::persistent(&query);
-    let arguments = query.take_arguments();
-    let arguments = arguments.map_err(|error| StoreError::Bug(error.to_string()))?;
-    let sql = query.sql();
-    let span = spans::statement(sql.as_str());
-    let query = sqlx::query_as_with(sql, arguments.unwrap_or_default());
-    Ok((query.persistent(persistent), span))
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Vec<Held>> {
         // Every change under the lock is a single step, so a poisoned one is still whole.
@@ -232,14 +223,17 @@ impl Shared {
         loop {
             let idle = self.lock().pop();
             let Some(mut held) = idle else { break };
-            if held.used.elapsed() < TRUSTED_FOR || held.session.ping().await.is_ok() {
+            if held.used.elapsed() < TRUSTED_FOR || held.session.lives().await {
                 return Ok(held);
             }
+            // To wait for the silence of each that was idle for longer would take too long.
+            self.lock().retain(|other| other.used > held.used);
         }
         let now = Instant::now();
         let name = cancel::new_name(self.link.options());
+        let session = timeout(MADE_WITHIN, self.link.connect_as(&name)).await;
         Ok(Held {
-            session: self.link.connect_as(&name).await?,
+            session: session.unwrap_or_else(|_| Err(silence()))?,
             name,
             made: now,
             used: now,
@@ -279,8 +273,10 @@ impl Lease {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        let rows = self.session()?.all(statement).await;
-        self.end(rows)
+        // The database ends it sooner, if it can be heard; a network that swallows everything does not say so.
+        let limit = self.home.answer_limit;
+        let rows = timeout(limit, self.session()?.all(statement)).await;
+        self.end(rows.unwrap_or_else(|_| Err(silence())))
     }
 
     /// Opens a transaction and ends it.
@@ -345,9 +341,17 @@ impl Lease {
     }
 }
 
-/// Whether the server closes the connection after this error: it is shutting down or was told to.
+/// Nothing came in time.
+fn silence() -> sqlx::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the database does not answer").into()
+}
+
+/// Whether the connection is of no use after this error: the server closes it, since it is shutting down or
+/// was told to, or takes no writes, and the next connection may lead to the one that does.
 fn ends_connection(error: &dyn DatabaseError) -> bool {
-    error.code().is_some_and(|code| code.starts_with("57P"))
+    error
+        .code()
+        .is_some_and(|code| code.starts_with("57P") || code == READ_ONLY)
 }
 
 impl Drop for Lease {

@@ -30,15 +30,17 @@ pub enum StoreError {
     /// unknown.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// The database takes no writes now: a standby, or a primary turned read-only. Nothing was changed.
+    #[error("the database is read-only: {0}")]
+    ReadOnly(String),
     /// A bug, or a database that is not as the migrations left it.
     #[error("the database refused what it should not: {0}")]
     Bug(String),
 }
 
 /// `SQLSTATE`s, by prefix, after which the same call can succeed later.
-const PASSING: [&str; 9] = [
+const PASSING: [&str; 8] = [
     "08",    // connection exception
-    "25006", // read-only transaction: a standby, or a primary turned read-only
     "40",    // transaction rollback: serialization failure, deadlock
     "53",    // insufficient resources: connections, memory, disk
     "55P03", // lock not available
@@ -48,6 +50,8 @@ const PASSING: [&str; 9] = [
     "58030", // input or output error
 ];
 const QUERY_CANCELED: &str = "57014";
+/// A standby, or a primary turned read-only.
+pub(super) const READ_ONLY: &str = "25006";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -55,6 +59,7 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             E::Database(database) => match database.code().as_deref() {
                 Some(QUERY_CANCELED) => Self::TimedOut,
+                Some(READ_ONLY) => Self::ReadOnly(chain(&error)),
                 Some(code) if PASSING.iter().any(|prefix| code.starts_with(prefix)) => {
                     Self::Unavailable(chain(&error))
                 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, FromRow};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -18,6 +19,10 @@ use crate::domain::key::KeyMark;
 
 /// Connections for look-ups of keys.
 pub(super) const KEY_CONNECTIONS: u32 = 1;
+
+/// After which a look-up is given up, and its connection with it if that does not answer at all: the
+/// others wait for it.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A key that an operator wants made.
 #[derive(Clone, Debug)]
@@ -118,22 +123,27 @@ impl Store {
     /// The key of this prefix, live or not.
     pub async fn find_key(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&FIND))).bind(prefix);
-        let row = self.keys.optional(statement).await?;
+        let row = soon(self.keys.optional(statement)).await?;
         row.map(Key::try_from).transpose()
     }
 
     /// Which of these prefixes are of keys that are neither revoked nor expired.
     pub async fn live_keys(&self, prefixes: &[String]) -> Result<HashSet<String>, StoreError> {
         let statement = sqlx::query_as::<_, (String,)>(LIVE).bind(prefixes);
-        let rows = self.keys.all(statement).await?;
+        let rows = soon(self.keys.all(statement)).await?;
         Ok(rows.into_iter().map(|(prefix,)| prefix).collect())
     }
 
     /// Whether a key was ever made.
     pub async fn was_key_made(&self) -> Result<bool, StoreError> {
-        let (made,) = self.keys.one(sqlx::query_as::<_, (bool,)>(WAS_MADE)).await?;
+        let (made,) = soon(self.keys.one(sqlx::query_as::<_, (bool,)>(WAS_MADE))).await?;
         Ok(made)
     }
+}
+
+async fn soon<T>(look_up: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| StoreError::Unavailable("a key was not looked up in time".to_owned());
+    timeout(LOOK_UP_LIMIT, look_up).await.map_err(late)?
 }
 
 const WAS_MADE: &str = "select exists (select from keys) as made";

@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::QueryAs;
@@ -14,6 +15,12 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Execute as _, FromRow, PgConnection, Postgres,
     SqlStr,
 };
+use tokio::time::timeout;
+
+/// The setting, in milliseconds.
+pub(super) const STATEMENT_TIMEOUT: &str = "statement_timeout";
+/// In which a connection that lives answers a ping.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The way to the database.
 #[derive(Clone)]
@@ -80,6 +87,15 @@ impl Link {
     /// Names and values of the settings.
     pub(super) fn settings(&self) -> &[(&'static str, String)] {
         &self.settings
+    }
+
+    /// The database's own limit of a statement.
+    pub(super) fn statement_timeout(&self) -> Duration {
+        let mut newest_first = self.settings.iter().rev();
+        newest_first
+            .find(|(name, _)| *name == STATEMENT_TIMEOUT)
+            .and_then(|(_, millis)| millis.parse().ok())
+            .map_or(Duration::MAX, Duration::from_millis)
     }
 
     /// How to connect, for what manages its connections by itself.
@@ -175,6 +191,12 @@ impl Session {
 
     pub(super) async fn ping(&mut self) -> Result<(), sqlx::Error> {
         self.connection.ping().await
+    }
+
+    /// Whether it answers soon; to be asked while nothing runs on it.
+    pub(super) async fn lives(&mut self) -> bool {
+        let answer = timeout(ANSWERS_WITHIN, self.ping()).await;
+        matches!(answer, Ok(Ok(())))
     }
 
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {

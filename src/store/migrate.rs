@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use super::self_test::{Found, self_test};
 use super::{Store, StoreError};
@@ -91,13 +91,23 @@ impl Store {
     /// brings the schema up to date. Returns the newest version applied.
     ///
     /// Migrations need a session for their lock. Where only a pooler is known that gives none, the
-    /// schema is looked at and has to be up to date.
+    /// schema is looked at and has to be up to date; so it is on a standby, which gets it from its primary.
     pub async fn migrate(&self) -> Result<i64, MigrateError> {
         let found = self_test([&self.probe, &self.connections], &self.link).await?;
-        match (&self.direct, found) {
-            (Some(direct), _) => apply(direct).await,
-            (None, Found::Apart) => apply(self.link.options()).await,
-            (None, Found::Shared) => self.check_schema().await,
+        let direct = match (&self.direct, found) {
+            (Some(direct), _) => direct,
+            (None, Found::Apart) => self.link.options(),
+            (None, Found::Shared) => return self.check_schema().await,
+        };
+        match apply(direct).await? {
+            Applied::To(version) => Ok(version),
+            Applied::Nothing => match self.check_schema().await {
+                Err(MigrateError::Outdated { found, needed }) => Err(MigrateError::Failed(format!(
+                    "the database is read-only and its schema at version {found}, this binary needs {needed}: \
+                     its primary has to be migrated"
+                ))),
+                checked => checked,
+            },
         }
     }
 
@@ -127,26 +137,45 @@ impl Store {
     }
 }
 
+/// What became of the migrations.
+enum Applied {
+    /// The schema is at this version.
+    To(i64),
+    /// The database takes no writes.
+    Nothing,
+}
+
 /// Applies what is missing, each migration in a transaction, under an advisory lock that several
 /// starting instances contend for.
 ///
 /// Uses a connection of its own, without the statement time limit of the others: building an
 /// index may take longer.
-async fn apply(connect: &PgConnectOptions) -> Result<i64, MigrateError> {
+async fn apply(connect: &PgConnectOptions) -> Result<Applied, MigrateError> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .connect_with(connect.clone().options([("statement_timeout", "0")]))
         .await?;
-    let migrated = MIGRATOR.run(&pool).await;
+    let applied = apply_to(&pool).await;
     pool.close().await;
-    migrated?;
-    Ok(newest())
+    applied
+}
+
+async fn apply_to(pool: &PgPool) -> Result<Applied, MigrateError> {
+    let (is_read_only,): (bool,) = sqlx::query_as(IS_READ_ONLY).fetch_one(pool).await?;
+    if is_read_only {
+        return Ok(Applied::Nothing);
+    }
+    MIGRATOR.run(pool).await?;
+    Ok(Applied::To(newest()))
 }
 
 fn newest() -> i64 {
     let versions = MIGRATOR.iter().map(|migration| migration.version);
     versions.max().unwrap_or(0)
 }
+
+/// A standby, or a primary turned read-only.
+const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::bool";
 
 const HAS_MIGRATIONS: &str = "select to_regclass('_sqlx_migrations') is not null";
 

@@ -32,7 +32,7 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
 use connections::Connections;
-use link::Link;
+use link::{Link, STATEMENT_TIMEOUT};
 use metrics::StoreMetrics;
 use standby::Standby;
 
@@ -211,7 +211,7 @@ fn own(options: PgConnectOptions) -> PgConnectOptions {
 fn with_settings(link: Link, statement_timeout: Duration) -> Link {
     let millis = statement_timeout.as_millis().to_string();
     link.with([
-        ("statement_timeout", millis.as_str()),
+        (STATEMENT_TIMEOUT, millis.as_str()),
         // A page's cost is estimated without its limit, and would be worth compiling if it were true.
         ("jit", "off"),
         // Every statement has its index. On a new database PostgreSQL knows no table's size and would scan

@@ -38,7 +38,7 @@ pub struct Cluster {
 
 enum Running {
     No,
-    Yes(EmbeddedPostgres),
+    Yes(Box<EmbeddedPostgres>),
     /// In a recovery in which it lets nobody in.
     Starting(JoinHandle<EmbeddedPostgres>),
 }
@@ -47,13 +47,15 @@ impl Cluster {
     /// A new one with these settings beside the defaults.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let dir = reachable_dir();
-        let mut cluster = Self::start_at(dir.path().join("data"), settings).await;
-        cluster._dir = Some(dir);
-        cluster
+        Self::start_in(dir.path().join("data"), settings, Some(dir)).await
     }
 
     /// The same in a directory of the caller's.
     pub async fn start_at(dir: PathBuf, settings: &[(&str, &str)]) -> Self {
+        Self::start_in(dir, settings, None).await
+    }
+
+    async fn start_in(dir: PathBuf, settings: &[(&str, &str)], temporary: Option<TempDir>) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let options = Options {
             data_dir: dir,
@@ -71,8 +73,8 @@ impl Cluster {
             database: Arc::new(Database::elsewhere(connect)),
             options,
             programs: programs.into(),
-            postgres: Running::Yes(postgres),
-            _dir: None,
+            postgres: Running::Yes(postgres.into()),
+            _dir: temporary,
         }
     }
 
@@ -100,9 +102,7 @@ impl Cluster {
         .arg(data_dir.join(DATA))
         .env("PGPASSWORD", fs::read_to_string(password).unwrap().trim());
         succeed(copy).await;
-        let mut standby = Self::start_at(data_dir, settings).await;
-        standby._dir = Some(dir);
-        standby
+        Self::start_in(data_dir, settings, Some(dir)).await
     }
 
     /// A way to it over TCP, by way of a proxy before its [`socket`](Self::socket).
@@ -157,7 +157,7 @@ impl Cluster {
 
     /// Starts it again; returns once it accepts connections.
     pub async fn run(&mut self) {
-        self.postgres = Running::Yes(start(self.options.clone()).await);
+        self.postgres = Running::Yes(start(self.options.clone()).await.into());
     }
 
     /// Starts it again in a recovery that lasts, and in which it lets nobody in, until it is promoted.
@@ -182,14 +182,14 @@ impl Cluster {
         promote.args(["promote", "-w", "-D"]).arg(self.data());
         succeed(promote).await;
         self.postgres = match std::mem::replace(&mut self.postgres, Running::No) {
-            Running::Starting(starting) => Running::Yes(starting.await.unwrap()),
+            Running::Starting(starting) => Running::Yes(starting.await.unwrap().into()),
             running => running,
         };
     }
 
     fn take(&mut self) -> EmbeddedPostgres {
         match std::mem::replace(&mut self.postgres, Running::No) {
-            Running::Yes(postgres) => postgres,
+            Running::Yes(postgres) => *postgres,
             _ => panic!("it does not run"),
         }
     }

@@ -246,7 +246,7 @@ impl Lane {
     /// for all that is known.
     async fn session(&mut self) -> Result<Session, sqlx::Error> {
         if let Some(Idle { mut session, since }) = self.idle.take()
-            && (since.elapsed() < TRUSTED_FOR || session.ping().await.is_ok())
+            && (since.elapsed() < TRUSTED_FOR || session.lives().await)
         {
             return Ok(session);
         }

@@ -5,12 +5,13 @@
 //! while the hint before was sent goes into one. A lost hint costs time only: the poll finds the change.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntGauge;
 use sqlx::FromRow;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPool, PgPoolOptions};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,8 @@ const CHANNEL: &str = "elephantasm_events";
 const ALL: &str = "*";
 /// Spirits that one hint names; a payload has less than 8,000 bytes.
 const NAMED_MAX: usize = 200;
-/// How often watched spirits are looked at where LISTEN works: the net under lost hints.
+/// How often watched spirits are looked at where LISTEN works: the net under lost hints. Also the silence
+/// after which it is asked whether that works still.
 const NET_INTERVAL: Duration = Duration::from_secs(10);
 /// Spirits that one poll statement looks at.
 const POLLED_MAX: usize = 1_000;
@@ -45,6 +47,10 @@ const POLLED_MAX: usize = 1_000;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// In which an own hint must come back where LISTEN works.
 const ECHO_LIMIT: Duration = Duration::from_secs(3);
+/// In which the listening connection ends; one that a network has swallowed does not.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// In which a connection that listens is made.
+const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A hint may be lost, so its commit waits for no disk; with that wait, creates lost an eighth of their rate.
 const SEND: &str = "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
@@ -120,8 +126,10 @@ impl Notifier {
         self.0.closing.cancel();
         self.0.tasks.wait().await;
         let pool = lock(&self.0.listening).take();
-        if let Some(pool) = pool {
-            pool.close().await;
+        if let Some(pool) = pool
+            && timeout(CLOSE_LIMIT, pool.close()).await.is_err()
+        {
+            tracing::debug!("the connection that listened did not end in order");
         }
     }
 
@@ -201,17 +209,21 @@ impl Notifier {
         tokio::join!(listening, net);
     }
 
-    /// Listens until the connection is lost; an error when it never heard itself.
+    /// Listens until the connection is lost; an error when it has not even heard itself.
     async fn listen(&self, direct: &PgConnectOptions, hub: &Hub) -> Result<(), StoreError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_lazy_with(direct.clone());
         *lock(&self.0.listening) = Some(pool.clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(CHANNEL).await?;
+        let unheard = || StoreError::Unavailable("an own notification did not come back".to_owned());
+        let begun = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.listen(CHANNEL).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        let mut listener = timeout(LISTEN_LIMIT, begun).await.map_err(|_| unheard())??;
         // A pooler in transaction mode takes the LISTEN and gives the connection to somebody else.
         self.notify("").await?;
-        let unheard = || StoreError::Unavailable("an own notification did not come back".to_owned());
         let heard = async {
             loop {
                 let notification = listener.recv().await?;
@@ -224,10 +236,26 @@ impl Notifier {
         self.0.is_listening.set(1);
         tracing::debug!("listening for other instances' commits");
         hub.wake_all(); // whatever came before
-        while let Some(notification) = listener.try_recv().await? {
+        while let Some(notification) = self.next(&mut listener).await? {
             self.take(notification.payload(), hub);
         }
         Ok(())
+    }
+
+    /// The next notification; `None` when the connection is lost. A network that swallows everything does not
+    /// tell, so after some silence this instance sends itself a hint.
+    async fn next(&self, listener: &mut PgListener) -> Result<Option<PgNotification>, StoreError> {
+        let mut next = pin!(listener.try_recv());
+        if let Ok(next) = timeout(NET_INTERVAL, &mut next).await {
+            return Ok(next?);
+        }
+        if self.notify("").await.is_err() {
+            return Ok(None);
+        }
+        match timeout(ECHO_LIMIT, next).await {
+            Ok(next) => Ok(next?),
+            Err(_) => Ok(None),
+        }
     }
 
     fn is_own(&self, payload: &str) -> bool {

@@ -1,0 +1,106 @@
+//! A database that recovers, and one that stands by: it is read where it lets itself be read, refuses
+//! writes in words that say why, and takes them once it is promoted, without a restart of the service.
+
+use std::sync::Arc;
+
+use elephantasm_events::grpc::pb::{GetEventRequest, GetSpiritRequest};
+use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
+
+use crate::builders::{create, event, keyed, list, refused};
+use crate::cluster::Cluster;
+use crate::harness::{TestServer, eventually};
+use crate::load::{CONNECTIONS_MAX, Load, connections, impatient};
+use crate::watched::Watched;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_recovers_is_away_until_it_has_recovered() {
+    let mut own = Cluster::start(&[("fsync", "off")]).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+    let mut health = Watched::start(&server).await;
+    let spirit_id = server.spirit().await;
+    let load = Load::start(&server, &spirit_id).await;
+    load.stores(50).await;
+    own.kill().await;
+    own.recover().await;
+    health.turns(NotServing).await;
+    load.is_refused(50).await;
+    let another = tokio::spawn(TestServer::start_on(Arc::clone(&own.database), impatient));
+    own.promote().await;
+    health.turns(Serving).await;
+    load.stores(50).await;
+    let another = another.await.unwrap();
+    create(&mut another.events(), keyed(&spirit_id, "another")).await;
+    another.stop().await.unwrap();
+    let mut beside = own.database.connect().await;
+    assert!(connections(&mut beside).await <= CONNECTIONS_MAX);
+    load.ends_all_there(&mut beside).await;
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_a_standby_reads_and_once_it_is_promoted_writes() {
+    let primary = Cluster::start(&[("fsync", "off")]).await;
+    let home = TestServer::start_on(Arc::clone(&primary.database), |_| {}).await;
+    let spirit_id = home.spirit().await;
+    let first = create(&mut home.events(), event(&spirit_id)).await;
+    let mut standby = primary.standby(&[("fsync", "off")]).await;
+
+    let server = TestServer::start_on(Arc::clone(&standby.database), |_| {}).await;
+    let mut health = Watched::start(&server).await;
+    let mut events = server.events();
+    let second = create(&mut home.events(), event(&spirit_id)).await;
+    eventually("what is written to the primary is read", async || {
+        let listed = events.list_events(list(&spirit_id)).await.unwrap();
+        (listed.into_inner().events == [second.clone(), first.clone()]).then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        let written = events.create_event(event(&spirit_id)).await;
+        let status = refused(written, Code::Unavailable, "DATABASE_UNAVAILABLE");
+        assert!(status.message().contains("read-only"), "{status:?}");
+        let request = GetEventRequest {
+            event_id: first.id.clone(),
+            ..GetEventRequest::default()
+        };
+        let got = events.get_event(request).await.unwrap().into_inner();
+        assert_eq!(got.event.as_ref(), Some(&first));
+    }
+
+    home.stop().await.unwrap();
+    drop(primary);
+    standby.promote().await;
+    let third = eventually("creates are taken", async || {
+        server.events().create_event(event(&spirit_id)).await.ok()
+    })
+    .await;
+    assert_eq!(third.into_inner().event.unwrap().sequence, 3);
+    server.shut_down();
+    health.turns(NotServing).await; // and not before: it served all the time
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_a_standby_waits_until_its_primary_is_migrated() {
+    let primary = Cluster::start(&[("fsync", "off")]).await;
+    let standby = primary.standby(&[("fsync", "off")]).await;
+    let waiting = tokio::spawn(TestServer::start_on(Arc::clone(&standby.database), |_| {}));
+    let mut beside = standby.database.connect().await;
+    eventually("the server has connected", async || {
+        (connections(&mut beside).await > 0).then_some(())
+    })
+    .await;
+    let home = TestServer::start_on(Arc::clone(&primary.database), |_| {}).await;
+    let spirit_id = home.spirit().await;
+    let server = waiting.await.unwrap();
+    eventually("what is written to the primary is read", async || {
+        let request = GetSpiritRequest {
+            spirit_id: spirit_id.clone(),
+            ..GetSpiritRequest::default()
+        };
+        server.spirits().get_spirit(request).await.ok()
+    })
+    .await;
+    server.stop().await.unwrap();
+    home.stop().await.unwrap();
+}
