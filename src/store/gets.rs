@@ -83,7 +83,7 @@ impl Reader {
         let is_wanted =
             |event: &Event| owners.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none());
         if let Some(standby) = self.standby() {
-            let found = standby.gets.get(id, owners.clone()).await;
+            let found = standby.answer(standby.gets.get(id, owners.clone())).await;
             if let Some(found) = self.unless_elsewhere(&standby, found) {
                 let event = found?.filter(is_wanted);
                 if event.is_some() || !self.leave_standby() {

@@ -62,7 +62,7 @@ impl Reader {
             return self.primary.all(statement).await;
         };
         let (statement, again) = twice(statement)?;
-        let rows = standby.connections.all(statement).await;
+        let rows = standby.answer(standby.connections.all(statement)).await;
         match self.unless_elsewhere(&standby, rows) {
             Some(rows) => rows,
             None => self.primary.all(again).await,

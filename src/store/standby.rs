@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -53,6 +54,8 @@ struct Freshness {
     lag_max: Duration,
     /// Milliseconds since `begun`, and one; 0 = it is not to be read.
     until: AtomicU64,
+    /// Told when it is not to be read any more.
+    gone: Notify,
 }
 
 impl Standby {
@@ -72,6 +75,7 @@ impl Standby {
             begun: Instant::now(),
             lag_max,
             until: AtomicU64::new(0),
+            gone: Notify::new(),
         });
         let mut watch = Watch {
             link,
@@ -104,6 +108,18 @@ impl Standby {
         self.freshness.lag()
     }
 
+    /// The answer to a read; none is waited for from a standby that was found to be of no use meanwhile.
+    pub(super) async fn answer<T>(
+        &self,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let gone = self.freshness.gone.notified();
+        tokio::select! {
+            answer = read => answer,
+            () = gone => Err(StoreError::Unavailable("the standby has gone".to_owned())),
+        }
+    }
+
     pub(super) fn count(&self, read: StandbyRead) {
         self.metrics.standby_reads(read).inc();
     }
@@ -128,6 +144,7 @@ impl Freshness {
 
     fn is_unknown(&self) {
         self.until.store(0, Ordering::Release);
+        self.gone.notify_waiters();
     }
 }
 

@@ -116,7 +116,7 @@ pub fn count(spirit_id: &str) -> CountEventsRequest {
     }
 }
 
-fn get(event_id: &str) -> GetEventRequest {
+pub fn get(event_id: &str) -> GetEventRequest {
     GetEventRequest {
         event_id: event_id.to_owned(),
         ..GetEventRequest::default()

@@ -8,14 +8,15 @@ use std::time::Duration;
 use elephantasm_events::store::StandbySettings;
 use sqlx::Connection as _;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::builders::{create, event, event_at, fill, stream};
 use crate::cluster::Cluster;
 use crate::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::live::{Item, Reader};
 use crate::pgbouncer::{self, IGNORE, Mode, PgBouncer};
-use crate::standby::{FOR_EVER, Pair, count, is_read, lag, reads};
+use crate::proxy::{Proxy, Weather};
+use crate::standby::{FOR_EVER, Pair, count, get, is_read, lag, reads};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -117,6 +118,37 @@ async fn a_server_starts_without_its_standby_and_reads_it_once_it_is_there() {
     pair.standby.run().await;
     is_read(&pair.server).await;
     assert_eq!(pair.count(&spirit_id).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_a_network_swallows_on_their_way_to_the_standby_are_soon_answered_by_the_primary() {
+    let primary = Cluster::start(&[]).await;
+    let standby = primary.standby(&[]).await;
+    let proxy = Proxy::start(standby.socket()).await;
+    let connect = standby.connect_by(proxy.addr);
+    let server = TestServer::start_on(primary.database.clone(), |settings| {
+        let lag_max = FOR_EVER;
+        settings.store.standby = Some(StandbySettings { connect, lag_max });
+    })
+    .await;
+    is_read(&server).await;
+    let spirit_id = server.spirit().await;
+    let stored = create(&mut server.events(), event(&spirit_id)).await;
+    proxy.turn(Weather::Swallowing);
+    let since = Instant::now();
+    let (mut counting, mut getting) = (server.events(), server.events());
+    let counted = counting.count_events(count(&spirit_id));
+    let got = getting.get_event(get(&stored.id));
+    let (counted, got) = tokio::join!(counted, got);
+    assert_eq!(counted.unwrap().into_inner().count, 1);
+    assert_eq!(got.unwrap().into_inner().event, Some(stored));
+    let took = since.elapsed();
+    assert!(
+        took < Duration::from_secs(10),
+        "{took:?}, and a statement may take 30 s"
+    );
+    proxy.turn(Weather::Fair);
+    is_read(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
