@@ -7,9 +7,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::builders::{hold, keyed};
-use crate::frames::{Frames, GoAway, Kind};
+use crate::frames::{Frame, Frames, GoAway, Kind};
 use crate::harness::{PATIENCE, TestServer, eventually};
 use crate::raw::encoded;
+use crate::scrape::Scrape;
 
 const CREATE: &str = "/elephantasm.events.v1.EventService/CreateEvent";
 const NO_ERROR: u32 = 0;
@@ -42,7 +43,7 @@ async fn read_to_end(frames: &mut Frames) -> Rest {
 }
 
 /// Reads until the server has said that it will end and asks whether that was heard; does not answer.
-async fn told(frames: &mut Frames) -> crate::frames::Frame {
+async fn told(frames: &mut Frames) -> Frame {
     let mut first = None;
     loop {
         let frame = frames.next().await.expect("it does not just close");
@@ -95,6 +96,11 @@ async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_not
             break;
         }
     }
+    eventually("the refusal is counted", async || {
+        let refused = Scrape::of(&server).await.handled("CreateEvent", "UNAVAILABLE");
+        (refused == 1).then_some(())
+    })
+    .await;
     busy.pong(&ping).await;
     let last = loop {
         let frame = busy.next().await.expect("the last stream is told");
