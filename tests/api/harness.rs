@@ -228,7 +228,7 @@ impl Database {
         pooler.program.connect_options(name)
     }
 
-    /// Keeps the settings that a pooler drops with the database, as the README says.
+    /// Keeps the settings that a pooler drops with the database, as docs/operations.md says.
     async fn keep(&self, settings: &StoreSettings) {
         let Some((Pooler { switch: false, .. }, name)) = self.pooler() else {
             return;
