@@ -14,7 +14,7 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 use crate::builders::{create, event, keyed, list};
 use crate::cluster::Cluster;
 use crate::harness::{TestServer, eventually, reachable_dir};
-use crate::load::{Load, connections, impatient};
+use crate::load::{CONNECTIONS_MAX, Load, connections, impatient};
 use crate::watched::Watched;
 
 const END_CONNECTIONS: &str = "
@@ -24,9 +24,11 @@ const END_CONNECTIONS: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_without_free_connections_is_unavailable_until_there_are_some() {
+    // As many as the service may want, and the test's own.
+    let max_connections = (CONNECTIONS_MAX + 1).to_string();
     let own = Cluster::start(&[
         ("fsync", "off"),
-        ("max_connections", "12"),
+        ("max_connections", &max_connections),
         ("superuser_reserved_connections", "0"),
     ])
     .await;
