@@ -171,11 +171,14 @@ async fn answer_all(mut gets: Vec<Get>, connections: &Connections) -> Result<(),
     Ok(())
 }
 
-/// Each by a statement of its own.
+/// Each by a statement of its own, as long as the database is there: they would wait for it one after another.
 async fn answer_apart(gets: Vec<Get>, connections: &Connections) -> Result<(), StoreError> {
     let mut answered = Ok(());
     for get in gets {
-        answered = Box::pin(answer_all(vec![get], connections)).await;
+        match &answered {
+            Ok(()) => answered = Box::pin(answer_all(vec![get], connections)).await,
+            Err(away) => answer(get, Err(StoreError::clone(away))),
+        }
     }
     answered
 }
