@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use elephantasm_events::grpc::pb::{GetEventRequest, GetSpiritRequest};
+use elephantasm_events::grpc::pb::{CreateEventRequest, GetEventRequest, GetSpiritRequest};
+use sqlx::Executor as _;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
@@ -11,6 +12,7 @@ use crate::builders::{create, event, keyed, list, refused};
 use crate::cluster::Cluster;
 use crate::harness::{TestServer, eventually};
 use crate::load::{CONNECTIONS_MAX, Load, connections, impatient};
+use crate::scrape::Scrape;
 use crate::watched::Watched;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,4 +105,41 @@ async fn a_server_on_a_standby_waits_until_its_primary_is_migrated() {
     .await;
     server.stop().await.unwrap();
     home.stop().await.unwrap();
+}
+
+/// As after a failover behind a name or a pooler: the connections that there are lead to a database that
+/// takes no writes any more, new ones to one that does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_whose_connection_takes_no_writes_any_more_is_stored_by_a_new_one() {
+    let own = Cluster::start(&[("fsync", "off")]).await;
+    let plain = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
+    let guarded = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
+    let spirit_id = plain.spirit().await;
+    for server in [&plain, &guarded] {
+        create(&mut server.events(), event(&spirit_id)).await;
+    }
+    let mut beside = own.database.connect().await;
+    for sql in [
+        "alter database postgres set default_transaction_read_only = off",
+        "alter system set default_transaction_read_only = on",
+        "select pg_reload_conf()",
+    ] {
+        beside.execute(sql).await.unwrap();
+    }
+    let mut last = 2;
+    for (server, is_guarded) in [(&plain, false), (&guarded, true)] {
+        eventually("a connection took no writes", async || {
+            let request = CreateEventRequest {
+                expected_last_sequence: is_guarded.then_some(last),
+                ..event(&spirit_id)
+            };
+            last += 1;
+            assert_eq!(create(&mut server.events(), request).await.sequence, last);
+            let failures = Scrape::of(server).await.count("events_flush_failures_total");
+            (failures > 0).then_some(())
+        })
+        .await;
+    }
+    plain.stop().await.unwrap();
+    guarded.stop().await.unwrap();
 }

@@ -76,7 +76,9 @@ impl Failure {
     pub(super) fn of_commit(error: sqlx::Error) -> Self {
         let said = matches!(error, sqlx::Error::Database(_));
         match StoreError::from(error) {
-            error @ (StoreError::Bug(_) | StoreError::TimedOut) if said => Self::uncommitted(error),
+            error @ (StoreError::Bug(_) | StoreError::TimedOut | StoreError::ReadOnly(_)) if said => {
+                Self::uncommitted(error)
+            }
             error => Self::unknown(error),
         }
     }

@@ -148,15 +148,19 @@ impl Lane {
 
     /// Stores the jobs and answers them; returns those that wait for a spirit that someone else holds.
     ///
-    /// A flush that failed before its commit changed nothing: on a lost connection it runs once
-    /// more, and on an error of the data its jobs run apart, so that none fails its neighbours.
+    /// A flush that failed before its commit changed nothing: on a lost connection it runs once more, as on
+    /// one to a database that takes no writes any more, since a new one may lead to the one that does. On an
+    /// error of the data its jobs run apart, so that none fails its neighbours.
     pub(super) async fn flush(&mut self, mut jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
         // Nobody waits for these, and nothing of them has been done.
         jobs.retain(|job| !job.is_abandoned());
         let mut outcome = self.attempt(&jobs, lock).await;
         if let Err(failure) = &outcome
             && failure.uncommitted
-            && matches!(failure.error, StoreError::Unavailable(_))
+            && matches!(
+                failure.error,
+                StoreError::Unavailable(_) | StoreError::ReadOnly(_)
+            )
         {
             outcome = self.attempt(&jobs, lock).await;
         }
