@@ -11,12 +11,14 @@ use elephantasm_events::grpc::pb::{
 use elephantasm_events::store::embedded::{EmbeddedPostgres, Options};
 use futures_util::future::join_all;
 use sqlx::Connection as _;
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use crate::builders::{create, event, event_at, metadata, refused};
 use crate::harness::{Database, Settings, TestServer, eventually, reachable_dir};
 use crate::live::{Item, after, delete_spirit, follow, following, now, watch, watch_through};
 use crate::model::{sequences, store};
+use crate::scrape::Scrape;
 use crate::stalled_streams::connect_for_many_streams;
 
 /// Many more events of this size than both ends buffer.
@@ -96,7 +98,7 @@ async fn a_stalled_follower_resumes_where_it_was_ended() {
     stalled.caught_up().await;
     store_many(&server, &spirit_id).await;
     // Nothing of it can be seen from outside until it is read on.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await;
     let (mut seen, mut last) = (Vec::new(), String::new());
     let end = loop {
         match stalled.next().await {
@@ -202,6 +204,42 @@ async fn a_database_that_restarts_ends_streams_with_the_place_where_nothing_is_m
     assert_eq!(follower.sequences(1).await, [4]);
     server.stop().await.unwrap();
     postgres.stop().await.unwrap();
+}
+
+/// After 10 s of silence an instance asks itself by a hint whether it hears.
+#[tokio::test]
+async fn a_pool_that_is_busy_is_not_taken_for_a_listen_that_is_lost() {
+    let server = TestServer::start_with(|settings| {
+        settings.store.pool_size = 1;
+        settings.store.acquire_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let spirit_id = server.spirit().await;
+    let edited = create(&mut server.events(), event(&spirit_id)).await;
+    let is_listening = async || Scrape::of(&server).await.count("events_listen_up") == 1;
+    eventually("it listens", async || is_listening().await.then_some(())).await;
+    let mut connection = server.database.connect().await;
+    let mut lock = connection.begin().await.unwrap();
+    sqlx::query("select id from events for update")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let mut events = server.events();
+    let edit = tokio::spawn(async move {
+        let request = SoftDeleteEventRequest {
+            event_id: edited.id,
+            ..SoftDeleteEventRequest::default()
+        };
+        events.soft_delete_event(request).await
+    });
+    let until = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < until {
+        assert!(is_listening().await);
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!edit.is_finished(), "the only connection is busy");
+    lock.rollback().await.unwrap();
+    edit.await.unwrap().unwrap();
 }
 
 /// The look at the database has a second between two and three for an answer.

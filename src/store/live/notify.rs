@@ -5,7 +5,6 @@
 //! while the hint before was sent goes into one. A lost hint costs time only: the poll finds the change.
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use prometheus::IntGauge;
 use sqlx::FromRow;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPool, PgPoolOptions};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -245,16 +244,21 @@ impl Notifier {
     /// The next notification; `None` when the connection is lost. A network that swallows everything does not
     /// tell, so after some silence this instance sends itself a hint.
     async fn next(&self, listener: &mut PgListener) -> Result<Option<PgNotification>, StoreError> {
-        let mut next = pin!(listener.try_recv());
-        if let Ok(next) = timeout(NET_INTERVAL, &mut next).await {
-            return Ok(next?);
-        }
-        if self.notify("").await.is_err() {
-            return Ok(None);
-        }
-        match timeout(ECHO_LIMIT, next).await {
-            Ok(next) => Ok(next?),
-            Err(_) => Ok(None),
+        let no_echo = async {
+            loop {
+                sleep(NET_INTERVAL).await;
+                match self.notify("").await {
+                    Ok(()) => break,
+                    // The readers' connections may all be busy, which says nothing of this one.
+                    Err(error) => tracing::debug!(%error, "whether LISTEN works still was not asked"),
+                }
+            }
+            sleep(ECHO_LIMIT).await;
+        };
+        tokio::select! {
+            biased; // what came counts, however late it is looked at
+            next = listener.try_recv() => Ok(next?),
+            () = no_echo => Ok(None),
         }
     }
 
