@@ -1,7 +1,7 @@
 //! The way to the collector of traces, as OpenTelemetry's standard variables name it.
 
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
-use opentelemetry_otlp::{SpanExporter, WithTonicConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
@@ -18,13 +18,29 @@ pub(super) fn exporter() -> Result<Option<SpanExporter>, BadSettings> {
         let said = format!("{name} is {protocol}; traces are sent by grpc only");
         return Err(BadSettings(said));
     }
-    let mut exporter = SpanExporter::builder().with_tonic();
-    if !endpoint.starts_with("http://") {
+    let endpoint = with_scheme(endpoint);
+    let is_secured = scheme(&endpoint).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+    if is_secured {
         exporter = exporter.with_tls_config(tls()?);
     }
     let exporter = exporter.build();
     let exporter = exporter.map_err(|error| BadSettings(format!("OTEL_EXPORTER_OTLP_…: {error}")))?;
     Ok(Some(exporter))
+}
+
+/// Where the endpoint has no scheme, another variable says whether plain text is spoken.
+fn with_scheme(endpoint: String) -> String {
+    if scheme(&endpoint).is_some() {
+        return endpoint;
+    }
+    let is_plain = given("INSECURE").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+    format!("{}://{endpoint}", if is_plain { "http" } else { "https" })
+}
+
+fn scheme(endpoint: &str) -> Option<&str> {
+    let (scheme, _) = endpoint.split_once("://")?;
+    (!scheme.contains(['/', '?', '#'])).then_some(scheme)
 }
 
 /// Whom to trust, and what to show to whom asks for it.

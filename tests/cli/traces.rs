@@ -246,6 +246,31 @@ async fn a_collector_that_is_away_harms_nothing() {
     server.stop().await;
 }
 
+/// What only TLS needs, and is not there, is not asked for.
+#[tokio::test]
+async fn plain_text_is_spoken_wherever_the_standard_says_so() {
+    let place = Place::new();
+    let (collector, endpoint) = Collector::start().await;
+    let (_, addr) = endpoint.split_once("://").unwrap();
+    let endpoints = [
+        (format!("HTTP://{addr}"), "false"),
+        (addr.to_owned(), "true"),
+        (addr.to_owned(), "TRUE"),
+    ];
+    for (endpoint, insecure) in endpoints {
+        let mut command = place.command(&["serve"]);
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+            .env("OTEL_EXPORTER_OTLP_INSECURE", insecure)
+            .env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere");
+        let server = Server::run(&place, &mut command).await;
+        server.spirit("Ada").await;
+        server.stop().await;
+        let spans = std::mem::take(&mut *collector.0.lock().unwrap());
+        assert!(!spans.is_empty(), "{endpoint} {insecure}");
+    }
+}
+
 #[tokio::test]
 async fn a_collector_behind_tls_gets_spans_from_whom_it_trusts_and_who_trusts_it() {
     let place = Place::new();
