@@ -109,7 +109,7 @@ impl Ingest {
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         let refused = Arc::default();
-        let overloads = lane.metrics.overloads.clone();
+        let overloads = lane.metrics.queue.overloads.clone();
         let start = |_| {
             let (jobs, queue) = mpsc::unbounded_channel();
             let writer = Writer::new(lane.sibling(), Arc::clone(&refused));

@@ -60,7 +60,7 @@ impl Changes {
         metrics: &StoreMetrics,
     ) -> Self {
         let hub = Hub::default();
-        let listening = metrics.listening.clone();
+        let listening = metrics.live.listening.clone();
         let notifier = Notifier::start(connections, direct, hub.clone(), settings, listening);
         Self { hub, notifier }
     }

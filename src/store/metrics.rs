@@ -17,122 +17,192 @@ const LAG_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0
 #[derive(Clone)]
 pub(super) struct StoreMetrics {
     registry: Registry,
-    queue_events: IntGaugeVec,
-    queue_bytes: IntGaugeVec,
-    queue_events_max: IntGaugeVec,
-    queue_bytes_max: IntGaugeVec,
-    pool_connections: IntGaugeVec,
-    pool_connections_max: IntGauge,
-    pool_waiting: IntGauge,
-    live_streams: IntGauge,
-    live_spirits: IntGauge,
-    /// Events of a flush, and how long it took.
-    pub(super) flush_events: Histogram,
-    pub(super) flush_seconds: Histogram,
-    pub(super) flush_failures: IntCounter,
-    pub(super) stored: IntCounter,
-    pub(super) duplicates: IntCounter,
-    pub(super) overloads: IntCounter,
-    /// From an event's commit until a live stream that had caught up was given it.
-    pub(super) delivery_lag: Histogram,
-    standby_reads: IntCounterVec,
-    standby_lag: Gauge,
-    /// Whether other instances' hints are heard.
-    pub(super) listening: IntGauge,
+    pub(super) queue: Queue,
+    pub(super) flushes: Flushes,
+    pool: Pool,
+    pub(super) live: Live,
+    standby: Standby,
 }
 
 impl Default for StoreMetrics {
     fn default() -> Self {
         let registry = Registry::default();
+        Self {
+            queue: Queue::new(&registry),
+            flushes: Flushes::new(&registry),
+            pool: Pool::new(&registry),
+            live: Live::new(&registry),
+            standby: Standby::new(&registry),
+            registry,
+        }
+    }
+}
+
+/// What waits to be stored.
+#[derive(Clone)]
+pub(super) struct Queue {
+    events: IntGaugeVec,
+    bytes: IntGaugeVec,
+    events_max: IntGaugeVec,
+    bytes_max: IntGaugeVec,
+    pub(super) overloads: IntCounter,
+}
+
+impl Queue {
+    fn new(registry: &Registry) -> Self {
         let share = &["share"];
-        let metrics = Self {
-            queue_events: registry.gauges(
+        Self {
+            events: registry.gauges(
                 "events_ingest_queue_events",
                 "Events that wait to be stored or are in a flush, of unary calls and of ingest streams",
                 share,
             ),
-            queue_bytes: registry.gauges(
+            bytes: registry.gauges(
                 "events_ingest_queue_bytes",
                 "Bytes of the events that wait to be stored or are in a flush, in steps of 1 KiB",
                 share,
             ),
-            queue_events_max: registry.gauges(
+            events_max: registry.gauges(
                 "events_ingest_queue_events_max",
                 "Events at which calls are refused as overloaded and streams wait",
                 share,
             ),
-            queue_bytes_max: registry.gauges(
+            bytes_max: registry.gauges(
                 "events_ingest_queue_bytes_max",
                 "Bytes at which calls are refused as overloaded and streams wait",
                 share,
-            ),
-            pool_connections: registry.gauges(
-                "events_pool_connections",
-                "Connections for reads and edits, in use and idle",
-                &["state"],
-            ),
-            pool_connections_max: registry.gauge(
-                "events_pool_connections_max",
-                "Connections for reads and edits that there may be",
-            ),
-            pool_waiting: registry.gauge(
-                "events_pool_waiting",
-                "Statements that wait for a connection",
-            ),
-            live_streams: registry.gauge(
-                "events_live_streams",
-                "Streams that follow a spirit or a session",
-            ),
-            live_spirits: registry.gauge("events_live_spirits", "Spirits that some stream follows"),
-            flush_events: registry.histogram(
-                "events_flush_events",
-                "Events that one commit decided",
-                &EVENTS,
-            ),
-            flush_seconds: registry.histogram(
-                "events_flush_seconds",
-                "Time that a commit of events took, waiting for locks included",
-                &SECONDS,
-            ),
-            flush_failures: registry.counter(
-                "events_flush_failures_total",
-                "Commits of events that failed; some are tried again",
-            ),
-            stored: registry.counter("events_stored_total", "New events that were committed"),
-            duplicates: registry.counter(
-                "events_duplicates_total",
-                "Creates whose dedupe key was taken",
             ),
             overloads: registry.counter(
                 "events_overload_refusals_total",
                 "Creates and batches refused because the queue was full",
             ),
+        }
+    }
+}
+
+/// What is stored.
+#[derive(Clone)]
+pub(super) struct Flushes {
+    /// Of a flush, and how long it took.
+    pub(super) events: Histogram,
+    pub(super) seconds: Histogram,
+    pub(super) failures: IntCounter,
+    pub(super) stored: IntCounter,
+    pub(super) duplicates: IntCounter,
+}
+
+impl Flushes {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            events: registry.histogram("events_flush_events", "Events that one commit decided", &EVENTS),
+            seconds: registry.histogram(
+                "events_flush_seconds",
+                "Time that a commit of events took, waiting for locks included",
+                &SECONDS,
+            ),
+            failures: registry.counter(
+                "events_flush_failures_total",
+                "Commits of events that failed; some are tried again",
+            ),
+            stored: registry.counter("events_stored_total", "New events that were committed"),
+            duplicates: registry.counter("events_duplicates_total", "Creates whose dedupe key was taken"),
+        }
+    }
+}
+
+/// Connections for reads and edits.
+#[derive(Clone)]
+struct Pool {
+    connections: IntGaugeVec,
+    connections_max: IntGauge,
+    waiting: IntGauge,
+}
+
+impl Pool {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            connections: registry.gauges(
+                "events_pool_connections",
+                "Connections for reads and edits, in use and idle",
+                &["state"],
+            ),
+            connections_max: registry.gauge(
+                "events_pool_connections_max",
+                "Connections for reads and edits that there may be",
+            ),
+            waiting: registry.gauge("events_pool_waiting", "Statements that wait for a connection"),
+        }
+    }
+}
+
+/// Streams that follow what is stored.
+#[derive(Clone)]
+pub(super) struct Live {
+    streams: IntGauge,
+    spirits: IntGauge,
+    /// From an event's commit until a live stream that had caught up was given it.
+    pub(super) delivery_lag: Histogram,
+    /// Whether other instances' hints are heard.
+    pub(super) listening: IntGauge,
+}
+
+impl Live {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            streams: registry.gauge(
+                "events_live_streams",
+                "Streams that follow a spirit or a session",
+            ),
+            spirits: registry.gauge("events_live_spirits", "Spirits that some stream follows"),
             delivery_lag: registry.histogram(
                 "events_delivery_lag_seconds",
                 "From an event's commit, by the database's clock, to its delivery to a stream that had caught up, by the server's",
                 &LAG_SECONDS,
             ),
-            standby_reads: registry.counters(
+            listening: registry.gauge(
+                "events_listen_up",
+                "Whether LISTEN works, so that other instances' commits are heard of at once: 1 or 0",
+            ),
+        }
+    }
+}
+
+/// The standby, where there is one.
+#[derive(Clone)]
+struct Standby {
+    reads: IntCounterVec,
+    lag: Gauge,
+}
+
+impl Standby {
+    fn new(registry: &Registry) -> Self {
+        let made = Self {
+            reads: registry.counters(
                 "events_standby_reads_total",
                 "Reads that may go to the standby: served there, of those missed, so that the primary was asked, too; or \
                  sent to the primary, since the standby failed or was lagging",
                 &["outcome"],
             ),
-            standby_lag: registry.seconds(
+            lag: registry.seconds(
                 "events_standby_lag_seconds",
                 "How far the standby is behind at the most; +Inf while it cannot be read, 0 where there is none",
             ),
-            listening: registry.gauge(
-                "events_listen_up",
-                "Whether LISTEN works, so that other instances' commits are heard of at once: 1 or 0",
-            ),
-            registry,
         };
         // The first one is an increase already.
         for read in StandbyRead::ALL {
-            metrics.standby_reads(read);
+            made.reads(read);
         }
-        metrics
+        made
+    }
+
+    fn reads(&self, outcome: StandbyRead) -> IntCounter {
+        let outcome = match outcome {
+            StandbyRead::Served => "served",
+            StandbyRead::Failed => "failed",
+            StandbyRead::Missed => "missed",
+            StandbyRead::Lagging => "lagging",
+        };
+        self.reads.with_label_values(&[outcome])
     }
 }
 
@@ -151,13 +221,7 @@ impl StandbyRead {
 
 impl StoreMetrics {
     pub(super) fn standby_reads(&self, outcome: StandbyRead) -> IntCounter {
-        let outcome = match outcome {
-            StandbyRead::Served => "served",
-            StandbyRead::Failed => "failed",
-            StandbyRead::Missed => "missed",
-            StandbyRead::Lagging => "lagging",
-        };
-        self.standby_reads.with_label_values(&[outcome])
+        self.standby.reads(outcome)
     }
 }
 
@@ -168,24 +232,24 @@ impl Store {
         let metrics = &self.metrics;
         for (share, room) in self.ingest.rooms() {
             let set = |gauge: &IntGaugeVec, value| gauge.with_label_values(&[share]).set(number(value));
-            set(&metrics.queue_events, room.events);
-            set(&metrics.queue_events_max, room.events_max);
-            set(&metrics.queue_bytes, room.bytes);
-            set(&metrics.queue_bytes_max, room.bytes_max);
+            set(&metrics.queue.events, room.events);
+            set(&metrics.queue.events_max, room.events_max);
+            set(&metrics.queue.bytes, room.bytes);
+            set(&metrics.queue.bytes_max, room.bytes_max);
         }
         let pool = self.connections.usage();
-        let connections = |state| metrics.pool_connections.with_label_values(&[state]);
+        let connections = |state| metrics.pool.connections.with_label_values(&[state]);
         connections("in_use").set(number(pool.in_use));
         connections("idle").set(number(pool.idle));
-        metrics.pool_connections_max.set(number(pool.max));
-        metrics.pool_waiting.set(number(pool.waiting));
+        metrics.pool.connections_max.set(number(pool.max));
+        metrics.pool.waiting.set(number(pool.waiting));
         if let Some(standby) = &self.standby {
             let lag = standby.lag().map_or(f64::INFINITY, |lag| lag.as_secs_f64());
-            metrics.standby_lag.set(lag);
+            metrics.standby.lag.set(lag);
         }
         let (spirits, streams) = self.changes.followed();
-        metrics.live_spirits.set(number(spirits));
-        metrics.live_streams.set(number(streams));
+        metrics.live.spirits.set(number(spirits));
+        metrics.live.streams.set(number(streams));
         metrics.registry.gather()
     }
 }

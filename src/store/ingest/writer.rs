@@ -20,7 +20,7 @@ use crate::panics::{caught, keep_running};
 use crate::store::connections::TRUSTED_FOR;
 use crate::store::link::{Link, Session};
 use crate::store::live::Changes;
-use crate::store::metrics::StoreMetrics;
+use crate::store::metrics::{Flushes, StoreMetrics};
 use crate::store::{StoreError, spans};
 
 pub(super) struct Writer {
@@ -215,11 +215,12 @@ impl Lane {
         let span = spans::shared("flush", jobs.iter().map(|job| &job.span));
         let result = self.try_once(jobs, lock).instrument(span).await;
         self.metrics
-            .flush_seconds
+            .flushes
+            .seconds
             .observe(started.elapsed().as_secs_f64());
         match &result {
-            Ok(outcomes) => count(jobs, outcomes, &self.metrics),
-            Err(_) => self.metrics.flush_failures.inc(),
+            Ok(outcomes) => count(jobs, outcomes, &self.metrics.flushes),
+            Err(_) => self.metrics.flushes.failures.inc(),
         }
         result
     }
@@ -279,7 +280,7 @@ impl Lane {
     }
 }
 
-fn count(jobs: &[Job], outcomes: &[Outcome], metrics: &StoreMetrics) {
+fn count(jobs: &[Job], outcomes: &[Outcome], flushes: &Flushes) {
     let decided = jobs
         .iter()
         .zip(outcomes)
@@ -288,9 +289,9 @@ fn count(jobs: &[Job], outcomes: &[Outcome], metrics: &StoreMetrics) {
     let stored = outcomes.iter().flat_map(Outcome::admitted).count();
     let duplicates: usize = outcomes.iter().map(Outcome::duplicates).sum();
     #[allow(clippy::cast_precision_loss)] // a flush has not 2^52 events
-    metrics.flush_events.observe(events as f64);
-    metrics.stored.inc_by(stored as u64);
-    metrics.duplicates.inc_by(duplicates as u64);
+    flushes.events.observe(events as f64);
+    flushes.stored.inc_by(stored as u64);
+    flushes.duplicates.inc_by(duplicates as u64);
 }
 
 /// The spirits that have new events.

@@ -100,7 +100,10 @@ impl Store {
             live.scanned = page.scanned;
             if let Some(first) = page.events.first() {
                 if live.caught_up {
-                    self.metrics.delivery_lag.observe(seconds_since(first.created_at));
+                    self.metrics
+                        .live
+                        .delivery_lag
+                        .observe(seconds_since(first.created_at));
                 }
                 live.send(room, StreamPage::Live(page));
             } else if live.sent.elapsed() >= self.live.heartbeat {
