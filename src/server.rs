@@ -4,6 +4,7 @@
 //! NOT_SERVING and calls answer UNAVAILABLE. Tests call [`run`] as the binary does.
 
 mod incoming;
+mod services;
 mod tls;
 
 use std::convert::Infallible;
@@ -24,15 +25,13 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::ServiceBuilder;
 
 use crate::admin::{self, Admin, Readiness, Stage};
 use crate::domain::limits::Limits;
 use crate::gathered::Gathered;
-use crate::grpc::pb::event_service_server::{EventServiceServer, SERVICE_NAME as EVENT_SERVICE};
-use crate::grpc::pb::spirit_service_server::{SERVICE_NAME as SPIRIT_SERVICE, SpiritServiceServer};
-use crate::grpc::{AuthLayer, CallLayer, KeyLimits, Keyring, Reflection};
-use crate::grpc::{Context, DeadlineLayer, ErrorLayer, EventApi, PanicLayer, ReadyLayer, SpiritApi, pb};
+use crate::grpc::pb::event_service_server::SERVICE_NAME as EVENT_SERVICE;
+use crate::grpc::pb::spirit_service_server::SERVICE_NAME as SPIRIT_SERVICE;
+use crate::grpc::{CallLayer, Context, KeyLimits, Keyring, Reflection};
 use crate::panics::keep_running;
 use crate::store::{MigrateError, Store};
 
@@ -132,14 +131,9 @@ pub async fn run(
     } = listeners.into();
     let auth = settings.auth;
     let addr = listener.local_addr()?;
-    let is_public = !addr.ip().to_canonical().is_loopback();
     let keyring = Keyring::new(store.clone(), auth.key_limits);
     let migrated = Arc::new(AtomicBool::new(false));
-    let (reporter, health_service) = tonic_health::server::health_reporter();
-    let health = Health {
-        reporter,
-        readiness: Readiness::new(),
-    };
+    let (health, health_service) = Health::new();
     health.tell(Stage::Starting).await;
     let calls = CallLayer::new();
     let admin = admin.map(|listener| {
@@ -151,46 +145,18 @@ pub async fn run(
         AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, answers)))
     });
 
-    let max = settings.message_bytes_max;
     let context = Context {
         store: store.clone(),
         limits: settings.limits,
-        message_bytes_max: max,
+        message_bytes_max: settings.message_bytes_max,
         ingest_window: settings.ingest_window,
         shutdown: shutdown.clone(),
     };
-    let mut routes = Routes::new(health_service)
-        .add_service(EventServiceServer::new(EventApi(context.clone())).max_decoding_message_size(max))
-        .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max));
-    if auth.reflection != Reflection::Off {
-        routes = routes
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?);
-    }
-    let layers = ServiceBuilder::new()
-        .layer(calls)
-        .layer(PanicLayer)
-        .layer(DeadlineLayer {
-            answer_within: settings.call_limit,
-        })
-        .layer(ErrorLayer {
-            message_bytes_max: max,
-        })
-        .layer(ReadyLayer {
-            ready: Arc::clone(&migrated),
-            shutdown: shutdown.clone(),
-        })
-        .layer(AuthLayer {
-            keyring: keyring.clone(),
-            reflection: auth.reflection,
-        });
+    let layers = services::layers(calls, &settings, &context, &migrated, &keyring);
+    let routes = services::routes(health_service, context, auth.reflection)?;
     let connections =
         incoming::incoming(listener, settings.tls.clone(), settings.connections).map_ok(Gathered::new);
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(settings.connections.ping_interval))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT.min(settings.connections.ping_interval)))
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .http2_max_pending_accept_reset_streams(Some(CANCELLED_CALLS_MAX))
+    let server = http2(settings.connections.ping_interval)
         .layer(layers)
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
@@ -202,10 +168,8 @@ pub async fn run(
         () = shutdown.cancelled() => Ok(()),
         served = &mut server => return served?.context("serving failed"),
         prepared = async {
-            let is_keyed = prepare_database(&store, &keyring).await?;
-            if is_public && !is_keyed {
-                anyhow::ensure!(auth.insecure_no_auth, Unguarded(addr));
-                tracing::warn!(%addr, "no API key was ever made: whoever reaches this address may do everything");
+            if !prepare_database(&store, &keyring).await? {
+                open_to_all(addr, auth)?;
             }
             let _kept = AbortOnDropHandle::new(tokio::spawn(keyring.keep()));
             watch_database(&store, &health, &migrated, ready).await;
@@ -228,11 +192,25 @@ async fn follow_files(tls: Option<&Tls>) -> Infallible {
     }
 }
 
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+/// Without a layer or a service.
+fn http2(ping_interval: Duration) -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(ping_interval))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT.min(ping_interval)))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(CANCELLED_CALLS_MAX))
+}
+
+/// Whether everybody may do everything at this address, which others may reach.
+fn open_to_all(addr: SocketAddr, auth: AuthSettings) -> Result<(), Unguarded> {
+    if addr.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    if !auth.insecure_no_auth {
+        return Err(Unguarded(addr));
+    }
+    tracing::warn!(%addr, "no API key was ever made: whoever reaches this address may do everything");
+    Ok(())
 }
 
 /// What the server is doing, told to clients and balancers, and to operators.
@@ -243,6 +221,16 @@ struct Health {
 }
 
 impl Health {
+    /// And the service that tells it.
+    fn new() -> (Self, Routes) {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        let health = Self {
+            reporter,
+            readiness: Readiness::new(),
+        };
+        (health, Routes::new(service))
+    }
+
     async fn tell(&self, stage: Stage) {
         self.readiness.set(stage);
         let status = if stage == Stage::Serving {

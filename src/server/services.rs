@@ -1,0 +1,70 @@
+//! What a call goes through: the layers, then the service that it is for.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tonic::service::Routes;
+
+use super::ServerSettings;
+use crate::grpc::pb::event_service_server::EventServiceServer;
+use crate::grpc::pb::spirit_service_server::SpiritServiceServer;
+use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, Keyring, PanicLayer};
+use crate::grpc::{ReadyLayer, Reflection, SpiritApi, pb};
+
+/// Ours beside health, and reflection where it is wanted.
+pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -> anyhow::Result<Routes> {
+    let max = context.message_bytes_max;
+    let routes = health
+        .add_service(EventServiceServer::new(EventApi(context.clone())).max_decoding_message_size(max))
+        .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max));
+    if reflection == Reflection::Off {
+        return Ok(routes);
+    }
+    Ok(routes
+        .add_service(describe().build_v1()?)
+        .add_service(describe().build_v1alpha()?))
+}
+
+fn describe() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// From the outermost to the innermost.
+pub(super) type Layers = (
+    CallLayer,
+    PanicLayer,
+    DeadlineLayer,
+    ErrorLayer,
+    ReadyLayer,
+    AuthLayer,
+);
+
+pub(super) fn layers(
+    calls: CallLayer,
+    settings: &ServerSettings,
+    context: &Context,
+    migrated: &Arc<AtomicBool>,
+    keyring: &Keyring,
+) -> Layers {
+    (
+        calls,
+        PanicLayer,
+        DeadlineLayer {
+            answer_within: settings.call_limit,
+        },
+        ErrorLayer {
+            message_bytes_max: settings.message_bytes_max,
+        },
+        ReadyLayer {
+            ready: Arc::clone(migrated),
+            shutdown: context.shutdown.clone(),
+        },
+        AuthLayer {
+            keyring: keyring.clone(),
+            reflection: settings.auth.reflection,
+        },
+    )
+}
