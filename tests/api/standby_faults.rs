@@ -85,20 +85,19 @@ async fn nobody_notices_that_the_standby_goes_and_it_is_read_when_it_comes_back(
     .await;
     let readers = Readers::start(&pair, &spirit_id, 1);
     is_read(&pair.server).await;
-    pair.standby.stop().await;
-    eventually("it is found to be away", async || {
-        lag(&pair.server).await.is_infinite().then_some(())
-    })
-    .await;
-    pair.standby.run().await;
-    is_read(&pair.server).await;
-    pair.standby.kill().await;
-    eventually("it is found to be away", async || {
-        lag(&pair.server).await.is_infinite().then_some(())
-    })
-    .await;
-    pair.standby.run().await;
-    is_read(&pair.server).await;
+    for is_killed in [false, true] {
+        if is_killed {
+            pair.standby.kill().await;
+        } else {
+            pair.standby.stop().await;
+        }
+        eventually("it is found to be away", async || {
+            lag(&pair.server).await.is_infinite().then_some(())
+        })
+        .await;
+        pair.standby.run().await;
+        is_read(&pair.server).await;
+    }
     readers.end().await;
 }
 
