@@ -76,7 +76,7 @@ async fn a_server_on_a_standby_reads_and_once_it_is_promoted_writes() {
     .await;
     assert_eq!(third.into_inner().event.unwrap().sequence, 3);
     server.shut_down();
-    health.turns(NotServing).await; // and not before: it served all the time
+    health.next_turns(NotServing).await; // and not before: it served all the time
     server.stop().await.unwrap();
 }
 
