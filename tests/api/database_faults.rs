@@ -13,8 +13,9 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 
 use crate::builders::{create, event, keyed, list};
 use crate::cluster::Cluster;
+use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{TestServer, eventually, reachable_dir};
-use crate::load::{CONNECTIONS_MAX, Load, connections, impatient};
+use crate::load::{Load, connections, impatient};
 use crate::watched::Watched;
 
 const END_CONNECTIONS: &str = "

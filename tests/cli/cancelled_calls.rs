@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{PATIENCE, Place, Server, event, eventually};
 
 const CALLS: usize = 100_000;
@@ -29,8 +30,6 @@ const CALLERS: usize = 8;
 const HEAD_BYTES: usize = 5;
 /// That the process may hold more after the last round than after the second: 80 bytes a call.
 const GROWTH_MAX_KIB: u64 = 4 * 1024;
-/// Of reads; of each of two writers and those of its spirits that wait for a lock; LISTEN, the probe, keys.
-const CONNECTIONS_MAX: i64 = 8 + 2 * 5 + 3;
 
 /// When a call is cancelled.
 #[derive(Clone, Copy)]
