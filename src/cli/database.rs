@@ -88,11 +88,20 @@ impl Database {
 
     /// A store on it.
     pub(super) fn store(&self, args: &DatabaseArgs) -> Store {
+        self.open_store(args, None)
+    }
+
+    /// A store for a server, which has the standby, too.
+    pub(super) fn serving_store(&self, args: &DatabaseArgs) -> Store {
+        self.open_store(args, self.standby.clone())
+    }
+
+    fn open_store(&self, args: &DatabaseArgs, standby: Option<StandbySettings>) -> Store {
         Store::open(
             self.connect.clone(),
             StoreSettings {
                 direct: self.direct.clone(),
-                standby: self.standby.clone(),
+                standby,
                 ..args.store_settings()
             },
         )

@@ -46,7 +46,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let store = database.store(&args.database);
+    let store = database.serving_store(&args.database);
 
     let (ready, is_ready) = oneshot::channel();
     let announced = tokio::spawn(async move {

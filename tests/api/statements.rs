@@ -40,11 +40,11 @@ const COLUMNS: [(&str, &str); 26] = [
     ("migrate/versions", "version INT8, checksum BYTEA"),
     (
         "standby/primary",
-        "reached INT8, system_identifier INT8, database INT8",
+        "reached INT8, system_identifier INT8, timeline INT8, database INT8",
     ),
     (
         "standby/standby",
-        "is_standby BOOL, replayed INT8, system_identifier INT8, database INT8",
+        "is_standby BOOL, replayed INT8, system_identifier INT8, timeline INT8, database INT8",
     ),
     ("live/notify", "set_config TEXT, pg_notify VOID"),
     ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
