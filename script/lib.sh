@@ -147,10 +147,16 @@ follows_statements() {
 install_program() {
     local policy=/usr/sbin/policy-rc.d
     if command -v apt-get >/dev/null && can_be_root && [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
-        as_root chmod +x $policy
-        install_packages "$1" "$1" "$1"
-        as_root rm -f $policy
+        (
+            # Left behind, it would forbid every start of a service.
+            trap 'as_root rm -f $policy' EXIT
+            trap 'exit 130' INT
+            trap 'exit 143' TERM
+            trap 'exit 129' HUP
+            printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+            as_root chmod +x $policy
+            install_packages "$1" "$1" "$1"
+        )
     else
         install_packages "$1" "$1" "$1"
     fi
@@ -196,7 +202,7 @@ unpack_pgbouncer() {
     rm -rf "$apt"
     # Its C library is newer than the system's, too.
     loader=$(echo "$place"/root/usr/lib/*/ld-linux-*.so.*)
-    printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' "$loader" "${loader%/*}" "$place/root/usr/sbin/pgbouncer" \
+    printf '#!/usr/bin/env bash\nexec %q --library-path %q %q "$@"\n' "$loader" "${loader%/*}" "$place/root/usr/sbin/pgbouncer" \
         >"$place/pgbouncer"
     chmod +x "$place/pgbouncer"
     chmod -R a+rX "$place"

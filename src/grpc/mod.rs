@@ -11,7 +11,7 @@ mod consistency;
 mod convert;
 mod ending_body;
 mod event_service;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod ingest;
 mod json;

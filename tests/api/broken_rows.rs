@@ -6,12 +6,13 @@ use elephantasm_events::grpc::pb::{
     BatchCreateEventsRequest, BatchMode, CreateEventRequest, Event, GetEventRequest, OnDuplicate,
 };
 use futures_util::future::join_all;
-use sqlx::AssertSqlSafe;
+use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
 use crate::builders::{create, drain, event, event_at, hold, keyed, list, refused, stream};
-use crate::harness::{PATIENCE, TestServer};
+use crate::harness::{Database, PATIENCE, TestServer};
 use crate::live::{beginning, watch};
 
 const ROUNDS: usize = 3;
@@ -61,6 +62,19 @@ async fn stored(server: &TestServer) -> Vec<i64> {
         .fetch_all(&mut server.database.connect().await)
         .await
         .unwrap()
+}
+
+/// What these tests rest on: were the driver to return an error instead, they would show nothing of panics.
+#[tokio::test]
+async fn the_driver_panics_on_one() {
+    let database = Database::create().await;
+    let mut connection = database.connect().await;
+    let row = sqlx::query("select 'infinity'::timestamptz")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let read = tokio::spawn(async move { row.try_get::<DateTime<Utc>, _>(0).map(drop) });
+    assert!(read.await.is_err_and(|error| error.is_panic()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

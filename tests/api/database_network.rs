@@ -9,8 +9,9 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 
 use crate::builders::{create, event, list};
 use crate::cluster::Cluster;
+use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{Database, Settings, TestServer, eventually, left_out_behind_pooler};
-use crate::load::{CONNECTIONS_MAX, Load, connections, impatient};
+use crate::load::{Load, connections, impatient};
 use crate::proxy::{Proxy, Weather};
 use crate::scrape::Scrape;
 use crate::watched::Watched;

@@ -10,8 +10,9 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 
 use crate::builders::{create, event, keyed, list, refused};
 use crate::cluster::Cluster;
+use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{TestServer, eventually};
-use crate::load::{CONNECTIONS_MAX, Load, connections, impatient};
+use crate::load::{Load, connections, impatient};
 use crate::scrape::Scrape;
 use crate::watched::Watched;
 
@@ -78,7 +79,7 @@ async fn a_server_on_a_standby_reads_and_once_it_is_promoted_writes() {
     .await;
     assert_eq!(third.into_inner().event.unwrap().sequence, 3);
     server.shut_down();
-    health.turns(NotServing).await; // and not before: it served all the time
+    health.next_turns(NotServing).await; // and not before: it served all the time
     server.stop().await.unwrap();
 }
 

@@ -8,8 +8,9 @@ use tokio::time::sleep;
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
 use crate::cluster::Cluster;
+use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{TestServer, eventually, left_out_behind_pooler};
-use crate::load::{CONNECTIONS_MAX, Load, connections};
+use crate::load::{Load, connections};
 use crate::scrape::Scrape;
 use crate::watched::Watched;
 
@@ -33,11 +34,11 @@ async fn a_database_stopped_for_half_a_minute_is_missed_by_nobody_for_longer() {
     let tasks = Handle::current().metrics().num_alive_tasks();
     own.stop().await;
     health.turns(NotServing).await;
-    load.slowest_refusal();
+    load.refusals();
     load.is_refused(50).await;
     sleep(HALF_A_MINUTE).await; // the subject itself
     load.is_refused(50).await;
-    let slowest = load.slowest_refusal();
+    let slowest = load.refusals().slowest;
     assert!(slowest < REFUSED_WITHIN, "{slowest:?} to be refused");
     let now = Handle::current().metrics().num_alive_tasks();
     assert!(now < tasks + TASKS_MORE, "{tasks} tasks became {now}");

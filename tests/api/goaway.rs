@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::PgConnection;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -55,28 +56,25 @@ async fn told(frames: &mut Frames) -> Frame {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_nothing_new() {
-    let server = TestServer::start().await;
-    let spirit_id = server.spirit().await;
-    let (mut holder, mut beside) = (server.database.connect().await, server.database.connect().await);
-    let lock = hold(&mut holder, &spirit_id).await;
-    let mut idle = Frames::connect(server.addr).await;
-    let mut busy = Frames::connect(server.addr).await;
-    let create = |key| encoded(&keyed(&spirit_id, key));
-    busy.call(1, CREATE, &create("under way")).await;
+fn create(spirit_id: &str, dedupe_key: &str) -> Vec<u8> {
+    encoded(&keyed(spirit_id, dedupe_key))
+}
+
+async fn a_create_waits_for_its_spirit(beside: &mut PgConnection) {
     eventually("the create waits for its spirit", async || {
         let waiting: (bool,) = sqlx::query_as(
             "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
         )
-        .fetch_one(&mut beside)
+        .fetch_one(&mut *beside)
         .await
         .unwrap();
         waiting.0.then_some(())
     })
     .await;
-    server.shut_down();
+}
 
+/// A connection without calls is told that none was taken, and closed.
+async fn idle_ends(mut idle: Frames) {
     let ping = told(&mut idle).await;
     idle.pong(&ping).await;
     let nothing_taken = GoAway {
@@ -85,10 +83,13 @@ async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_not
     };
     let rest = read_to_end(&mut idle).await;
     assert_eq!(rest.go_aways, [nothing_taken], "{rest:?}");
+}
 
-    // A call that was sent before its client could know is refused, and one that was sent after is not taken.
-    let ping = told(&mut busy).await;
-    busy.call(3, CREATE, &create("on its way")).await;
+/// A call that was sent before its client could know that the server ends is refused, and one that was sent after is
+/// not taken.
+async fn takes_nothing_new(busy: &mut Frames, server: &TestServer, spirit_id: &str) {
+    let ping = told(busy).await;
+    busy.call(3, CREATE, &create(spirit_id, "on its way")).await;
     loop {
         let frame = busy.next().await.expect("the call is answered");
         assert_ne!((frame.kind, frame.stream), (Kind::Data, 3), "a reply");
@@ -97,7 +98,7 @@ async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_not
         }
     }
     eventually("the refusal is counted", async || {
-        let refused = Scrape::of(&server).await.handled("CreateEvent", "UNAVAILABLE");
+        let refused = Scrape::of(server).await.handled("CreateEvent", "UNAVAILABLE");
         (refused == 1).then_some(())
     })
     .await;
@@ -109,7 +110,10 @@ async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_not
         }
     };
     assert_eq!((last.last_stream, last.error), (3, NO_ERROR));
-    busy.call(5, CREATE, &create("too late")).await;
+    busy.call(5, CREATE, &create(spirit_id, "too late")).await;
+}
+
+async fn connects_nobody(server: &TestServer) {
     match TcpStream::connect(server.addr).await {
         Ok(mut late) => {
             let served = timeout(PATIENCE, late.read(&mut [0])).await;
@@ -117,6 +121,23 @@ async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_not
         }
         Err(refused) => assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_nothing_new() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let (mut holder, mut beside) = (server.database.connect().await, server.database.connect().await);
+    let lock = hold(&mut holder, &spirit_id).await;
+    let idle = Frames::connect(server.addr).await;
+    let mut busy = Frames::connect(server.addr).await;
+    busy.call(1, CREATE, &create(&spirit_id, "under way")).await;
+    a_create_waits_for_its_spirit(&mut beside).await;
+    server.shut_down();
+
+    idle_ends(idle).await;
+    takes_nothing_new(&mut busy, &server, &spirit_id).await;
+    connects_nobody(&server).await;
     lock.rollback().await.unwrap();
     let rest = read_to_end(&mut busy).await;
     assert_eq!(

@@ -7,21 +7,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
-use elephantasm_events::grpc::pb::{Event, GetEventRequest};
+use elephantasm_events::grpc::pb::{CreateOutcome, Event, GetEventRequest, OnDuplicate};
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
 use crate::builders::{create, keyed, list};
 use crate::harness::{PATIENCE, Settings, TestServer, eventually};
 
 const CALLERS: usize = 8;
+/// How their keys begin; other events of a test have other ones.
+const OWN_KEYS: &str = "load ";
 /// The limits of a server under test; a call may meet several of them one after another.
 const LIMIT: Duration = Duration::from_secs(1);
-/// Of reads; of each of two writers and those of its spirits that wait for a lock; LISTEN, the probe, keys.
-pub const CONNECTIONS_MAX: i64 = 8 + 2 * 5 + 3;
 /// In which every call is answered, whatever has happened to the database: acquiring a connection, a
 /// statement or a flush that is tried twice, and a busy machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -32,28 +33,60 @@ pub fn impatient(settings: &mut Settings) {
     settings.store.ingest.flush_timeout = LIMIT;
 }
 
-/// Callers that create and list without pause, each create with a key of its own.
+/// Callers that create and read without pause, each create with a key of its own. One that is refused is sent again
+/// until it is acknowledged.
 pub struct Load {
     shared: Arc<Shared>,
-    callers: JoinSet<BTreeSet<String>>,
+    callers: JoinSet<Vec<Stored>>,
 }
 
 #[derive(Default)]
 struct Shared {
     stored: AtomicUsize,
     refused: AtomicUsize,
-    /// The longest that a caller waited to be refused.
-    slowest_refusal: Mutex<Duration>,
+    refusals: Mutex<Refusals>,
     done: AtomicBool,
 }
 
+#[derive(Default)]
+pub struct Refusals {
+    /// The longest that a caller waited to be refused.
+    pub slowest: Duration,
+    pub reasons: BTreeSet<String>,
+}
+
+/// The spirit, sequence, key and id of an event.
+type Stored = (String, i64, String, String);
+
 impl Load {
+    /// All of it about one spirit.
     pub async fn start(server: &TestServer, spirit_id: &str) -> Self {
-        let first = create(&mut server.events(), keyed(spirit_id, "first")).await;
+        Self::start_about(server, &[spirit_id.to_owned()]).await
+    }
+
+    /// Each caller about a spirit of its own.
+    pub async fn start_apart(server: &TestServer) -> Self {
+        let mut spirits = Vec::new();
+        for _ in 0..CALLERS {
+            spirits.push(server.spirit().await);
+        }
+        Self::start_about(server, &spirits).await
+    }
+
+    async fn start_about(server: &TestServer, spirits: &[String]) -> Self {
         let shared = Arc::<Shared>::default();
         let mut callers = JoinSet::new();
-        for caller in 0..CALLERS {
-            callers.spawn(call(server.events(), first.clone(), caller, Arc::clone(&shared)));
+        for number in 0..CALLERS {
+            let spirit_id = &spirits[number % spirits.len()];
+            let first = keyed(spirit_id, &format!("{OWN_KEYS}{number}-first"));
+            let caller = Caller {
+                number,
+                is_alone: spirits.len() == CALLERS,
+                events: server.events(),
+                last: create(&mut server.events(), first).await,
+                shared: Arc::clone(&shared),
+            };
+            callers.spawn(caller.call());
         }
         Self { shared, callers }
     }
@@ -68,28 +101,43 @@ impl Load {
         grows(&self.shared.refused, more, "calls are refused").await;
     }
 
-    /// The longest that a caller has waited to be refused, whatever was refused before this call left aside.
-    pub fn slowest_refusal(&self) -> Duration {
-        std::mem::take(&mut *self.shared.slowest_refusal.lock().unwrap())
+    /// What callers were told when they were refused since this was asked before.
+    pub fn refusals(&self) -> Refusals {
+        std::mem::take(&mut *self.shared.refusals.lock().unwrap())
     }
 
-    /// Ends it; what was acknowledged is in the database, and that without a gap.
+    /// Ends it; what was acknowledged is in the database once and nothing of it besides, and no spirit has a gap.
     pub async fn ends_all_there(self, connection: &mut PgConnection) {
         self.shared.done.store(true, Ordering::Release);
         let ended = timeout(PATIENCE, self.callers.join_all())
             .await
             .expect("callers end");
-        let acknowledged: BTreeSet<String> = ended.into_iter().flatten().collect();
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("select dedupe_key, sequence from events order by sequence")
-                .fetch_all(connection)
-                .await
-                .unwrap();
-        let count = i64::try_from(rows.len()).unwrap();
-        assert!(rows.iter().map(|(_, sequence)| *sequence).eq(1..=count), "a gap");
-        let stored: BTreeSet<String> = rows.into_iter().map(|(key, _)| key).collect();
-        let lost: Vec<_> = acknowledged.difference(&stored).collect();
-        assert!(lost.is_empty(), "acknowledged and not stored: {lost:?}");
+        let mut acknowledged: Vec<Stored> = ended.into_iter().flatten().collect();
+        acknowledged.sort_unstable();
+        let mut stored: Vec<Stored> = sqlx::query_as(
+            "select spirit_id::text, sequence, dedupe_key, id::text from events where starts_with(dedupe_key, $1)",
+        )
+        .bind(OWN_KEYS)
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+        stored.sort_unstable();
+        assert_eq!(stored, acknowledged, "each once, nothing lost, nothing besides");
+        no_gaps(connection).await;
+    }
+}
+
+/// Each spirit has events of all the numbers that it has given.
+async fn no_gaps(connection: &mut PgConnection) {
+    let spirits: Vec<(i64, Vec<i64>)> = sqlx::query_as(
+        "select last_sequence, array(select sequence from events where spirit_id = spirits.id order by sequence)
+         from spirits",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    for (last, sequences) in spirits {
+        assert!(sequences.into_iter().eq(1..=last), "a gap");
     }
 }
 
@@ -101,68 +149,122 @@ async fn grows(counter: &AtomicUsize, more: usize, what: &str) {
     .await;
 }
 
-async fn call(
-    mut events: EventServiceClient<Channel>,
-    first: Event,
-    caller: usize,
+struct Caller {
+    number: usize,
+    /// Whether nobody else creates events of its spirit.
+    is_alone: bool,
+    events: EventServiceClient<Channel>,
+    /// The event that was acknowledged last.
+    last: Event,
     shared: Arc<Shared>,
-) -> BTreeSet<String> {
-    let spirit_id = first.spirit_id.clone().unwrap();
-    let mut acknowledged = BTreeSet::new();
-    let mut last = first;
-    for round in 0.. {
-        if shared.done.load(Ordering::Acquire) {
-            break;
-        }
-        let key = format!("{caller}-{round}");
-        let since = Instant::now();
-        let created = events.create_event(keyed(&spirit_id, &key)).await;
-        let created = note(&shared, since, created).map(|created| created.event.unwrap());
-        if let Some(event) = &created {
-            assert_eq!(event.dedupe_key.as_ref(), Some(&key), "a wrong answer");
-            last = event.clone();
-            acknowledged.insert(key);
-            shared.stored.fetch_add(1, Ordering::AcqRel);
-        }
-        let since = Instant::now();
-        let request = GetEventRequest {
-            event_id: last.id.clone(),
-            ..GetEventRequest::default()
-        };
-        let got = note(&shared, since, events.get_event(request).await);
-        if let Some(got) = &got {
-            assert_eq!(got.event.as_ref(), Some(&last), "a wrong answer");
-        }
-        let since = Instant::now();
-        let listed = note(&shared, since, events.list_events(list(&spirit_id)).await);
-        if let Some(listed) = &listed {
-            let ours = listed
-                .events
-                .iter()
-                .all(|event| event.spirit_id.as_ref() == Some(&spirit_id));
-            assert!(ours && !listed.events.is_empty(), "a wrong answer: {listed:?}");
-        }
-        if created.is_none() && got.is_none() && listed.is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await; // as a client would before it tries again
-        }
-    }
-    acknowledged
 }
 
-/// The answer; if there was none, it was refused soon and with an error that says to try again.
-fn note<T>(shared: &Shared, since: Instant, answer: Result<Response<T>, Status>) -> Option<T> {
-    let took = since.elapsed();
-    assert!(took < ANSWER_WITHIN, "{took:?} for {:?}", answer.err());
-    let status = match answer {
-        Ok(response) => return Some(response.into_inner()),
-        Err(status) => status,
-    };
-    let passing = [Code::Unavailable, Code::DeadlineExceeded];
-    assert!(passing.contains(&status.code()), "{status:?}");
-    let mut slowest = shared.slowest_refusal.lock().unwrap();
-    *slowest = slowest.max(took);
-    shared.refused.fetch_add(1, Ordering::AcqRel);
-    None
+impl Caller {
+    /// Calls until all is done; returns what was acknowledged.
+    async fn call(mut self) -> Vec<Stored> {
+        let mut acknowledged = vec![stored(&self.last)];
+        let mut again = false;
+        while again || !self.shared.done.load(Ordering::Acquire) {
+            let key = format!("{OWN_KEYS}{}-{}", self.number, acknowledged.len());
+            let is_created = self.create(&key, again).await;
+            if is_created {
+                acknowledged.push(stored(&self.last));
+            }
+            again = !is_created;
+            let is_got = self.get().await;
+            let is_listed = self.list(is_created).await;
+            if !is_created && !is_got && !is_listed {
+                sleep(Duration::from_millis(20)).await; // as a client would before it tries again
+            }
+        }
+        acknowledged
+    }
+
+    async fn create(&mut self, key: &str, again: bool) -> bool {
+        let mut request = keyed(self.last.spirit_id(), key);
+        // Half of the callers are ready for a duplicate from the first.
+        if again || self.number.is_multiple_of(2) {
+            request.on_duplicate = OnDuplicate::ReturnExisting.into();
+        }
+        let since = Instant::now();
+        let created = self.events.create_event(request).await;
+        let Some(created) = self.shared.note(since, created) else {
+            return false;
+        };
+        let outcome = created.outcome();
+        assert_ne!(outcome, CreateOutcome::DuplicateDifferent);
+        assert!(
+            again || outcome == CreateOutcome::Created,
+            "a duplicate of nothing"
+        );
+        let event = created.event.unwrap();
+        let right = (self.last.spirit_id(), key);
+        assert_eq!((event.spirit_id(), event.dedupe_key()), right, "a wrong answer");
+        self.last = event;
+        self.shared.stored.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    async fn get(&mut self) -> bool {
+        let request = GetEventRequest {
+            event_id: self.last.id.clone(),
+            ..GetEventRequest::default()
+        };
+        let since = Instant::now();
+        let got = self.shared.note(since, self.events.get_event(request).await);
+        if let Some(got) = &got {
+            assert_eq!(got.event.as_ref(), Some(&self.last), "a wrong answer");
+        }
+        got.is_some()
+    }
+
+    /// `is_newest` tells whether nothing can have been stored since the last acknowledgement by this caller.
+    async fn list(&mut self, is_newest: bool) -> bool {
+        let spirit_id = self.last.spirit_id();
+        let since = Instant::now();
+        let listed = self.events.list_events(list(spirit_id)).await;
+        let Some(listed) = self.shared.note(since, listed) else {
+            return false;
+        };
+        let ours = listed.events.iter().all(|event| event.spirit_id() == spirit_id);
+        assert!(ours && !listed.events.is_empty(), "a wrong answer: {listed:?}");
+        let is_first = listed.events.first() == Some(&self.last);
+        assert!(
+            is_first || !is_newest || !self.is_alone,
+            "{:?} is not the newest of {listed:?}",
+            self.last
+        );
+        true
+    }
+}
+
+fn stored(event: &Event) -> Stored {
+    (
+        event.spirit_id().to_owned(),
+        event.sequence,
+        event.dedupe_key().to_owned(),
+        event.id.clone(),
+    )
+}
+
+impl Shared {
+    /// The answer; if there was none, it was refused soon and with an error that says to try again.
+    fn note<T>(&self, since: Instant, answer: Result<Response<T>, Status>) -> Option<T> {
+        let took = since.elapsed();
+        assert!(took < ANSWER_WITHIN, "{took:?} for {:?}", answer.err());
+        let status = match answer {
+            Ok(response) => return Some(response.into_inner()),
+            Err(status) => status,
+        };
+        let passing = [Code::Unavailable, Code::DeadlineExceeded];
+        assert!(passing.contains(&status.code()), "{status:?}");
+        let reason = status.get_details_error_info().expect("ErrorInfo").reason;
+        let mut refusals = self.refusals.lock().unwrap();
+        refusals.slowest = refusals.slowest.max(took);
+        refusals.reasons.insert(reason);
+        self.refused.fetch_add(1, Ordering::AcqRel);
+        None
+    }
 }
 
 /// Connections of the server, at any time no more than its settings say.

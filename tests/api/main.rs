@@ -8,6 +8,8 @@ mod builders;
 #[path = "../shared/certificates.rs"]
 mod certificates;
 mod cluster;
+#[path = "../shared/connections.rs"]
+mod connections;
 mod frames;
 mod harness;
 mod live;

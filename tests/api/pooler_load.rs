@@ -1,8 +1,6 @@
 //! Calls in numbers behind PgBouncer in transaction mode, with fewer server connections than the service has: each gets
 //! its own answer and nothing is lost, whatever happens to the callers, the pooler or its connections.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::{
@@ -10,16 +8,16 @@ use elephantasm_events::grpc::pb::{
 };
 use futures_util::future::join_all;
 use sqlx::Connection as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tonic::Code;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus::{self, NotServing, Serving};
-use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
 use crate::builders::{create, event, keyed, list, mask, refused};
-use crate::harness::{TestServer, eventually};
+use crate::harness::TestServer;
+use crate::load::Load;
 use crate::pgbouncer::{FOLLOW, IGNORE, Mode, follows_statements, program};
 use crate::pooler::{FEW, Place};
+use crate::watched::Watched;
 
 /// Spirits with events of their own, the first with one and each with one more.
 const SPIRITS: usize = 12;
@@ -223,79 +221,6 @@ async fn a_statement_out_of_time_is_stopped_by_the_database_and_its_transaction_
     set_summary(&server, &place, &event_id, "in time").await;
 }
 
-/// Callers with a spirit each, who create and read what they have created.
-struct Load<'s> {
-    server: &'s TestServer,
-    stored: AtomicUsize,
-    done: AtomicBool,
-}
-
-const CALLERS: usize = 6;
-
-impl Load<'_> {
-    /// The keys of all creates that were acknowledged.
-    async fn run(&self) -> BTreeSet<String> {
-        let called = join_all((0..CALLERS).map(|caller| self.call(caller))).await;
-        called.into_iter().flatten().collect()
-    }
-
-    async fn call(&self, caller: usize) -> BTreeSet<String> {
-        let spirit_id = self.server.spirit().await;
-        let mut events = self.server.events();
-        let mut acknowledged = BTreeSet::new();
-        for round in 0.. {
-            if self.done.load(Ordering::Acquire) {
-                break;
-            }
-            let key = format!("{caller}-{round}");
-            let created = events.create_event(keyed(&spirit_id, &key)).await;
-            let listed = events.list_events(list(&spirit_id)).await;
-            if let Ok(created) = &created {
-                let event = created.get_ref().event.as_ref().unwrap();
-                assert_eq!(
-                    (event.spirit_id(), event.dedupe_key()),
-                    (spirit_id.as_str(), key.as_str())
-                );
-                acknowledged.insert(key.clone());
-                self.stored.fetch_add(1, Ordering::AcqRel);
-            }
-            if let Ok(listed) = &listed {
-                let listed = &listed.get_ref().events;
-                assert!(listed.iter().all(|event| event.spirit_id() == spirit_id));
-                let is_first = listed.first().is_some_and(|event| event.dedupe_key() == key);
-                assert!(
-                    is_first || created.is_err(),
-                    "{key} is not the newest of {listed:?}"
-                );
-            }
-            for refusal in [created.err(), listed.err()].into_iter().flatten() {
-                let passing = [Code::Unavailable, Code::DeadlineExceeded];
-                assert!(passing.contains(&refusal.code()), "{refusal:?}");
-                sleep(Duration::from_millis(20)).await; // as a client would before it tries again
-            }
-        }
-        acknowledged
-    }
-
-    /// Waits until so many more creates were acknowledged.
-    async fn stores(&self, more: usize) {
-        let enough = self.stored.load(Ordering::Acquire) + more;
-        eventually("creates are acknowledged", async || {
-            (self.stored.load(Ordering::Acquire) >= enough).then_some(())
-        })
-        .await;
-    }
-
-    async fn health_turns(&self, wanted: ServingStatus) {
-        let mut health = HealthClient::new(self.server.channel());
-        eventually("health turns", async || {
-            let answer = health.check(HealthCheckRequest::default()).await.unwrap();
-            (answer.into_inner().status() == wanted).then_some(())
-        })
-        .await;
-    }
-}
-
 /// Kills every connection that PostgreSQL has of the pooler and the server.
 async fn kill_connections(place: &Place) {
     let mut connection = place.database.connect().await;
@@ -308,29 +233,6 @@ async fn kill_connections(place: &Place) {
     .execute(&mut connection)
     .await
     .unwrap();
-}
-
-/// What was acknowledged is stored, and no sequence is missing.
-async fn all_is_there(place: &Place, acknowledged: BTreeSet<String>) {
-    let mut connection = place.database.connect().await;
-    let stored: Vec<(String,)> = sqlx::query_as("select dedupe_key from events")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
-    let stored: BTreeSet<String> = stored.into_iter().map(|(key,)| key).collect();
-    let lost: Vec<_> = acknowledged.difference(&stored).collect();
-    assert!(lost.is_empty(), "acknowledged and not stored: {lost:?}");
-    let (gaps,): (i64,) = sqlx::query_as(
-        "select count(*)
-         from spirits
-         where last_sequence <> (
-             select count(distinct sequence) from events where spirit_id = spirits.id and sequence <= last_sequence
-         )",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .unwrap();
-    assert_eq!(gaps, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,28 +249,21 @@ async fn a_pooler_that_loses_its_connections_or_restarts_under_load_is_survived(
             settings.store.direct = Some(direct);
         });
         let server = server.await.unwrap();
-        let load = Load {
-            server: &server,
-            stored: AtomicUsize::new(0),
-            done: AtomicBool::new(false),
-        };
-        let harm = async {
-            for _ in 0..5 {
-                load.stores(20).await;
-                kill_connections(&place).await;
-            }
+        let mut health = Watched::start(&server).await;
+        let load = Load::start_apart(&server).await;
+        for _ in 0..5 {
             load.stores(20).await;
-            place.pooler.stop();
-            let away = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
-            refused(away, Code::Unavailable, "DATABASE_UNAVAILABLE");
-            load.health_turns(NotServing).await;
-            place.pooler.run().await;
-            load.health_turns(Serving).await;
-            load.stores(20).await;
-            load.done.store(true, Ordering::Release);
-        };
-        let (acknowledged, ()) = tokio::join!(load.run(), harm);
+            kill_connections(&place).await;
+        }
+        load.stores(20).await;
+        place.pooler.stop();
+        let away = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
+        refused(away, Code::Unavailable, "DATABASE_UNAVAILABLE");
+        health.turns(NotServing).await;
+        place.pooler.run().await;
+        health.turns(Serving).await;
+        load.stores(20).await;
+        load.ends_all_there(&mut place.database.connect().await).await;
         place.nothing_is_open().await;
-        all_is_there(&place, acknowledged).await;
     }
 }

@@ -5,6 +5,8 @@
 
 #[path = "../shared/certificates.rs"]
 mod certificates;
+#[path = "../shared/connections.rs"]
+mod connections;
 mod harness;
 
 mod backup;
