@@ -2,8 +2,8 @@
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::{
-    CreateEventRequest, CreateSpiritRequest, Event, ListEventsRequest, Spirit, StreamSessionEventsRequest,
-    StreamSessionEventsResponse, stream_session_events_response::Item,
+    CreateEventRequest, CreateSpiritRequest, Event, GetEventRequest, ListEventsRequest, Spirit,
+    StreamSessionEventsRequest, StreamSessionEventsResponse, stream_session_events_response::Item,
 };
 use prost_types::value::Kind;
 use prost_types::{FieldMask, Struct, Timestamp, Value};
@@ -93,6 +93,20 @@ pub async fn create(client: &mut EventServiceClient<Channel>, request: CreateEve
         .into_inner()
         .event
         .unwrap()
+}
+
+/// A look-up by id alone.
+pub fn get(event_id: &str) -> GetEventRequest {
+    GetEventRequest {
+        event_id: event_id.to_owned(),
+        ..GetEventRequest::default()
+    }
+}
+
+/// An event as it is stored.
+pub async fn stored_event(client: &mut EventServiceClient<Channel>, event_id: &str) -> Event {
+    let response = client.get_event(get(event_id)).await.unwrap();
+    response.into_inner().event.unwrap()
 }
 
 /// The events of a stream to its end, with their cursors.

@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
-use elephantasm_events::grpc::pb::{CreateEventRequest, CreateOutcome, GetEventRequest, OnDuplicate};
+use elephantasm_events::grpc::pb::{CreateEventRequest, CreateOutcome, OnDuplicate};
 use futures_util::future::join_all;
 use prost_types::Timestamp;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::builders::{at, create, event, keyed, list, metadata, number, object, refused, text};
+use crate::builders::{
+    at, create, event, keyed, list, metadata, number, object, refused, stored_event, text,
+};
 use crate::harness::TestServer;
 
 #[tokio::test]
@@ -49,17 +51,7 @@ async fn an_event_comes_back_as_it_was_sent() {
     );
     assert_eq!(created.created_at, created.updated_at);
 
-    let request = GetEventRequest {
-        event_id: created.id.clone(),
-        ..GetEventRequest::default()
-    };
-    let stored = events
-        .get_event(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .event
-        .unwrap();
+    let stored = stored_event(&mut events, &created.id).await;
     assert_eq!(stored, created, "the reply is what is stored");
 }
 

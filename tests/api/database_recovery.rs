@@ -10,7 +10,6 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 
 use crate::builders::{create, event, keyed, list, refused};
 use crate::cluster::Cluster;
-use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{TestServer, eventually};
 use crate::load::{Load, connections, impatient};
 use crate::scrape::Scrape;
@@ -35,9 +34,7 @@ async fn a_database_that_recovers_is_away_until_it_has_recovered() {
     let another = another.await.unwrap();
     create(&mut another.events(), keyed(&spirit_id, "another")).await;
     another.stop().await.unwrap();
-    let mut beside = own.database.connect().await;
-    assert!(connections(&mut beside).await <= CONNECTIONS_MAX);
-    load.ends_all_there(&mut beside).await;
+    load.ends_within_bounds(&mut own.database.connect().await).await;
     server.stop().await.unwrap();
 }
 

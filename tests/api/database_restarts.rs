@@ -8,9 +8,8 @@ use tokio::time::sleep;
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
 use crate::cluster::Cluster;
-use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{TestServer, eventually, left_out_behind_pooler};
-use crate::load::{Load, connections};
+use crate::load::Load;
 use crate::scrape::Scrape;
 use crate::watched::Watched;
 
@@ -45,9 +44,7 @@ async fn a_database_stopped_for_half_a_minute_is_missed_by_nobody_for_longer() {
     own.run().await;
     health.turns(Serving).await;
     load.stores(50).await;
-    let mut beside = own.database.connect().await;
-    assert!(connections(&mut beside).await <= CONNECTIONS_MAX);
-    load.ends_all_there(&mut beside).await;
+    load.ends_within_bounds(&mut own.database.connect().await).await;
     eventually("nothing of the refused calls is left in the queue", async || {
         let metrics = Scrape::of(&server).await;
         (metrics.count("events_ingest_queue_events{share=\"calls\"}") == 0).then_some(())
@@ -75,8 +72,6 @@ async fn who_watches_health_sees_each_restart_of_the_database() {
         health.turns(Serving).await;
     }
     load.stores(50).await;
-    let mut beside = own.database.connect().await;
-    assert!(connections(&mut beside).await <= CONNECTIONS_MAX);
-    load.ends_all_there(&mut beside).await;
+    load.ends_within_bounds(&mut own.database.connect().await).await;
     server.stop().await.unwrap();
 }

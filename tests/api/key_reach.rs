@@ -33,6 +33,14 @@ async fn writer_and_items(guarded: &Guarded) -> (Caller, String, [CreateEventReq
     (writer, foreign, items)
 }
 
+/// Two spirits, each with an event, and a caller whose key knows of the first alone.
+async fn own_and_foreign(guarded: &Guarded, role: Role) -> (Subject, Subject, Caller) {
+    let own = new_subject(guarded, "own").await;
+    let foreign = new_subject(guarded, "foreign").await;
+    let caller = guarded.caller(role, &[&own.spirit_id]).await;
+    (own, foreign, caller)
+}
+
 #[tokio::test]
 async fn items_of_a_batch_for_foreign_spirits_are_refused_as_those_of_unknown_ones() {
     let guarded = Guarded::start().await;
@@ -142,11 +150,7 @@ async fn a_limited_key_lists_and_counts_its_own_spirits_page_by_page() {
 #[tokio::test]
 async fn following_a_foreign_session_finds_no_spirit() {
     let guarded = Guarded::start().await;
-    let (own, foreign) = (
-        new_subject(&guarded, "own").await,
-        new_subject(&guarded, "foreign").await,
-    );
-    let reader = guarded.caller(Role::Reader, &[&own.spirit_id]).await;
+    let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
     let follow = |about: &Subject| StreamSessionEventsRequest {
         follow: true,
         ..stream(&about.spirit_id, "s")
@@ -163,11 +167,7 @@ async fn following_a_foreign_session_finds_no_spirit() {
 #[tokio::test]
 async fn naming_an_own_spirit_does_not_open_a_foreign_event() {
     let guarded = Guarded::start().await;
-    let (own, foreign) = (
-        new_subject(&guarded, "own").await,
-        new_subject(&guarded, "foreign").await,
-    );
-    let reader = guarded.caller(Role::Reader, &[&own.spirit_id]).await;
+    let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
     for spirit_id in [&own.spirit_id, &foreign.spirit_id] {
         let request = GetEventRequest {
             event_id: foreign.event_id.clone(),
@@ -183,11 +183,7 @@ async fn naming_an_own_spirit_does_not_open_a_foreign_event() {
 async fn an_event_is_foreign_also_when_somebody_else_reads_it_at_the_same_time() {
     const PAIRS: usize = 50;
     let guarded = Guarded::start().await;
-    let (own, foreign) = (
-        new_subject(&guarded, "own").await,
-        new_subject(&guarded, "foreign").await,
-    );
-    let reader = guarded.caller(Role::Reader, &[&own.spirit_id]).await;
+    let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
     let get = async |caller: &Caller, about: &Subject| {
         let request = GetEventRequest {
             event_id: about.event_id.clone(),
@@ -215,17 +211,13 @@ async fn an_event_is_foreign_also_when_somebody_else_reads_it_at_the_same_time()
 #[tokio::test]
 async fn a_dedupe_key_that_a_foreign_spirit_has_tells_nothing() {
     let guarded = Guarded::start().await;
-    let (own, foreign) = (
-        new_subject(&guarded, "own").await,
-        new_subject(&guarded, "foreign").await,
-    );
+    let (own, foreign, writer) = own_and_foreign(&guarded, Role::Writer).await;
     guarded
         .admin
         .events()
         .create_event(keyed(&foreign.spirit_id, "k"))
         .await
         .unwrap();
-    let writer = guarded.caller(Role::Writer, &[&own.spirit_id]).await;
     let created = writer.events().create_event(keyed(&foreign.spirit_id, "k")).await;
     refused(created, Code::NotFound, "SPIRIT_NOT_FOUND");
     writer

@@ -16,6 +16,7 @@ use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::builders::{create, keyed, list};
+use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{PATIENCE, Settings, TestServer, eventually};
 
 const CALLERS: usize = 8;
@@ -124,6 +125,12 @@ impl Load {
         stored.sort_unstable();
         assert_eq!(stored, acknowledged, "each once, nothing lost, nothing besides");
         no_gaps(connection).await;
+    }
+
+    /// The same, and the server has no more connections than its settings say.
+    pub async fn ends_within_bounds(self, connection: &mut PgConnection) {
+        assert!(connections(connection).await <= CONNECTIONS_MAX);
+        self.ends_all_there(connection).await;
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::{
-    CountEventsRequest, GetEventRequest, GetSpiritRequest, ListSpiritsRequest, UpdateEventRequest,
+    CountEventsRequest, GetSpiritRequest, ListSpiritsRequest, UpdateEventRequest,
 };
 use futures_util::future::join_all;
 use sqlx::Connection as _;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
-use crate::builders::{create, event, keyed, list, mask, refused};
+use crate::builders::{create, event, keyed, list, mask, refused, stored_event};
 use crate::harness::TestServer;
 use crate::load::Load;
 use crate::pgbouncer::{FOLLOW, IGNORE, Mode, follows_statements, program};
@@ -44,17 +44,7 @@ async fn hundreds_of_reads_at_once_through_a_few_connections_each_get_their_own_
         let mut events = server.events();
         match n % 4 {
             0 => {
-                let request = GetEventRequest {
-                    event_id: last.id.clone(),
-                    ..GetEventRequest::default()
-                };
-                let event = events
-                    .get_event(request)
-                    .await
-                    .unwrap()
-                    .into_inner()
-                    .event
-                    .unwrap();
+                let event = stored_event(&mut events, &last.id).await;
                 assert_eq!((event.spirit_id(), event.sequence), (spirit_id.as_str(), count));
             }
             1 => {

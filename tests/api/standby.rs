@@ -6,9 +6,8 @@ use std::time::Duration;
 use elephantasm_events::grpc::pb;
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::{
-    CountEventsRequest, CountSpiritsRequest, CreateEventRequest, CreateOutcome, GetEventRequest,
-    GetSpiritRequest, ListSessionsRequest, ListSpiritsRequest, OnDuplicate, StreamSessionEventsRequest,
-    UpdateEventRequest,
+    CountEventsRequest, CountSpiritsRequest, CreateEventRequest, CreateOutcome, GetSpiritRequest,
+    ListSessionsRequest, ListSpiritsRequest, OnDuplicate, StreamSessionEventsRequest, UpdateEventRequest,
 };
 use elephantasm_events::store::StandbySettings;
 use prost::Message as _;
@@ -16,7 +15,7 @@ use prost_types::method_options::IdempotencyLevel;
 use prost_types::{FileDescriptorSet, MethodOptions};
 use tonic::Request;
 
-use crate::builders::{bad_fields, create, drain, event_at, keyed, list, stream, strong};
+use crate::builders::{bad_fields, create, drain, event_at, keyed, list, stored_event, stream, strong};
 use crate::cluster::Cluster;
 use crate::harness::{TestServer, eventually};
 use crate::live::{beginning, follow, following, watch};
@@ -116,13 +115,6 @@ pub fn count(spirit_id: &str) -> CountEventsRequest {
     }
 }
 
-pub fn get(event_id: &str) -> GetEventRequest {
-    GetEventRequest {
-        event_id: event_id.to_owned(),
-        ..GetEventRequest::default()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
     let pair = Pair::start(FOR_EVER).await;
@@ -206,8 +198,8 @@ async fn what_exists_is_found_and_what_decides_about_writes_does_not_lag() {
     };
     let found = pair.server.spirits().get_spirit(request_spirit).await.unwrap();
     assert_eq!(found.into_inner().spirit.unwrap().id, spirit_id);
-    let found = events.get_event(get(&stored.id)).await.unwrap();
-    assert_eq!(found.into_inner().event.unwrap(), stored);
+    let found = stored_event(&mut events, &stored.id).await;
+    assert_eq!(found, stored);
     let missed = reads(&pair.server, "missed").await;
     assert!(missed > 0, "they were looked for on the standby first");
 

@@ -11,13 +11,13 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::builders::{create, event, event_at, fill, stream};
+use crate::builders::{create, event, event_at, fill, get, stream};
 use crate::cluster::Cluster;
 use crate::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::live::{Item, Reader};
 use crate::pgbouncer::{self, IGNORE, Mode, PgBouncer};
 use crate::proxy::{Proxy, Weather};
-use crate::standby::{FOR_EVER, Pair, count, get, is_read, lag, reads};
+use crate::standby::{FOR_EVER, Pair, count, is_read, lag, reads};
 
 const SECOND: Duration = Duration::from_secs(1);
 
