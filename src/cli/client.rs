@@ -19,8 +19,8 @@ use tonic_types::StatusExt as _;
 use tower::service_fn;
 
 use crate::config::{BadSettings, Secret};
-use crate::domain::key::KeyMark;
-use crate::gathered::Gathered;
+use crate::domain::key::KeyDigest;
+use crate::server::write_coalescer::WriteCoalescer;
 
 /// Largest reply that a command accepts: a page ends at about 2 MiB, a batch's reply may be larger.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -101,7 +101,7 @@ impl AddrArgs {
         // What it holds instead is not shown: it may be another secret.
         let no_key =
             || BadSettings("the API key has not the form ek_…, as `key create` prints it".to_owned());
-        KeyMark::of(&key).ok_or_else(no_key)?;
+        KeyDigest::of(&key).ok_or_else(no_key)?;
         let mut value: MetadataValue<Ascii> = format!("Bearer {key}").parse().map_err(|_| no_key())?;
         value.set_sensitive(true);
         Ok(Bearer(Some(value)))
@@ -164,13 +164,13 @@ impl AddrArgs {
 }
 
 /// A connection on which calls that are ready together are sent together.
-async fn dial(uri: Uri) -> std::io::Result<TokioIo<Gathered<TcpStream>>> {
+async fn dial(uri: Uri) -> std::io::Result<TokioIo<WriteCoalescer<TcpStream>>> {
     let host = uri.host().unwrap_or_default();
     let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
     let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     stream.set_nodelay(true)?;
-    Ok(TokioIo::new(Gathered::new(stream)))
+    Ok(TokioIo::new(WriteCoalescer::new(stream)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, BadSettings> {

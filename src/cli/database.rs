@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::config::{BadSettings, DatabaseArgs, Secret};
-use crate::store::embedded::{self, EmbeddedError, EmbeddedPostgres, Options, default_data_dir};
+use crate::embedded_postgres::{self, EmbeddedError, EmbeddedPostgres, Options, default_data_dir};
 use crate::store::{StandbySettings, Store, StoreSettings};
 
 /// Database of the private PostgreSQL.

@@ -11,9 +11,9 @@ use clap::{Args, Subcommand};
 use super::database::Database;
 use crate::config::{BadSettings, DatabaseArgs, LogArgs};
 use crate::domain::Time;
-use crate::domain::access::{Reach, Role};
+use crate::domain::access::{SpiritScope, Role};
 use crate::domain::ids::{SpiritId, parse_uuid};
-use crate::domain::key::{GeneratedKey, KEY_NAME_CHARS_MAX, KEY_SPIRITS_MAX, KeyMark};
+use crate::domain::key::{GeneratedKey, KEY_NAME_CHARS_MAX, KEY_SPIRITS_MAX, KeyDigest};
 use crate::store::{Consistency, Key, NewKey, Store};
 use crate::telemetry;
 
@@ -134,7 +134,7 @@ async fn list(store: &Store) -> anyhow::Result<()> {
 
 async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
     // Whoever has only the key itself can revoke it as well.
-    let prefix = KeyMark::of(prefix).map_or_else(|| prefix.to_owned(), |mark| mark.prefix);
+    let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.to_owned(), |mark| mark.prefix);
     match store.revoke_key(&prefix).await? {
         Some(key) => println!("{}", line(&key)),
         None => bail!("there is no key of this prefix; `key list` shows them"),
@@ -151,7 +151,7 @@ fn line(key: &Key) -> String {
         (None, None) => "live".to_owned(),
     };
     let spirits = match &key.reach {
-        Reach::All => "all spirits".to_owned(),
+        SpiritScope::All => "all spirits".to_owned(),
         listed => {
             let ids = listed.spirit_ids().unwrap_or_default();
             ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")

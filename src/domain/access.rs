@@ -18,7 +18,7 @@ pub enum Role {
 
 /// What a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
+pub enum Permission {
     /// Changes nothing.
     Read,
     /// Stores or edits events.
@@ -51,18 +51,18 @@ impl Role {
 
     /// Whether the role is enough.
     #[must_use]
-    pub fn allows(self, right: Right) -> bool {
+    pub fn allows(self, right: Permission) -> bool {
         self >= match right {
-            Right::Read => Self::Reader,
-            Right::WriteEvents => Self::Writer,
-            Right::WriteSpirits | Right::CreateSpirits => Self::Admin,
+            Permission::Read => Self::Reader,
+            Permission::WriteEvents => Self::Writer,
+            Permission::WriteSpirits | Permission::CreateSpirits => Self::Admin,
         }
     }
 }
 
 /// The spirits that a caller knows of; all others are to it as if they did not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum SpiritScope {
     /// Every spirit.
     All,
     /// This one.
@@ -71,7 +71,7 @@ pub enum Reach {
     Listed(Arc<[SpiritId]>),
 }
 
-impl Reach {
+impl SpiritScope {
     /// No spirit.
     #[must_use]
     pub fn none() -> Self {
@@ -128,21 +128,21 @@ impl Reach {
 
 #[cfg(test)]
 mod tests {
-    use super::{Reach, Role};
+    use super::{SpiritScope, Role};
     use crate::domain::ids::SpiritId;
 
     #[test]
     fn a_reach_holds_what_it_lists_and_narrows_to_what_it_holds() {
         let [own, second, foreign] = std::array::from_fn(|_| SpiritId::generate());
-        let reach = Reach::listed(vec![second, own, own]);
+        let reach = SpiritScope::listed(vec![second, own, own]);
         assert_eq!(reach.spirit_ids(), Some(&[own, second][..]));
         assert!(reach.holds(own) && reach.holds(second) && !reach.holds(foreign));
-        assert_eq!(reach.narrow(Some(own)), Reach::One(own));
+        assert_eq!(reach.narrow(Some(own)), SpiritScope::One(own));
         assert_eq!(reach.narrow(None), reach);
         let nothing = reach.narrow(Some(foreign));
         assert_eq!(nothing.spirit_ids(), Some(&[][..]));
         assert!(!nothing.holds(foreign) && !nothing.holds(own));
-        assert_eq!(Reach::All.narrow(Some(foreign)), Reach::One(foreign));
+        assert_eq!(SpiritScope::All.narrow(Some(foreign)), SpiritScope::One(foreign));
     }
 
     #[test]

@@ -63,12 +63,12 @@ pub type Verdict = Result<Vec<Result<Admitted, Refusal>>, Vec<(usize, Refusal)>>
 
 /// What is stored about the spirits and keys of a flush, and what the flush adds to it.
 #[derive(Debug, Default)]
-pub struct World {
+pub struct FlushState {
     pub spirits: HashMap<SpiritId, SpiritState>,
     pub keys: HashMap<(SpiritId, String), KeyHolder>,
 }
 
-impl World {
+impl FlushState {
     /// Decides one request. A refused atomic one leaves no trace.
     pub fn admit(&mut self, items: &[Arc<NewEvent>], mode: BatchMode) -> Verdict {
         let mut draft = Draft {
@@ -89,7 +89,7 @@ impl World {
 
 /// The changes of one request, over the world as it was before.
 struct Draft<'w> {
-    world: &'w World,
+    world: &'w FlushState,
     spirits: HashMap<SpiritId, SpiritState>,
     keys: HashMap<(SpiritId, String), KeyHolder>,
 }

@@ -1,6 +1,6 @@
 //! Edits: which mutable fields a caller changes, and what comes of it against the stored value.
 
-use super::access::Reach;
+use super::access::SpiritScope;
 use super::event::Event;
 use super::ids::{EventId, SpiritId};
 use super::invalid::Invalid;
@@ -31,7 +31,7 @@ impl<T: Clone + PartialEq> Change<T> {
 pub struct EventTarget {
     pub id: EventId,
     /// Whose the event may be.
-    pub owners: Reach,
+    pub owners: SpiritScope,
     pub expected_revision: Option<i64>,
 }
 

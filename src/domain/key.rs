@@ -15,7 +15,7 @@ pub const KEY_SPIRITS_MAX: usize = 1_000;
 
 /// What the service keeps of a key, or reads from one that a caller shows. The secret is not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyMark {
+pub struct KeyDigest {
     /// Names the key, `ek_` included; no secret.
     pub prefix: String,
     /// Of the secret.
@@ -26,7 +26,7 @@ pub struct KeyMark {
 pub struct GeneratedKey {
     /// To be shown once and forgotten.
     pub text: String,
-    pub mark: KeyMark,
+    pub mark: KeyDigest,
 }
 
 impl GeneratedKey {
@@ -42,7 +42,7 @@ impl GeneratedKey {
         let prefix = format!("{MARK}{}", hex(&prefix));
         Ok(Self {
             text: format!("{prefix}_{}", hex(&secret)),
-            mark: KeyMark {
+            mark: KeyDigest {
                 prefix,
                 sha256: Sha256::digest(secret).into(),
             },
@@ -50,7 +50,7 @@ impl GeneratedKey {
     }
 }
 
-impl KeyMark {
+impl KeyDigest {
     /// Reads a key as a caller shows it; `None` when it has not the form of one.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
@@ -85,13 +85,13 @@ fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GeneratedKey, KeyMark};
+    use super::{GeneratedKey, KeyDigest};
 
     #[test]
     fn a_key_is_read_as_what_was_made() {
         let made = GeneratedKey::generate().unwrap_or_else(|error| panic!("{error}"));
         let other = GeneratedKey::generate().unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(KeyMark::of(&made.text), Some(made.mark.clone()));
+        assert_eq!(KeyDigest::of(&made.text), Some(made.mark.clone()));
         assert!(made.mark.has_secret_of(&made.mark.sha256));
         assert!(!made.mark.has_secret_of(&other.mark.sha256));
         assert_ne!(made.mark.prefix, other.mark.prefix);
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn what_has_not_the_form_of_a_key_is_none() {
         let good = format!("ek_{}_{}", "0".repeat(12), "a".repeat(64));
-        assert!(KeyMark::of(&good).is_some());
+        assert!(KeyDigest::of(&good).is_some());
         for (what, text) in [
             ("empty", String::new()),
             ("the mark alone", "ek_".to_owned()),
@@ -117,7 +117,7 @@ mod tests {
             ("not ASCII", good.replace("aa", "é")),
             ("a space before", format!(" {good}")),
         ] {
-            assert_eq!(KeyMark::of(&text), None, "{what}");
+            assert_eq!(KeyDigest::of(&text), None, "{what}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::event_service::EventApi;
 use super::status::ApiError;
 use super::{convert, pb};
-use crate::domain::access::Reach;
+use crate::domain::access::SpiritScope;
 use crate::domain::event::{BatchMode, Created, Event, NewEvent};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::refusal::Refusal;
@@ -28,7 +28,7 @@ impl EventApi {
     pub(super) async fn create_batch(
         &self,
         batch: convert::Batch,
-        reach: &Reach,
+        reach: &SpiritScope,
     ) -> Result<Vec<pb::BatchCreateEventsResult>, ApiError> {
         let convert::Batch { mode, items } = batch;
         let mut sorted = Sorted::default();
@@ -83,7 +83,7 @@ impl EventApi {
 }
 
 impl Sorted {
-    fn add(&mut self, mut event: NewEvent, mode: BatchMode, reach: &Reach) {
+    fn add(&mut self, mut event: NewEvent, mode: BatchMode, reach: &SpiritScope) {
         if let Err(refusal) = reach.check(event.spirit_id) {
             if mode == BatchMode::Partial {
                 self.results.push(Some(Err(refusal.into())));

@@ -9,7 +9,7 @@ use super::ingest::IngestStream;
 use super::status::ApiError;
 use super::streams::{Session, SessionStream, Watch, WatchStream};
 use super::{Context, convert, pb};
-use crate::domain::access::Reach;
+use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{SessionPlace, encode};
 use crate::domain::edit::{EventEdit, EventTarget};
 use crate::domain::event::{Created, Event};
@@ -261,7 +261,7 @@ impl EventApi {
         let event = match created {
             Created::New(event) => *event,
             Created::Duplicate { id, spirit_id, .. } => {
-                let owner = Reach::One(spirit_id);
+                let owner = SpiritScope::One(spirit_id);
                 let mut reader = self.0.store.reader(Consistency::Strong);
                 let stored = reader.get_event(id, &owner, true).await?;
                 stored.ok_or(Refusal::EventNotFound(id))?

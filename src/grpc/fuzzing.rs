@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::status::ApiError;
 use super::{convert, pb};
-use crate::domain::access::Reach;
+use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{
     NamedSpiritPlace, NewestSpiritPlace, Phase, Place, ReplayPlace, SessionPlace, decode, encode,
 };
@@ -26,7 +26,7 @@ const ERROR_BYTES_MAX: usize = 6 * 1024;
 /// Reads the bytes as every request that there is. Each is accepted, or refused in a form that reaches its
 /// caller; what is accepted as an event is accepted again as it is shown, and a query takes its own tokens.
 pub fn requests(bytes: &[u8]) {
-    let everywhere = &Reach::All;
+    let everywhere = &SpiritScope::All;
     if let Some(event) = read(bytes, |r| convert::new_event(r, String::new(), &LIMITS)) {
         is_accepted_as_shown(event);
     }
@@ -48,7 +48,7 @@ pub fn requests(bytes: &[u8]) {
     read(bytes, |r| convert::list_sessions(&r));
     read(bytes, |r| convert::spirit::new_spirit(r, &LIMITS));
     read(bytes, |r| convert::spirit::get_spirit(&r));
-    read(bytes, |r| convert::spirit::list_spirits(r, Reach::All));
+    read(bytes, |r| convert::spirit::list_spirits(r, SpiritScope::All));
     read(bytes, |r| convert::spirit::spirit_edit(r, &LIMITS));
 }
 

@@ -18,7 +18,7 @@ use tonic_types::pb as rpc;
 
 use super::status::{ApiError, translate};
 use super::{Context, convert, pb};
-use crate::domain::access::Reach;
+use crate::domain::access::SpiritScope;
 use crate::domain::event::NewEvent;
 use crate::store::{Queued, StoreError};
 use pb::ingest_events_response::Result as Item;
@@ -30,7 +30,7 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 pub struct IngestStream {
     requests: Streaming<pb::IngestEventsRequest>,
     /// The spirits that its caller knows of.
-    reach: Reach,
+    reach: SpiritScope,
     context: Context,
     /// Unanswered items, oldest first.
     window: VecDeque<Unanswered>,
@@ -60,7 +60,7 @@ enum State {
 }
 
 impl IngestStream {
-    pub(super) fn new(requests: Streaming<pb::IngestEventsRequest>, reach: Reach, context: Context) -> Self {
+    pub(super) fn new(requests: Streaming<pb::IngestEventsRequest>, reach: SpiritScope, context: Context) -> Self {
         Self {
             requests,
             reach,

@@ -24,7 +24,7 @@ pub type SessionStream = ItemStream<Session>;
 pub type WatchStream = ItemStream<Watch>;
 
 /// What tells the streams apart: their messages, and how they say where they are.
-pub trait Course: Unpin {
+pub trait StreamEncoder: Unpin {
     /// A message of the stream.
     type Message;
     /// Of an event of a replay up to the bound, or, without one, of a live event.
@@ -67,7 +67,7 @@ impl Events {
     }
 }
 
-impl<C: Course> ItemStream<C> {
+impl<C: StreamEncoder> ItemStream<C> {
     pub(super) fn new(course: C, pages: Pages, shutdown: CancellationToken) -> Self {
         Self {
             course,
@@ -85,7 +85,7 @@ impl<C: Course> ItemStream<C> {
     }
 }
 
-impl<C: Course> Stream for ItemStream<C> {
+impl<C: StreamEncoder> Stream for ItemStream<C> {
     type Item = Result<C::Message, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -168,7 +168,7 @@ impl Session {
     }
 }
 
-impl Course for Session {
+impl StreamEncoder for Session {
     type Message = pb::StreamSessionEventsResponse;
 
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message {
@@ -207,7 +207,7 @@ impl Watch {
     }
 }
 
-impl Course for Watch {
+impl StreamEncoder for Watch {
     type Message = pb::WatchEventsResponse;
 
     fn event(&mut self, event: Event, _bound: Option<i64>) -> Self::Message {

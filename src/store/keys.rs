@@ -11,13 +11,14 @@ use sqlx::{AssertSqlSafe, FromRow};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use crate::store::pg::error::StoreError;
+use crate::store::Store;
 use crate::domain::Time;
-use crate::domain::access::{Reach, Role};
+use crate::domain::access::{SpiritScope, Role};
 use crate::domain::ids::SpiritId;
-use crate::domain::key::KeyMark;
+use crate::domain::key::KeyDigest;
 
-/// Connections for look-ups of keys.
+/// ConnectionPool for look-ups of keys.
 pub(super) const KEY_CONNECTIONS: u32 = 1;
 
 /// After which a look-up is given up, and its connection with it if that does not answer at all: the
@@ -27,7 +28,7 @@ const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
 /// A key that an operator wants made.
 #[derive(Clone, Debug)]
 pub struct NewKey {
-    pub mark: KeyMark,
+    pub mark: KeyDigest,
     pub name: String,
     pub role: Role,
     /// The spirits that it is limited to; `None` = no limit.
@@ -38,10 +39,10 @@ pub struct NewKey {
 /// A key as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    pub mark: KeyMark,
+    pub mark: KeyDigest,
     pub name: String,
     pub role: Role,
-    pub reach: Reach,
+    pub reach: SpiritScope,
     pub expires_at: Option<Time>,
     pub revoked_at: Option<Time>,
     pub created_at: Time,
@@ -73,10 +74,10 @@ impl TryFrom<KeyRow> for Key {
         Ok(Self {
             role: Role::named(&row.role).ok_or_else(|| unreadable("role"))?,
             reach: match row.spirit_ids {
-                None => Reach::All,
-                Some(ids) => Reach::listed(ids.into_iter().map(SpiritId).collect()),
+                None => SpiritScope::All,
+                Some(ids) => SpiritScope::listed(ids.into_iter().map(SpiritId).collect()),
             },
-            mark: KeyMark {
+            mark: KeyDigest {
                 sha256: row
                     .secret_sha256
                     .try_into()

@@ -31,8 +31,8 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
-use connections::Connections;
-use link::{Link, STATEMENT_TIMEOUT};
+use connections::ConnectionPool;
+use link::{Connector, STATEMENT_TIMEOUT};
 use metrics::StoreMetrics;
 use standby::Standby;
 
@@ -44,14 +44,14 @@ pub use live::{ListenSettings, LivePage, LiveSettings, Pages, StreamPage, Watch,
 pub use migrate::MigrateError;
 pub use reader::{Consistency, Reader};
 pub use replay::{Replay, ReplayStart};
-pub use sessions::{Session, SessionPage};
+pub use sessions::{PgSession, SessionPage};
 pub use spirits::{SpiritOrder, SpiritPage, SpiritQuery};
 pub use standby::StandbySettings;
 
 /// How the store uses its database. Not `Debug`: it may know a password.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// Connections for reads and edits; the writer has its own.
+    /// ConnectionPool for reads and edits; the writer has its own.
     pub pool_size: u32,
     /// How long a call waits for a connection.
     pub acquire_timeout: Duration,
@@ -99,15 +99,15 @@ pub fn statements() -> Vec<(String, Arc<str>)> {
 /// knows the database's password.
 #[derive(Clone)]
 pub struct Store {
-    connections: Connections,
+    connections: ConnectionPool,
     /// For [`Store::ping`] and for cancelling statements: when all others are busy the database is not
     /// away.
-    probe: Connections,
+    probe: ConnectionPool,
     /// For keys alone.
-    keys: Connections,
+    keys: ConnectionPool,
     /// For reads that may lag.
     standby: Option<Arc<Standby>>,
-    link: Link,
+    link: Connector,
     /// Around a pooler, for migrations and LISTEN.
     direct: Option<PgConnectOptions>,
     ingest: ingest::Ingest,
@@ -125,9 +125,9 @@ impl Store {
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
         let link = |options| {
             let link = if settings.transaction_pooler {
-                Link::shared(own(options))
+                Connector::shared(own(options))
             } else {
-                Link::own(own(options))
+                Connector::own(own(options))
             };
             with_settings(link, settings.statement_timeout)
         };
@@ -136,7 +136,7 @@ impl Store {
             .map(|standby| (link(standby.connect), standby.lag_max));
         let link = link(options);
         let direct = settings.direct.map(|direct| {
-            let direct = with_settings(Link::own(own(direct)), settings.statement_timeout);
+            let direct = with_settings(Connector::own(own(direct)), settings.statement_timeout);
             direct.options().clone()
         });
         let listening = match &direct {
@@ -145,8 +145,8 @@ impl Store {
             direct => direct.clone(),
         };
         let wait = settings.acquire_timeout;
-        let probe = Connections::new(link.clone(), 1, wait, None);
-        let connections = Connections::new(link.clone(), settings.pool_size, wait, Some(probe.clone()));
+        let probe = ConnectionPool::new(link.clone(), 1, wait, None);
+        let connections = ConnectionPool::new(link.clone(), settings.pool_size, wait, Some(probe.clone()));
         let metrics = StoreMetrics::default();
         let standby = standby.map(|(link, lag_max)| {
             let primary = probe.clone();
@@ -159,11 +159,11 @@ impl Store {
             settings.live.listen.clone(),
             &metrics,
         );
-        let lane = ingest::Lane::new(link.clone(), settings.ingest, changes.clone(), metrics.clone());
+        let lane = ingest::FlushConnection::new(link.clone(), settings.ingest, changes.clone(), metrics.clone());
         Self {
             ingest: ingest::Ingest::start(lane, settings.ingest),
             gets: gets::Gets::start(&connections),
-            keys: Connections::new(link.clone(), keys::KEY_CONNECTIONS, wait, None),
+            keys: ConnectionPool::new(link.clone(), keys::KEY_CONNECTIONS, wait, None),
             probe,
             connections,
             standby,
@@ -208,7 +208,7 @@ fn own(options: PgConnectOptions) -> PgConnectOptions {
 }
 
 /// The settings under which every statement runs.
-fn with_settings(link: Link, statement_timeout: Duration) -> Link {
+fn with_settings(link: Connector, statement_timeout: Duration) -> Connector {
     let millis = statement_timeout.as_millis().to_string();
     link.with([
         (STATEMENT_TIMEOUT, millis.as_str()),

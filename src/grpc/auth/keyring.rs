@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::{Allowance, KeyLimits};
 use crate::domain::Time;
-use crate::domain::access::{Reach, Role};
-use crate::domain::key::KeyMark;
+use crate::domain::access::{SpiritScope, Role};
+use crate::domain::key::KeyDigest;
 use crate::grpc::status::ApiError;
 use crate::panics::keep_running;
 use crate::store::{Key, Store, StoreError};
@@ -52,9 +52,9 @@ pub(super) struct Session {
     /// Of the key; absent when it stands for everybody.
     pub(super) name: Option<Arc<str>>,
     pub(super) role: Role,
-    pub(super) reach: Reach,
+    pub(super) reach: SpiritScope,
     pub(super) limits: Allowance,
-    mark: Option<KeyMark>,
+    mark: Option<KeyDigest>,
     expires_at: Option<Time>,
     times: Mutex<Times>,
     /// Cancelled when the key is no longer live.
@@ -72,7 +72,7 @@ struct Times {
 pub(super) enum Known {
     Session(Arc<Session>),
     /// The database has to say.
-    Ask(KeyMark),
+    Ask(KeyDigest),
 }
 
 impl Keyring {
@@ -126,7 +126,7 @@ impl Keyring {
     }
 
     /// Asks the database for a key.
-    pub(super) async fn look_up(&self, mark: &KeyMark) -> Result<Arc<Session>, ApiError> {
+    pub(super) async fn look_up(&self, mark: &KeyDigest) -> Result<Arc<Session>, ApiError> {
         let asked = Instant::now();
         let key = self.0.store.find_key(&mark.prefix).await?;
         match key {
@@ -187,7 +187,7 @@ impl Session {
         Self {
             name: None,
             role: Role::Admin,
-            reach: Reach::All,
+            reach: SpiritScope::All,
             limits: Allowance::new(limits),
             mark: None,
             expires_at: None,
@@ -217,7 +217,7 @@ impl Session {
         }
     }
 
-    fn has_secret_of(&self, shown: &KeyMark) -> bool {
+    fn has_secret_of(&self, shown: &KeyDigest) -> bool {
         self.mark
             .as_ref()
             .is_some_and(|mark| mark.has_secret_of(&shown.sha256))
@@ -253,11 +253,11 @@ impl Times {
 }
 
 /// The key that a call shows.
-fn presented(headers: &HeaderMap) -> Result<KeyMark, ApiError> {
+fn presented(headers: &HeaderMap) -> Result<KeyDigest, ApiError> {
     let shown = headers.get(AUTHORIZATION).ok_or(ApiError::MissingKey)?;
     let key = shown.to_str().ok().and_then(|shown| {
         let (scheme, key) = shown.split_at_checked(SCHEME.len())?;
-        KeyMark::of(key.trim()).filter(|_| scheme.eq_ignore_ascii_case(SCHEME))
+        KeyDigest::of(key.trim()).filter(|_| scheme.eq_ignore_ascii_case(SCHEME))
     });
     key.ok_or(ApiError::InvalidKey)
 }

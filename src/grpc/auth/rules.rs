@@ -1,6 +1,6 @@
 //! What each RPC needs of its caller.
 
-use crate::domain::access::Right;
+use crate::domain::access::Permission;
 
 /// Who may use reflection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(super) enum Need {
     /// Any key.
     AnyKey,
     /// A key with this right.
-    Right {
-        right: Right,
+    Permission {
+        right: Permission,
         /// Whether it can go on for long.
         is_stream: bool,
     },
@@ -52,26 +52,26 @@ impl Need {
             | "EventService/ListSessions"
             | "SpiritService/GetSpirit"
             | "SpiritService/ListSpirits"
-            | "SpiritService/CountSpirits" => (Right::Read, false),
-            "EventService/StreamSessionEvents" | "EventService/WatchEvents" => (Right::Read, true),
+            | "SpiritService/CountSpirits" => (Permission::Read, false),
+            "EventService/StreamSessionEvents" | "EventService/WatchEvents" => (Permission::Read, true),
             "EventService/CreateEvent"
             | "EventService/BatchCreateEvents"
             | "EventService/UpdateEvent"
             | "EventService/SoftDeleteEvent"
-            | "EventService/RestoreEvent" => (Right::WriteEvents, false),
-            "EventService/IngestEvents" => (Right::WriteEvents, true),
+            | "EventService/RestoreEvent" => (Permission::WriteEvents, false),
+            "EventService/IngestEvents" => (Permission::WriteEvents, true),
             "SpiritService/UpdateSpirit"
             | "SpiritService/SoftDeleteSpirit"
-            | "SpiritService/RestoreSpirit" => (Right::WriteSpirits, false),
-            "SpiritService/CreateSpirit" => (Right::CreateSpirits, false),
+            | "SpiritService/RestoreSpirit" => (Permission::WriteSpirits, false),
+            "SpiritService/CreateSpirit" => (Permission::CreateSpirits, false),
             _ => return Self::Unknown,
         };
-        Self::Right { right, is_stream }
+        Self::Permission { right, is_stream }
     }
 
     /// Whether the call can outlast its key.
     pub(super) fn can_last(self) -> bool {
-        matches!(self, Self::AnyKey | Self::Right { is_stream: true, .. })
+        matches!(self, Self::AnyKey | Self::Permission { is_stream: true, .. })
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     use prost_types::{FileDescriptorSet, MethodOptions};
 
     use super::{Need, Reflection};
-    use crate::domain::access::Right;
+    use crate::domain::access::Permission;
     use crate::grpc::pb::FILE_DESCRIPTOR_SET;
 
     #[test]
@@ -95,12 +95,12 @@ mod tests {
             let (service, name) = (service.name(), method.name());
             let options = method.options.as_ref();
             let right = match options.map(MethodOptions::idempotency_level) {
-                Some(IdempotencyLevel::NoSideEffects) => Right::Read,
-                _ if service == "EventService" => Right::WriteEvents,
-                _ if name.starts_with("Create") => Right::CreateSpirits,
-                _ => Right::WriteSpirits,
+                Some(IdempotencyLevel::NoSideEffects) => Permission::Read,
+                _ if service == "EventService" => Permission::WriteEvents,
+                _ if name.starts_with("Create") => Permission::CreateSpirits,
+                _ => Permission::WriteSpirits,
             };
-            let expected = Need::Right {
+            let expected = Need::Permission {
                 right,
                 is_stream: method.server_streaming(),
             };

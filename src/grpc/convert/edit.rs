@@ -3,7 +3,7 @@
 use prost_types::FieldMask;
 
 use super::{enumeration, meta};
-use crate::domain::access::Reach;
+use crate::domain::access::SpiritScope;
 use crate::domain::edit::{Change, EventEdit, EventTarget};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
@@ -98,7 +98,7 @@ pub(super) fn expected_revision(fields: &mut Fields, revision: Option<i64>) -> O
 /// Reads an update of an event.
 pub(crate) fn event_edit(
     request: pb::UpdateEventRequest,
-    reach: &Reach,
+    reach: &SpiritScope,
     limits: &Limits,
 ) -> Result<(EventTarget, EventEdit), Invalid> {
     let pb::UpdateEventRequest {
@@ -147,7 +147,7 @@ pub(crate) fn deletion(
     event_id: &str,
     spirit_id: Option<String>,
     expected_revision: Option<i64>,
-    reach: &Reach,
+    reach: &SpiritScope,
 ) -> Result<EventTarget, Invalid> {
     let mut f = Fields::default();
     let target = event_target(&mut f, event_id, spirit_id, expected_revision, reach);
@@ -159,7 +159,7 @@ fn event_target(
     event_id: &str,
     spirit_id: Option<String>,
     revision: Option<i64>,
-    reach: &Reach,
+    reach: &SpiritScope,
 ) -> EventTarget {
     EventTarget {
         id: EventId(f.uuid("event_id", event_id)),

@@ -2,7 +2,7 @@
 
 use super::timestamp::{time, time_of};
 use super::{enumeration, meta};
-use crate::domain::access::Reach;
+use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{ReplayPlace, SessionPlace, decode};
 use crate::domain::event::{Order, Position, View};
 use crate::domain::filter::{EventFilter, QueryHash, Scope};
@@ -18,8 +18,8 @@ use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart
 /// The event to get, whose it may be, and whether it may be deleted.
 pub(crate) fn get_event(
     request: pb::GetEventRequest,
-    reach: &Reach,
-) -> Result<(EventId, Reach, bool), Invalid> {
+    reach: &SpiritScope,
+) -> Result<(EventId, SpiritScope, bool), Invalid> {
     let pb::GetEventRequest {
         event_id,
         spirit_id,

@@ -2,7 +2,7 @@
 
 use super::edit::{Mask, expected_revision, meta_change};
 use super::meta;
-use crate::domain::access::Reach;
+use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace, decode, encode};
 use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::filter::QueryHash;
@@ -101,7 +101,7 @@ pub(crate) struct SpiritTokens {
     by_name: bool,
 }
 
-pub(crate) fn list_spirits(request: pb::ListSpiritsRequest, reach: Reach) -> Result<SpiritList, ApiError> {
+pub(crate) fn list_spirits(request: pb::ListSpiritsRequest, reach: SpiritScope) -> Result<SpiritList, ApiError> {
     let pb::ListSpiritsRequest {
         name_contains,
         include_deleted,

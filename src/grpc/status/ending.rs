@@ -9,7 +9,7 @@ pub(in crate::grpc) struct Ending(Code);
 
 /// Who has to do something about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::grpc) enum Concern {
+pub(in crate::grpc) enum Severity {
     /// Nobody, or the client.
     Client,
     /// Whoever runs the service: it cannot do what it is there for.
@@ -66,11 +66,11 @@ impl Ending {
         NAMES[self.index()]
     }
 
-    pub(in crate::grpc) fn concern(self) -> Concern {
+    pub(in crate::grpc) fn concern(self) -> Severity {
         match self.0 {
-            Code::Internal | Code::Unknown | Code::DataLoss => Concern::Developer,
-            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => Concern::Operator,
-            _ => Concern::Client,
+            Code::Internal | Code::Unknown | Code::DataLoss => Severity::Developer,
+            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => Severity::Operator,
+            _ => Severity::Client,
         }
     }
 }

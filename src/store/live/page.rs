@@ -8,9 +8,10 @@ use sqlx::{AssertSqlSafe, FromRow, Row as _};
 use crate::domain::event::{Event, View};
 use crate::domain::filter::{QueryHash, Scope};
 use crate::domain::refusal::Refusal;
-use crate::store::events::{FILTERED, bind_scope};
-use crate::store::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
-use crate::store::{Store, StoreError};
+use crate::store::read::list_events::{FILTERED, bind_scope};
+use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
+use crate::store::pg::error::StoreError;
+use crate::store::Store;
 
 /// New events that a stream wants.
 #[derive(Clone, Debug)]

@@ -8,13 +8,14 @@ use tokio::time::Instant;
 
 use super::hub::{Signal, Subscription};
 use super::page::{LivePage, LiveQuery};
-use super::stream::{Outlet, Pages, StreamEnd, StreamPage};
+use super::stream::{PageSender, Pages, StreamEnd, StreamPage};
 use crate::domain::Time;
 use crate::domain::event::View;
 use crate::domain::filter::Scope;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
-use crate::store::{Store, StoreError};
+use crate::store::pg::error::StoreError;
+use crate::store::Store;
 
 /// A watch that a reader wants.
 #[derive(Clone, Debug)]
@@ -88,7 +89,7 @@ impl Store {
 
     /// Sends what is behind the position and goes on with what is committed, until the limit, the
     /// spirit's end, a loss or the reader's going.
-    pub(in crate::store) async fn run_live(&self, mut live: Live, outlet: &Outlet) -> StreamEnd {
+    pub(in crate::store) async fn run_live(&self, mut live: Live, outlet: &PageSender) -> StreamEnd {
         while live.left > 0 {
             live.subscription.note();
             let Some(room) = outlet.room().await? else {
@@ -129,7 +130,7 @@ impl Store {
     }
 
     /// Waits until a look is worth while, with heartbeats; false when the reader has gone.
-    async fn wait(&self, live: &mut Live, outlet: &Outlet) -> Result<bool, StoreError> {
+    async fn wait(&self, live: &mut Live, outlet: &PageSender) -> Result<bool, StoreError> {
         loop {
             let heartbeat = tokio::time::sleep_until(live.sent + self.live.heartbeat);
             tokio::select! {
@@ -168,7 +169,7 @@ impl Live {
 
     /// Says that everything up to here was sent, unless nothing more may be; false when the reader has
     /// gone.
-    pub(in crate::store) async fn say_caught_up(&mut self, outlet: &Outlet) -> Result<bool, StoreError> {
+    pub(in crate::store) async fn say_caught_up(&mut self, outlet: &PageSender) -> Result<bool, StoreError> {
         self.caught_up = true;
         if self.left > 0 {
             let Some(room) = outlet.room().await? else {

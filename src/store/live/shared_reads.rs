@@ -1,0 +1,89 @@
+//! Reads that streams share: those that want the same page while one is being read get the next one
+//! together. So one commit causes few reads, however many streams follow the spirit with the same
+//! filter; and no stream gets a page that was read before it asked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tracing::Instrument as _;
+
+use super::page::{LivePage, LiveQuery};
+use crate::domain::event::View;
+use crate::domain::filter::QueryHash;
+use crate::panics::keep_running;
+use crate::store::pg::error::unanswered;
+use crate::store::pg::error::StoreError;
+use crate::store::pg::spans;
+use crate::store::Store;
+
+type Page = Result<Arc<LivePage>, StoreError>;
+
+/// Query, view and the sequence behind which the page is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key(QueryHash, View, i64);
+
+/// The pages that are being read, and who waits for the read after it. Cheap to clone.
+#[derive(Clone, Default)]
+pub(in crate::store) struct SharedReads(Arc<Mutex<HashMap<Key, Vec<oneshot::Sender<Page>>>>>);
+
+impl SharedReads {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<oneshot::Sender<Page>>>> {
+        // Every change under the lock is a single step, so a poisoned one is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who waits for the next read of the page; when nobody does, it is no longer being read.
+    fn take(&self, key: Key) -> Option<Vec<oneshot::Sender<Page>>> {
+        let mut reads = self.lock();
+        let mut waiting = std::mem::take(reads.get_mut(&key)?);
+        waiting.retain(|stream| !stream.is_closed());
+        if waiting.is_empty() {
+            reads.remove(&key);
+            return None;
+        }
+        Some(waiting)
+    }
+}
+
+impl Store {
+    /// The page behind this sequence, read after this call.
+    pub(super) async fn shared_live_page(&self, query: &Arc<LiveQuery>, after: i64) -> Page {
+        let key = Key(query.hash, query.view, after);
+        let (reply, answer) = oneshot::channel();
+        let is_first = {
+            let mut reads = self.shared_reads.lock();
+            let is_first = !reads.contains_key(&key);
+            reads.entry(key).or_default().push(reply);
+            is_first
+        };
+        if is_first {
+            // A task of its own: the stream that asked first may end before the others.
+            let (store, query) = (self.clone(), Arc::clone(query));
+            let read = keep_running("shared read", async move || store.read_shared(key, &query).await);
+            tokio::spawn(read.instrument(spans::current()));
+        }
+        answer.await.map_err(unanswered)?
+    }
+
+    async fn read_shared(&self, key: Key, query: &Arc<LiveQuery>) {
+        while let Some(mut waiting) = self.shared_reads.take(key) {
+            let page = tokio::select! {
+                page = self.live_page(query, key.2) => page.map(Arc::new),
+                () = all_gone(&mut waiting) => continue,
+            };
+            for reply in waiting {
+                if reply.send(page.clone()).is_err() {
+                    tracing::trace!("a stream has ended");
+                }
+            }
+        }
+    }
+}
+
+/// Waits until every stream that waits for the page has ended.
+async fn all_gone(waiting: &mut [oneshot::Sender<Page>]) {
+    for stream in waiting {
+        stream.closed().await;
+    }
+}

@@ -1,0 +1,228 @@
+//! Single events by id, gathered: readers that ask at the same time share a statement.
+//!
+//! A look-up by id costs PostgreSQL less than receiving and answering a statement does. What has
+//! queued while the statement before ran goes into the next one; a lone reader waits for no timer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use sqlx::AssertSqlSafe;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tracing::{Instrument as _, Span};
+use uuid::Uuid;
+
+use crate::store::pg::pool::ConnectionPool;
+use crate::store::pg::error::unanswered;
+use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
+use crate::store::pg::error::StoreError;
+use crate::store::pg::spans;
+use crate::store::read::Reader;
+use crate::domain::access::SpiritScope;
+use crate::domain::event::Event;
+use crate::domain::ids::EventId;
+use crate::panics::{caught, keep_running};
+
+/// Events that one statement reads at the most: 32 MiB of content at the default limit.
+const GATHERED_MAX: usize = 32;
+/// Statements that run at the same time.
+const READERS: usize = 2;
+/// Readers that wait for a statement; more wait for a place here.
+const WAITING_MAX: usize = 1_024;
+
+type Answer = Result<Option<Event>, StoreError>;
+
+#[derive(Debug)]
+struct Get {
+    id: EventId,
+    /// Whose the event may be.
+    owners: SpiritScope,
+    /// Of the reader's call.
+    span: Span,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// The way to the readers. Cheap to clone; they end with the last clone.
+#[derive(Clone)]
+pub(super) struct Gets(mpsc::Sender<Get>);
+
+impl Gets {
+    pub(super) fn start(connections: &ConnectionPool) -> Self {
+        let (gets, waiting) = mpsc::channel(WAITING_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..READERS {
+            let (waiting, connections) = (Arc::clone(&waiting), connections.clone());
+            tokio::spawn(keep_running("reader of gets", async move || {
+                read(&waiting, &connections).await;
+            }));
+        }
+        Self(gets)
+    }
+
+    async fn get(&self, id: EventId, owners: SpiritScope) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .send(Get {
+                id,
+                owners,
+                span: spans::current(),
+                reply,
+            })
+            .await
+            .map_err(|_| StoreError::Closing)?;
+        answer.await.map_err(unanswered)?
+    }
+}
+
+impl Reader {
+    /// One event, if it is of one of these spirits; one that a standby does not know the primary may.
+    pub async fn get_event(
+        &mut self,
+        id: EventId,
+        owners: &SpiritScope,
+        include_deleted: bool,
+    ) -> Result<Option<Event>, StoreError> {
+        // A shared statement may find what another reader asked for.
+        let is_wanted =
+            |event: &Event| owners.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none());
+        if let Some(standby) = self.standby() {
+            let found = standby.answer(standby.gets.get(id, owners.clone())).await;
+            if let Some(found) = self.unless_elsewhere(&standby, found) {
+                let event = found?.filter(is_wanted);
+                if event.is_some() || !self.leave_standby() {
+                    return Ok(event);
+                }
+            }
+        }
+        Ok(self.gets.get(id, owners.clone()).await?.filter(is_wanted))
+    }
+}
+
+async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool) {
+    loop {
+        let mut gets = Vec::with_capacity(GATHERED_MAX);
+        if waiting.lock().await.recv_many(&mut gets, GATHERED_MAX).await == 0 {
+            return;
+        }
+        gets.retain(|get| !get.reply.is_closed());
+        if gets.is_empty() {
+            continue;
+        }
+        if let Err(error) = answer_all(gets, connections).await {
+            // Those that have queued meanwhile have waited as well. Where the other reader has the lock, it
+            // takes what there is.
+            let Ok(mut waiting) = waiting.try_lock() else {
+                continue;
+            };
+            while let Ok(get) = waiting.try_recv() {
+                answer(get, Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Fails when the database is away.
+async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
+    // Where every reader named the owner, a sharded database need not look everywhere.
+    let named = gets.iter().map(|get| match get.owners {
+        SpiritScope::One(owner) => Some(owner.0),
+        SpiritScope::All | SpiritScope::Listed(_) => None,
+    });
+    let named: Option<Vec<Uuid>> = named.collect();
+    let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
+        .bind(ids)
+        .bind(named)
+        .bind(owners_of_all(&gets));
+    let span = spans::shared("get_events", gets.iter().map(|get| &get.span));
+    let answered = tokio::select! {
+        answered = caught(connections.all(query).instrument(span)) => answered,
+        () = all_gone(&mut gets) => return Ok(()),
+    };
+    let mut events: HashMap<EventId, Event> = match answered.unwrap_or_else(|panicked| Err(panicked.into())) {
+        Ok(rows) => rows
+            .into_iter()
+            .map(Event::from)
+            .map(|event| (event.id, event))
+            .collect(),
+        // One row that makes no sense must not fail those who asked for others.
+        Err(StoreError::Bug(_)) if gets.len() > 1 => return answer_apart(gets, connections).await,
+        Err(error) => {
+            for get in gets {
+                answer(get, Err(error.clone()));
+            }
+            return match error {
+                StoreError::Unavailable(_) => Err(error),
+                _ => Ok(()),
+            };
+        }
+    };
+    let mut wanted: HashMap<EventId, usize> = HashMap::new();
+    for get in &gets {
+        *wanted.entry(get.id).or_default() += 1;
+    }
+    for get in gets {
+        let left = wanted.entry(get.id).or_default();
+        *left -= 1;
+        let event = if *left == 0 {
+            events.remove(&get.id)
+        } else {
+            events.get(&get.id).cloned()
+        };
+        answer(get, Ok(event));
+    }
+    Ok(())
+}
+
+/// Each by a statement of its own, as long as the database is there: they would wait for it one after another.
+async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
+    let mut answered = Ok(());
+    for get in gets {
+        match &answered {
+            Ok(()) => answered = Box::pin(answer_all(vec![get], connections)).await,
+            Err(away) => answer(get, Err(StoreError::clone(away))),
+        }
+    }
+    answered
+}
+
+/// The spirits that the events may be of, so that nothing of others is read; `None` when one may be of any.
+fn owners_of_all(gets: &[Get]) -> Option<Vec<Uuid>> {
+    let mut all = Vec::with_capacity(gets.len());
+    for get in gets {
+        all.extend(get.owners.spirit_ids()?.iter().map(|id| id.0));
+    }
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
+}
+
+/// Waits until nobody waits for an answer any more.
+async fn all_gone(gets: &mut [Get]) {
+    for get in gets {
+        get.reply.closed().await;
+    }
+}
+
+fn answer(get: Get, answer: Answer) {
+    if get.reply.send(answer).is_err() {
+        tracing::trace!("a reader has gone");
+    }
+}
+
+/// `$2` is for the route. The index would try each pair of an id and a spirit of a key's list; so that
+/// list, `$3`, stands in a `coalesce`, which only filters.
+static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "select {BASIC_COLUMNS}, {FULL_COLUMNS}
+         from events
+         where id = any($1)
+         and ($2::uuid[] is null or spirit_id = any($2))
+         and coalesce(spirit_id = any($3), $3::uuid[] is null)"
+    )
+    .into()
+});
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![("get_event", Arc::clone(&GET))]
+}

@@ -1,0 +1,60 @@
+//! Sessions: the live events of a spirit by `session_id`.
+
+use std::sync::Arc;
+
+use sqlx::FromRow;
+use sqlx::types::chrono::{DateTime, Utc};
+
+use crate::store::pg::error::StoreError;
+use crate::store::read::Reader;
+use crate::domain::cursor::SessionPlace;
+use crate::domain::filter::start_of_year;
+use crate::domain::ids::SpiritId;
+
+/// A session with its figures over live events.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Session {
+    pub session_id: String,
+    pub event_count: i64,
+    pub first_occurred_at: DateTime<Utc>,
+    pub last_occurred_at: DateTime<Utc>,
+}
+
+/// A page of sessions.
+#[derive(Debug)]
+pub struct SessionPage {
+    pub sessions: Vec<Session>,
+    /// Whether there are sessions behind it.
+    pub more: bool,
+}
+
+const LIST: &str = include_str!("queries/list_sessions.sql");
+
+impl Reader {
+    /// A page of a spirit's sessions, most recently active first, ties by `session_id`.
+    pub async fn list_sessions(
+        &mut self,
+        spirit_id: SpiritId,
+        after: Option<SessionPlace>,
+        size: usize,
+    ) -> Result<SessionPage, StoreError> {
+        let after = after.unwrap_or_else(|| SessionPlace {
+            last_occurred_at: start_of_year(10_000),
+            session_id: String::new(),
+        });
+        let statement = sqlx::query_as::<_, Session>(LIST)
+            .bind(spirit_id.0)
+            .bind(after.last_occurred_at)
+            .bind(after.session_id)
+            .bind(i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1));
+        let mut sessions = self.all(statement).await?;
+        let more = sessions.len() > size;
+        sessions.truncate(size);
+        Ok(SessionPage { sessions, more })
+    }
+}
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![("list_sessions", LIST.into())]
+}

@@ -1,0 +1,130 @@
+//! Edits of events and spirits.
+//!
+//! An edit reads, decides in the domain and writes on the condition that nobody wrote in between;
+//! if somebody did, it starts over. Every step is one statement, so a caller that goes away leaves
+//! nothing half-done, and concurrent merge patches all take effect.
+
+use std::sync::{Arc, LazyLock};
+
+use sqlx::AssertSqlSafe;
+
+use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
+use crate::store::read::spirits::{SPIRIT_COLUMNS, SpiritRow};
+use crate::store::pg::error::StoreError;
+use crate::store::Store;
+use crate::domain::edit::{
+    EventEdit, EventFields, EventTarget, SpiritEdit, SpiritFields, SpiritTarget, check_revision,
+};
+use crate::domain::event::Event;
+use crate::domain::refusal::Refusal;
+use crate::domain::spirit::{Spirit, fold_name};
+
+impl Store {
+    /// Edits an event and returns it as it then is.
+    pub async fn edit_event(&self, target: EventTarget, edit: &EventEdit) -> Result<Event, StoreError> {
+        loop {
+            let Some(event) = self.primary().get_event(target.id, &target.owners, true).await? else {
+                return Err(Refusal::EventNotFound(target.id).into());
+            };
+            check_revision(target.expected_revision, event.revision)?;
+            let Some(fields) = edit.apply(&event).map_err(Refusal::from)? else {
+                return Ok(event);
+            };
+            if let Some(edited) = self.write_event(&event, fields).await? {
+                return Ok(edited);
+            }
+        }
+    }
+
+    /// Edits a spirit and returns it as it then is.
+    pub async fn edit_spirit(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Spirit, StoreError> {
+        loop {
+            let Some(spirit) = self.primary().get_spirit(target.id, true).await? else {
+                return Err(Refusal::SpiritNotFound(target.id).into());
+            };
+            check_revision(target.expected_revision, spirit.revision)?;
+            let Some(fields) = edit.apply(&spirit).map_err(Refusal::from)? else {
+                return Ok(spirit);
+            };
+            if let Some(edited) = self.write_spirit(&spirit, fields).await? {
+                self.changes.announce(&[edited.id]);
+                return Ok(edited);
+            }
+        }
+    }
+
+    /// Writes the fields unless the event was changed since it was read.
+    async fn write_event(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
+        let statement = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&UPDATE_EVENT)))
+            .bind(read.id.0)
+            .bind(read.spirit_id.0)
+            .bind(read.revision)
+            .bind(fields.meta_summary)
+            .bind(fields.importance_score)
+            .bind(fields.meta.as_json())
+            .bind(fields.role)
+            .bind(fields.author)
+            .bind(fields.is_deleted);
+        let row = self.connections.optional(statement).await?;
+        Ok(row.map(Event::from))
+    }
+
+    /// Writes the fields unless the spirit was changed since it was read.
+    async fn write_spirit(&self, read: &Spirit, fields: SpiritFields) -> Result<Option<Spirit>, StoreError> {
+        let statement = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&UPDATE_SPIRIT)))
+            .bind(read.id.0)
+            .bind(read.revision)
+            .bind(fold_name(&fields.name))
+            .bind(fields.name)
+            .bind(fields.description)
+            .bind(fields.meta.as_json())
+            .bind(fields.is_deleted);
+        let row = self.connections.optional(statement).await?;
+        Ok(row.map(Spirit::from))
+    }
+}
+
+static UPDATE_EVENT: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "update events set
+             meta_summary = $4,
+             importance_score = $5,
+             meta = $6::jsonb,
+             role = $7,
+             author = $8,
+             is_deleted = $9,
+             deleted_at = case when $9 then coalesce(deleted_at, now()) end,
+             revision = revision + 1,
+             updated_at = now()
+         where id = $1
+         and spirit_id = $2
+         and revision = $3
+         returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
+    )
+    .into()
+});
+
+static UPDATE_SPIRIT: LazyLock<Arc<str>> = LazyLock::new(|| {
+    format!(
+        "update spirits set
+             name_folded = $3,
+             name = $4,
+             description = $5,
+             meta = $6::jsonb,
+             deleted_at = case when $7 then coalesce(deleted_at, now()) end,
+             revision = revision + 1,
+             updated_at = now()
+         where id = $1
+         and revision = $2
+         returning {SPIRIT_COLUMNS}"
+    )
+    .into()
+});
+
+/// See [`super::statements`].
+pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
+    vec![
+        ("update_event", Arc::clone(&UPDATE_EVENT)),
+        ("update_spirit", Arc::clone(&UPDATE_SPIRIT)),
+    ]
+}

@@ -1,0 +1,322 @@
+//! Time limits reach the database: no statement outlives its call, and none is hit by another's end.
+
+use std::time::Duration;
+
+use elephantasm_events::grpc::pb::{
+    CountEventsRequest, CountSpiritsRequest, CreateSpiritRequest, GetEventRequest, GetSpiritRequest,
+    ListSessionsRequest, ListSpiritsRequest, SoftDeleteEventRequest, UpdateEventRequest, UpdateSpiritRequest,
+    WatchEventsRequest,
+};
+use h2::client;
+use http::Request;
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::support::builders::{create, event, event_at, list, refused, stream};
+use crate::support::harness::{PATIENCE, TestServer, eventually};
+use crate::support::live::{follow, following};
+use crate::support::raw::{RawClient, encoded, read_to_end};
+
+/// How long a statement may live on after its call, on a busy machine.
+const MOMENT: Duration = Duration::from_secs(5);
+/// Longer than any test waits: what ends before it was ended by the call's limit.
+const FOREVER: Duration = Duration::from_secs(600);
+
+/// A server on which nothing but a call's own limit ends a statement.
+async fn patient_server(pool_size: u32) -> TestServer {
+    TestServer::start_with(|settings| {
+        settings.store.pool_size = pool_size;
+        settings.store.statement_timeout = FOREVER;
+        settings.store.ingest.flush_timeout = FOREVER;
+    })
+    .await
+}
+
+/// Holds up every statement on the tables.
+async fn block(connection: &mut PgConnection) -> Transaction<'_, Postgres> {
+    let mut transaction = connection.begin().await.unwrap();
+    sqlx::query("lock table events, spirits in access exclusive mode")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction
+}
+
+/// Statements of the server that wait for a lock.
+async fn stuck(connection: &mut PgConnection) -> i64 {
+    let (count,) = sqlx::query_as(
+        "select count(*) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid() and wait_event_type = 'Lock'",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap();
+    count
+}
+
+async fn soon_nothing_is_stuck(connection: &mut PgConnection, what: &str) {
+    let since = Instant::now();
+    eventually(what, async || (stuck(connection).await == 0).then_some(())).await;
+    assert!(since.elapsed() < MOMENT, "{what}: {:?}", since.elapsed());
+}
+
+/// A call of every RPC that runs a statement of its own.
+fn calls(spirit_id: &str, event_id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let (spirit_id, event_id) = (spirit_id.to_owned(), event_id.to_owned());
+    vec![
+        (
+            "EventService/GetEvent",
+            encoded(&GetEventRequest {
+                event_id: event_id.clone(),
+                ..Default::default()
+            }),
+        ),
+        ("EventService/ListEvents", encoded(&list(&spirit_id))),
+        (
+            "EventService/CountEvents",
+            encoded(&CountEventsRequest {
+                spirit_id: spirit_id.clone(),
+                ..Default::default()
+            }),
+        ),
+        (
+            "EventService/ListSessions",
+            encoded(&ListSessionsRequest {
+                spirit_id: spirit_id.clone(),
+                ..Default::default()
+            }),
+        ),
+        (
+            "EventService/StreamSessionEvents",
+            encoded(&stream(&spirit_id, "s")),
+        ),
+        (
+            "EventService/StreamSessionEvents",
+            encoded(&following(&spirit_id, "s")),
+        ),
+        (
+            "EventService/WatchEvents",
+            encoded(&WatchEventsRequest {
+                spirit_id: spirit_id.clone(),
+                ..Default::default()
+            }),
+        ),
+        (
+            "EventService/UpdateEvent",
+            encoded(&UpdateEventRequest {
+                event_id: event_id.clone(),
+                role: Some("user".to_owned()),
+                ..Default::default()
+            }),
+        ),
+        (
+            "EventService/SoftDeleteEvent",
+            encoded(&SoftDeleteEventRequest {
+                event_id,
+                ..Default::default()
+            }),
+        ),
+        (
+            "SpiritService/CreateSpirit",
+            encoded(&CreateSpiritRequest {
+                name: "Ada".to_owned(),
+                ..Default::default()
+            }),
+        ),
+        (
+            "SpiritService/GetSpirit",
+            encoded(&GetSpiritRequest {
+                spirit_id: spirit_id.clone(),
+                ..Default::default()
+            }),
+        ),
+        (
+            "SpiritService/ListSpirits",
+            encoded(&ListSpiritsRequest::default()),
+        ),
+        (
+            "SpiritService/UpdateSpirit",
+            encoded(&UpdateSpiritRequest {
+                spirit_id,
+                name: Some("Eve".to_owned()),
+                ..Default::default()
+            }),
+        ),
+        (
+            "SpiritService/CountSpirits",
+            encoded(&CountSpiritsRequest::default()),
+        ),
+    ]
+}
+
+fn path(method: &str) -> String {
+    format!("/elephantasm.events.v1.{method}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_with_the_callers_deadline_and_its_connection_is_free_again() {
+    let server = patient_server(1).await;
+    let spirit_id = server.spirit().await;
+    let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
+    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
+    let blocked = block(&mut connection).await;
+    let raw = RawClient::connect(server.addr).await;
+    // With a pool of one, each call gets to the database only if the one before has left it.
+    for (method, request) in calls(&spirit_id, &event_id) {
+        let since = Instant::now();
+        let end = raw
+            .call(&path(method), &[("grpc-timeout", "200m")], request)
+            .await;
+        refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
+        assert!(since.elapsed() < MOMENT, "{method}: {:?}", since.elapsed());
+        soon_nothing_is_stuck(&mut watcher, method).await;
+    }
+    blocked.rollback().await.unwrap();
+    let mut events = server.events();
+    let listed = events
+        .list_events(list(&spirit_id))
+        .await
+        .unwrap()
+        .into_inner()
+        .events;
+    assert!(!listed[0].is_deleted && listed[0].role.is_none(), "{listed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_when_its_caller_goes_away() {
+    let server = patient_server(1).await;
+    let spirit_id = server.spirit().await;
+    let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
+    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
+    let blocked = block(&mut connection).await;
+    let raw = RawClient::connect(server.addr).await;
+    for (method, request) in calls(&spirit_id, &event_id) {
+        let path = path(method);
+        let call = raw.call(&path, &[], request);
+        tokio::select! {
+            _ = call => panic!("{method} was answered"),
+            () = eventually(method, async || (stuck(&mut watcher).await == 1).then_some(())) => {}
+        }
+        soon_nothing_is_stuck(&mut watcher, method).await;
+    }
+    blocked.rollback().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_others_wait_for_goes_on_without_the_first_caller() {
+    let server = patient_server(4).await;
+    let spirit_id = server.spirit().await;
+    let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
+    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
+    let blocked = block(&mut connection).await;
+    let raw = RawClient::connect(server.addr).await;
+    let request = GetEventRequest {
+        event_id: event_id.clone(),
+        ..GetEventRequest::default()
+    };
+    let path = path("EventService/GetEvent");
+    let impatient = [("grpc-timeout", "300m")];
+    let (mut waiting, patient) = (server.events(), request.clone());
+    let patient = tokio::spawn(async move { waiting.get_event(patient).await });
+    let impatient = (0..40).map(|_| raw.call(&path, &impatient, encoded(&request)));
+    for end in futures_util::future::join_all(impatient).await {
+        refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
+    }
+    assert!(stuck(&mut watcher).await >= 1);
+    blocked.rollback().await.unwrap();
+    let got = timeout(PATIENCE, patient).await.unwrap().unwrap().unwrap();
+    assert_eq!(got.into_inner().event.unwrap().id, event_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_never_meets_the_statement_of_another_call() {
+    const CALLS: usize = 1_500;
+    let server = patient_server(2).await;
+    let spirit_id = server.spirit().await;
+    for second in 0..200 {
+        create(&mut server.events(), event_at(&spirit_id, "s", second)).await;
+    }
+    let raw = RawClient::connect(server.addr).await;
+    let (path, request) = (path("EventService/ListEvents"), encoded(&list(&spirit_id)));
+    let hasty = async {
+        for call in 0..CALLS {
+            let limit = format!("{}u", 100 + call * 7 % 4_000);
+            raw.call(&path, &[("grpc-timeout", &limit)], request.clone())
+                .await;
+        }
+    };
+    let mut events = server.events();
+    let calm = async {
+        loop {
+            let page = events.list_events(list(&spirit_id)).await.unwrap().into_inner();
+            assert_eq!(page.events.len(), 50);
+        }
+    };
+    tokio::select! {
+        () = hasty => {}
+        () = calm => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_caller_sets_no_limit_or_a_longer_one_has_that_of_the_server() {
+    const LIMIT: Duration = Duration::from_millis(400);
+    let server = TestServer::start_with(|settings| {
+        settings.server.call_limit = LIMIT;
+        settings.store.statement_timeout = FOREVER;
+    })
+    .await;
+    let spirit_id = server.spirit().await;
+    let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
+    follower.caught_up().await;
+    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
+    let blocked = block(&mut connection).await;
+    let raw = RawClient::connect(server.addr).await;
+    let (path, request) = (path("EventService/ListEvents"), encoded(&list(&spirit_id)));
+    for headers in [
+        &[][..],
+        &[("grpc-timeout", "1H")],
+        &[("grpc-timeout", "nonsense")],
+    ] {
+        let end = raw.call(&path, headers, request.clone()).await;
+        refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
+        soon_nothing_is_stuck(&mut watcher, "the server's limit").await;
+    }
+    blocked.rollback().await.unwrap();
+    // A stream that has begun is none of these.
+    tokio::time::sleep(LIMIT).await;
+    create(&mut server.events(), event_at(&spirit_id, "s", 1)).await;
+    assert_eq!(follower.sequences(1).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_comes_whole_has_the_servers_limit_too() {
+    let server = TestServer::start_with(|settings| {
+        settings.server.call_limit = Duration::from_millis(200);
+    })
+    .await;
+    let spirit_id = server.spirit().await;
+    let socket = TcpStream::connect(server.addr).await.unwrap();
+    let (requests, connection) = client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    for (method, message) in calls(&spirit_id, &Uuid::now_v7().to_string()) {
+        let mut requests = requests.clone().ready().await.unwrap();
+        let request = Request::post(format!("http://{}{}", server.addr, path(method)))
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (response, mut sending) = requests.send_request(request, false).unwrap();
+        sending.send_data(message[..3].to_vec().into(), false).unwrap();
+        let (head, body) = timeout(PATIENCE, response)
+            .await
+            .expect(method)
+            .unwrap()
+            .into_parts();
+        let end = read_to_end(head.headers, body).await;
+        refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
+    }
+}

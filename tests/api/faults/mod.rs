@@ -1,0 +1,19 @@
+//! Failures of the database, the network, clients and the server itself.
+
+pub mod broken_rows;
+pub mod database_faults;
+pub mod database_network;
+pub mod database_recovery;
+pub mod database_restarts;
+pub mod deadlines;
+pub mod durability;
+pub mod flush_faults;
+pub mod flush_paths;
+pub mod garbage;
+pub mod goaway;
+pub mod killed_database;
+pub mod locks;
+pub mod misbehaving_clients;
+pub mod panics;
+pub mod queue_bounds;
+pub mod storm;

@@ -1,0 +1,142 @@
+//! The queue of creates: bounded in items and bytes, with a share each for calls and streams.
+
+use elephantasm_events::grpc::pb::ingest_events_response::Result as Item;
+use elephantasm_events::grpc::pb::{CreateEventRequest, IngestEventsRequest, IngestEventsResponse};
+use tokio::time::timeout;
+use tonic::{Code, Streaming};
+
+use crate::support::builders::{create, event, hold, refused};
+use crate::support::harness::{PATIENCE, TestServer, eventually};
+
+const KIB: usize = 1024;
+
+fn with_content(spirit_id: &str, bytes: usize) -> CreateEventRequest {
+    CreateEventRequest {
+        content: Some("x".repeat(bytes)),
+        ..event(spirit_id)
+    }
+}
+
+/// A stream that sends these and stays open.
+async fn ingest(server: &TestServer, creates: Vec<CreateEventRequest>) -> Streaming<IngestEventsResponse> {
+    use tokio_stream::StreamExt as _;
+    let requests = creates.into_iter().map(|create| IngestEventsRequest {
+        create: Some(create),
+        ..IngestEventsRequest::default()
+    });
+    let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
+    let answers = server
+        .events()
+        .ingest_events(requests.chain(tokio_stream::pending()))
+        .await;
+    answers.unwrap().into_inner()
+}
+
+async fn sequence(stream: &mut Streaming<IngestEventsResponse>) -> i64 {
+    let answer = timeout(PATIENCE, stream.message())
+        .await
+        .expect("an answer comes");
+    match answer.unwrap().unwrap().result {
+        Some(Item::Receipt(receipt)) => receipt.sequence,
+        other => panic!("no receipt: {other:?}"),
+    }
+}
+
+/// Waits until some create waits for a spirit that is held.
+async fn create_waits(server: &TestServer) {
+    let mut connection = server.database.connect().await;
+    eventually("a create waits for its spirit", async || {
+        let (waiting,): (bool,) = sqlx::query_as(
+            "select exists (
+                 select from pg_stat_activity
+                 where datname = current_database()
+                 and wait_event_type = 'Lock'
+             )",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        waiting.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_are_refused_by_bytes_and_one_larger_than_the_queue_is_served_alone() {
+    let server = TestServer::start_with(|settings| settings.store.ingest.queue_bytes_max = 64 * KIB).await;
+    let (held, free) = (server.spirit().await, server.spirit().await);
+    let mut connection = server.database.connect().await;
+    let transaction = hold(&mut connection, &held).await;
+    let (mut events, request) = (server.events(), with_content(&held, 20 * KIB));
+    let waiting = tokio::spawn(async move { create(&mut events, request).await });
+    create_waits(&server).await;
+
+    // Calls have 32 KiB.
+    create(&mut server.events(), with_content(&free, 8 * KIB)).await;
+    for bytes in [16 * KIB, 200 * KIB] {
+        let refusal = server.events().create_event(with_content(&free, bytes)).await;
+        refused(refusal, Code::ResourceExhausted, "OVERLOADED");
+    }
+    transaction.rollback().await.unwrap();
+    waiting.await.unwrap();
+    let large = create(&mut server.events(), with_content(&free, 200 * KIB)).await;
+    assert_eq!(large.sequence, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_served_while_the_share_of_calls_is_full() {
+    let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 2).await;
+    let (held, free) = (server.spirit().await, server.spirit().await);
+    let mut connection = server.database.connect().await;
+    let transaction = hold(&mut connection, &held).await;
+    let (mut events, request) = (server.events(), event(&held));
+    let waiting = tokio::spawn(async move { create(&mut events, request).await });
+    create_waits(&server).await;
+    refused(
+        server.events().create_event(event(&free)).await,
+        Code::ResourceExhausted,
+        "OVERLOADED",
+    );
+
+    let mut stream = ingest(&server, vec![event(&free); 5]).await;
+    for expected in 1..=5 {
+        assert_eq!(sequence(&mut stream).await, expected);
+    }
+    transaction.rollback().await.unwrap();
+    waiting.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_spirit_delays_only_its_own_items_of_streams() {
+    let server = TestServer::start().await;
+    let (held, free, other) = (
+        server.spirit().await,
+        server.spirit().await,
+        server.spirit().await,
+    );
+    let mut connection = server.database.connect().await;
+    let mut observer = server.database.connect().await;
+    let transaction = hold(&mut connection, &held).await;
+    let creates = vec![event(&free), event(&held), event(&free), event(&held)];
+    let mut stream = ingest(&server, creates).await;
+    assert_eq!(sequence(&mut stream).await, 1);
+    create_waits(&server).await;
+
+    // The third is stored, though its answer waits for that of the second.
+    eventually("what follows in the stream is stored", async || {
+        let (stored,): (i64,) = sqlx::query_as("select count(*) from events")
+            .fetch_one(&mut observer)
+            .await
+            .unwrap();
+        (stored == 2).then_some(())
+    })
+    .await;
+    let mut beside = ingest(&server, vec![event(&other); 50]).await;
+    for expected in 1..=50 {
+        assert_eq!(sequence(&mut beside).await, expected);
+    }
+    transaction.rollback().await.unwrap();
+    for expected in [1, 2, 2] {
+        assert_eq!(sequence(&mut stream).await, expected);
+    }
+}

@@ -1,0 +1,117 @@
+//! What must hold after a storm: between what callers were told and what is stored.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::FromRow;
+
+use super::{CREATES, Fate, Kind, SPIRITS, Sent};
+use crate::support::harness::TestServer;
+
+/// What is stored is what callers were told, of those who waited to be told.
+pub(super) async fn stored_as_told(server: &TestServer, all: &[Sent]) {
+    let rows = rows(server).await;
+    spirits_are_whole(server, &rows).await;
+    callers_were_told_so(all, &rows);
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    spirit_id: String,
+    sequence: i64,
+    content: String,
+    dedupe_key: Option<String>,
+}
+
+async fn rows(server: &TestServer) -> Vec<Row> {
+    sqlx::query_as(
+        "select id::text, spirit_id::text, sequence, content, dedupe_key
+         from events
+         order by spirit_id, sequence",
+    )
+    .fetch_all(&mut server.database.connect().await)
+    .await
+    .unwrap()
+}
+
+/// Every spirit has the sequences from 1 to its last, and each key once.
+async fn spirits_are_whole(server: &TestServer, rows: &[Row]) {
+    let last: Vec<(String, i64)> = sqlx::query_as("select id::text, last_sequence from spirits")
+        .fetch_all(&mut server.database.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(last.len(), SPIRITS);
+    for (spirit_id, last) in last {
+        let of_spirit = rows.iter().filter(|row| row.spirit_id == spirit_id);
+        let sequences: Vec<i64> = of_spirit.map(|row| row.sequence).collect();
+        assert_eq!(sequences, (1..=last).collect::<Vec<_>>(), "of {spirit_id}");
+    }
+    let mut keys = HashSet::new();
+    for row in rows {
+        let key = row.dedupe_key.as_ref();
+        assert!(
+            key.is_none_or(|key| keys.insert((&row.spirit_id, key))),
+            "{key:?} twice"
+        );
+    }
+}
+
+fn callers_were_told_so(all: &[Sent], rows: &[Row]) {
+    let by_content: HashMap<&str, &Row> = rows.iter().map(|row| (row.content.as_str(), row)).collect();
+    assert_eq!(by_content.len(), rows.len(), "no create is stored twice");
+    let by_id: HashMap<&str, &Row> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+    let mut known = 0;
+    for Sent { kind, items } in all {
+        let mut last: HashMap<&str, i64> = HashMap::new();
+        let mut present = 0;
+        for (request, fate) in items {
+            let row = by_content.get(request.content()).copied();
+            match (fate, row) {
+                (Fate::Stored { id, sequence }, Some(row)) => {
+                    assert_eq!((&row.id, row.sequence), (id, *sequence), "{request:?}");
+                    assert_eq!(row.dedupe_key, request.dedupe_key);
+                }
+                (Fate::Duplicate { id }, None) => {
+                    let holder = by_id[id.as_str()];
+                    assert_eq!(
+                        (&holder.spirit_id, &holder.dedupe_key),
+                        (&request.spirit_id, &request.dedupe_key)
+                    );
+                }
+                (Fate::Refused, None) | (Fate::Unknown, _) => {}
+                _ => panic!("told {fate:?}, stored: {}, {request:?}", row.is_some()),
+            }
+            let Some(row) = row else { continue };
+            known += 1;
+            present += 1;
+            assert_eq!(row.spirit_id, request.spirit_id);
+            let before = last.insert(&request.spirit_id, row.sequence).unwrap_or_default();
+            assert!(
+                *kind == Kind::Other || before < row.sequence,
+                "out of order: {request:?}"
+            );
+        }
+        assert!(
+            *kind != Kind::Atomic || present == 0 || present == items.len(),
+            "{present} of {} items of an atomic batch",
+            items.len()
+        );
+    }
+    assert_eq!(known, rows.len(), "nothing that nobody sent");
+}
+
+/// Each kind of answer has to come, or the storm tests little.
+pub(super) fn every_kind_came(all: &[Sent]) {
+    let count = |is: fn(&Fate) -> bool| {
+        let fates = all.iter().flat_map(|sent| &sent.items).map(|(_, fate)| fate);
+        fates.filter(|fate| is(fate)).count()
+    };
+    let counts = [
+        count(|fate| matches!(fate, Fate::Stored { .. })),
+        count(|fate| matches!(fate, Fate::Duplicate { .. })),
+        count(|fate| matches!(fate, Fate::Refused)),
+        count(|fate| matches!(fate, Fate::Unknown)),
+    ];
+    assert!(counts.iter().sum::<usize>() >= CREATES);
+    assert!(counts.iter().all(|count| *count > CREATES / 50), "{counts:?}");
+}

@@ -1,0 +1,174 @@
+//! What operators see: whether the server is alive and ready, and what the store counts.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use crate::support::builders::{create, event, hold, keyed, refused};
+use crate::support::harness::{TestServer, eventually};
+use crate::support::live::{beginning, watch};
+use crate::support::scrape::{Scrape, get};
+
+/// Waits until a sample has this value.
+async fn becomes(server: &TestServer, sample: &str, value: u64) {
+    eventually(sample, async || {
+        (Scrape::of(server).await.count(sample) == value).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_serves_is_alive_and_ready() {
+    let server = TestServer::start().await;
+    assert_eq!(get(server.admin, "/healthz").await, (200, "alive\n".to_owned()));
+    assert_eq!(get(server.admin, "/readyz").await, (200, "serving\n".to_owned()));
+    assert_eq!(get(server.admin, "/secrets").await.0, 404);
+    let scrape = Scrape::of(&server).await;
+    for up in ["events_ready", "events_database_up"] {
+        assert_eq!(scrape.count(up), 1, "{up}");
+    }
+    becomes(&server, "events_listen_up", 1).await;
+}
+
+#[tokio::test]
+async fn while_it_drains_it_is_alive_but_not_ready_and_then_nobody_answers() {
+    let server = TestServer::start().await;
+    let (addr, spirit_id) = (server.admin, server.spirit().await);
+    let mut connection = server.database.connect().await;
+    let held = hold(&mut connection, &spirit_id).await;
+    let mut events = server.events();
+    let waits = tokio::spawn(async move { create(&mut events, event(&spirit_id)).await });
+    becomes(&server, "events_ingest_queue_events{share=\"calls\"}", 1).await;
+
+    server.shut_down();
+    eventually("it says so", async || {
+        let (status, says) = get(addr, "/readyz").await;
+        (status == 503 && says.contains("draining")).then_some(())
+    })
+    .await;
+    assert_eq!(get(addr, "/healthz").await.0, 200);
+    let scrape = Scrape::of(&server).await;
+    assert_eq!(scrape.count("events_ready"), 0);
+    assert_eq!(scrape.count("events_database_up"), 1, "no fault of the database");
+    held.rollback().await.unwrap();
+    waits.await.unwrap();
+    server.stop().await.unwrap();
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn the_queue_its_flushes_and_its_refusals_are_counted() {
+    let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 4).await;
+    let spirit_id = server.spirit().await;
+    create(&mut server.events(), keyed(&spirit_id, "k")).await;
+    let taken = server.events().create_event(keyed(&spirit_id, "k")).await;
+    refused(taken, Code::AlreadyExists, "DUPLICATE_EVENT");
+    let scrape = Scrape::of(&server).await;
+    assert_eq!(scrape.count("events_stored_total"), 1);
+    assert_eq!(scrape.count("events_duplicates_total"), 1);
+    assert_eq!(scrape.count("events_flush_events_count"), 2);
+    assert_eq!(scrape.count("events_flush_events_sum"), 2);
+    assert!(scrape.seconds("events_flush_seconds_sum") > 0.0);
+    assert_eq!(scrape.count("events_ingest_queue_events_max{share=\"calls\"}"), 2);
+
+    let mut connection = server.database.connect().await;
+    let held = hold(&mut connection, &spirit_id).await;
+    let waiting = [0, 1].map(|_| {
+        let (mut events, request) = (server.events(), event(&spirit_id));
+        tokio::spawn(async move { create(&mut events, request).await })
+    });
+    becomes(&server, "events_ingest_queue_events{share=\"calls\"}", 2).await;
+    let scrape = Scrape::of(&server).await;
+    assert_eq!(scrape.count("events_ingest_queue_events{share=\"streams\"}"), 0);
+    assert_eq!(scrape.count("events_ingest_queue_bytes{share=\"calls\"}"), 2048);
+    for _ in 0..3 {
+        let refusal = server.events().create_event(event(&spirit_id)).await;
+        refused(refusal, Code::ResourceExhausted, "OVERLOADED");
+    }
+    held.rollback().await.unwrap();
+    for create in waiting {
+        create.await.unwrap();
+    }
+    let scrape = Scrape::of(&server).await;
+    assert_eq!(scrape.count("events_overload_refusals_total"), 3);
+    assert_eq!(scrape.count("events_stored_total"), 3);
+    becomes(&server, "events_ingest_queue_events{share=\"calls\"}", 0).await;
+    becomes(&server, "events_ingest_queue_bytes{share=\"calls\"}", 0).await;
+}
+
+#[tokio::test]
+async fn the_pool_says_how_many_are_in_use_and_how_many_wait() {
+    let server = TestServer::start_with(|settings| settings.store.pool_size = 1).await;
+    let spirit_id = server.spirit().await;
+    let mut connection = server.database.connect().await;
+    let held = hold(&mut connection, &spirit_id).await;
+    let edits = [0, 1, 2].map(|number| {
+        let mut spirits = server.spirits();
+        let request = elephantasm_events::grpc::pb::UpdateSpiritRequest {
+            spirit_id: spirit_id.clone(),
+            name: Some(format!("name {number}")),
+            ..Default::default()
+        };
+        tokio::spawn(async move { spirits.update_spirit(request).await.unwrap() })
+    });
+    // The first waits for the spirit's row with the only connection.
+    becomes(&server, "events_pool_waiting", 2).await;
+    let scrape = Scrape::of(&server).await;
+    assert_eq!(scrape.count("events_pool_connections{state=\"in_use\"}"), 1);
+    assert_eq!(scrape.count("events_pool_connections{state=\"idle\"}"), 0);
+    assert_eq!(scrape.count("events_pool_connections_max"), 1);
+    held.rollback().await.unwrap();
+    for edit in edits {
+        edit.await.unwrap();
+    }
+    becomes(&server, "events_pool_connections{state=\"idle\"}", 1).await;
+    becomes(&server, "events_pool_waiting", 0).await;
+}
+
+#[tokio::test]
+async fn live_streams_and_how_late_they_get_events_are_measured() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    create(&mut server.events(), event(&spirit_id)).await;
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        let mut reader = watch(&server, beginning(&spirit_id)).await.unwrap();
+        assert_eq!(reader.sequences(1).await, [1]);
+        assert_eq!(reader.caught_up().await, 1);
+        readers.push(reader);
+    }
+    let scrape = Scrape::of(&server).await;
+    assert_eq!(scrape.count("events_live_streams"), 2);
+    assert_eq!(scrape.count("events_live_spirits"), 1);
+    let lag = "events_delivery_lag_seconds";
+    assert_eq!(scrape.count(&format!("{lag}_count")), 0, "to catch up is no lag");
+
+    create(&mut server.events(), event(&spirit_id)).await;
+    for reader in &mut readers {
+        assert_eq!(reader.sequences(1).await, [2]);
+    }
+    let scrape = Scrape::of(&server).await;
+    assert_eq!(scrape.count(&format!("{lag}_count")), 2);
+    let seconds = scrape.seconds(&format!("{lag}_sum"));
+    assert!((0.0..20.0).contains(&seconds), "{seconds}");
+    drop(readers);
+    becomes(&server, "events_live_streams", 0).await;
+    becomes(&server, "events_live_spirits", 0).await;
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn the_process_says_what_it_uses() {
+    let server = TestServer::start().await;
+    let scrape = Scrape::of(&server).await;
+    let now = std::time::SystemTime::now();
+    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let age = now.as_secs_f64() - scrape.seconds("process_start_time_seconds");
+    let day = Duration::from_secs(86_400).as_secs_f64();
+    assert!((-2.0..day).contains(&age), "{age}");
+    assert!(scrape.seconds("process_cpu_seconds_total") >= 0.0);
+    assert!(scrape.count("process_resident_memory_bytes") > 1_000_000);
+    let (open, max) = (scrape.count("process_open_fds"), scrape.count("process_max_fds"));
+    assert!(3 < open && open < max, "{open} of {max}");
+}

@@ -1,0 +1,4 @@
+//! The service behind PgBouncer.
+
+pub mod modes;
+pub mod under_load;

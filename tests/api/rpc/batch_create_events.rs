@@ -1,0 +1,233 @@
+//! `BatchCreateEvents`: order, atomicity, results.
+
+use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
+use elephantasm_events::grpc::pb::{
+    BatchCreateEventsRequest, BatchMode, CreateEventRequest, CreateEventResponse, CreateOutcome, OnDuplicate,
+};
+use tonic::{Code, Response, Status};
+use tonic_types::{RpcStatusExt as _, pb as rpc};
+
+use crate::support::builders::{event, keyed, list, metadata, refused};
+use crate::support::harness::TestServer;
+
+fn created(item: &Item) -> &CreateEventResponse {
+    match item {
+        Item::Created(created) => created,
+        Item::Error(error) => panic!("refused: {error:?}"),
+    }
+}
+
+#[track_caller]
+fn error<'i>(item: &'i Item, code: Code, reason: &str) -> &'i rpc::Status {
+    let Item::Error(error) = item else {
+        panic!("expected {reason}, was created")
+    };
+    let info = error.get_details_error_info().expect("every error has ErrorInfo");
+    assert_eq!((error.code, info.reason.as_str()), (i32::from(code), reason));
+    error
+}
+
+async fn batch(
+    server: &TestServer,
+    mode: BatchMode,
+    requests: Vec<CreateEventRequest>,
+) -> Result<Vec<Item>, Status> {
+    let request = BatchCreateEventsRequest {
+        requests,
+        mode: mode.into(),
+    };
+    let results = server
+        .events()
+        .batch_create_events(request)
+        .await
+        .map(Response::into_inner)?
+        .results;
+    Ok(results
+        .into_iter()
+        .map(|result| result.result.expect("each result is set"))
+        .collect())
+}
+
+async fn stored(server: &TestServer, spirit_id: &str) -> usize {
+    server
+        .events()
+        .list_events(list(spirit_id))
+        .await
+        .unwrap()
+        .into_inner()
+        .events
+        .len()
+}
+
+#[tokio::test]
+async fn items_take_effect_in_request_order_in_the_basic_view() {
+    let server = TestServer::start().await;
+    let (one, other) = (server.spirit().await, server.spirit().await);
+    let requests = vec![
+        event(&one),
+        event(&other),
+        event(&one),
+        event(&other),
+        event(&one),
+    ];
+    let results = batch(&server, BatchMode::Unspecified, requests).await.unwrap();
+    let sequences: Vec<i64> = results
+        .iter()
+        .map(|item| created(item).event.as_ref().unwrap().sequence)
+        .collect();
+    assert_eq!(sequences, [1, 1, 2, 2, 3]);
+    for item in &results {
+        let event = created(item).event.as_ref().unwrap();
+        assert_eq!((&event.content, &event.meta), (&None, &None), "the BASIC view");
+        assert_eq!(event.event_type(), "message.in");
+    }
+}
+
+#[tokio::test]
+async fn an_atomic_batch_is_all_or_nothing() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    batch(&server, BatchMode::Atomic, vec![keyed(&spirit_id, "taken")])
+        .await
+        .unwrap();
+    let requests = vec![
+        event(&spirit_id),
+        keyed(&spirit_id, "taken"),
+        event(&spirit_id),
+        keyed(&spirit_id, "taken"),
+    ];
+    let status = refused(
+        batch(&server, BatchMode::Atomic, requests).await,
+        Code::AlreadyExists,
+        "DUPLICATE_EVENT",
+    );
+    assert_eq!(metadata(&status, "failed_index"), "1");
+    assert_eq!(metadata(&status, "failed_indexes"), "1,3");
+    assert_eq!(metadata(&status, "dedupe_key"), "taken");
+    assert_eq!(stored(&server, &spirit_id).await, 1, "nothing of it was stored");
+    let next = batch(&server, BatchMode::Atomic, vec![event(&spirit_id)])
+        .await
+        .unwrap();
+    assert_eq!(
+        created(&next[0]).event.as_ref().unwrap().sequence,
+        2,
+        "and no number was burnt"
+    );
+}
+
+#[tokio::test]
+async fn items_of_a_partial_batch_succeed_or_fail_by_themselves() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let bad = CreateEventRequest {
+        event_type: String::new(),
+        ..event(&spirit_id)
+    };
+    let guarded = CreateEventRequest {
+        expected_last_sequence: Some(7),
+        ..event(&spirit_id)
+    };
+    let requests = vec![
+        keyed(&spirit_id, "k"),
+        bad,
+        keyed(&spirit_id, "k"),
+        event(unknown),
+        guarded,
+        event(&spirit_id),
+    ];
+    let results = batch(&server, BatchMode::Partial, requests).await.unwrap();
+    let first = created(&results[0]).event.as_ref().unwrap();
+    let fault = error(&results[1], Code::InvalidArgument, "INVALID_FIELD");
+    let violation = &fault.get_details_bad_request().unwrap().field_violations[0];
+    assert_eq!(violation.field, "requests[1].event_type");
+    let duplicate = error(&results[2], Code::AlreadyExists, "DUPLICATE_EVENT");
+    assert_eq!(
+        duplicate.get_details_error_info().unwrap().metadata["existing_event_id"],
+        first.id
+    );
+    error(&results[3], Code::NotFound, "SPIRIT_NOT_FOUND");
+    let mismatch = error(&results[4], Code::Aborted, "SEQUENCE_MISMATCH");
+    assert_eq!(mismatch.get_details_error_info().unwrap().metadata["actual"], "1");
+    assert_eq!(created(&results[5]).event.as_ref().unwrap().sequence, 2);
+    assert_eq!(stored(&server, &spirit_id).await, 2);
+}
+
+#[tokio::test]
+async fn guards_and_keys_see_the_items_before_them() {
+    use CreateOutcome::{Created, Duplicate, DuplicateDifferent};
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let guarded = |expected| CreateEventRequest {
+        expected_last_sequence: Some(expected),
+        ..event(&spirit_id)
+    };
+    let again = CreateEventRequest {
+        on_duplicate: OnDuplicate::ReturnExisting.into(),
+        ..keyed(&spirit_id, "k")
+    };
+    let different = CreateEventRequest {
+        content: Some("other".to_owned()),
+        ..again.clone()
+    };
+    let requests = vec![
+        guarded(0),
+        guarded(1),
+        keyed(&spirit_id, "k"),
+        again,
+        different,
+        guarded(3),
+    ];
+    let results = batch(&server, BatchMode::Atomic, requests).await.unwrap();
+    let outcomes: Vec<CreateOutcome> = results.iter().map(|item| created(item).outcome()).collect();
+    assert_eq!(
+        outcomes,
+        [Created, Created, Created, Duplicate, DuplicateDifferent, Created]
+    );
+    let ids: Vec<&str> = results
+        .iter()
+        .map(|item| created(item).event.as_ref().unwrap().id.as_str())
+        .collect();
+    assert_eq!((ids[3], ids[4]), (ids[2], ids[2]));
+}
+
+#[tokio::test]
+async fn a_duplicate_within_a_refused_batch_names_no_event_that_never_was() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let requests = vec![keyed(&spirit_id, "k"), keyed(&spirit_id, "k")];
+    let status = refused(
+        batch(&server, BatchMode::Atomic, requests).await,
+        Code::AlreadyExists,
+        "DUPLICATE_EVENT",
+    );
+    assert_eq!(metadata(&status, "failed_indexes"), "1");
+    assert!(!status.message().contains("by event"), "{}", status.message());
+    assert_eq!(stored(&server, &spirit_id).await, 0);
+}
+
+#[tokio::test]
+async fn an_atomic_batch_takes_its_code_from_the_lowest_failing_item() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let guarded = CreateEventRequest {
+        expected_last_sequence: Some(5),
+        ..event(&spirit_id)
+    };
+    let requests = vec![
+        event(&spirit_id),
+        guarded,
+        event("01890a5d-ac96-774b-bcce-b302099a8057"),
+    ];
+    let status = refused(
+        batch(&server, BatchMode::Atomic, requests).await,
+        Code::Aborted,
+        "SEQUENCE_MISMATCH",
+    );
+    assert_eq!(metadata(&status, "failed_indexes"), "1,2");
+    assert_eq!(
+        metadata(&status, "actual"),
+        "1",
+        "the guard saw the item before it"
+    );
+}

@@ -1,0 +1,151 @@
+//! Whatever a create holds, it is stored as it is or refused by naming fields.
+
+use elephantasm_events::grpc::pb::{CreateEventRequest, Event};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use prost_types::{Struct, Timestamp, Value, value::Kind};
+use tonic::Code;
+
+use crate::support::builders::bad_fields;
+use crate::support::harness::TestServer;
+use crate::support::probes::list_of;
+
+const CASES: u32 = 300;
+
+/// Mostly good, sometimes of another length or with characters that need care.
+fn texts() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => "[a-z.]{1,20}",
+        3 => "\\PC{1,50}",
+        1 => ".{0,300}",
+        1 => prop::collection::vec(any::<char>(), 0..60).prop_map(String::from_iter),
+    ]
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        20 => texts().prop_map(Kind::StringValue),
+        20 => prop::num::f64::NORMAL.prop_map(Kind::NumberValue),
+        5 => (-1_000_000i32..1_000_000).prop_map(|n| Kind::NumberValue(n.into())),
+        5 => any::<bool>().prop_map(Kind::BoolValue),
+        5 => Just(Kind::NullValue(0)),
+        1 => any::<f64>().prop_map(Kind::NumberValue),
+        1 => any::<i32>().prop_map(Kind::NullValue),
+    ];
+    let leaf = prop_oneof![
+        50 => leaf.prop_map(|kind| Value { kind: Some(kind) }),
+        1 => Just(Value { kind: None }),
+    ];
+    leaf.prop_recursive(6, 30, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(list_of),
+            structs_of(inner).prop_map(|fields| Value {
+                kind: Some(Kind::StructValue(fields)),
+            }),
+        ]
+    })
+}
+
+fn structs_of(values: impl Strategy<Value = Value>) -> impl Strategy<Value = Struct> {
+    prop::collection::btree_map(texts(), values, 0..5).prop_map(|fields| Struct { fields })
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    let good = (-62_135_596_800i64..253_402_300_800, 0..1_000_000_000);
+    prop_oneof![10 => good, 1 => (any::<i64>(), any::<i32>())]
+        .prop_map(|(seconds, nanos)| Timestamp { seconds, nanos })
+}
+
+prop_compose! {
+    fn creates()(
+        (event_type, content, meta_summary, session_id) in
+            (texts(), prop::option::weighted(0.95, texts()), prop::option::of(texts()), prop::option::of(texts())),
+        (role, author, source_uri, dedupe_key) in
+            (prop::option::of(texts()), prop::option::of(texts()), prop::option::of(texts()), prop::option::of(texts())),
+        occurred_at in prop::option::of(times()),
+        meta in prop::option::of(structs_of(values())),
+        importance_score in prop::option::of(prop_oneof![10 => 0.0..=1.0f64, 1 => any::<f64>()]),
+        on_duplicate in prop_oneof![10 => 0..=2i32, 1 => any::<i32>()],
+    ) -> CreateEventRequest {
+        CreateEventRequest {
+            spirit_id: String::new(),
+            event_type, content, meta_summary, occurred_at, session_id, role, author, meta, source_uri,
+            dedupe_key, importance_score, on_duplicate,
+            expected_last_sequence: None,
+        }
+    }
+}
+
+/// What of the request an event of it shows: as it was sent, but for whole microseconds and what is
+/// filled in.
+fn as_sent(request: CreateEventRequest, event: &Event) -> Event {
+    let truncated = request.occurred_at.map(|Timestamp { seconds, nanos }| Timestamp {
+        seconds,
+        nanos: nanos - nanos % 1_000,
+    });
+    let derived = request.dedupe_key.is_none() && request.source_uri.is_some();
+    Event {
+        spirit_id: Some(request.spirit_id),
+        event_type: Some(request.event_type),
+        content: request.content,
+        meta_summary: request.meta_summary,
+        occurred_at: truncated.or(event.occurred_at),
+        session_id: request.session_id,
+        role: request.role,
+        author: request.author,
+        meta: Some(request.meta.unwrap_or_default()),
+        source_uri: request.source_uri,
+        dedupe_key: if derived {
+            event.dedupe_key.clone()
+        } else {
+            request.dedupe_key
+        },
+        importance_score: request.importance_score,
+        ..event.clone()
+    }
+}
+
+#[test]
+fn any_create_is_stored_as_it_is_or_refused_by_naming_fields() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(TestServer::start());
+    let config = Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let property = |request: CreateEventRequest| {
+        runtime.block_on(async {
+            let request = CreateEventRequest {
+                spirit_id: server.spirit().await,
+                ..request
+            };
+            match server.events().create_event(request.clone()).await {
+                Ok(response) => {
+                    let created = response.into_inner().event.unwrap();
+                    let get = elephantasm_events::grpc::pb::GetEventRequest {
+                        event_id: created.id.clone(),
+                        ..Default::default()
+                    };
+                    let stored = server
+                        .events()
+                        .get_event(get)
+                        .await
+                        .unwrap()
+                        .into_inner()
+                        .event
+                        .unwrap();
+                    prop_assert_eq!(&stored, &as_sent(request, &stored));
+                    prop_assert_eq!(created, stored);
+                }
+                Err(status) => {
+                    prop_assert_eq!(status.code(), Code::InvalidArgument, "{:?}", status);
+                    prop_assert!(!bad_fields::<()>(Err(status)).is_empty());
+                }
+            }
+            Ok(())
+        })
+    };
+    TestRunner::new(config).run(&creates(), property).unwrap();
+    runtime.block_on(server.stop()).unwrap();
+}

@@ -1,0 +1,161 @@
+//! `GetEvent`: by id, with or without its spirit.
+
+use elephantasm_events::grpc::pb::{
+    CreateEventRequest, Event, GetEventRequest, RestoreEventRequest, SoftDeleteSpiritRequest,
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::support::builders::{at, bad_fields, create, event, number, object, refused, text};
+use crate::support::harness::TestServer;
+use crate::support::model::delete;
+
+async fn get(server: &TestServer, request: GetEventRequest) -> Result<Event, Status> {
+    let response = server.events().get_event(request).await?;
+    Ok(response.into_inner().event.unwrap())
+}
+
+fn by_id(event: &Event) -> GetEventRequest {
+    GetEventRequest {
+        event_id: event.id.clone(),
+        ..GetEventRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_found_by_its_id_and_by_its_spirit_too_in_either_case() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let request = CreateEventRequest {
+        session_id: Some("s".to_owned()),
+        occurred_at: Some(at(-1)),
+        meta: Some(object([("n", number(1e15)), ("t", text(""))])),
+        content: Some(String::new()),
+        ..event(&spirit_id)
+    };
+    let created = create(&mut server.events(), request).await;
+    for spirit_id in [None, Some(spirit_id.clone()), Some(spirit_id.to_uppercase())] {
+        for event_id in [created.id.clone(), created.id.to_uppercase()] {
+            let request = GetEventRequest {
+                event_id,
+                spirit_id: spirit_id.clone(),
+                include_deleted: false,
+            };
+            assert_eq!(get(&server, request).await.unwrap(), created);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_unknown_or_another_spirits_is_not_found_by_its_name() {
+    let server = TestServer::start().await;
+    let (owner, other) = (server.spirit().await, server.spirit().await);
+    let created = create(&mut server.events(), event(&owner)).await;
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
+    let table = [
+        (
+            "unknown",
+            GetEventRequest {
+                event_id: unknown.clone(),
+                ..GetEventRequest::default()
+            },
+        ),
+        (
+            "a spirit's id",
+            GetEventRequest {
+                event_id: owner,
+                ..GetEventRequest::default()
+            },
+        ),
+        (
+            "another spirit's",
+            GetEventRequest {
+                spirit_id: Some(other),
+                ..by_id(&created)
+            },
+        ),
+        (
+            "an unknown spirit's",
+            GetEventRequest {
+                spirit_id: Some(unknown),
+                ..by_id(&created)
+            },
+        ),
+    ];
+    for (name, request) in table {
+        for include_deleted in [false, true] {
+            let request = GetEventRequest {
+                include_deleted,
+                ..request.clone()
+            };
+            let event_id = request.event_id.clone();
+            let status = refused(get(&server, request).await, Code::NotFound, "EVENT_NOT_FOUND");
+            assert_eq!(
+                status.get_details_resource_info().unwrap().resource_name,
+                event_id,
+                "{name}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_event_is_shown_only_to_who_asks_for_deleted_ones() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let mut deleted = create(&mut server.events(), event(&spirit_id)).await;
+    delete(&mut server.events(), &mut deleted).await;
+    refused(
+        get(&server, by_id(&deleted)).await,
+        Code::NotFound,
+        "EVENT_NOT_FOUND",
+    );
+    let request = GetEventRequest {
+        include_deleted: true,
+        ..by_id(&deleted)
+    };
+    let shown = get(&server, request).await.unwrap();
+    assert!(shown.is_deleted && shown.deleted_at.is_some());
+    assert_eq!(shown, deleted);
+    let request = RestoreEventRequest {
+        event_id: deleted.id.clone(),
+        ..RestoreEventRequest::default()
+    };
+    server.events().restore_event(request).await.unwrap();
+    assert!(!get(&server, by_id(&deleted)).await.unwrap().is_deleted);
+}
+
+#[tokio::test]
+async fn an_event_of_a_deleted_spirit_stays_readable() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let created = create(&mut server.events(), event(&spirit_id)).await;
+    let request = SoftDeleteSpiritRequest {
+        spirit_id,
+        ..SoftDeleteSpiritRequest::default()
+    };
+    server.spirits().soft_delete_spirit(request).await.unwrap();
+    assert_eq!(get(&server, by_id(&created)).await.unwrap(), created);
+}
+
+#[tokio::test]
+async fn ids_that_are_no_uuids_are_named() {
+    let server = TestServer::start().await;
+    for bad in [
+        "",
+        "x",
+        "01890a5dac96774bbcceb302099a8057",
+        "{01890a5d-ac96-774b-bcce-b302099a8057}",
+    ] {
+        let request = GetEventRequest {
+            event_id: bad.to_owned(),
+            spirit_id: Some(bad.to_owned()),
+            include_deleted: false,
+        };
+        assert_eq!(
+            bad_fields(get(&server, request).await),
+            ["event_id", "spirit_id"],
+            "{bad:?}"
+        );
+    }
+}

@@ -1,0 +1,350 @@
+//! `ListEvents`: orders, filters, pages.
+
+use elephantasm_events::grpc::pb::{
+    CreateEventRequest, Event, EventFilter, EventOrder, EventView, ListEventsRequest, SoftDeleteSpiritRequest,
+};
+
+use crate::support::builders::{at, bad_fields, event, event_at, list, number, object, text};
+use crate::support::harness::{TestServer, small_limits};
+use crate::support::model::{filters, garden, pages, select, sequences, store};
+
+const ORDERS: [EventOrder; 3] = [
+    EventOrder::Unspecified,
+    EventOrder::NewestFirst,
+    EventOrder::OldestFirst,
+];
+
+async fn listed(server: &TestServer, request: ListEventsRequest) -> Vec<Event> {
+    server
+        .events()
+        .list_events(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .events
+}
+
+#[tokio::test]
+async fn every_filter_and_order_holds_with_and_without_a_session() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    for (name, filter) in filters() {
+        for session in [None, Some("a"), Some("ü"), Some("none such")] {
+            for order in ORDERS {
+                let request = ListEventsRequest {
+                    session_id: session.map(str::to_owned),
+                    filter: Some(filter.clone()),
+                    order: order.into(),
+                    page_size: 200,
+                    ..list(&spirit_id)
+                };
+                let meant = match (order, session) {
+                    (EventOrder::Unspecified, None) => EventOrder::NewestFirst,
+                    (EventOrder::Unspecified, Some(_)) => EventOrder::OldestFirst,
+                    (given, _) => given,
+                };
+                let expected = select(&events, session, &filter, meant);
+                let got = listed(&server, request).await;
+                assert_eq!(
+                    got.iter().collect::<Vec<_>>(),
+                    expected,
+                    "{name}, session {session:?}, {order:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_every_size_make_up_the_list() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    let filter = EventFilter::default();
+    for session in [None, Some("a")] {
+        for order in [EventOrder::NewestFirst, EventOrder::OldestFirst] {
+            let expected = sequences(select(&events, session, &filter, order));
+            for page_size in [1, 2, 7, 200] {
+                let request = ListEventsRequest {
+                    session_id: session.map(str::to_owned),
+                    order: order.into(),
+                    page_size,
+                    ..list(&spirit_id)
+                };
+                let pages = pages(&mut server.events(), request).await;
+                let size = usize::try_from(page_size).unwrap();
+                assert_eq!(pages.len(), expected.len().div_ceil(size), "no page is empty");
+                assert!(pages[..pages.len() - 1].iter().all(|page| page.len() == size));
+                assert_eq!(sequences(pages.iter().flatten()), expected);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_last_page_has_no_token() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    store(&mut server.events(), vec![event(&spirit_id); 4]).await;
+    for (page_size, sizes) in [(4, &[4][..]), (2, &[2, 2]), (3, &[3, 1])] {
+        let request = ListEventsRequest {
+            page_size,
+            ..list(&spirit_id)
+        };
+        let pages = pages(&mut server.events(), request).await;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+    }
+}
+
+#[tokio::test]
+async fn a_page_has_fifty_events_by_default_and_two_hundred_at_most() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    store(&mut server.events(), vec![event(&spirit_id); 201]).await;
+    for (page_size, count) in [(0, 50), (1, 1), (199, 199), (200, 200)] {
+        let request = ListEventsRequest {
+            page_size,
+            ..list(&spirit_id)
+        };
+        assert_eq!(listed(&server, request).await.len(), count);
+    }
+    for page_size in [-1, 201, i32::MIN, i32::MAX] {
+        let request = ListEventsRequest {
+            page_size,
+            ..list(&spirit_id)
+        };
+        assert_eq!(
+            bad_fields(server.events().list_events(request).await),
+            ["page_size"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_offset_skips_what_passes_the_filter() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    let filter = EventFilter {
+        roles: vec!["user".to_owned()],
+        ..EventFilter::default()
+    };
+    for session in [None, Some("a")] {
+        let expected = sequences(select(&events, session, &filter, EventOrder::NewestFirst));
+        for offset in [0, 1, 3, 100] {
+            let request = ListEventsRequest {
+                session_id: session.map(str::to_owned),
+                filter: Some(filter.clone()),
+                order: EventOrder::NewestFirst.into(),
+                offset,
+                page_size: 2,
+                ..list(&spirit_id)
+            };
+            let walked = pages(&mut server.events(), request).await.concat();
+            let skipped = usize::try_from(offset).unwrap().min(expected.len());
+            assert_eq!(sequences(&walked), expected[skipped..], "offset {offset}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_basic_view_leaves_out_content_and_meta_alone() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    for session in [None, Some("a")] {
+        let request = ListEventsRequest {
+            session_id: session.map(str::to_owned),
+            view: EventView::Basic.into(),
+            order: EventOrder::OldestFirst.into(),
+            ..list(&spirit_id)
+        };
+        let expected: Vec<Event> = select(&events, session, &EventFilter::default(), EventOrder::OldestFirst)
+            .into_iter()
+            .map(|event| Event {
+                content: None,
+                meta: None,
+                ..event.clone()
+            })
+            .take(50)
+            .collect();
+        assert_eq!(listed(&server, request).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn equal_times_are_ordered_by_sequence_and_back_dated_events_stand_at_their_time() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let requests = [5, 5, 9, 5, 1].map(|seconds| event_at(&spirit_id, "s", seconds));
+    store(&mut server.events(), requests.into()).await;
+    let request = ListEventsRequest {
+        session_id: Some("s".to_owned()),
+        ..list(&spirit_id)
+    };
+    assert_eq!(sequences(&listed(&server, request).await), [5, 1, 2, 4, 3]);
+    assert_eq!(
+        sequences(&listed(&server, list(&spirit_id)).await),
+        [3, 4, 2, 1, 5]
+    );
+}
+
+#[tokio::test]
+async fn a_page_ends_at_two_mebibytes_of_content() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let large = CreateEventRequest {
+        content: Some("x".repeat(700 * 1024)),
+        ..event(&spirit_id)
+    };
+    for _ in 0..5 {
+        store(&mut server.events(), vec![large.clone()]).await;
+    }
+    let sizes = |pages: &[Vec<Event>]| pages.iter().map(Vec::len).collect::<Vec<_>>();
+    let full = pages(&mut server.events(), list(&spirit_id)).await;
+    assert_eq!(sizes(&full), [2, 2, 1]);
+    assert_eq!(sequences(full.iter().flatten()), [5, 4, 3, 2, 1]);
+    let basic = ListEventsRequest {
+        view: EventView::Basic.into(),
+        ..list(&spirit_id)
+    };
+    assert_eq!(sizes(&pages(&mut server.events(), basic).await), [5]);
+}
+
+#[tokio::test]
+async fn a_page_holds_an_event_that_is_larger_than_a_page() {
+    let server = TestServer::start_with(|settings| {
+        settings.server.limits.content_bytes_max = 3 * 1024 * 1024;
+    })
+    .await;
+    let spirit_id = server.spirit().await;
+    let huge = CreateEventRequest {
+        content: Some("x".repeat(5 * 512 * 1024)),
+        ..event(&spirit_id)
+    };
+    for _ in 0..2 {
+        server.events().create_event(huge.clone()).await.unwrap();
+    }
+    let pages = pages(&mut server.events(), list(&spirit_id)).await;
+    assert_eq!(pages.iter().map(sequences).collect::<Vec<_>>(), [[2], [1]]);
+}
+
+#[tokio::test]
+async fn summaries_and_meta_count_as_bytes_of_a_page() {
+    const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let summarised = CreateEventRequest {
+        meta_summary: Some("s".repeat(16 * 1024)),
+        ..event(&spirit_id)
+    };
+    let summarised_in_meta = CreateEventRequest {
+        meta: Some(object([("k".repeat(16 * 1024).as_str(), number(1.0))])),
+        ..event(&spirit_id)
+    };
+    for request in [summarised, summarised_in_meta] {
+        store(&mut server.events(), vec![request; 150]).await;
+    }
+    let request = ListEventsRequest {
+        page_size: 200,
+        ..list(&spirit_id)
+    };
+    let pages = pages(&mut server.events(), request).await;
+    let bytes = |page: &Vec<Event>| page.iter().map(prost::Message::encoded_len).sum::<usize>();
+    assert!(pages.iter().all(|page| bytes(page) <= PAGE_BYTES_MAX));
+    assert_eq!(pages.concat().len(), 300);
+    assert!(pages.len() <= 4, "and a page is not cut before it has to");
+}
+
+#[tokio::test]
+async fn a_spirit_that_is_unknown_has_no_events_and_a_deleted_one_keeps_its() {
+    let server = TestServer::start().await;
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
+    assert_eq!(pages(&mut server.events(), list(unknown)).await, [[]]);
+    let (spirit_id, events) = garden(&server).await;
+    let request = SoftDeleteSpiritRequest {
+        spirit_id: spirit_id.clone(),
+        ..SoftDeleteSpiritRequest::default()
+    };
+    server.spirits().soft_delete_spirit(request).await.unwrap();
+    let expected = select(&events, None, &EventFilter::default(), EventOrder::NewestFirst);
+    let walked = pages(&mut server.events(), list(&spirit_id)).await.concat();
+    assert_eq!(walked.iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn every_bad_field_is_named() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let filter = EventFilter {
+        event_types: vec!["x".to_owned(), String::new()],
+        roles: vec!["r".repeat(51)],
+        min_importance: Some(f64::NAN),
+        occurred_from: Some(at(2)),
+        occurred_until: Some(at(1)),
+        meta_contains: Some(object([("n", number(f64::INFINITY))])),
+        include_deleted: false,
+    };
+    let request = ListEventsRequest {
+        spirit_id: "x".to_owned(),
+        session_id: Some(String::new()),
+        filter: Some(filter),
+        page_size: -1,
+        page_token: "x".to_owned(),
+        offset: -1,
+        order: 7,
+        view: 7,
+    };
+    let mut fields = bad_fields(server.events().list_events(request).await);
+    fields.sort();
+    let expected = [
+        "filter.event_types[1]",
+        "filter.meta_contains",
+        "filter.min_importance",
+        "filter.occurred_from",
+        "filter.roles[0]",
+        "offset",
+        "order",
+        "page_size",
+        "session_id",
+        "spirit_id",
+        "view",
+    ];
+    assert_eq!(fields, expected);
+    let both = ListEventsRequest {
+        offset: 1,
+        page_token: "x".to_owned(),
+        ..list(&spirit_id)
+    };
+    assert_eq!(bad_fields(server.events().list_events(both).await), ["offset"]);
+    let many = EventFilter {
+        event_types: (0..101).map(|n| n.to_string()).collect(),
+        ..EventFilter::default()
+    };
+    let request = ListEventsRequest {
+        filter: Some(many),
+        ..list(&spirit_id)
+    };
+    assert_eq!(
+        bad_fields(server.events().list_events(request).await),
+        ["filter.event_types"]
+    );
+}
+
+#[tokio::test]
+async fn meta_contains_has_the_bound_of_meta() {
+    let server = TestServer::start_with(small_limits).await;
+    let spirit_id = server.spirit().await;
+    let with = |chars: usize| {
+        let meta = object([("k", text(&"x".repeat(chars)))]);
+        let filter = EventFilter {
+            meta_contains: Some(meta),
+            ..EventFilter::default()
+        };
+        ListEventsRequest {
+            filter: Some(filter),
+            ..list(&spirit_id)
+        }
+    };
+    let around = r#"{"k":""}"#.len();
+    assert_eq!(listed(&server, with(200 - around)).await, []);
+    let refused = server.events().list_events(with(201 - around)).await;
+    assert_eq!(bad_fields(refused), ["filter.meta_contains"]);
+}

@@ -1,0 +1,194 @@
+//! `ListSessions`: figures over live events, most recently active first.
+
+use std::collections::BTreeMap;
+
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::{
+    CreateEventRequest, Event, ListSessionsRequest, Session, SoftDeleteSpiritRequest,
+};
+use tonic::transport::Channel;
+
+use crate::support::builders::{at, bad_fields, event, event_at};
+use crate::support::harness::TestServer;
+use crate::support::model::{delete, garden, store};
+
+fn sessions_of(spirit_id: &str) -> ListSessionsRequest {
+    ListSessionsRequest {
+        spirit_id: spirit_id.to_owned(),
+        ..ListSessionsRequest::default()
+    }
+}
+
+/// The pages from the request's page to the last.
+async fn walk(
+    client: &mut EventServiceClient<Channel>,
+    mut request: ListSessionsRequest,
+) -> Vec<Vec<Session>> {
+    let mut pages = Vec::new();
+    loop {
+        let page = client.list_sessions(request.clone()).await.unwrap().into_inner();
+        pages.push(page.sessions);
+        if page.next_page_token.is_empty() {
+            return pages;
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// What the contract says of these events; all have whole seconds.
+fn model(events: &[Event]) -> Vec<Session> {
+    let mut sessions: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    for event in events.iter().filter(|event| !event.is_deleted) {
+        if let Some(session_id) = &event.session_id {
+            sessions
+                .entry(session_id)
+                .or_default()
+                .push(event.occurred_at.unwrap().seconds);
+        }
+    }
+    let mut sessions: Vec<Session> = sessions
+        .into_iter()
+        .map(|(session_id, times)| Session {
+            spirit_id: events[0].spirit_id.clone().unwrap(),
+            session_id: session_id.to_owned(),
+            event_count: i64::try_from(times.len()).unwrap(),
+            first_occurred_at: times.iter().min().copied().map(at),
+            last_occurred_at: times.iter().max().copied().map(at),
+        })
+        .collect();
+    // A stable sort: ties stay in the byte order of the map.
+    sessions.sort_by_key(|session| -session.last_occurred_at.unwrap().seconds);
+    sessions
+}
+
+#[tokio::test]
+async fn figures_are_over_live_events_of_the_spirits_own() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    garden(&server).await;
+    let pages = walk(&mut server.events(), sessions_of(&spirit_id)).await;
+    assert_eq!(pages, [model(&events)]);
+    assert_eq!(pages[0].len(), 3);
+}
+
+#[tokio::test]
+async fn pages_of_every_size_make_up_the_list_in_the_byte_order_of_ties() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let longest = "🐘".repeat(255);
+    // In UTF-16 the last two would change places.
+    let ids = [
+        "a", "Z", "z", "é", "e\u{301}", " ", "%", "_", "日本", "\u{ffff}", "𝄞", &longest,
+    ];
+    let requests = ids.iter().zip(0..).flat_map(|(id, n)| {
+        [
+            event_at(&spirit_id, id, n),
+            event_at(&spirit_id, id, 100 + n / 4),
+            event_at(&spirit_id, id, 50),
+        ]
+    });
+    let mut events = store(&mut server.events(), requests.collect()).await;
+    delete(&mut server.events(), &mut events[1]).await; // the last of the first session
+    let expected = model(&events);
+    for page_size in [1, 2, 3, 4, 5, 11, 12, 13, 200] {
+        let request = ListSessionsRequest {
+            page_size,
+            ..sessions_of(&spirit_id)
+        };
+        let pages = walk(&mut server.events(), request).await;
+        let size = usize::try_from(page_size).unwrap();
+        assert_eq!(pages.len(), ids.len().div_ceil(size), "no page is empty");
+        assert_eq!(pages.concat(), expected, "pages of {page_size}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_events_are_all_deleted_is_absent() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let requests = ["gone", "gone", "left"].map(|id| event_at(&spirit_id, id, 1));
+    let mut events = store(&mut server.events(), requests.into()).await;
+    for event in &mut events[..2] {
+        delete(&mut server.events(), event).await;
+    }
+    let pages = walk(&mut server.events(), sessions_of(&spirit_id)).await;
+    assert_eq!(pages, [model(&events)]);
+    assert_eq!(pages[0][0].session_id, "left");
+}
+
+#[tokio::test]
+async fn a_walk_gives_sessions_that_stay_as_they_are_exactly_once() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let mut client = server.events();
+    let requests = (0..20).map(|n| event_at(&spirit_id, &format!("s{n:02}"), n / 3));
+    store(&mut client, requests.collect()).await;
+    let mut request = ListSessionsRequest {
+        page_size: 3,
+        ..sessions_of(&spirit_id)
+    };
+    let mut seen = Vec::new();
+    let mut news = (0..).map(|n| event_at(&spirit_id, ["s00", "new"][n % 2], 100));
+    loop {
+        let page = client.list_sessions(request.clone()).await.unwrap().into_inner();
+        seen.extend(page.sessions.into_iter().map(|session| session.session_id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+        store(&mut client, news.by_ref().take(1).collect()).await;
+    }
+    seen.retain(|id| id != "s00" && id != "new");
+    seen.sort();
+    assert_eq!(seen, (1..20).map(|n| format!("s{n:02}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_page_has_fifty_sessions_by_default() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let requests = (0..51).map(|n| event_at(&spirit_id, &n.to_string(), n));
+    store(&mut server.events(), requests.collect()).await;
+    let pages = walk(&mut server.events(), sessions_of(&spirit_id)).await;
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [50, 1]);
+}
+
+#[tokio::test]
+async fn a_spirit_without_sessions_has_an_empty_list_and_a_deleted_one_keeps_its() {
+    let server = TestServer::start().await;
+    let (without, with) = (server.spirit().await, server.spirit().await);
+    let requests = [
+        event(&without),
+        CreateEventRequest {
+            occurred_at: Some(at(1)),
+            ..event(&without)
+        },
+    ];
+    store(&mut server.events(), requests.into()).await;
+    for spirit_id in [without.as_str(), "01890a5d-ac96-774b-bcce-b302099a8057"] {
+        assert_eq!(walk(&mut server.events(), sessions_of(spirit_id)).await, [[]]);
+    }
+    let events = store(&mut server.events(), vec![event_at(&with, "s", 1)]).await;
+    let request = SoftDeleteSpiritRequest {
+        spirit_id: with.clone(),
+        ..SoftDeleteSpiritRequest::default()
+    };
+    server.spirits().soft_delete_spirit(request).await.unwrap();
+    assert_eq!(
+        walk(&mut server.events(), sessions_of(&with)).await,
+        [model(&events)]
+    );
+}
+
+#[tokio::test]
+async fn every_bad_field_is_named() {
+    let server = TestServer::start().await;
+    for page_size in [-1, 201] {
+        let request = ListSessionsRequest {
+            page_size,
+            ..sessions_of("x")
+        };
+        let result = server.events().list_sessions(request).await;
+        assert_eq!(bad_fields(result), ["spirit_id", "page_size"]);
+    }
+}

@@ -1,0 +1,124 @@
+//! Migrations: under a lock, each whole or not at all, never onto a newer database.
+
+use std::sync::Arc;
+
+use elephantasm_events::store::{MigrateError, Store};
+use futures_util::future::join_all;
+use sqlx::PgConnection;
+
+use crate::support::harness::{Database, Settings, TestServer, eventually};
+
+fn store(database: &Database) -> Store {
+    Store::open(database.connect.clone(), Settings::default().store)
+}
+
+async fn run(connection: &mut PgConnection, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(connection).await.unwrap();
+}
+
+/// The migrations that count as applied.
+async fn applied(connection: &mut PgConnection) -> Vec<i64> {
+    let rows: Vec<(i64,)> = sqlx::query_as("select version from _sqlx_migrations where success order by 1")
+        .fetch_all(connection)
+        .await
+        .unwrap();
+    rows.into_iter().map(|(version,)| version).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_start_at_once_all_find_the_schema_made() {
+    let database = Database::create().await;
+    let stores: Vec<Store> = (0..4).map(|_| store(&database)).collect();
+    let versions = join_all(stores.iter().map(Store::migrate)).await;
+    for version in versions {
+        assert_eq!(version.unwrap(), 9);
+    }
+    let connection = &mut database.connect().await;
+    assert_eq!(applied(connection).await, (1..=9).collect::<Vec<i64>>());
+    TestServer::start_on(Arc::new(database), |_| {})
+        .await
+        .spirit()
+        .await;
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+    let database = Arc::new(Database::create().await);
+    let server = TestServer::start_on(Arc::clone(&database), |_| {}).await;
+    let connection = &mut database.connect().await;
+    run(
+        connection,
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9000, 'from the future', true, '', 0)",
+    )
+    .await;
+    server.stop().await.unwrap();
+
+    let error = store(&database).migrate().await.unwrap_err();
+    assert!(matches!(error, MigrateError::Newer(9000)), "{error}");
+    let message = error.to_string();
+    assert!(
+        message.contains("9000") && message.contains("newer version"),
+        "{message}"
+    );
+    assert_eq!(applied(connection).await.last(), Some(&9000));
+}
+
+#[tokio::test]
+async fn a_migration_that_was_changed_since_is_refused() {
+    let database = Database::create().await;
+    store(&database).migrate().await.unwrap();
+    let connection = &mut database.connect().await;
+    run(
+        connection,
+        r"update _sqlx_migrations set checksum = '\x00' where version = 3",
+    )
+    .await;
+    let error = store(&database).migrate().await.unwrap_err();
+    assert!(matches!(error, MigrateError::Changed(3)), "{error}");
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_nothing_and_the_next_attempt_goes_on_from_there() {
+    let database = Database::create().await;
+    let connection = &mut database.connect().await;
+    // In the way of the second migration: a relation by the name of its unique index.
+    run(connection, "create table uq_events_sequence ()").await;
+    let error = store(&database).migrate().await.unwrap_err();
+    assert!(matches!(error, MigrateError::Failed(_)), "{error}");
+    assert_eq!(applied(connection).await, [1]);
+    let (made,): (bool,) = sqlx::query_as("select to_regclass('events') is not null")
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+    assert!(!made, "nothing of the failed one stays");
+
+    run(connection, "drop table uq_events_sequence").await;
+    assert_eq!(store(&database).migrate().await.unwrap(), 9);
+    assert_eq!(applied(connection).await, (1..=9).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn an_instance_waits_for_one_that_migrates_and_carries_on_when_that_dies() {
+    let database = Database::create().await;
+    let beside = &mut database.connect().await;
+    // What every migrating instance locks, held by one that is at work: as sqlx derives it.
+    let mut migrating = database.connect().await;
+    sqlx::migrate::Migrate::lock(&mut migrating).await.unwrap();
+    let waiting = tokio::spawn({
+        let store = store(&database);
+        async move { store.migrate().await }
+    });
+    eventually("the second waits for the lock", async || {
+        let waits: Vec<(i32,)> = sqlx::query_as(
+            "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        )
+        .fetch_all(&mut *beside)
+        .await
+        .unwrap();
+        (!waits.is_empty()).then_some(())
+    })
+    .await;
+    drop(migrating); // its connection is cut, as when its process dies
+    assert_eq!(waiting.await.unwrap().unwrap(), 9);
+}

@@ -1,0 +1,161 @@
+//! A table as large as the plans need, and PostgreSQL's plans of statements on it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use elephantasm_events::store;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
+
+use crate::support::harness::TestServer;
+
+/// 200,000 events of the first 50 of 2,050 spirits, interleaved as agents work at once. A spirit has
+/// sessions of 1 to 60 events and a long one of 800; one event in 1,000 is of a rare type or role. 2,000 keys.
+const LOAD: &str = "
+    set session_replication_role = replica; -- foreign keys are not checked row by row
+
+    insert into spirits (id, name, name_folded, last_sequence, created_at)
+    select lpad(n::text, 32, '0')::uuid, 'Spirit ' || n, 'spirit ' || n, case when n <= 50 then 4000 else 0 end,
+        timestamptz '2025-01-01Z' - n * interval '1 second'
+    from generate_series(1, 2050) as n;
+
+    insert into events (
+        id, spirit_id, sequence, event_type, content, occurred_at, session_id, role, meta,
+        dedupe_key, importance_score, is_deleted, deleted_at
+    )
+    select
+        lpad(n::text, 32, '0')::uuid,
+        lpad((n % 50 + 1)::text, 32, '0')::uuid,
+        i + 1,
+        case when i % 1000 = 7 then 'error'
+            else (array['message.in', 'message.out', 'tool.call', 'tool.result'])[i % 4 + 1] end,
+        repeat(md5(n::text), 6),
+        timestamptz '2025-01-01Z' + n * interval '1 second' - n % 7 * interval '1 hour',
+        case when i % 10 = 0 then null
+            when i % 5 = 1 then 'long'
+            else 's-' || floor(sqrt(i * 2))::int end,
+        case when i % 1000 = 13 then 'auditor' else (array['user', 'assistant', 'tool'])[i % 3 + 1] end,
+        jsonb_build_object('n', n % 1000),
+        case when n % 3 = 0 then 'key ' || n end,
+        case when n % 2 = 0 then n % 100 / 100.0 end,
+        n % 20 = 0,
+        case when n % 20 = 0 then now() end
+    from (select n, n / 50 as i from generate_series(0, 199999) as n) as numbers;
+
+    insert into keys (prefix, secret_sha256, name, role)
+    select 'ek_' || n, decode(repeat('00', 32), 'hex'), 'key ' || n, 'reader'
+    from generate_series(1, 2000) as n;
+
+    analyze";
+
+/// The id of the n-th spirit as SQL.
+pub fn spirit(n: u32) -> String {
+    format!("'{n:032}'")
+}
+
+/// A connection to a migrated and loaded database, and the statements by name.
+pub async fn loaded(server: &TestServer) -> Planner {
+    let mut connection = server.database.connect().await;
+    connection.execute(sqlx::raw_sql(LOAD)).await.unwrap();
+    Planner {
+        connection,
+        statements: store::statements().into_iter().collect(),
+    }
+}
+
+/// A connection to a migrated and empty database with the settings that the store's own have, and the
+/// statements by name.
+pub async fn empty(server: &TestServer) -> Planner {
+    const SETTINGS: &str =
+        "set jit = off; set enable_seqscan = off; set plan_cache_mode = force_generic_plan";
+    let mut connection = server.database.connect().await;
+    connection.execute(sqlx::raw_sql(SETTINGS)).await.unwrap();
+    Planner {
+        connection,
+        statements: store::statements().into_iter().collect(),
+    }
+}
+
+/// How PostgreSQL may be set up, the private cluster and one as it comes, and what it may do with a
+/// prepared statement: plan it for its values, or once for all.
+const SETUPS: [(&str, &str); 4] = [
+    (
+        "private, custom",
+        "set random_page_cost = 1.1; set jit = off; set plan_cache_mode = force_custom_plan",
+    ),
+    (
+        "private, generic",
+        "set random_page_cost = 1.1; set jit = off; set plan_cache_mode = force_generic_plan",
+    ),
+    (
+        "stock, custom",
+        "set random_page_cost = 4; set jit = on; set plan_cache_mode = force_custom_plan",
+    ),
+    (
+        "stock, generic",
+        "set random_page_cost = 4; set jit = on; set plan_cache_mode = force_generic_plan",
+    ),
+];
+
+/// Plans statements.
+pub struct Planner {
+    connection: PgConnection,
+    statements: BTreeMap<String, Arc<str>>,
+}
+
+impl Planner {
+    /// The plan of a statement with these arguments as the connection is set up.
+    pub async fn plan_once(&mut self, name: &str, arguments: &[String]) -> Value {
+        let sql = &self.statements[name];
+        let arguments = arguments.join(", ");
+        let script = format!(
+            "prepare read as {sql}; explain (format json) execute read ({arguments}); deallocate read"
+        );
+        let rows = self
+            .connection
+            .fetch_all(sqlx::raw_sql(AssertSqlSafe(script)))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let json: String = rows[0].try_get_unchecked(0).unwrap();
+        serde_json::from_str::<Value>(&json).unwrap()[0]["Plan"].clone()
+    }
+
+    /// The plans of a statement with these arguments in every setup, by the setup's name. With
+    /// `analyze` it also runs.
+    pub async fn plans(&mut self, name: &str, arguments: &[String], analyze: bool) -> Vec<(&str, Value)> {
+        let sql = &self.statements[name];
+        let options = if analyze { "analyze, " } else { "" };
+        let explains = SETUPS.map(|(_, settings)| {
+            let arguments = arguments.join(", ");
+            format!("{settings}; explain ({options}format json) execute read ({arguments})")
+        });
+        let script = format!("prepare read as {sql}; {}; deallocate read", explains.join("; "));
+        let rows = self
+            .connection
+            .fetch_all(sqlx::raw_sql(AssertSqlSafe(script)))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(rows.len(), SETUPS.len());
+        let plans = rows.into_iter().map(|row| {
+            let json: String = row.try_get_unchecked(0).unwrap();
+            serde_json::from_str::<Value>(&json).unwrap()[0]["Plan"].clone()
+        });
+        SETUPS.iter().map(|(setup, _)| *setup).zip(plans).collect()
+    }
+}
+
+/// The plan's nodes, each before those below it.
+pub fn nodes(plan: &Value) -> Vec<&Value> {
+    let below = plan["Plans"].as_array().into_iter().flatten();
+    std::iter::once(plan).chain(below.flat_map(nodes)).collect()
+}
+
+/// The plan in a line, for people.
+pub fn outline(plan: &Value) -> String {
+    let steps = nodes(plan).into_iter().map(|node| {
+        let words =
+            ["Node Type", "Index Name", "Index Cond"].map(|key| node[key].as_str().unwrap_or_default());
+        words.join(" ").trim_end().to_owned()
+    });
+    steps.collect::<Vec<_>>().join(" > ")
+}

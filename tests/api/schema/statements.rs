@@ -1,0 +1,109 @@
+//! Every statement prepares against the migrated schema, and its columns are what rows are read into.
+
+use elephantasm_events::store;
+use sqlx::{AssertSqlSafe, Column as _, Executor as _, SqlSafeStr as _, Statement as _, TypeInfo as _};
+
+use crate::support::harness::TestServer;
+
+const EVENT: &str = "id UUID, spirit_id UUID, sequence INT8, event_type TEXT, meta_summary TEXT, \
+    occurred_at TIMESTAMPTZ, session_id TEXT, role TEXT, author TEXT, source_uri TEXT, dedupe_key TEXT, \
+    importance_score FLOAT8, revision INT8, deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, \
+    updated_at TIMESTAMPTZ, content TEXT, meta TEXT";
+const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequence INT8, revision INT8, \
+    deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
+
+/// Columns of the statements whose name begins so; the first that fits counts.
+const COLUMNS: [(&str, &str); 26] = [
+    ("list_events/", "{event}, found INT8"),
+    ("get_event", "{event}"),
+    ("update_event", "{event}"),
+    ("count_events/", "count INT8"),
+    ("nth_from_end", "occurred_at TIMESTAMPTZ, sequence INT8"),
+    (
+        "list_sessions",
+        "session_id TEXT, event_count INT8, first_occurred_at TIMESTAMPTZ, last_occurred_at TIMESTAMPTZ",
+    ),
+    ("create_spirit", "{spirit}"),
+    ("get_spirit", "{spirit}"),
+    ("list_spirits/", "{spirit}"),
+    ("update_spirit", "{spirit}"),
+    ("count_spirits", "count INT8"),
+    ("last_sequence", "last_sequence INT8"),
+    ("keys/live", "prefix TEXT"),
+    ("keys/was_made", "made BOOL"),
+    (
+        "keys/",
+        "prefix TEXT, secret_sha256 BYTEA, name TEXT, role TEXT, spirit_ids UUID[], expires_at TIMESTAMPTZ, \
+         revoked_at TIMESTAMPTZ, created_at TIMESTAMPTZ, is_live BOOL",
+    ),
+    ("ingest/insert_plain", "id UUID, base INT8, now TIMESTAMPTZ"),
+    ("migrate/versions", "version INT8, checksum BYTEA"),
+    (
+        "standby/primary",
+        "reached INT8, system_identifier INT8, timeline INT8, database INT8",
+    ),
+    (
+        "standby/standby",
+        "is_standby BOOL, replayed INT8, system_identifier INT8, timeline INT8, database INT8",
+    ),
+    ("live/notify", "set_config TEXT, pg_notify VOID"),
+    ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
+    (
+        "live/",
+        "{event}, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8, found INT8",
+    ),
+    ("ingest/lock", "id UUID"),
+    ("ingest/wait", "id UUID"),
+    (
+        "ingest/spirits",
+        "id UUID, is_deleted BOOL, last_sequence INT8, now TIMESTAMPTZ",
+    ),
+    (
+        "ingest/dedupe_keys",
+        "spirit_id UUID, dedupe_key TEXT, id UUID, sequence INT8, event_type TEXT, session_id TEXT, \
+         source_uri TEXT, occurred_at TIMESTAMPTZ, content_sha256 BYTEA",
+    ),
+];
+
+fn expected(name: &str) -> String {
+    COLUMNS
+        .iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+        .map_or("", |(_, columns)| columns)
+        .replace("{event}", EVENT)
+        .replace("{spirit}", SPIRIT)
+}
+
+#[tokio::test]
+async fn every_statement_prepares_and_gives_the_columns_that_its_rows_read() {
+    let server = TestServer::start().await;
+    let mut connection = server.database.connect().await;
+    let statements = store::statements();
+    for (name, sql) in &statements {
+        let sql = AssertSqlSafe(sql.to_string()).into_sql_str();
+        let prepared = connection
+            .prepare(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let columns = prepared
+            .columns()
+            .iter()
+            .map(|column| format!("{} {}", column.name(), column.type_info().name()));
+        assert_eq!(columns.collect::<Vec<_>>().join(", "), expected(name), "{name}");
+    }
+    for (prefix, _) in COLUMNS {
+        assert!(
+            statements.iter().any(|(name, _)| name.starts_with(prefix)),
+            "no statement {prefix}"
+        );
+    }
+}
+
+#[test]
+fn every_statement_has_a_name_of_its_own() {
+    let mut names: Vec<String> = store::statements().into_iter().map(|(name, _)| name).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}

@@ -1,0 +1,4 @@
+//! Reads from a streaming standby.
+
+pub mod faults;
+pub mod reads;

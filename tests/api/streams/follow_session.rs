@@ -1,0 +1,283 @@
+//! `StreamSessionEvents` with `follow`: a replay that goes on with what is committed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use elephantasm_events::grpc::pb::stream_session_events_request::Start;
+use elephantasm_events::grpc::pb::{
+    EventFilter, RestoreSpiritRequest, SoftDeleteSpiritRequest, StreamSessionEventsRequest,
+};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::support::builders::{at, create, drain, event_at, refused};
+use crate::support::harness::TestServer;
+use crate::support::live::{Dice, Item, follow, following};
+
+const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
+
+/// Stores an event of the session and returns its sequence.
+async fn add(server: &TestServer, spirit_id: &str, seconds: i64) -> i64 {
+    create(&mut server.events(), event_at(spirit_id, "s", seconds))
+        .await
+        .sequence
+}
+
+/// A session at seconds 30, 10 and 20, with an event of another session after it.
+async fn session(server: &TestServer) -> String {
+    let spirit_id = server.spirit().await;
+    for seconds in [30, 10, 20] {
+        add(server, &spirit_id, seconds).await;
+    }
+    create(&mut server.events(), event_at(&spirit_id, "other", 15)).await;
+    spirit_id
+}
+
+fn resumed(spirit_id: &str, cursor: String) -> StreamSessionEventsRequest {
+    StreamSessionEventsRequest {
+        start: Some(Start::AfterCursor(cursor)),
+        ..following(spirit_id, "s")
+    }
+}
+
+#[tokio::test]
+async fn a_replay_is_followed_by_one_caught_up_and_by_what_is_committed_in_sequence_order() {
+    let server = TestServer::start().await;
+    let spirit_id = session(&server).await;
+    let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
+    assert_eq!(follower.sequences(3).await, [2, 3, 1]);
+    follower.caught_up().await;
+    for seconds in [40, 5, 35] {
+        let sequence = add(&server, &spirit_id, seconds).await;
+        create(&mut server.events(), event_at(&spirit_id, "other", seconds)).await;
+        assert_eq!(follower.sequences(1).await, [sequence]);
+    }
+}
+
+#[tokio::test]
+async fn a_start_positions_the_replay_and_does_not_filter_what_comes() {
+    let server = TestServer::start().await;
+    let starts = [
+        ("a session that is not there yet", "new", None, vec![]),
+        ("the last one", "s", Some(Start::LastN(1)), vec![1]),
+        ("more than there are", "s", Some(Start::LastN(9)), vec![2, 3, 1]),
+        ("a time", "s", Some(Start::FromTime(at(20))), vec![3, 1]),
+        ("a time to come", "s", Some(Start::FromTime(at(99))), vec![]),
+    ];
+    for (what, session_id, start, replayed) in starts {
+        let spirit_id = session(&server).await;
+        let request = StreamSessionEventsRequest {
+            start,
+            ..following(&spirit_id, session_id)
+        };
+        let mut follower = follow(&server, request).await.unwrap();
+        assert_eq!(follower.sequences(replayed.len()).await, replayed, "{what}");
+        follower.caught_up().await;
+        for sequence in [5, 6] {
+            create(&mut server.events(), event_at(&spirit_id, session_id, 1)).await;
+            assert_eq!(follower.sequences(1).await, [sequence], "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_limit_counts_live_events_too() {
+    let server = TestServer::start().await;
+    let spirit_id = session(&server).await;
+    for limit in [2, 3] {
+        let request = StreamSessionEventsRequest {
+            limit,
+            ..following(&spirit_id, "s")
+        };
+        let mut follower = follow(&server, request).await.unwrap();
+        let expected = &[2, 3, 1][..usize::try_from(limit).unwrap()];
+        assert_eq!(follower.sequences(expected.len()).await, expected);
+        assert!(
+            follower.next().await.unwrap().is_none(),
+            "ends with OK at {limit}"
+        );
+    }
+    let request = StreamSessionEventsRequest {
+        limit: 5,
+        ..following(&spirit_id, "s")
+    };
+    let mut follower = follow(&server, request).await.unwrap();
+    follower.sequences(3).await;
+    follower.caught_up().await;
+    for seconds in [1, 2, 3] {
+        add(&server, &spirit_id, seconds).await;
+    }
+    assert_eq!(follower.sequences(2).await, [5, 6]);
+    assert!(follower.next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn filters_hold_for_the_replay_and_for_what_comes() {
+    let server = TestServer::start().await;
+    let spirit_id = session(&server).await;
+    let request = StreamSessionEventsRequest {
+        filter: Some(EventFilter {
+            occurred_from: Some(at(20)),
+            ..EventFilter::default()
+        }),
+        ..following(&spirit_id, "s")
+    };
+    let mut follower = follow(&server, request).await.unwrap();
+    assert_eq!(follower.sequences(2).await, [3, 1]);
+    follower.caught_up().await;
+    add(&server, &spirit_id, 19).await;
+    let sequence = add(&server, &spirit_id, 20).await;
+    assert_eq!(follower.sequences(1).await, [sequence]);
+}
+
+#[tokio::test]
+async fn an_unknown_spirit_is_not_found_and_a_deleted_one_ends_the_stream() {
+    let server = TestServer::start().await;
+    let unknown = follow(&server, following(NOBODY, "s")).await;
+    refused(unknown, Code::NotFound, "SPIRIT_NOT_FOUND");
+
+    let spirit_id = session(&server).await;
+    let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
+    follower.sequences(3).await;
+    let cursor = follower.caught_up().await;
+    add(&server, &spirit_id, 1).await;
+    let delete = SoftDeleteSpiritRequest {
+        spirit_id: spirit_id.clone(),
+        ..SoftDeleteSpiritRequest::default()
+    };
+    server.spirits().soft_delete_spirit(delete).await.unwrap();
+    assert_eq!(follower.sequences(1).await, [5]);
+    refused(follower.error().await, Code::NotFound, "SPIRIT_NOT_FOUND");
+
+    let restore = RestoreSpiritRequest {
+        spirit_id: spirit_id.clone(),
+        ..RestoreSpiritRequest::default()
+    };
+    server.spirits().restore_spirit(restore).await.unwrap();
+    let mut follower = follow(&server, resumed(&spirit_id, cursor)).await.unwrap();
+    assert_eq!(follower.sequences(1).await, [5]);
+    follower.caught_up().await;
+    add(&server, &spirit_id, 1).await;
+    assert_eq!(follower.sequences(1).await, [6]);
+}
+
+#[tokio::test]
+async fn a_cursor_of_the_replay_finishes_it_up_to_its_bound_and_goes_on_by_sequence() {
+    let server = TestServer::start().await;
+    let spirit_id = session(&server).await;
+    let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
+    let (first, cursor) = follower.event().await;
+    assert_eq!(first.sequence, 2);
+    // One before the place and one behind it in replay order; both above the bound.
+    add(&server, &spirit_id, 25).await;
+    add(&server, &spirit_id, 1).await;
+    let mut follower = follow(&server, resumed(&spirit_id, cursor)).await.unwrap();
+    assert_eq!(follower.sequences(2).await, [3, 1]);
+    follower.caught_up().await;
+    assert_eq!(follower.sequences(2).await, [5, 6]);
+}
+
+#[tokio::test]
+async fn a_live_cursor_without_follow_continues_in_replay_order() {
+    let server = TestServer::start().await;
+    let spirit_id = session(&server).await;
+    let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
+    follower.sequences(3).await;
+    let caught_up = follower.caught_up().await;
+    add(&server, &spirit_id, 15).await;
+    let (back_dated, live) = follower.event().await;
+    assert_eq!(back_dated.sequence, 5);
+    add(&server, &spirit_id, 40).await;
+    for (cursor, expected) in [(caught_up, vec![6]), (live, vec![3, 1, 6])] {
+        let request = StreamSessionEventsRequest {
+            follow: false,
+            ..resumed(&spirit_id, cursor)
+        };
+        let response = server.events().stream_session_events(request).await.unwrap();
+        let rest = drain(response.into_inner()).await.unwrap();
+        let sequences: Vec<i64> = rest.iter().map(|(event, _)| event.sequence).collect();
+        assert_eq!(sequences, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_of_a_replay_without_events_keeps_the_time_where_it_began() {
+    let server = TestServer::start().await;
+    let spirit_id = session(&server).await;
+    let request = StreamSessionEventsRequest {
+        start: Some(Start::FromTime(at(99))),
+        ..following(&spirit_id, "s")
+    };
+    let mut follower = follow(&server, request).await.unwrap();
+    let cursor = follower.caught_up().await;
+    add(&server, &spirit_id, 50).await;
+    let sequence = add(&server, &spirit_id, 99).await;
+    let request = StreamSessionEventsRequest {
+        follow: false,
+        ..resumed(&spirit_id, cursor)
+    };
+    let response = server.events().stream_session_events(request).await.unwrap();
+    let rest = drain(response.into_inner()).await.unwrap();
+    assert_eq!(rest.len(), 1);
+    assert_eq!(rest[0].0.sequence, sequence);
+}
+
+/// Follows a session in short streams, each resumed from the last cursor, until it has so many events.
+async fn see(server: Arc<TestServer>, spirit_id: String, session_id: String, count: usize) -> Vec<i64> {
+    let mut dice = Dice::new();
+    let (mut seen, mut start) = (Vec::new(), None);
+    while seen.len() < count {
+        let limit = (dice.below(4) + 1).min((count - seen.len()) as u64);
+        let request = StreamSessionEventsRequest {
+            start: start.clone().map(Start::AfterCursor),
+            limit: i32::try_from(limit).unwrap(),
+            ..following(&spirit_id, &session_id)
+        };
+        let mut follower = follow(&server, request).await.unwrap();
+        while let Some((item, cursor)) = follower.next().await.unwrap() {
+            start = Some(cursor);
+            if let Item::Event(event) = item {
+                seen.push(event.sequence);
+            }
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_seam_between_replay_and_live_loses_and_repeats_nothing_under_load() {
+    const SESSIONS: usize = 50;
+    const EVENTS: usize = 12;
+    const FOLLOWERS: usize = 3;
+    let server = Arc::new(TestServer::start().await);
+    let spirit_id = server.spirit().await;
+    for session in 0..SESSIONS {
+        let session_id = session.to_string();
+        let mut writers = JoinSet::new();
+        for _ in 0..2 {
+            let (mut events, spirit_id, session_id) =
+                (server.events(), spirit_id.clone(), session_id.clone());
+            writers.spawn(async move {
+                let mut dice = Dice::new();
+                let mut stored = Vec::new();
+                for _ in 0..EVENTS / 2 {
+                    let seconds = i64::try_from(dice.below(1_000)).unwrap();
+                    let created = create(&mut events, event_at(&spirit_id, &session_id, seconds)).await;
+                    stored.push(created.sequence);
+                }
+                stored
+            });
+        }
+        let mut followers = JoinSet::new();
+        for _ in 0..FOLLOWERS {
+            let server = Arc::clone(&server);
+            followers.spawn(see(server, spirit_id.clone(), session_id.clone(), EVENTS));
+        }
+        let stored: BTreeSet<i64> = writers.join_all().await.concat().into_iter().collect();
+        for seen in followers.join_all().await {
+            let distinct: BTreeSet<i64> = seen.iter().copied().collect();
+            assert_eq!(distinct, stored, "session {session}: {seen:?}");
+            assert_eq!(seen.len(), EVENTS, "session {session}: {seen:?}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Streaming RPCs: replay, follow, watch, ingest.
+
+pub mod follow_cursors;
+pub mod follow_seam;
+pub mod follow_session;
+pub mod ingest_events;
+pub mod live_checker;
+pub mod live_cost;
+pub mod live_faults;
+pub mod live_filters;
+pub mod live_streams;
+pub mod stalled_streams;
+pub mod stream_session_events;
+pub mod watch_events;

@@ -1,0 +1,204 @@
+//! Streams whose readers are slow hold no connection and bounded memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use elephantasm_events::grpc::pb::GetEventRequest;
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use sqlx::{AssertSqlSafe, Connection as _};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::support::builders::{create, event, fill, stream};
+use crate::support::harness::{PATIENCE, TestServer, eventually};
+
+const SESSION_EVENTS: i64 = 20_000;
+const STREAMS: usize = 200;
+const STREAMS_PER_CONNECTION: usize = 50;
+/// Two pages of a stream and what HTTP/2 has in flight, with room for the allocator; the session
+/// itself has 20 MiB, so 200 buffered copies would be 4 GiB.
+const GROWTH_MAX_KIB: u64 = 400 * 1024;
+
+/// Resident memory of this process, which the server is part of.
+pub fn resident_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A connection whose window is shared by many streams without one starving the others.
+pub async fn connect_for_many_streams(addr: std::net::SocketAddr) -> Channel {
+    const STREAM_WINDOW: u32 = 64 * 1024;
+    const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+    let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
+    endpoint
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
+    let server = TestServer::start_with(|settings| {
+        settings.store.pool_size = 4;
+        settings.store.acquire_timeout = Duration::from_secs(2);
+    })
+    .await;
+    let spirit_id = server.spirit().await;
+    fill(&server, &spirit_id, SESSION_EVENTS).await;
+    let before = resident_kib();
+
+    let mut stalled = Vec::new();
+    for _ in 0..STREAMS / STREAMS_PER_CONNECTION {
+        let channel = connect_for_many_streams(server.addr).await;
+        for _ in 0..STREAMS_PER_CONNECTION {
+            let request = stream(&spirit_id, "s");
+            let mut reader = EventServiceClient::new(channel.clone())
+                .stream_session_events(request)
+                .await
+                .unwrap()
+                .into_inner();
+            let first = timeout(PATIENCE, reader.message())
+                .await
+                .expect("the first event comes");
+            assert!(first.unwrap().is_some());
+            stalled.push(reader); // and is read no further
+        }
+    }
+
+    let mut events = server.events();
+    for _ in 0..20 {
+        let created = create(&mut events, event(&spirit_id)).await;
+        let request = GetEventRequest {
+            event_id: created.id,
+            ..GetEventRequest::default()
+        };
+        events.get_event(request).await.unwrap();
+    }
+    all_idle(&server).await;
+    if let (Some(before), Some(now)) = (before, resident_kib()) {
+        let growth = now.saturating_sub(before);
+        assert!(
+            growth < GROWTH_MAX_KIB,
+            "{growth} KiB more for {STREAMS} stalled streams"
+        );
+    }
+
+    // One that goes on reading gets all of it.
+    let mut reader = stalled.pop().unwrap();
+    let mut count = 1;
+    while timeout(PATIENCE, reader.message())
+        .await
+        .unwrap()
+        .unwrap()
+        .is_some()
+    {
+        count += 1;
+    }
+    assert_eq!(count, SESSION_EVENTS);
+}
+
+/// Waits until no connection but our own is at work or in a transaction.
+pub async fn all_idle(server: &TestServer) {
+    let mut connection = server.database.connect().await;
+    eventually("every connection is idle", async || {
+        let (busy,): (i64,) = sqlx::query_as(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid() and state <> 'idle'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        (busy == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_drops_its_stream_stops_the_work() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    fill(&server, &spirit_id, SESSION_EVENTS).await;
+    for _ in 0..20 {
+        let request = stream(&spirit_id, "s");
+        let mut reader = server
+            .events()
+            .stream_session_events(request)
+            .await
+            .unwrap()
+            .into_inner();
+        reader.message().await.unwrap();
+    }
+    all_idle(&server).await;
+    let fetched = fetched(server, "relname = 'events'").await;
+    let all = 20 * SESSION_EVENTS;
+    assert!(
+        fetched < all / 2,
+        "{fetched} of {all} rows read for 20 streams that read one event each"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_large_meta_is_no_larger_than_one_of_large_contents() {
+    const EVENTS: i64 = 600;
+    const FIRST_PAGE: usize = 50;
+    /// PostgreSQL stores 32 KiB that do not compress in rows of about 2,000 bytes.
+    const ROWS_EACH: i64 = 16;
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let mut connection = server.database.connect().await;
+    sqlx::query(
+        "with advanced as (update spirits set last_sequence = $2 where id = $1::text::uuid)
+         insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id, meta)
+         select gen_random_uuid(), $1::text::uuid, n, 'x', '', to_timestamp(n), 's', jsonb_build_object('k', (
+             select string_agg(md5(n || ' ' || i), '') from generate_series(1, 1024) as i
+         ))
+         from generate_series(1, $2) as n",
+    )
+    .bind(&spirit_id)
+    .bind(EVENTS)
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    let request = stream(&spirit_id, "s");
+    let response = server.events().stream_session_events(request).await.unwrap();
+    let mut stalled = response.into_inner();
+    for _ in 0..=FIRST_PAGE {
+        assert!(stalled.message().await.unwrap().is_some());
+    }
+    let toast = "relid = (select reltoastrelid from pg_class where oid = 'events'::regclass)";
+    let (fetched, all) = (fetched(server, toast).await, EVENTS * ROWS_EACH);
+    assert!(
+        fetched < all / 2,
+        "{fetched} of {all} rows of meta read for a stream that stalls after {FIRST_PAGE} events"
+    );
+}
+
+/// Rows of a table that indexes have given to a server. It ends before, so that its connections have
+/// told PostgreSQL's statistics all they did.
+pub async fn fetched(server: TestServer, table: &str) -> i64 {
+    let database = Arc::clone(&server.database);
+    server.stop().await.unwrap();
+    let mut connection = database.connect().await;
+    eventually("the server's connections are closed", async || {
+        let (others,): (i64,) = sqlx::query_as(
+            "select count(*) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()
+             and backend_type = 'client backend'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        (others == 0).then_some(())
+    })
+    .await;
+    let sql = format!("select idx_tup_fetch from pg_stat_all_tables where {table}");
+    let (rows,) = sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    rows
+}

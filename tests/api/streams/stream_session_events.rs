@@ -1,0 +1,378 @@
+//! `StreamSessionEvents`: replay order, where a stream starts and ends, its bound, resuming.
+
+use elephantasm_events::grpc::pb::stream_session_events_request::Start;
+use elephantasm_events::grpc::pb::{
+    Event, EventFilter, EventOrder, EventView, SoftDeleteEventRequest, SoftDeleteSpiritRequest,
+    StreamSessionEventsRequest, StreamSessionEventsResponse, UpdateEventRequest,
+    stream_session_events_response::Item,
+};
+use tonic::{Code, Status};
+
+use crate::support::builders::{at, bad_fields, create, drain, event_at, metadata, refused, stream};
+use crate::support::harness::TestServer;
+use crate::support::model::{filters, garden, select, sequences, store};
+
+/// All of a stream.
+async fn replay(server: &TestServer, request: StreamSessionEventsRequest) -> Result<Vec<Event>, Status> {
+    Ok(with_cursors(server, request)
+        .await?
+        .into_iter()
+        .map(|(event, _)| event)
+        .collect())
+}
+
+async fn with_cursors(
+    server: &TestServer,
+    request: StreamSessionEventsRequest,
+) -> Result<Vec<(Event, String)>, Status> {
+    drain(server.events().stream_session_events(request).await?.into_inner()).await
+}
+
+fn after(spirit_id: &str, session_id: &str, cursor: &str) -> StreamSessionEventsRequest {
+    StreamSessionEventsRequest {
+        start: Some(Start::AfterCursor(cursor.to_owned())),
+        ..stream(spirit_id, session_id)
+    }
+}
+
+/// Far more than the connection and both ends buffer: 1,000 events of 16 KiB at seconds 1 to 1,000.
+const LONG: i64 = 1_000;
+
+/// A session of [`LONG`] events in sequence order; returns the spirit and the events' ids.
+async fn long_session(server: &TestServer) -> (String, Vec<String>) {
+    let spirit_id = server.spirit().await;
+    let mut connection = server.database.connect().await;
+    let ids: Vec<(String,)> = sqlx::query_as(
+        "with advanced as (update spirits set last_sequence = $2 where id = $1::text::uuid)
+         insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id)
+         select gen_random_uuid(), $1::text::uuid, n, 'message.in', repeat('x', 16384), to_timestamp(n), 's'
+         from generate_series(1, $2) as n
+         returning id::text",
+    )
+    .bind(&spirit_id)
+    .bind(LONG)
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    (spirit_id, ids.into_iter().map(|(id,)| id).collect())
+}
+
+#[tokio::test]
+async fn a_session_is_replayed_whole_in_replay_order_under_every_filter() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    for (name, filter) in filters() {
+        for session in ["a", "ü", "none such"] {
+            let request = StreamSessionEventsRequest {
+                filter: Some(filter.clone()),
+                ..stream(&spirit_id, session)
+            };
+            let expected = select(&events, Some(session), &filter, EventOrder::OldestFirst);
+            let got = replay(&server, request).await.unwrap();
+            assert_eq!(
+                got.iter().collect::<Vec<_>>(),
+                expected,
+                "{name}, session {session}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn starts_and_limits_apply_after_the_filter() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    for (name, filter) in filters() {
+        let all = select(&events, Some("a"), &filter, EventOrder::OldestFirst);
+        let last = |n: usize| all[all.len().saturating_sub(n)..].to_vec();
+        let from = |seconds| {
+            let late = all
+                .iter()
+                .filter(|event| event.occurred_at.unwrap().seconds >= seconds);
+            late.copied().collect::<Vec<_>>()
+        };
+        let starts = [
+            (None, all.clone()),
+            (Some(Start::LastN(1)), last(1)),
+            (Some(Start::LastN(3)), last(3)),
+            (Some(Start::LastN(i32::MAX)), all.clone()),
+            (Some(Start::FromTime(at(1_007))), from(1_007)),
+            (Some(Start::FromTime(at(1_008))), from(1_008)),
+            (Some(Start::FromTime(at(-62_135_596_800))), all.clone()),
+            (Some(Start::FromTime(at(2_000))), Vec::new()),
+        ];
+        for (start, expected) in starts {
+            for limit in [0, 2, 100] {
+                let request = StreamSessionEventsRequest {
+                    filter: Some(filter.clone()),
+                    start: start.clone(),
+                    limit,
+                    ..stream(&spirit_id, "a")
+                };
+                let limited = match usize::try_from(limit).unwrap() {
+                    0 => &expected[..],
+                    limit => &expected[..limit.min(expected.len())],
+                };
+                let got = replay(&server, request).await.unwrap();
+                assert_eq!(
+                    got.iter().collect::<Vec<_>>(),
+                    limited,
+                    "{name}, {start:?}, limit {limit}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_basic_view_leaves_out_content_and_meta_alone() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = garden(&server).await;
+    let request = StreamSessionEventsRequest {
+        view: EventView::Basic.into(),
+        ..stream(&spirit_id, "a")
+    };
+    let expected: Vec<Event> = select(
+        &events,
+        Some("a"),
+        &EventFilter::default(),
+        EventOrder::OldestFirst,
+    )
+    .into_iter()
+    .map(|event| Event {
+        content: None,
+        meta: None,
+        ..event.clone()
+    })
+    .collect();
+    assert_eq!(replay(&server, request).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn resuming_at_any_cursor_gives_exactly_the_rest() {
+    let server = TestServer::start().await;
+    let (spirit_id, _) = garden(&server).await;
+    for (name, filter) in filters() {
+        let request = StreamSessionEventsRequest {
+            filter: Some(filter.clone()),
+            ..stream(&spirit_id, "a")
+        };
+        let all = with_cursors(&server, request).await.unwrap();
+        for (index, (_, cursor)) in all.iter().enumerate() {
+            let request = StreamSessionEventsRequest {
+                filter: Some(filter.clone()),
+                ..after(&spirit_id, "a", cursor)
+            };
+            let rest = with_cursors(&server, request).await.unwrap();
+            assert_eq!(rest, all[index + 1..], "{name}, after {index}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn limits_and_starts_hold_across_the_pages_of_a_long_session() {
+    let server = TestServer::start().await;
+    let (spirit_id, _) = long_session(&server).await;
+    let table = [
+        (None, 0, 1..=LONG),
+        (None, 49, 1..=49),
+        (None, 50, 1..=50),
+        (None, 51, 1..=51),
+        (None, 999, 1..=999),
+        (Some(Start::LastN(60)), 0, 941..=LONG),
+        (Some(Start::LastN(60)), 55, 941..=995),
+        (Some(Start::FromTime(at(900))), 0, 900..=LONG),
+    ];
+    for (start, limit, expected) in table {
+        let request = StreamSessionEventsRequest {
+            start,
+            limit,
+            ..stream(&spirit_id, "s")
+        };
+        let got = sequences(&replay(&server, request).await.unwrap());
+        assert_eq!(got, expected.clone().collect::<Vec<_>>(), "{expected:?}");
+    }
+}
+
+#[tokio::test]
+async fn events_made_during_a_stream_come_in_the_stream_that_resumes_it() {
+    let server = TestServer::start().await;
+    let (spirit_id, _) = long_session(&server).await;
+    let response = server
+        .events()
+        .stream_session_events(stream(&spirit_id, "s"))
+        .await
+        .unwrap();
+    let mut running = response.into_inner();
+    let StreamSessionEventsResponse { cursor, .. } = running.message().await.unwrap().unwrap();
+    let seconds = [0, 500, 2_000]; // before the stream's place, ahead of it, and after all
+    let made = seconds.map(|seconds| event_at(&spirit_id, "s", seconds));
+    assert_eq!(
+        sequences(&store(&mut server.events(), made.into()).await),
+        [1_001, 1_002, 1_003]
+    );
+    let rest: Vec<Event> = drain(running)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(event, _)| event)
+        .collect();
+    assert_eq!(sequences(&rest), (2..=LONG).collect::<Vec<_>>());
+    let resumed = replay(&server, after(&spirit_id, "s", &cursor)).await.unwrap();
+    let expected: Vec<i64> = (2..=500)
+        .chain([1_002])
+        .chain(501..=LONG)
+        .chain([1_003])
+        .collect();
+    assert_eq!(sequences(&resumed), expected);
+}
+
+#[tokio::test]
+async fn deletions_and_edits_made_during_a_stream_show_from_its_next_page_on() {
+    let server = TestServer::start().await;
+    let (spirit_id, ids) = long_session(&server).await;
+    let mut events = server.events();
+    let mut running = events
+        .stream_session_events(stream(&spirit_id, "s"))
+        .await
+        .unwrap()
+        .into_inner();
+    running.message().await.unwrap().unwrap();
+    let [.., deleted, edited] = ids.as_slice() else {
+        unreachable!()
+    };
+    let request = SoftDeleteEventRequest {
+        event_id: deleted.clone(),
+        ..SoftDeleteEventRequest::default()
+    };
+    events.soft_delete_event(request).await.unwrap();
+    let request = UpdateEventRequest {
+        event_id: edited.clone(),
+        meta_summary: Some("edited".to_owned()),
+        ..UpdateEventRequest::default()
+    };
+    events.update_event(request).await.unwrap();
+    let rest: Vec<Event> = drain(running)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(event, _)| event)
+        .collect();
+    let expected: Vec<i64> = (2..LONG - 1).chain([LONG]).collect();
+    assert_eq!(sequences(&rest), expected);
+    assert_eq!(rest.last().unwrap().meta_summary(), "edited");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_a_stream_with_the_cursor_to_resume_at_elsewhere() {
+    let server = TestServer::start().await;
+    let (spirit_id, _) = long_session(&server).await;
+    let response = server
+        .events()
+        .stream_session_events(stream(&spirit_id, "s"))
+        .await
+        .unwrap();
+    let mut running = response.into_inner();
+    running.message().await.unwrap().unwrap();
+    server.shut_down();
+    let (mut last, mut last_cursor) = (1, String::new());
+    let status = loop {
+        match running.message().await {
+            Ok(Some(StreamSessionEventsResponse {
+                item: Some(Item::Event(event)),
+                cursor,
+            })) => {
+                assert_eq!(event.sequence, last + 1);
+                (last, last_cursor) = (event.sequence, cursor);
+            }
+            Ok(other) => panic!("not ended by the shutdown, but by {other:?}"),
+            Err(status) => break status,
+        }
+    };
+    let status = refused(Err::<(), _>(status), Code::Unavailable, "SHUTTING_DOWN");
+    assert!(last < LONG);
+    assert_eq!(metadata(&status, "cursor"), last_cursor);
+    let database = server.database.clone();
+    server.stop().await.unwrap();
+    let next = TestServer::start_on(database, |_| {}).await;
+    let rest = replay(&next, after(&spirit_id, "s", &last_cursor)).await.unwrap();
+    assert_eq!(sequences(&rest), (last + 1..=LONG).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_unknown_is_empty_and_a_deleted_spirit_keeps_its_sessions() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    create(&mut server.events(), event_at(&spirit_id, "s", 1)).await;
+    let request = SoftDeleteSpiritRequest {
+        spirit_id: spirit_id.clone(),
+        ..SoftDeleteSpiritRequest::default()
+    };
+    server.spirits().soft_delete_spirit(request).await.unwrap();
+    let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let table = [
+        (unknown, "s", 0),
+        (spirit_id.as_str(), "S", 0),
+        (&spirit_id.to_uppercase(), "s", 1),
+    ];
+    for (spirit_id, session, count) in table {
+        for start in [None, Some(Start::LastN(5)), Some(Start::FromTime(at(0)))] {
+            let request = StreamSessionEventsRequest {
+                start,
+                ..stream(spirit_id, session)
+            };
+            assert_eq!(
+                replay(&server, request).await.unwrap().len(),
+                count,
+                "{spirit_id} {session}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_bad_field_is_named() {
+    let server = TestServer::start().await;
+    let request = StreamSessionEventsRequest {
+        spirit_id: "x".to_owned(),
+        session_id: String::new(),
+        filter: Some(EventFilter {
+            roles: vec![String::new()],
+            ..EventFilter::default()
+        }),
+        view: 9,
+        limit: -1,
+        start: Some(Start::LastN(0)),
+        follow: false,
+    };
+    let mut fields = bad_fields(replay(&server, request.clone()).await);
+    fields.sort();
+    assert_eq!(
+        fields,
+        [
+            "filter.roles[0]",
+            "last_n",
+            "limit",
+            "session_id",
+            "spirit_id",
+            "view"
+        ]
+    );
+    let valid = stream("01890a5d-ac96-774b-bcce-b302099a8057", "s");
+    let table = [
+        (Start::LastN(-1), "last_n"),
+        (Start::FromTime(at(-62_135_596_801)), "from_time"),
+        (Start::FromTime(at(253_402_300_800)), "from_time"),
+    ];
+    for (start, field) in table {
+        let request = StreamSessionEventsRequest {
+            start: Some(start.clone()),
+            ..valid.clone()
+        };
+        let fields = bad_fields(replay(&server, request).await);
+        assert!(
+            fields.iter().all(|bad| bad.starts_with(field)) && fields.len() == 1,
+            "{start:?}: {fields:?}"
+        );
+    }
+}

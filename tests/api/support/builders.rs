@@ -1,0 +1,219 @@
+//! Requests with what they need, and assertions on errors.
+
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::{
+    CreateEventRequest, CreateSpiritRequest, Event, GetEventRequest, ListEventsRequest, Spirit,
+    StreamSessionEventsRequest, StreamSessionEventsResponse, stream_session_events_response::Item,
+};
+use prost_types::value::Kind;
+use prost_types::{FieldMask, Struct, Timestamp, Value};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+use crate::support::harness::TestServer;
+
+/// A create with all that is required.
+pub fn event(spirit_id: &str) -> CreateEventRequest {
+    CreateEventRequest {
+        spirit_id: spirit_id.to_owned(),
+        event_type: "message.in".to_owned(),
+        content: Some("hello".to_owned()),
+        ..CreateEventRequest::default()
+    }
+}
+
+/// The same in a session, at a time in seconds.
+pub fn event_at(spirit_id: &str, session_id: &str, seconds: i64) -> CreateEventRequest {
+    CreateEventRequest {
+        session_id: Some(session_id.to_owned()),
+        occurred_at: Some(at(seconds)),
+        ..event(spirit_id)
+    }
+}
+
+/// The same with a dedupe key.
+pub fn keyed(spirit_id: &str, dedupe_key: &str) -> CreateEventRequest {
+    CreateEventRequest {
+        dedupe_key: Some(dedupe_key.to_owned()),
+        ..event(spirit_id)
+    }
+}
+
+pub fn list(spirit_id: &str) -> ListEventsRequest {
+    ListEventsRequest {
+        spirit_id: spirit_id.to_owned(),
+        ..ListEventsRequest::default()
+    }
+}
+
+pub fn stream(spirit_id: &str, session_id: &str) -> StreamSessionEventsRequest {
+    StreamSessionEventsRequest {
+        spirit_id: spirit_id.to_owned(),
+        session_id: session_id.to_owned(),
+        ..StreamSessionEventsRequest::default()
+    }
+}
+
+/// A time in seconds.
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}
+
+pub fn number(number: f64) -> Value {
+    Value {
+        kind: Some(Kind::NumberValue(number)),
+    }
+}
+
+pub fn text(text: &str) -> Value {
+    Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    }
+}
+
+pub fn object<const N: usize>(fields: [(&str, Value); N]) -> Struct {
+    Struct {
+        fields: fields
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    }
+}
+
+/// Stores an event and returns it.
+pub async fn create(client: &mut EventServiceClient<Channel>, request: CreateEventRequest) -> Event {
+    client
+        .create_event(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .event
+        .unwrap()
+}
+
+/// A look-up by id alone.
+pub fn get(event_id: &str) -> GetEventRequest {
+    GetEventRequest {
+        event_id: event_id.to_owned(),
+        ..GetEventRequest::default()
+    }
+}
+
+/// An event as it is stored.
+pub async fn stored_event(client: &mut EventServiceClient<Channel>, event_id: &str) -> Event {
+    let response = client.get_event(get(event_id)).await.unwrap();
+    response.into_inner().event.unwrap()
+}
+
+/// The events of a stream to its end, with their cursors.
+pub async fn drain(
+    mut stream: Streaming<StreamSessionEventsResponse>,
+) -> Result<Vec<(Event, String)>, Status> {
+    let mut items = Vec::new();
+    while let Some(StreamSessionEventsResponse { item, cursor }) = stream.message().await? {
+        let Some(Item::Event(event)) = item else {
+            panic!("an item without an event")
+        };
+        items.push((event, cursor));
+    }
+    Ok(items)
+}
+
+/// The error of a call, which must have this code and reason.
+#[track_caller]
+pub fn refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> Status {
+    let Err(status) = result else {
+        panic!("expected {reason}, got OK")
+    };
+    assert_eq!(status.code(), code, "{status:?}");
+    let info = status
+        .get_details_error_info()
+        .expect("every error has ErrorInfo");
+    assert_eq!(
+        (info.reason.as_str(), info.domain.as_str()),
+        (reason, "events.elephantasm"),
+        "{status:?}"
+    );
+    assert!(!status.message().is_empty());
+    status
+}
+
+/// The bad fields that an INVALID_FIELD names, in order.
+#[track_caller]
+pub fn bad_fields<T>(result: Result<T, Status>) -> Vec<String> {
+    let status = refused(result, Code::InvalidArgument, "INVALID_FIELD");
+    let bad_request = status.get_details_bad_request().expect("BadRequest");
+    bad_request
+        .field_violations
+        .into_iter()
+        .map(|violation| violation.field)
+        .collect()
+}
+
+/// A value of the metadata of an error's ErrorInfo.
+#[track_caller]
+pub fn metadata(status: &Status, key: &str) -> String {
+    let info = status.get_details_error_info().expect("ErrorInfo");
+    info.metadata
+        .get(key)
+        .unwrap_or_else(|| panic!("no {key} in {info:?}"))
+        .clone()
+}
+
+/// Locks a spirit's row, as somebody beside the service would, until the transaction ends.
+pub async fn hold<'c>(connection: &'c mut PgConnection, spirit_id: &str) -> Transaction<'c, Postgres> {
+    let mut transaction = connection.begin().await.unwrap();
+    sqlx::query("select id from spirits where id = $1 for update")
+        .bind(spirit_id.parse::<Uuid>().unwrap())
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction
+}
+
+/// Gives a new spirit so many events of 1 KB in the session `s`, beside the service.
+pub async fn fill(server: &TestServer, spirit_id: &str, count: i64) {
+    let mut connection = server.database.connect().await;
+    sqlx::query(
+        "insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id)
+         select gen_random_uuid(), $1::text::uuid, n, 'message.in', repeat('x', 1000), to_timestamp(n), 's'
+         from generate_series(1, $2) as n",
+    )
+    .bind(spirit_id)
+    .bind(count)
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    sqlx::query("update spirits set last_sequence = $2 where id = $1::text::uuid")
+        .bind(spirit_id)
+        .bind(count)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
+
+/// The request, which insists on what the primary says.
+pub fn strong<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("x-consistency", MetadataValue::from_static("strong"));
+    request
+}
+
+/// An update mask of these paths.
+#[allow(clippy::unnecessary_wraps)] // as a request holds it
+pub fn mask(paths: &[&str]) -> Option<FieldMask> {
+    Some(FieldMask {
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+    })
+}
+
+/// Stores a spirit and returns it.
+pub async fn named(server: &TestServer, request: CreateSpiritRequest) -> Spirit {
+    let response = server.spirits().create_spirit(request).await.unwrap();
+    response.into_inner().spirit.unwrap()
+}

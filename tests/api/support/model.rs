@@ -1,0 +1,226 @@
+//! What reads should say: events in memory, filtered and sorted by the contract's words.
+
+use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::{
+    BatchCreateEventsRequest, CreateEventRequest, Event, EventFilter, EventOrder, ListEventsRequest,
+    SoftDeleteEventRequest,
+};
+use prost_types::Timestamp;
+use tonic::transport::Channel;
+
+use crate::support::builders::{at, event, number, object, text};
+use crate::support::harness::TestServer;
+
+type Client = EventServiceClient<Channel>;
+
+/// Stores events in one batch and returns them in full.
+pub async fn store(client: &mut Client, requests: Vec<CreateEventRequest>) -> Vec<Event> {
+    let contents: Vec<_> = requests
+        .iter()
+        .map(|request| (request.content.clone(), request.meta.clone().unwrap_or_default()))
+        .collect();
+    let request = BatchCreateEventsRequest {
+        requests,
+        ..BatchCreateEventsRequest::default()
+    };
+    let results = client
+        .batch_create_events(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .results;
+    assert_eq!(results.len(), contents.len());
+    let stored = results
+        .into_iter()
+        .zip(contents)
+        .map(|(result, (content, meta))| {
+            let Some(Item::Created(created)) = result.result else {
+                panic!("refused: {result:?}")
+            };
+            Event {
+                content,
+                meta: Some(meta),
+                ..created.event.unwrap()
+            }
+        });
+    stored.collect()
+}
+
+/// Deletes an event, here and there.
+pub async fn delete(client: &mut Client, event: &mut Event) {
+    let request = SoftDeleteEventRequest {
+        event_id: event.id.clone(),
+        ..SoftDeleteEventRequest::default()
+    };
+    *event = client
+        .soft_delete_event(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .event
+        .unwrap();
+}
+
+/// Creates of 60 events that have all that filters look at: ties, back-dated ones, three sessions and
+/// none, scores and none.
+pub fn seeds(spirit_id: &str) -> Vec<CreateEventRequest> {
+    let requests = (0..60_u8).map(|i| {
+        let n = usize::from(i);
+        CreateEventRequest {
+            event_type: ["message.in", "message.out", "tool.call", "error"][n / 2 % 4].to_owned(),
+            content: Some(format!("content {i}")),
+            meta_summary: (i % 2 == 0).then(|| format!("summary {i}")),
+            occurred_at: Some(at(1_000 + i64::from(i) * 7 % 20)),
+            session_id: [None, Some("a"), Some("b"), Some("a"), Some("ü")][n % 5].map(str::to_owned),
+            role: [None, Some("user"), Some("assistant")][n % 3].map(str::to_owned),
+            meta: Some(object([("n", number(f64::from(i % 4))), ("s", text("x"))])),
+            importance_score: [None, Some(0.0), Some(0.5), Some(1.0)][n % 4],
+            ..event(spirit_id)
+        }
+    });
+    requests.collect()
+}
+
+/// A spirit with events of [`seeds`], of which some are deleted.
+pub async fn garden(server: &TestServer) -> (String, Vec<Event>) {
+    let spirit_id = server.spirit().await;
+    let mut client = server.events();
+    let mut events = store(&mut client, seeds(&spirit_id)).await;
+    for event in events.iter_mut().step_by(7) {
+        delete(&mut client, event).await;
+    }
+    (spirit_id, events)
+}
+
+/// Every filter by itself, and combinations, of a [`garden`].
+pub fn filters() -> Vec<(&'static str, EventFilter)> {
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let with = |change: &dyn Fn(&mut EventFilter)| {
+        let mut filter = EventFilter::default();
+        change(&mut filter);
+        filter
+    };
+    let types = |f: &mut EventFilter| f.event_types = words(&["error", "message.in", "error", "none such"]);
+    let meta = |n| move |f: &mut EventFilter| f.meta_contains = Some(object([("n", number(n))]));
+    let span = |from, until| {
+        move |f: &mut EventFilter| {
+            f.occurred_from = Some(at(from));
+            f.occurred_until = Some(at(until));
+        }
+    };
+    let types_span_deleted = |f: &mut EventFilter| {
+        types(f);
+        span(1_004, 1_012)(f);
+        f.include_deleted = true;
+    };
+    let role_score = |f: &mut EventFilter| {
+        f.roles = words(&["user"]);
+        f.min_importance = Some(0.5);
+    };
+    let one_type_meta = |f: &mut EventFilter| {
+        f.event_types = words(&["tool.call"]);
+        meta(2.0)(f);
+    };
+    vec![
+        ("nothing", with(&|_| {})),
+        ("one type", with(&|f| f.event_types = words(&["tool.call"]))),
+        (
+            "an unknown type",
+            with(&|f| f.event_types = words(&["none such"])),
+        ),
+        ("types", with(&types)),
+        ("a role", with(&|f| f.roles = words(&["user"]))),
+        ("roles", with(&|f| f.roles = words(&["user", "assistant"]))),
+        ("a score", with(&|f| f.min_importance = Some(0.5))),
+        ("the lowest score", with(&|f| f.min_importance = Some(0.0))),
+        ("from a time", with(&|f| f.occurred_from = Some(at(1_010)))),
+        ("until a time", with(&|f| f.occurred_until = Some(at(1_010)))),
+        ("a span", with(&span(1_004, 1_012))),
+        ("an empty span", with(&span(1_010, 1_010))),
+        ("meta", with(&meta(2.0))),
+        ("other meta", with(&meta(9.0))),
+        ("empty meta", with(&|f| f.meta_contains = Some(object([])))),
+        ("deleted ones too", with(&|f| f.include_deleted = true)),
+        ("types, a span, deleted ones too", with(&types_span_deleted)),
+        ("a role, a score", with(&role_score)),
+        ("one type, meta", with(&one_type_meta)),
+    ]
+}
+
+/// Whether a filter lets an event through.
+pub fn passes(filter: &EventFilter, event: &Event) -> bool {
+    let EventFilter {
+        event_types,
+        roles,
+        min_importance,
+        occurred_from,
+        occurred_until,
+        meta_contains,
+        include_deleted,
+    } = filter;
+    let occurred_at = time(event);
+    let any = |list: &[String], value: Option<&String>| {
+        list.is_empty() || value.is_some_and(|value| list.contains(value))
+    };
+    any(event_types, event.event_type.as_ref())
+        && any(roles, event.role.as_ref())
+        && min_importance.is_none_or(|min| event.importance_score.is_some_and(|score| score >= min))
+        && occurred_from.is_none_or(|from| occurred_at >= key(from))
+        && occurred_until.is_none_or(|until| occurred_at < key(until))
+        && meta_contains
+            .iter()
+            .flat_map(|meta| &meta.fields)
+            .all(|(key, value)| event.meta.as_ref().unwrap().fields.get(key) == Some(value))
+        && (*include_deleted || !event.is_deleted)
+}
+
+/// The events of a session (`None`: of all and none) that pass the filter, in this order.
+pub fn select<'e>(
+    events: &'e [Event],
+    session: Option<&str>,
+    filter: &EventFilter,
+    order: EventOrder,
+) -> Vec<&'e Event> {
+    let mut selected: Vec<&Event> = events
+        .iter()
+        .filter(|event| session.is_none() || event.session_id.as_deref() == session)
+        .filter(|event| passes(filter, event))
+        .collect();
+    selected.sort_by_key(|event| position(event));
+    if order == EventOrder::NewestFirst {
+        selected.reverse();
+    }
+    selected
+}
+
+/// Place in replay order.
+pub fn position(event: &Event) -> ((i64, i32), i64) {
+    (time(event), event.sequence)
+}
+
+fn time(event: &Event) -> (i64, i32) {
+    key(event.occurred_at.unwrap())
+}
+
+fn key(timestamp: Timestamp) -> (i64, i32) {
+    (timestamp.seconds, timestamp.nanos)
+}
+
+pub fn sequences<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<i64> {
+    events.into_iter().map(|event| event.sequence).collect()
+}
+
+/// The pages of a list from the request's page to the last.
+pub async fn pages(client: &mut Client, mut request: ListEventsRequest) -> Vec<Vec<Event>> {
+    let mut pages = Vec::new();
+    loop {
+        let page = client.list_events(request.clone()).await.unwrap().into_inner();
+        pages.push(page.events);
+        if page.next_page_token.is_empty() {
+            return pages;
+        }
+        request.page_token = page.next_page_token;
+        request.offset = 0;
+    }
+}
