@@ -110,9 +110,9 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
             bail!("spirit {id} does not exist");
         }
     }
-    let GeneratedKey { text, mark } = GeneratedKey::generate().context("no randomness for a key")?;
+    let GeneratedKey { text, digest } = GeneratedKey::generate().context("no randomness for a key")?;
     let new = NewKey {
-        mark,
+        digest,
         name: args.name.clone(),
         role: args.role,
         spirit_ids: (!args.spirit_ids.is_empty()).then(|| args.spirit_ids.clone()),
@@ -134,7 +134,7 @@ async fn list(store: &Store) -> anyhow::Result<()> {
 
 async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
     // Whoever has only the key itself can revoke it as well.
-    let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.to_owned(), |mark| mark.prefix);
+    let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.to_owned(), |digest| digest.prefix);
     match store.keys.revoke(&prefix).await? {
         Some(key) => println!("{}", line(&key)),
         None => bail!("there is no key of this prefix; `key list` shows them"),
@@ -158,7 +158,7 @@ fn line(key: &Key) -> String {
         }
     };
     let name: String = key.name.chars().filter(|c| !c.is_control()).collect();
-    let (prefix, role, made) = (&key.mark.prefix, key.role.name(), shown(key.created_at));
+    let (prefix, role, made) = (&key.digest.prefix, key.role.name(), shown(key.created_at));
     format!("{prefix}  {role:6}  made {made}  {state}  {spirits}  {name}")
 }
 

@@ -1,6 +1,6 @@
-//! API keys: made and revoked by an operator, looked up by the service.
+//! API keys: created and revoked by an operator, looked up by the service.
 //!
-//! The look-ups have a connection of their own, so that callers who try many keys hold up nobody's reads.
+//! Look-ups have a connection of their own, so that callers who try many keys do not delay other reads.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,17 +22,16 @@ use crate::domain::key::KeyDigest;
 /// Connections for look-ups of keys.
 const KEY_CONNECTIONS: u32 = 1;
 
-/// After which a look-up is given up, and its connection with it if that does not answer at all: the
-/// others wait for it.
-const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of a look-up. Others queue behind it, so a connection that does not answer is dropped.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A key that an operator wants made.
+/// A key to be created.
 #[derive(Clone, Debug)]
 pub struct NewKey {
-    pub mark: KeyDigest,
+    pub digest: KeyDigest,
     pub name: String,
     pub role: Role,
-    /// The spirits that it is limited to; `None` = no limit.
+    /// The spirits that the key is limited to; `None` = no limit.
     pub spirit_ids: Option<Vec<SpiritId>>,
     pub expires_in: Option<Duration>,
 }
@@ -40,14 +39,14 @@ pub struct NewKey {
 /// A key as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    pub mark: KeyDigest,
+    pub digest: KeyDigest,
     pub name: String,
     pub role: Role,
     pub scope: SpiritScope,
     pub expires_at: Option<Time>,
     pub revoked_at: Option<Time>,
     pub created_at: Time,
-    /// Neither revoked nor expired, by the database's clock.
+    /// Whether the key is neither revoked nor expired, by the database's clock.
     pub is_live: bool,
 }
 
@@ -78,7 +77,7 @@ impl TryFrom<KeyRow> for Key {
                 None => SpiritScope::All,
                 Some(ids) => SpiritScope::listed(ids.into_iter().map(SpiritId).collect()),
             },
-            mark: KeyDigest {
+            digest: KeyDigest {
                 sha256: row
                     .secret_sha256
                     .try_into()
@@ -117,8 +116,8 @@ impl ApiKeys {
     pub async fn create(&self, new: NewKey) -> Result<Key, StoreError> {
         let spirit_ids: Option<Vec<Uuid>> = new.spirit_ids.map(|ids| ids.iter().map(|id| id.0).collect());
         let statement = sqlx::query_as::<_, KeyRow>(INSERT)
-            .bind(new.mark.prefix)
-            .bind(new.mark.sha256)
+            .bind(new.digest.prefix)
+            .bind(new.digest.sha256)
             .bind(new.name)
             .bind(new.role.name())
             .bind(spirit_ids)
@@ -126,44 +125,44 @@ impl ApiKeys {
         self.0.one(statement).await?.try_into()
     }
 
-    /// Every key that was ever made, oldest first.
+    /// Returns every key, revoked and expired ones included, oldest first.
     pub async fn list(&self) -> Result<Vec<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(LIST);
         let rows = self.0.all(statement).await?;
         rows.into_iter().map(Key::try_from).collect()
     }
 
-    /// Revokes a key, for good; one that is revoked stays as it is. `None` when there is no such key.
+    /// Revokes a key for good. A revoked key keeps its time of revocation. Returns `None` if there is no such key.
     pub async fn revoke(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(REVOKE).bind(prefix);
         let row = self.0.optional(statement).await?;
         row.map(Key::try_from).transpose()
     }
 
-    /// The key of this prefix, live or not.
+    /// Returns the key with this prefix, live or not.
     pub async fn find(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(FIND).bind(prefix);
-        let row = soon(self.0.optional(statement)).await?;
+        let row = within_time_limit(self.0.optional(statement)).await?;
         row.map(Key::try_from).transpose()
     }
 
-    /// Which of these prefixes are of keys that are neither revoked nor expired.
+    /// Returns those of the prefixes whose keys are neither revoked nor expired.
     pub async fn live(&self, prefixes: &[String]) -> Result<HashSet<String>, StoreError> {
         let statement = sqlx::query_as::<_, (String,)>(LIVE).bind(prefixes);
-        let rows = soon(self.0.all(statement)).await?;
+        let rows = within_time_limit(self.0.all(statement)).await?;
         Ok(rows.into_iter().map(|(prefix,)| prefix).collect())
     }
 
-    /// Whether a key was ever made.
+    /// Returns whether a key was ever created.
     pub async fn any_exists(&self) -> Result<bool, StoreError> {
-        let (made,) = soon(self.0.one(sqlx::query_as::<_, (bool,)>(KEY_EXISTS))).await?;
+        let (made,) = within_time_limit(self.0.one(sqlx::query_as::<_, (bool,)>(KEY_EXISTS))).await?;
         Ok(made)
     }
 }
 
-async fn soon<T>(look_up: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn within_time_limit<T>(look_up: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = |_| StoreError::Unavailable("a key was not looked up in time".to_owned());
-    timeout(LOOK_UP_LIMIT, look_up).await.map_err(late)?
+    timeout(LOOK_UP_TIMEOUT, look_up).await.map_err(late)?
 }
 
 pub(super) const KEY_EXISTS: &str = "select exists (select from keys) as made";

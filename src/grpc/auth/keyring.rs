@@ -130,7 +130,9 @@ impl Keyring {
         let asked = Instant::now();
         let key = self.0.store.keys.find(&mark.prefix).await?;
         match key {
-            Some(key) if key.is_live && key.mark.has_secret_of(&mark.sha256) => Ok(self.remember(key, asked)),
+            Some(key) if key.is_live && key.digest.has_secret_of(&mark.sha256) => {
+                Ok(self.remember(key, asked))
+            }
             _ => Err(ApiError::InvalidKey),
         }
     }
@@ -139,7 +141,7 @@ impl Keyring {
         let mut sessions = self.sessions();
         // One that is there already has the key's streams and what is left of its limits.
         let session = sessions
-            .entry(key.mark.prefix.clone())
+            .entry(key.digest.prefix.clone())
             .or_insert_with(|| Arc::new(Session::of(key, self.0.limits)));
         session.times().checked = asked;
         Arc::clone(session)
@@ -201,7 +203,7 @@ impl Session {
             name: Some(key.name.into()),
             role: key.role,
             scope: key.scope,
-            mark: Some(key.mark),
+            mark: Some(key.digest),
             expires_at: key.expires_at,
             ..Self::anybody(limits)
         }

@@ -81,7 +81,7 @@ impl LiveStreams {
 
     /// Ends every live stream with UNAVAILABLE, because the database does not answer.
     pub fn end_all(&self) {
-        self.announcer.hub.lose();
+        self.announcer.hub.end_all();
     }
 
     /// The number of spirits that are followed, and of streams that follow them.
@@ -108,7 +108,7 @@ impl Announcer {
     /// Announces spirits that have new events or were deleted or restored. Call it after the commit.
     pub(super) fn announce(&self, spirit_ids: &[SpiritId]) {
         self.hub.wake(spirit_ids);
-        self.notifier.tell(spirit_ids);
+        self.notifier.announce(spirit_ids);
     }
 
     pub(super) async fn close(&self) {

@@ -1,4 +1,4 @@
-//! A page of new events: behind a sequence, in sequence order.
+//! Reads a page of new events: those after a sequence, in sequence order.
 
 use const_format::formatcp;
 use sqlx::postgres::PgRow;
@@ -12,34 +12,34 @@ use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
 use crate::store::read::list_events::{FILTERED, bind_selection};
 
-/// New events that a stream wants.
+/// The events that a stream reads.
 #[derive(Clone, Debug)]
 pub(super) struct LiveQuery {
     pub(super) selection: Selection,
     pub(super) view: View,
-    /// Of the selection: streams with the same one share reads.
+    /// Hash of the selection; streams with the same hash share reads.
     pub(super) hash: QueryHash,
 }
 
-/// New events of a spirit.
+/// A page of new events of a spirit.
 #[derive(Debug)]
 pub struct LivePage {
     /// In sequence order.
     pub events: Vec<Event>,
-    /// Every event up to this sequence was looked at.
+    /// Highest sequence that the page has examined, whether or not the filter matched.
     pub scanned: i64,
-    /// Whether that is all there was.
+    /// Whether the page reached the spirit's `last_sequence`.
     pub is_last: bool,
-    /// Whether the spirit is soft-deleted, so that none will follow the last.
+    /// Whether the spirit is soft-deleted, so that no events follow the last page.
     pub is_deleted: bool,
 }
 
-/// Events of a page at the most.
+/// Maximum number of events in a page.
 const PAGE_SIZE: i64 = 500;
-/// Bytes of content at which a page ends early.
+/// Bytes of content, meta and summaries after which a page ends early.
 const PAGE_BYTES: i64 = 256 * 1024;
-/// Sequences that one statement looks at, so that a filter that hardly ever matches costs many short
-/// statements and not a long one.
+/// Sequences that one statement scans at most, so that a filter that rarely matches costs many short statements
+/// instead of a long one.
 const SCAN_MAX: i64 = 20_000;
 
 impl LiveQuery {
@@ -52,7 +52,7 @@ impl LiveQuery {
     }
 }
 
-/// Of a spirit without new events there is one row without an event.
+/// A row of a page. A spirit without new events gives one row without an event.
 struct PageRow {
     event: Option<EventRow>,
     last_sequence: i64,
@@ -75,13 +75,13 @@ impl FromRow<'_, PgRow> for PageRow {
 }
 
 impl LiveStreams {
-    /// The events behind this sequence; NOT_FOUND when there is no such spirit.
+    /// Reads the events after this sequence. Fails with NOT_FOUND if the spirit does not exist.
     ///
-    /// Spirit and events are read in one snapshot, and within a spirit sequence order is commit order: an
-    /// event up to the spirit's `last_sequence` is there, and none can come in below it any more.
+    /// Spirit and events are read in one snapshot, and sequence order is commit order within a spirit. So every
+    /// event up to the spirit's `last_sequence` is visible, and no later commit can add one below it.
     pub(super) async fn live_page(&self, query: &LiveQuery, after: i64) -> Result<LivePage, StoreError> {
         let statement = bind_selection(sqlx::query_as::<_, PageRow>(page_sql(query)), &query.selection)
-            .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number
+            .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number, and the sum must not overflow
             .bind(PAGE_SIZE)
             .bind(PAGE_BYTES)
             .bind(SCAN_MAX);

@@ -1,7 +1,7 @@
-//! Single events by id, gathered: readers that ask at the same time share a statement.
+//! Reads single events by id. Concurrent reads share a statement.
 //!
-//! A look-up by id costs PostgreSQL less than receiving and answering a statement does. What has
-//! queued while the statement before ran goes into the next one; a lone reader waits for no timer.
+//! Looking up an id costs PostgreSQL less than receiving and answering a statement. Reads that arrive while a
+//! statement runs are batched into the next one; a lone read waits for no timer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::store::pg::pool::ConnectionPool;
 use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
 use crate::store::pg::spans;
 
-/// Events that one statement reads at the most: 32 MiB of content at the default limit.
+/// Events that one statement reads at most: 32 MiB of content at the default limit.
 const GATHERED_MAX: usize = 32;
-/// Statements that run at the same time.
+/// Statements that run at the same time at most.
 const READERS: usize = 2;
-/// Readers that wait for a statement; more wait for a place here.
+/// Capacity of the queue; further reads wait until there is room.
 const WAITING_MAX: usize = 1_024;
 
 type Answer = Result<Option<Event>, StoreError>;
@@ -33,14 +33,14 @@ type Answer = Result<Option<Event>, StoreError>;
 #[derive(Debug)]
 struct Get {
     id: EventId,
-    /// Whose the event may be.
+    /// The spirits that the event may belong to.
     scope: SpiritScope,
-    /// Of the reader's call.
+    /// Span of the call.
     span: Span,
     reply: oneshot::Sender<Answer>,
 }
 
-/// The way to the readers. Cheap to clone; they end with the last clone.
+/// Batches reads of single events. Cheap to clone; its tasks end with the last clone.
 #[derive(Clone)]
 pub(in crate::store) struct GetBatcher(mpsc::Sender<Get>);
 
@@ -50,7 +50,7 @@ impl GetBatcher {
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..READERS {
             let (waiting, connections) = (Arc::clone(&waiting), connections.clone());
-            tokio::spawn(keep_running("reader of gets", async move || {
+            tokio::spawn(keep_running("get batcher", async move || {
                 read(&waiting, &connections).await;
             }));
         }
@@ -123,8 +123,7 @@ async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool
             continue;
         }
         if let Err(error) = answer_all(gets, connections).await {
-            // Those that have queued meanwhile have waited as well. Where the other reader has the lock, it
-            // takes what there is.
+            // The database is down, so queued reads fail too. If the other task holds the lock, it takes them.
             let Ok(mut waiting) = waiting.try_lock() else {
                 continue;
             };
@@ -135,10 +134,10 @@ async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool
     }
 }
 
-/// Fails when the database is away.
+/// Reads and answers a batch. Fails if the database is not available.
 async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
-    // Where every reader named the owner, a sharded database need not look everywhere.
+    // If every read names its spirit, a sharded database reads those shards only.
     let named = gets.iter().map(|get| match get.scope {
         SpiritScope::One(owner) => Some(owner.0),
         SpiritScope::All | SpiritScope::Listed(_) => None,
@@ -147,7 +146,7 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
     let query = sqlx::query_as::<_, EventRow>(GET)
         .bind(ids)
         .bind(named)
-        .bind(owners_of_all(&gets));
+        .bind(union_of_scopes(&gets));
     let span = spans::shared("get_events", gets.iter().map(|get| &get.span));
     let answered = tokio::select! {
         answered = caught(connections.all(query).instrument(span)) => answered,
@@ -159,7 +158,7 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
             .map(Event::from)
             .map(|event| (event.id, event))
             .collect(),
-        // One row that makes no sense must not fail those who asked for others.
+        // A row that cannot be decoded must not fail the reads of other rows.
         Err(StoreError::Bug(_)) if gets.len() > 1 => return answer_apart(gets, connections).await,
         Err(error) => {
             for get in gets {
@@ -188,7 +187,7 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
     Ok(())
 }
 
-/// Each by a statement of its own, as long as the database is there: they would wait for it one after another.
+/// Reads each event by a statement of its own. Once the database is not available, the rest fails at once.
 async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
     let mut answered = Ok(());
     for get in gets {
@@ -200,8 +199,8 @@ async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<()
     answered
 }
 
-/// The spirits that the events may be of, so that nothing of others is read; `None` when one may be of any.
-fn owners_of_all(gets: &[Get]) -> Option<Vec<Uuid>> {
+/// Returns the union of the scopes, so that no other spirit's events are read; `None` if one is unlimited.
+fn union_of_scopes(gets: &[Get]) -> Option<Vec<Uuid>> {
     let mut all = Vec::with_capacity(gets.len());
     for get in gets {
         all.extend(get.scope.spirit_ids()?.iter().map(|id| id.0));
@@ -211,7 +210,7 @@ fn owners_of_all(gets: &[Get]) -> Option<Vec<Uuid>> {
     Some(all)
 }
 
-/// Waits until nobody waits for an answer any more.
+/// Resolves when every caller of the batch has gone.
 async fn all_gone(gets: &mut [Get]) {
     for get in gets {
         get.reply.closed().await;
@@ -220,7 +219,7 @@ async fn all_gone(gets: &mut [Get]) {
 
 fn answer(get: Get, answer: Answer) {
     if get.reply.send(answer).is_err() {
-        tracing::trace!("a reader has gone");
+        tracing::trace!("the caller of a read has gone");
     }
 }
 

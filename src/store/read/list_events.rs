@@ -1,7 +1,7 @@
-//! Reads of events: a page, a count.
+//! Lists and counts events.
 //!
-//! A page is a keyset walk over an index. What changes the plan (which index, direction, view) makes
-//! a statement of its own; every other condition is a parameter.
+//! A page is a keyset scan of an index. Each combination of index, direction and view has a statement of its
+//! own, because it has another plan; every other condition is a parameter.
 
 use const_format::formatcp;
 use sqlx::postgres::PgRow;
@@ -15,27 +15,27 @@ use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
 use crate::store::pg::session::Statement;
 
-/// A page of events that a reader wants.
+/// A request for a page of events.
 #[derive(Clone, Debug)]
 pub struct EventQuery {
     pub selection: Selection,
     pub order: Order,
     pub view: View,
     pub start: PageStart,
-    /// Only events with this sequence or a lower one.
+    /// Highest sequence to return.
     pub sequence_max: i64,
-    /// Events in the page at the most.
+    /// Maximum number of events in the page.
     pub size: usize,
-    /// Bytes of content, meta and summaries after which the page ends early; it holds at least one event.
+    /// Bytes of content, meta and summaries after which the page ends early; a page holds at least one event.
     pub bytes: usize,
 }
 
-/// Where a page starts.
+/// The start of a page.
 #[derive(Clone, Copy, Debug)]
 pub enum PageStart {
-    /// So many events from the beginning.
+    /// Skips this number of events.
     Offset(i64),
-    /// Behind this position.
+    /// After this position.
     After(Position),
 }
 
@@ -43,7 +43,7 @@ pub enum PageStart {
 #[derive(Debug)]
 pub struct EventPage {
     pub events: Vec<Event>,
-    /// Whether there are events behind it.
+    /// Whether more events follow.
     pub more: bool,
 }
 
@@ -62,7 +62,7 @@ impl FromRow<'_, PgRow> for PageRow {
 }
 
 impl Reader {
-    /// A page of events.
+    /// Returns a page of events.
     pub async fn list_events(&mut self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let (start, offset) = match query.start {
             PageStart::Offset(offset) => (beginning(query.order), offset),
@@ -95,7 +95,7 @@ impl Reader {
         })
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     pub async fn count_events(&mut self, selection: &Selection) -> Result<i64, StoreError> {
         let sql = COUNTS[IndexUsed::of(selection) as usize];
         let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection);
@@ -103,7 +103,7 @@ impl Reader {
         Ok(count)
     }
 
-    /// The position of the n-th event from the end of the selection, n ≥ 1; `None` when it has fewer.
+    /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if there are fewer.
     pub(in crate::store) async fn nth_from_end(
         &mut self,
         selection: &Selection,

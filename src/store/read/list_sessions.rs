@@ -1,4 +1,4 @@
-//! Sessions: the live events of a spirit by `session_id`.
+//! Lists sessions: the live events of a spirit grouped by `session_id`.
 
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
@@ -9,7 +9,7 @@ use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
 use crate::store::pg::error::StoreError;
 
-/// A session with its figures over live events.
+/// A session; counts and times are over its live events.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Session {
     pub session_id: String,
@@ -22,14 +22,14 @@ pub struct Session {
 #[derive(Debug)]
 pub struct SessionPage {
     pub sessions: Vec<Session>,
-    /// Whether there are sessions behind it.
+    /// Whether more sessions follow.
     pub more: bool,
 }
 
 pub(in crate::store) const LIST_SESSIONS: &str = include_str!("list_sessions.sql");
 
 impl Reader {
-    /// A page of a spirit's sessions, most recently active first, ties by `session_id`.
+    /// Returns a page of a spirit's sessions, most recently active first, ties by `session_id`.
     pub async fn list_sessions(
         &mut self,
         spirit_id: SpiritId,

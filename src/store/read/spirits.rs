@@ -13,10 +13,10 @@ use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow};
 use crate::store::pg::session::Statement;
 
-/// A page of spirits that a reader wants.
+/// A request for a page of spirits.
 #[derive(Clone, Debug)]
 pub struct SpiritQuery {
-    /// Only these.
+    /// The spirits that the caller may see.
     pub scope: SpiritScope,
     pub order: SpiritOrder,
     pub include_deleted: bool,
@@ -24,12 +24,12 @@ pub struct SpiritQuery {
     pub size: usize,
 }
 
-/// Which spirits, in which order, from where.
+/// The order of a page of spirits, and where the page starts.
 #[derive(Clone, Debug)]
 pub enum SpiritOrder {
-    /// All, newest first by (`created_at`, id).
+    /// All spirits, newest first by (`created_at`, id).
     Newest { after: Option<NewestSpiritPlace> },
-    /// Those whose folded name contains this folded text, by (folded name, id).
+    /// Spirits whose case-folded name contains this text, by (folded name, id).
     Named {
         contains_folded: String,
         after: Option<NamedSpiritPlace>,
@@ -40,12 +40,12 @@ pub enum SpiritOrder {
 #[derive(Debug)]
 pub struct SpiritPage {
     pub spirits: Vec<Spirit>,
-    /// Whether there are spirits behind it.
+    /// Whether more spirits follow.
     pub more: bool,
 }
 
 impl Reader {
-    /// One spirit; one that a standby does not know the primary may.
+    /// Returns a spirit. A spirit that the standby does not have is read from the primary.
     pub async fn get_spirit(
         &mut self,
         id: SpiritId,
@@ -63,7 +63,7 @@ impl Reader {
         Ok(row.map(Spirit::from))
     }
 
-    /// A page of spirits.
+    /// Returns a page of spirits.
     pub async fn list_spirits(&mut self, query: SpiritQuery) -> Result<SpiritPage, StoreError> {
         let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
         let listed = ids(&query.scope);
@@ -106,7 +106,7 @@ impl Reader {
         })
     }
 
-    /// How many of these spirits there are.
+    /// Returns the number of spirits in the scope.
     pub async fn count_spirits(
         &mut self,
         scope: &SpiritScope,
@@ -120,7 +120,7 @@ impl Reader {
         Ok(count)
     }
 
-    /// The spirit's newest sequence; `None` when there is no such spirit.
+    /// Returns the spirit's highest sequence; `None` if the spirit does not exist.
     pub(in crate::store) async fn last_sequence(&mut self, id: SpiritId) -> Result<Option<i64>, StoreError> {
         let statement = sqlx::query_as::<_, (i64,)>(LAST_SEQUENCE).bind(id.0);
         let row = self.optional(statement).await?;
@@ -128,12 +128,12 @@ impl Reader {
     }
 }
 
-/// The spirits by id; `None` = every one.
+/// Returns the ids of the scope; `None` if it is unlimited.
 fn ids(scope: &SpiritScope) -> Option<Vec<Uuid>> {
     Some(scope.spirit_ids()?.iter().map(|id| id.0).collect())
 }
 
-/// The statement of a page over all spirits, or over those of a list.
+/// Returns the statement over all spirits, or over a list of them.
 fn page_query(statements: [&'static str; 2], of_list: bool) -> Statement<'static, SpiritRow> {
     sqlx::query_as(statements[usize::from(of_list)])
 }

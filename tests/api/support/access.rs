@@ -114,11 +114,11 @@ impl Keys {
 
     /// A new key.
     pub async fn make(&self, role: Role, spirit_ids: Option<&[&str]>, expires_in: Option<Duration>) -> Key {
-        let GeneratedKey { text, mark } = GeneratedKey::generate().unwrap();
-        let prefix = mark.prefix.clone();
+        let GeneratedKey { text, digest } = GeneratedKey::generate().unwrap();
+        let prefix = digest.prefix.clone();
         let id = |id: &&str| SpiritId(id.parse().unwrap());
         let new = NewKey {
-            mark,
+            digest,
             name: format!("a {}", role.name()),
             role,
             spirit_ids: spirit_ids.map(|ids| ids.iter().map(id).collect()),
