@@ -1,4 +1,4 @@
-//! Finds PostgreSQL's programs.
+//! Finds the programs of PostgreSQL.
 
 use std::env;
 use std::fs;
@@ -7,10 +7,10 @@ use std::process::Command;
 
 use super::EmbeddedError;
 
-/// The oldest major version that serves.
+/// The oldest supported major version.
 pub(super) const OLDEST_MAJOR: u32 = 15;
 
-/// Directories below which the systems put a directory a version, and where in it programs are.
+/// Usual places: parent directory, prefix of the name of a version's directory, and its directory of programs.
 const USUAL: [(&str, &str, &str); 4] = [
     ("/usr/lib/postgresql", "", "bin"),         // Debian, Ubuntu
     ("/usr", "pgsql-", "bin"),                  // RHEL, Fedora
@@ -23,13 +23,13 @@ const USUAL: [(&str, &str, &str); 4] = [
 pub(super) struct Binaries {
     pub(super) dir: PathBuf,
     pub(super) major: u32,
-    /// As the program says it, such as `15.18`.
+    /// Full version, such as `15.18`.
     pub(super) version: String,
 }
 
 impl Binaries {
-    /// Those of `bin_dir` if given; else, of all that are installed, those that fit the data, or
-    /// the newest when there is none yet.
+    /// Returns the programs in `bin_dir` if it is given; else those installed programs that fit the data, or the
+    /// newest if there is no data yet.
     pub(super) fn find(
         bin_dir: Option<&Path>,
         data_major: Option<u32>,
@@ -83,7 +83,7 @@ impl Binaries {
     }
 }
 
-/// Where programs may be, each directory once.
+/// Returns the directories that hold programs of PostgreSQL, each once.
 fn candidates() -> Vec<PathBuf> {
     let of_pg_config = Command::new("pg_config")
         .arg("--bindir")
@@ -105,7 +105,7 @@ fn candidates() -> Vec<PathBuf> {
         dirs.extend(named.map(|entry| entry.path().join(below)));
     }
     dirs.retain(|dir| dir.join("postgres").is_file());
-    // Symbolic links lead to the same programs again.
+    // Several symbolic links may lead to the same programs.
     let mut dirs: Vec<PathBuf> = dirs
         .iter()
         .filter_map(|dir| Some(fs::canonicalize(dir.join("postgres")).ok()?.parent()?.to_owned()))

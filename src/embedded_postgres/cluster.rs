@@ -1,51 +1,54 @@
-//! The data directory: its lock, its password, its cluster, and how PostgreSQL runs on it.
+//! The data directory: its password, its database cluster, its log, and the processes that run on it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::binaries::Binaries;
+use super::locks::{FILE_MODE, lock_processes, make_dir};
 use super::owner::Owner;
 use super::{EmbeddedError, SUPERUSER};
 
-/// Part of the socket's name; nothing listens on it.
+/// Part of the socket's name; PostgreSQL listens on no TCP port.
 pub(super) const PORT: u16 = 5432;
-/// Below the data directory.
+/// Directory of the database cluster, below the data directory.
 pub(super) const DATA: &str = "pgdata";
-const HALF_MADE_DATA: &str = "pgdata.new";
+const NEW_DATA: &str = "pgdata.new";
 const PASSWORD: &str = "password";
-const HALF_MADE_PASSWORD: &str = "password.new";
-const LOCK: &str = "lock";
+const NEW_PASSWORD: &str = "password.new";
 const LOG: &str = "postgres.log";
+const OLD_LOG: &str = "postgres.log.old";
 const SOCKETS: &str = "run";
 
-/// The shortest limit of a socket's path on the systems we know, with room for its name.
+/// Limit of the length of a socket's directory: the shortest limit of a path among the supported systems, less
+/// the socket's name.
 const SOCKET_DIR_BYTES_MAX: usize = 85;
-/// The log starts anew past this.
+/// Size of the log at which it is rotated; one old log is kept.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 const LOG_TAIL_LINES: usize = 15;
-const DIR_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
 
-/// What differs from PostgreSQL's defaults. Durability is as PostgreSQL has it: full.
-const SETTINGS: [(&str, &str); 6] = [
+/// Settings that differ from PostgreSQL's defaults. Durability keeps its defaults: it is full.
+const SETTINGS: [(&str, &str); 8] = [
     ("listen_addresses", ""), // no TCP
     ("unix_socket_permissions", "0700"),
     ("shared_buffers", "256MB"), // the default is sized for the smallest machines
     ("max_wal_size", "4GB"),     // fewer checkpoints under steady ingest
     ("random_page_cost", "1.1"), // solid-state disks
     ("jit", "off"),              // short statements gain nothing from it
+    // The log must not hold content or keys: no details of errors, no statements.
+    ("log_error_verbosity", "terse"),
+    ("log_min_error_statement", "panic"),
 ];
 
-/// A data directory ready to be started.
+/// A data directory and the programs that run on it.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) dir: PathBuf,
@@ -56,29 +59,7 @@ pub(super) struct Cluster {
     settings: Vec<(String, String)>,
 }
 
-/// Makes the data directory and locks it for this process.
-pub(super) fn lock(dir: &Path, owner: Option<&Owner>) -> Result<File, EmbeddedError> {
-    make_dir(dir, owner)?;
-    if let Some(owner) = owner {
-        owner.check_reach(dir)?;
-    }
-    let path = dir.join(LOCK);
-    let failed = || EmbeddedError::io(format!("cannot lock {}", path.display()));
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FILE_MODE)
-        .open(&path)
-        .map_err(failed())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failed()(error)),
-    }
-}
-
-/// Major version of the data; `None` when there is none yet.
+/// Returns the major version of the data; `None` if the directory is new.
 pub(super) fn data_version(dir: &Path) -> Result<Option<u32>, EmbeddedError> {
     let path = dir.join(DATA).join("PG_VERSION");
     if !path.exists() {
@@ -89,7 +70,7 @@ pub(super) fn data_version(dir: &Path) -> Result<Option<u32>, EmbeddedError> {
     Ok(text.trim().parse().ok())
 }
 
-/// Where the socket and what the password of a cluster is that another process runs.
+/// Returns the socket directory and the password of a cluster that another process runs.
 pub(super) fn access(dir: &Path) -> Result<(PathBuf, String), EmbeddedError> {
     let owner = super::owner::choose(dir)?;
     let found = dir
@@ -102,7 +83,7 @@ pub(super) fn access(dir: &Path) -> Result<(PathBuf, String), EmbeddedError> {
 }
 
 impl Cluster {
-    /// Opens the data directory, initialising it if it is new.
+    /// Opens a data directory.
     pub(super) fn open(
         dir: PathBuf,
         binaries: Binaries,
@@ -112,28 +93,27 @@ impl Cluster {
         let dir = dir
             .canonicalize()
             .map_err(EmbeddedError::io(format!("cannot find {}", dir.display())))?;
-        let cluster = Self {
+        Ok(Self {
             socket_dir: socket_dir(&dir, owner.as_ref())?,
             password: password(&dir, owner.as_ref())?,
             dir,
             binaries,
             owner,
             settings,
-        };
-        if !cluster.dir.join(DATA).exists() {
-            cluster.initialise()?;
-        }
-        Ok(cluster)
+        })
     }
 
-    /// Makes the cluster beside its place and moves it there, so that a half-made one never counts.
-    fn initialise(&self) -> Result<(), EmbeddedError> {
-        let half_made = self.dir.join(HALF_MADE_DATA);
-        if half_made.exists() {
-            fs::remove_dir_all(&half_made).map_err(EmbeddedError::io(format!(
-                "cannot remove {}",
-                half_made.display()
-            )))?;
+    /// Runs `initdb` if there is no cluster yet, in a directory that is renamed when it is complete, so that an
+    /// interrupted `initdb` leaves no cluster behind.
+    pub(super) fn initialise_if_new(&self, patience: Duration) -> Result<(), EmbeddedError> {
+        if self.dir.join(DATA).exists() {
+            return Ok(());
+        }
+        let lock = self.lock_processes(patience)?;
+        let new = self.dir.join(NEW_DATA);
+        if new.exists() {
+            fs::remove_dir_all(&new)
+                .map_err(EmbeddedError::io(format!("cannot remove {}", new.display())))?;
         }
         let mut initdb = Command::new(self.binaries.dir.join("initdb"));
         initdb.args([
@@ -147,14 +127,16 @@ impl Cluster {
             .arg("--pwfile")
             .arg(self.dir.join(PASSWORD))
             .arg("--pgdata")
-            .arg(&half_made);
+            .arg(&new)
+            .stdin(lock);
         self.run("initdb", &mut initdb)?;
-        fs::rename(&half_made, self.dir.join(DATA))
+        fs::rename(&new, self.dir.join(DATA))
             .map_err(EmbeddedError::io("cannot move the new cluster to its place"))
     }
 
-    /// Starts PostgreSQL, in a process group of its own.
-    pub(super) fn spawn(&self) -> Result<Child, EmbeddedError> {
+    /// Starts PostgreSQL in a process group of its own, after every older process on the data has ended.
+    pub(super) fn spawn(&self, patience: Duration) -> Result<Child, EmbeddedError> {
+        let lock = self.lock_processes(patience)?;
         let mut postgres = Command::new(self.binaries.dir.join("postgres"));
         postgres.arg("-D").arg(self.dir.join(DATA));
         postgres
@@ -172,37 +154,59 @@ impl Cluster {
         let errors = log
             .try_clone()
             .map_err(EmbeddedError::io("cannot open PostgreSQL's log"))?;
-        postgres.stdin(Stdio::null()).stdout(log).stderr(errors);
+        postgres.stdin(lock).stdout(log).stderr(errors);
         self.as_owner(&mut postgres)
             .spawn()
             .map_err(EmbeddedError::io("cannot start PostgreSQL"))
     }
 
-    /// Ends a postmaster that outlived its server, and waits for one that is ending. We hold the
-    /// lock, so it serves nobody.
-    pub(super) fn stop_old_postmaster(&self, patience: Duration) -> Result<(), EmbeddedError> {
-        if !self.dir.join(DATA).join("postmaster.pid").exists() {
-            return Ok(());
-        }
-        let pg_ctl = |verb: &str| {
-            let mut command = Command::new(self.binaries.dir.join("pg_ctl"));
-            command.arg(verb).arg("-D").arg(self.dir.join(DATA));
-            command
-        };
-        let running = self
-            .as_owner(&mut pg_ctl("status"))
-            .output()
-            .map_err(EmbeddedError::io("cannot run pg_ctl"))?;
-        if !running.status.success() {
-            return Ok(()); // a stale file, which PostgreSQL removes by itself
-        }
-        tracing::info!("waiting for the PostgreSQL of a server that was killed");
-        let mut stop = pg_ctl("stop");
-        stop.args(["-m", "fast", "-w", "-t", &patience.as_secs().to_string()]);
-        self.run("pg_ctl stop", &mut stop)
+    /// Starts the watchdog of a postmaster and returns the write end of its pipe: when that is closed, the
+    /// watchdog stops the postmaster. It runs in a process group of its own, so that Ctrl-C in a terminal
+    /// reaches only the server, which then drains before the database ends.
+    pub(super) fn watch(&self, postmaster: u32) -> Result<ChildStdin, EmbeddedError> {
+        // SIGINT requests a fast shutdown.
+        const SCRIPT: &str = "read -r _; kill -INT \"$1\" 2>/dev/null";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", SCRIPT, "watchdog", &postmaster.to_string()]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let failed = || EmbeddedError::io("cannot start the watchdog of PostgreSQL");
+        let mut child = self.as_owner(&mut command).spawn().map_err(failed())?;
+        child
+            .stdin
+            .take()
+            .ok_or_else(|| failed()(io::ErrorKind::BrokenPipe.into()))
     }
 
-    /// Takes away the socket's directory if it is outside the data.
+    /// Takes the process lock, after stopping a postmaster that outlived its server.
+    fn lock_processes(&self, patience: Duration) -> Result<File, EmbeddedError> {
+        let mut has_warned = false;
+        lock_processes(&self.dir, patience, || {
+            if !has_warned {
+                has_warned = true;
+                tracing::info!("waiting for the end of an earlier PostgreSQL on this data");
+            }
+            self.request_stop();
+        })
+    }
+
+    /// Asks the postmaster of the pid file for a fast shutdown. It may have ended already, or not have written
+    /// its pid file yet, so a failure is no error: the caller waits for the process lock.
+    fn request_stop(&self) {
+        if !self.dir.join(DATA).join("postmaster.pid").exists() {
+            return;
+        }
+        let mut stop = Command::new(self.binaries.dir.join("pg_ctl"));
+        stop.arg("stop").arg("-D").arg(self.dir.join(DATA));
+        stop.args(["-m", "fast", "-W"]);
+        if let Err(error) = self.run("pg_ctl stop", &mut stop) {
+            tracing::debug!(%error, "the earlier PostgreSQL was not stopped");
+        }
+    }
+
+    /// Removes the socket directory if it is outside the data directory.
     pub(super) fn remove_socket_dir(&self) -> Result<(), EmbeddedError> {
         if self.socket_dir.starts_with(&self.dir) {
             return Ok(());
@@ -213,13 +217,13 @@ impl Cluster {
         )))
     }
 
-    /// The last lines of PostgreSQL's log.
+    /// Returns the last lines of PostgreSQL's log.
     pub(super) fn log_tail(&self) -> String {
         let log = fs::read(self.dir.join(LOG)).unwrap_or_default();
         tail(&String::from_utf8_lossy(&log))
     }
 
-    /// Lets a command run as PostgreSQL's user, in a place that this user can enter.
+    /// Sets up a command to run as PostgreSQL's user, in a directory that this user can enter.
     pub(super) fn as_owner<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         if let Some(owner) = &self.owner {
             command.uid(owner.uid).gid(owner.gid);
@@ -243,22 +247,33 @@ impl Cluster {
     }
 
     fn open_log(&self) -> Result<File, EmbeddedError> {
+        self.rotate_log();
         let path = self.dir.join(LOG);
-        let long = fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX);
-        let mut options = OpenOptions::new();
-        options.create(true).mode(FILE_MODE);
-        if long {
-            options.write(true).truncate(true)
-        } else {
-            options.append(true)
-        };
-        let file = options
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(FILE_MODE)
             .open(&path)
             .map_err(EmbeddedError::io(format!("cannot open {}", path.display())))?;
         if let Some(owner) = &self.owner {
             owner.take(&path)?;
         }
         Ok(file)
+    }
+
+    /// Copies a log past its maximum size to the old log and empties it. PostgreSQL appends to the same file,
+    /// so it need not open it again.
+    pub(super) fn rotate_log(&self) {
+        let path = self.dir.join(LOG);
+        if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+            return;
+        }
+        let rotated = fs::copy(&path, self.dir.join(OLD_LOG))
+            .and_then(|_| OpenOptions::new().write(true).open(&path))
+            .and_then(|log| log.set_len(0));
+        if let Err(error) = rotated {
+            tracing::warn!(%error, "PostgreSQL's log could not be rotated");
+        }
     }
 }
 
@@ -267,53 +282,34 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
-/// Makes a directory that only its owner may enter; one that exists keeps its contents.
-fn make_dir(dir: &Path, owner: Option<&Owner>) -> Result<(), EmbeddedError> {
-    let failed = || {
-        EmbeddedError::io(format!(
-            "cannot create {} for the private PostgreSQL; choose another directory with EVENTS_DATA_DIR, or another \
-             PostgreSQL with DATABASE_URL",
-            dir.display()
-        ))
-    };
-    if !dir.is_dir() {
-        if let Some(above) = dir.parent() {
-            fs::create_dir_all(above).map_err(failed())?;
-        }
-        DirBuilder::new().mode(DIR_MODE).create(dir).map_err(failed())?;
-    }
-    fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE)).map_err(failed())?;
-    owner.map_or(Ok(()), |owner| owner.take(dir))
-}
-
-/// The password of this cluster: read, or made at random on first use.
+/// Returns the password of this cluster, made at random on first use.
 fn password(dir: &Path, owner: Option<&Owner>) -> Result<String, EmbeddedError> {
     let path = dir.join(PASSWORD);
-    let failed = || EmbeddedError::io(format!("cannot keep the password in {}", path.display()));
+    let failed = || EmbeddedError::io(format!("cannot store the password in {}", path.display()));
     if !path.exists() {
         let secret = Uuid::new_v4().simple().to_string() + &Uuid::new_v4().simple().to_string();
-        let half_made = dir.join(HALF_MADE_PASSWORD);
+        let new = dir.join(NEW_PASSWORD);
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(FILE_MODE)
-            .open(&half_made)
+            .open(&new)
             .map_err(failed())?;
         file.write_all(secret.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(failed())?;
         if let Some(owner) = owner {
-            owner.take(&half_made)?;
+            owner.take(&new)?;
         }
-        fs::rename(&half_made, &path).map_err(failed())?;
+        fs::rename(&new, &path).map_err(failed())?;
     }
     fs::read_to_string(&path)
         .map(|text| text.trim().to_owned())
         .map_err(failed())
 }
 
-/// Where the socket is: in the data directory, or in a short one when its path would be too long.
+/// Returns the directory of the socket: in the data directory, or below /tmp if that path would be too long.
 fn socket_dir(dir: &Path, owner: Option<&Owner>) -> Result<PathBuf, EmbeddedError> {
     let inside = dir.join(SOCKETS);
     let chosen = if inside.as_os_str().len() <= SOCKET_DIR_BYTES_MAX {
@@ -322,7 +318,7 @@ fn socket_dir(dir: &Path, owner: Option<&Owner>) -> Result<PathBuf, EmbeddedErro
         PathBuf::from(format!("/tmp/elephantasm-{}", short_name(dir.as_os_str())))
     };
     if let Ok(metadata) = fs::symlink_metadata(&chosen) {
-        // Somebody else could have put it there, in a place that everybody may write to.
+        // Another user could have created it, since everybody may write to /tmp.
         let expected = owner
             .map(|owner| owner.uid)
             .or_else(|| fs::metadata(dir).ok().map(|metadata| metadata.uid()));
@@ -331,7 +327,7 @@ fn socket_dir(dir: &Path, owner: Option<&Owner>) -> Result<PathBuf, EmbeddedErro
                 "cannot use {} for the socket",
                 chosen.display()
             ))(std::io::Error::other(
-                "it belongs to somebody else",
+                "it belongs to another user",
             )));
         }
     }
@@ -339,7 +335,7 @@ fn socket_dir(dir: &Path, owner: Option<&Owner>) -> Result<PathBuf, EmbeddedErro
     Ok(chosen)
 }
 
-/// PostgreSQL takes a list of directories; in quotes it reads everything but a quote as it is.
+/// Quotes the directory as an element of the setting's list.
 fn sockets_setting(dir: &Path) -> OsString {
     let quoted = dir.as_os_str().as_bytes().split(|byte| *byte == b'"');
     let mut setting = b"unix_socket_directories=\"".to_vec();
@@ -350,6 +346,7 @@ fn sockets_setting(dir: &Path) -> OsString {
 
 fn short_name(path: &OsStr) -> String {
     use sha2::{Digest as _, Sha256};
-    const BYTES: usize = 8;
-    crate::domain::dedupe::hex(&Sha256::digest(path.as_bytes())[..BYTES])
+    let digest = Sha256::digest(path.as_bytes());
+    let head: [u8; 8] = std::array::from_fn(|i| digest[i]);
+    format!("{:016x}", u64::from_be_bytes(head))
 }

@@ -1,14 +1,13 @@
-//! Under which user PostgreSQL runs: it refuses root.
+//! The user that PostgreSQL runs as, since it refuses to run as root.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
-use std::process::Command;
 
 use super::EmbeddedError;
 
-/// A user that is not this process's.
+/// A user other than that of this process.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub(super) name: String,
@@ -16,22 +15,18 @@ pub(super) struct Owner {
     pub(super) gid: u32,
 }
 
-/// Users to run as when this process is root, best first.
+/// Users to run as if this process is root, in order of preference.
 const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
 
-/// Whether this process runs as root.
-pub(super) fn is_root() -> Result<bool, EmbeddedError> {
-    let output = Command::new("id")
-        .arg("-u")
-        .output()
-        .map_err(EmbeddedError::io("cannot run `id -u`"))?;
-    Ok(output.stdout.trim_ascii() == b"0")
+/// Returns whether this process runs as root.
+pub(super) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
-/// The user to run as: `None` means this process's own. As root it is who owns the data already,
+/// Returns the user to run as; `None` means that of this process. For root it is the owner of existing data,
 /// else the first candidate that exists.
 pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
-    if !is_root()? {
+    if !is_root() {
         return Ok(None);
     }
     if let Ok(metadata) = fs::metadata(data_dir.join(super::cluster::DATA))
@@ -72,12 +67,14 @@ fn of_passwd(line: &str, name: &str) -> Option<Owner> {
 }
 
 impl Owner {
-    /// Refuses a directory that lies behind one which the user cannot pass.
-    pub(super) fn check_reach(&self, dir: &Path) -> Result<(), EmbeddedError> {
+    /// Fails if the user cannot pass through a parent of the directory.
+    pub(super) fn check_access(&self, dir: &Path) -> Result<(), EmbeddedError> {
         const OTHERS_PASS: u32 = 0o001;
         for above in dir.ancestors().skip(1) {
-            let metadata = fs::metadata(above)
-                .map_err(EmbeddedError::io(format!("cannot look at {}", above.display())))?;
+            let metadata = fs::metadata(above).map_err(EmbeddedError::io(format!(
+                "cannot read the metadata of {}",
+                above.display()
+            )))?;
             if metadata.permissions().mode() & OTHERS_PASS == 0 && metadata.uid() != self.uid {
                 return Err(EmbeddedError::Unreachable {
                     dir: above.to_owned(),
@@ -88,7 +85,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Makes the user the owner of a file or directory.
+    /// Makes the user the owner of a file or a directory.
     pub(super) fn take(&self, path: &Path) -> Result<(), EmbeddedError> {
         chown(path, Some(self.uid), Some(self.gid)).map_err(EmbeddedError::io(format!(
             "cannot give {} to the user {}",

@@ -1,0 +1,179 @@
+//! Keeps PostgreSQL running: a thread that waits for its end and starts it again with back-off.
+
+use std::process::{Child, ChildStdin};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use super::EmbeddedError;
+use super::cluster::Cluster;
+
+/// Interval of checks whether PostgreSQL has ended.
+const POLL: Duration = Duration::from_millis(20);
+/// Interval of checks of the log's size.
+const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause before PostgreSQL is started again: the first one, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Time of running after which the next pause is the first one again.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// The thread that supervises PostgreSQL. Dropping it stops PostgreSQL.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    cluster: Cluster,
+    patience: Duration,
+    pid: AtomicU32,
+    /// Whether PostgreSQL is started again when it ends.
+    restart: AtomicBool,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    is_stopping: bool,
+    /// Closing it makes the watchdog stop PostgreSQL.
+    lifeline: Option<ChildStdin>,
+}
+
+impl Supervisor {
+    /// Starts PostgreSQL and its supervision. Until [`keep_running`](Self::keep_running) is called, PostgreSQL
+    /// is not started again. Blocks while an older PostgreSQL on the data ends.
+    pub(super) fn start(cluster: Cluster, patience: Duration) -> Result<Self, EmbeddedError> {
+        let shared = Arc::new(Shared {
+            cluster,
+            patience,
+            pid: AtomicU32::default(),
+            restart: AtomicBool::default(),
+            running: Mutex::new(Running {
+                is_stopping: false,
+                lifeline: None,
+            }),
+        });
+        let postgres = shared.spawn()?;
+        let supervised = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("events-postgres".to_owned())
+            .spawn(move || supervised.supervise(postgres))
+            .map_err(EmbeddedError::io("cannot start a thread"))?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Starts PostgreSQL again whenever it ends from now on.
+    pub(super) fn keep_running(&self) {
+        self.shared.restart.store(true, Ordering::Release);
+    }
+
+    /// Stops PostgreSQL by a fast shutdown, without waiting for its end.
+    pub(super) fn request_stop(&self) {
+        let mut running = self.shared.running();
+        running.is_stopping = true;
+        drop(running.lifeline.take());
+    }
+
+    /// Returns whether PostgreSQL has ended for good.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.shared.pid.load(Ordering::Acquire)
+    }
+
+    pub(super) fn log_tail(&self) -> String {
+        self.shared.cluster.log_tail()
+    }
+
+    pub(super) fn remove_socket_dir(&self) -> Result<(), EmbeddedError> {
+        self.shared.cluster.remove_socket_dir()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.request_stop();
+    }
+}
+
+impl Shared {
+    /// Starts PostgreSQL with its watchdog.
+    fn spawn(&self) -> Result<Child, EmbeddedError> {
+        let mut postgres = self.cluster.spawn(self.patience)?;
+        self.pid.store(postgres.id(), Ordering::Release);
+        let lifeline = self.cluster.watch(postgres.id()).inspect_err(|_| {
+            if let Err(error) = postgres.kill() {
+                tracing::error!(%error, "PostgreSQL runs without a watchdog");
+            }
+        })?;
+        let mut running = self.running();
+        if !running.is_stopping {
+            running.lifeline = Some(lifeline);
+        }
+        Ok(postgres)
+    }
+
+    fn supervise(&self, mut postgres: Child) {
+        let mut pause = BACKOFF.0;
+        loop {
+            let started = Instant::now();
+            self.wait(&mut postgres);
+            if self.is_done() {
+                return;
+            }
+            tracing::error!(
+                log = self.cluster.log_tail(),
+                "private PostgreSQL ended, starting it again"
+            );
+            if started.elapsed() >= STABLE_AFTER {
+                pause = BACKOFF.0;
+            }
+            postgres = loop {
+                sleep(pause);
+                pause = (pause * 2).min(BACKOFF.1);
+                if self.is_done() {
+                    return;
+                }
+                match self.spawn() {
+                    Ok(postgres) => break postgres,
+                    Err(error) => tracing::error!(%error, "private PostgreSQL could not be started again"),
+                }
+            };
+        }
+    }
+
+    /// Waits for the end of PostgreSQL and keeps its log bounded.
+    fn wait(&self, postgres: &mut Child) {
+        let mut log_checked = Instant::now();
+        loop {
+            match postgres.try_wait() {
+                Ok(None) => {}
+                Ok(Some(_)) => return,
+                Err(error) => {
+                    tracing::error!(%error, "the process of private PostgreSQL cannot be watched");
+                    return;
+                }
+            }
+            if log_checked.elapsed() >= LOG_CHECK_INTERVAL {
+                log_checked = Instant::now();
+                self.cluster.rotate_log();
+            }
+            sleep(POLL);
+        }
+    }
+
+    /// Returns whether PostgreSQL is not to be started again.
+    fn is_done(&self) -> bool {
+        self.running().is_stopping || !self.restart.load(Ordering::Acquire)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
