@@ -1,4 +1,4 @@
-//! What the commands that talk to a server share.
+//! The connection of the commands that call a server, and the text of its errors.
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -18,20 +18,21 @@ use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 use tower::service_fn;
 
+use super::printable::printable_lines;
 use crate::config::{BadSettings, Secret};
 use crate::domain::key::KeyDigest;
 use crate::server::write_coalescer::WriteCoalescer;
 
-/// Largest reply that a command accepts: a page ends at about 2 MiB, a batch's reply may be larger.
+/// Maximum size of a reply: a page ends at about 2 MiB, but the reply of a batch may be larger.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two probes of a connection, and until one without an answer means that it is dead.
+/// Keepalive of a connection: interval of pings, and time limit of their answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// Which server.
+/// The server to call, and the credentials.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AddrArgs {
-    /// Server to talk to, as host:port, or https://host:port for TLS
+    /// Server to call, as host:port, or https://host:port for TLS
     #[arg(
         long,
         env = "EVENTS_ADDR",
@@ -40,11 +41,11 @@ pub(super) struct AddrArgs {
     )]
     addr: String,
 
-    /// PEM file with the authorities that the server's certificate may come from [default: the system's]
+    /// PEM file with the certificate authorities that are trusted for the server's certificate [default: the system's]
     #[arg(long, env = "EVENTS_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
-    /// PEM file with a certificate to show to the server [default: none]
+    /// PEM file with the client certificate [default: none]
     #[arg(long, env = "EVENTS_CERT", value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
 
@@ -61,10 +62,10 @@ pub(super) struct AddrArgs {
     api_key_file: Option<PathBuf>,
 }
 
-/// A connection whose calls carry the key, if there is one.
+/// A connection whose calls carry the API key, if there is one.
 pub(super) type Connection = InterceptedService<Channel, Bearer>;
 
-/// Puts the key into each call.
+/// Adds the API key to each call.
 #[derive(Clone)]
 pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -77,11 +78,11 @@ impl Interceptor for Bearer {
     }
 }
 
-/// The key itself, for where a file is too much.
+/// Environment variable with the API key itself.
 const KEY_VARIABLE: &str = "EVENTS_API_KEY";
 
 impl AddrArgs {
-    /// Connects, and sends the key with each call.
+    /// Connects. Every call carries the API key.
     pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
         let bearer = self.bearer()?;
         Ok(InterceptedService::new(self.channel().await?, bearer))
@@ -98,9 +99,9 @@ impl AddrArgs {
             (None, Some(key)) => key,
             (None, None) => return Ok(Bearer(None)),
         };
-        // What it holds instead is not shown: it may be another secret.
+        // The error does not show the value, which may be another secret.
         let no_key =
-            || BadSettings("the API key has not the form ek_…, as `key create` prints it".to_owned());
+            || BadSettings("the API key does not have the form ek_…, as `key create` prints it".to_owned());
         KeyDigest::of(&key).ok_or_else(no_key)?;
         let mut value: MetadataValue<Ascii> = format!("Bearer {key}").parse().map_err(|_| no_key())?;
         value.set_sensitive(true);
@@ -118,13 +119,13 @@ impl AddrArgs {
         let secure = uri.starts_with("https://");
         if self.wants_tls() && !secure {
             return Err(BadSettings(format!(
-                "--addr {} is plain text, which --ca, --cert and --server-name have no use for",
+                "--addr {} is plain text, so --ca, --cert and --server-name have no effect; use https://",
                 self.addr
             ))
             .into());
         }
         let mut endpoint = Endpoint::from_shared(uri)
-            .with_context(|| format!("--addr {} is no address of the form host:port", self.addr))?
+            .with_context(|| format!("--addr {} is not an address of the form host:port", self.addr))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
@@ -134,7 +135,7 @@ impl AddrArgs {
         let connected = endpoint.connect_with_connector(service_fn(dial)).await;
         connected.with_context(|| {
             if secure {
-                format!("no server that can be trusted answers at {}", self.addr)
+                format!("no trusted server answers at {}", self.addr)
             } else {
                 format!(
                     "no server answers at {}; start one with `elephantasm-events serve`",
@@ -163,7 +164,7 @@ impl AddrArgs {
     }
 }
 
-/// A connection on which calls that are ready together are sent together.
+/// Connects with write coalescing: calls that are ready at the same time are sent together.
 async fn dial(uri: Uri) -> std::io::Result<TokioIo<WriteCoalescer<TcpStream>>> {
     let host = uri.host().unwrap_or_default();
     let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
@@ -177,8 +178,8 @@ fn read(path: &Path) -> Result<Vec<u8>, BadSettings> {
     std::fs::read(path).map_err(|error| BadSettings(format!("{} cannot be read: {error}", path.display())))
 }
 
-/// A server's error as text for people: code, message, every bad field, and the cause where the server could
-/// not be reached.
+/// Returns a status as text for people: code, message, every bad field, and the cause if the server could not be
+/// reached.
 pub(super) fn explain(status: Status) -> anyhow::Error {
     let mut text = format!("{:?}: {}", status.code(), status.message());
     if let Some(bad_request) = status.get_details_bad_request() {
@@ -191,5 +192,5 @@ pub(super) fn explain(status: Status) -> anyhow::Error {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    anyhow::Error::msg(text)
+    anyhow::Error::msg(printable_lines(&text))
 }

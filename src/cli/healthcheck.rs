@@ -1,4 +1,4 @@
-//! `healthcheck`: for container and service managers.
+//! `healthcheck`: checks a server, for container and service managers.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ pub(super) struct HealthcheckArgs {
     #[command(flatten)]
     addr: AddrArgs,
 
-    /// Service to ask about, such as elephantasm.events.v1.EventService; empty = the whole server
+    /// Service to check, such as elephantasm.events.v1.EventService; empty = the whole server
     #[arg(long, value_name = "NAME", default_value = "")]
     service: String,
 }

@@ -1,4 +1,4 @@
-//! `key`: makes, lists and revokes API keys, in the database itself.
+//! `key`: creates, lists and revokes API keys, directly in the database.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 
 use super::database::Database;
+use super::printable::printable;
 use crate::config::{BadSettings, DatabaseArgs, LogArgs};
 use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
@@ -25,9 +26,9 @@ pub(super) struct KeyArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
-    /// Make a key and print it, this once; the first one turns authentication on for good
+    /// Create a key and print it once; the first key turns authentication on for good
     Create(Box<CreateArgs>),
-    /// List every key that was ever made, without its secret
+    /// List every key that was ever created, without its secret
     List(Box<ListArgs>),
     /// Revoke a key; servers refuse it within seconds
     Revoke(Box<RevokeArgs>),
@@ -35,19 +36,19 @@ enum KeyCommand {
 
 #[derive(Args, Debug)]
 struct CreateArgs {
-    /// What the key is called, in lists and logs
+    /// Name of the key, for lists and logs
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: String,
 
-    /// What it may do: reader reads, writer also stores and edits events, admin also spirits
+    /// Role of the key: a reader reads, a writer also stores and edits events, an admin also edits spirits
     #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|name| Role::named(&name).ok_or("unknown")))]
     role: Role,
 
-    /// Limit it to this spirit; can be repeated
+    /// Limit the key to this spirit; can be repeated
     #[arg(long = "spirit", value_name = "ID", value_parser = spirit_id)]
     spirit_ids: Vec<SpiritId>,
 
-    /// Let it expire after this time, as 45s, 30m, 12h or 90d
+    /// Let the key expire after this time, such as 45s, 30m, 12h or 90d
     #[arg(long, value_name = "TIME", value_parser = time_span)]
     expires_in: Option<Duration>,
 
@@ -67,7 +68,7 @@ struct ListArgs {
 
 #[derive(Args, Debug)]
 struct RevokeArgs {
-    /// The key's prefix as `key list` shows it, ek_…
+    /// Prefix of the key as `key list` shows it, ek_…
     prefix: String,
 
     #[command(flatten)]
@@ -86,7 +87,7 @@ pub(super) async fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
     let opened = Database::join(database).await?;
     let store = opened.store(database);
     let done = async {
-        // The first key comes before the first server, too.
+        // The first key may be created before the first server has run.
         store.migrate().await?;
         match &args.command {
             KeyCommand::Create(args) => create(&store, args).await,
@@ -110,7 +111,8 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
             bail!("spirit {id} does not exist");
         }
     }
-    let GeneratedKey { text, digest } = GeneratedKey::generate().context("no randomness for a key")?;
+    let GeneratedKey { text, digest } =
+        GeneratedKey::generate().context("the system has no randomness for a key")?;
     let new = NewKey {
         digest,
         name: args.name.clone(),
@@ -120,7 +122,7 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
     };
     let key = store.keys.create(new).await?;
     eprintln!("{}", line(&key));
-    eprintln!("the key, shown this once:");
+    eprintln!("the key, shown only once:");
     println!("{text}");
     Ok(())
 }
@@ -133,16 +135,16 @@ async fn list(store: &Store) -> anyhow::Result<()> {
 }
 
 async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
-    // Whoever has only the key itself can revoke it as well.
+    // A whole key is accepted as well as its prefix.
     let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.to_owned(), |digest| digest.prefix);
     match store.keys.revoke(&prefix).await? {
         Some(key) => println!("{}", line(&key)),
-        None => bail!("there is no key of this prefix; `key list` shows them"),
+        None => bail!("there is no key with this prefix; `key list` lists the keys"),
     }
     Ok(())
 }
 
-/// A key in a line: prefix, role, state, spirits, name.
+/// Returns a key as a line: prefix, role, state, spirits, name.
 fn line(key: &Key) -> String {
     let state = match (key.revoked_at, key.expires_at) {
         (Some(time), _) => format!("revoked {}", shown(time)),
@@ -157,7 +159,7 @@ fn line(key: &Key) -> String {
             ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         }
     };
-    let name: String = key.name.chars().filter(|c| !c.is_control()).collect();
+    let name = printable(&key.name);
     let (prefix, role, made) = (&key.digest.prefix, key.role.name(), shown(key.created_at));
     format!("{prefix}  {role:6}  made {made}  {state}  {spirits}  {name}")
 }
@@ -180,7 +182,7 @@ fn spirit_id(text: &str) -> Result<SpiritId, String> {
         .ok_or_else(|| "must be the id of a spirit, a UUID".to_owned())
 }
 
-/// A number and its unit.
+/// Parses a number with a unit.
 fn time_span(text: &str) -> Result<Duration, String> {
     const YEARS_MAX: u64 = 100 * 366 * 86_400;
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));

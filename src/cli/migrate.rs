@@ -1,4 +1,4 @@
-//! `migrate`: brings the schema up to date and ends.
+//! `migrate`: brings the schema up to date and exits.
 
 use std::process::ExitCode;
 

@@ -1,13 +1,15 @@
-//! How events are shown: as text for people, or as JSON lines for programs.
+//! Prints events: as text for people, or as JSON lines for programs.
 
 use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
+use super::printable::{self, printable};
 use crate::domain::Time;
 use crate::grpc::pb::Event;
 use crate::grpc::{object_of_struct, time_of};
 
+/// The format of printed events.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
     Text,
@@ -19,7 +21,7 @@ impl Form {
         if json { Self::Json } else { Self::Text }
     }
 
-    /// One event. JSON has its cursor too, where there is one.
+    /// Writes one event. JSON includes the cursor if there is one.
     pub(super) fn write(self, out: &mut impl Write, event: Event, cursor: Option<&str>) -> io::Result<()> {
         match self {
             Self::Text => write_text(out, &event),
@@ -28,7 +30,7 @@ impl Form {
     }
 }
 
-/// Time, type and role on a line of their own, the content below, indented.
+/// Writes time, type and role on one line and the content below it, indented.
 fn write_text(out: &mut impl Write, event: &Event) -> io::Result<()> {
     let time = event
         .occurred_at
@@ -37,19 +39,18 @@ fn write_text(out: &mut impl Write, event: &Event) -> io::Result<()> {
     let role = event.role.as_deref().unwrap_or("-");
     writeln!(
         out,
-        "{}  {}  {role}",
+        "{}  {}  {}",
         time.unwrap_or_default(),
-        event.event_type()
+        printable(event.event_type()),
+        printable(role)
     )?;
     for line in event.content().lines() {
-        // Control characters could command the reader's terminal.
-        let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-        writeln!(out, "    {line}")?;
+        writeln!(out, "    {}", printable(line))?;
     }
     Ok(())
 }
 
-/// The event with its proto field names; absent fields are left out.
+/// Writes the event with its proto field names; absent fields are left out.
 fn write_json(out: &mut impl Write, event: Event, cursor: Option<&str>) -> io::Result<()> {
     let time = |timestamp| Option::and_then(timestamp, time_of).map(|time: Time| json!(time.to_rfc3339()));
     let meta = event
@@ -82,6 +83,6 @@ fn write_json(out: &mut impl Write, event: Event, cursor: Option<&str>) -> io::R
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)))
         .collect();
-    serde_json::to_writer(&mut *out, &object)?;
+    printable::write_json(out, &object)?;
     writeln!(out)
 }

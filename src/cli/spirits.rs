@@ -1,4 +1,4 @@
-//! Finds the spirit that a command means by name or id.
+//! Resolves the name or id of a spirit.
 
 use anyhow::{anyhow, bail};
 use tonic::Request;
@@ -9,14 +9,14 @@ use crate::domain::ids::parse_uuid;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
 use crate::grpc::pb::{CreateSpiritRequest, GetSpiritRequest, ListSpiritsRequest, Spirit};
 
-/// What to do about a name that no live spirit has.
+/// The action for a name that no live spirit has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnknownName {
     Create,
     Refuse,
 }
 
-/// The id of the spirit. An id must exist; a name must be that of one live spirit.
+/// Returns the id of a spirit. An id must exist; a name must belong to exactly one live spirit.
 pub(super) async fn resolve(
     channel: Connection,
     name_or_id: &str,
@@ -32,7 +32,7 @@ pub(super) async fn resolve(
         return response
             .spirit
             .map(|spirit| spirit.id)
-            .ok_or_else(|| anyhow!("the server's answer holds no spirit"));
+            .ok_or_else(|| anyhow!("the server's reply holds no spirit"));
     }
     let mut named = named(&mut spirits, name_or_id).await?;
     match (named.pop(), unknown) {
@@ -59,12 +59,12 @@ pub(super) async fn resolve(
             response
                 .spirit
                 .map(|spirit| spirit.id)
-                .ok_or_else(|| anyhow!("the server's answer holds no spirit"))
+                .ok_or_else(|| anyhow!("the server's reply holds no spirit"))
         }
     }
 }
 
-/// The live spirits of exactly this name.
+/// Returns the live spirits with exactly this name.
 async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> anyhow::Result<Vec<Spirit>> {
     let mut request = ListSpiritsRequest {
         name_contains: Some(name.to_owned()),
@@ -89,7 +89,7 @@ async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> any
     }
 }
 
-/// A spirit that was created a moment ago must be found, not created again.
+/// Requests strong consistency, so that a spirit that was just created is found and not created again.
 fn strong<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     let metadata = request.metadata_mut();

@@ -1,39 +1,39 @@
-//! Who may do what: roles, the rights that calls need, and the spirits that a caller knows of.
+//! Access: roles, the permissions that calls need, and the spirits that a caller may see.
 
 use std::sync::Arc;
 
 use super::ids::SpiritId;
 use super::refusal::Refusal;
 
-/// What a key is for; each role may do what the one before it may.
+/// The role of an API key. Each role includes the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Reads.
+    /// May read.
     Reader,
-    /// Also stores and edits events.
+    /// May also store and edit events.
     Writer,
-    /// Also creates and edits spirits.
+    /// May also create and edit spirits.
     Admin,
 }
 
-/// What a call needs.
+/// The permission that a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// Changes nothing.
+    /// To read.
     Read,
-    /// Stores or edits events.
+    /// To store or edit events.
     WriteEvents,
-    /// Edits spirits.
+    /// To edit spirits.
     WriteSpirits,
-    /// Creates spirits: nothing that a list of spirits could hold.
+    /// To create spirits. A key that is limited to listed spirits never has it.
     CreateSpirits,
 }
 
 impl Role {
-    /// From the weakest to the strongest.
+    /// All roles, weakest first.
     pub const ALL: [Self; 3] = [Self::Reader, Self::Writer, Self::Admin];
 
-    /// As people and the database write it.
+    /// Returns the name that the command line and the database use.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,16 +43,16 @@ impl Role {
         }
     }
 
-    /// The role of this name.
+    /// Returns the role of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 
-    /// Whether the role is enough.
+    /// Returns whether the role has the permission.
     #[must_use]
-    pub fn allows(self, right: Permission) -> bool {
-        self >= match right {
+    pub fn allows(self, permission: Permission) -> bool {
+        self >= match permission {
             Permission::Read => Self::Reader,
             Permission::WriteEvents => Self::Writer,
             Permission::WriteSpirits | Permission::CreateSpirits => Self::Admin,
@@ -60,25 +60,25 @@ impl Role {
     }
 }
 
-/// The spirits that a caller knows of; all others are to it as if they did not exist.
+/// The spirits that a caller may see. For the caller other spirits do not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpiritScope {
     /// Every spirit.
     All,
-    /// This one.
+    /// One spirit.
     One(SpiritId),
-    /// These, sorted; possibly none.
+    /// A sorted list, possibly empty.
     Listed(Arc<[SpiritId]>),
 }
 
 impl SpiritScope {
-    /// No spirit.
+    /// Returns the scope without any spirit.
     #[must_use]
     pub fn none() -> Self {
         Self::Listed(Arc::default())
     }
 
-    /// These spirits and no others.
+    /// Returns the scope of these spirits.
     #[must_use]
     pub fn listed(mut spirit_ids: Vec<SpiritId>) -> Self {
         spirit_ids.sort_unstable();
@@ -86,7 +86,7 @@ impl SpiritScope {
         Self::Listed(spirit_ids.into())
     }
 
-    /// Whether the spirit is one of them.
+    /// Returns whether the spirit is in the scope.
     #[must_use]
     pub fn holds(&self, spirit_id: SpiritId) -> bool {
         match self {
@@ -96,7 +96,8 @@ impl SpiritScope {
         }
     }
 
-    /// What it holds of the spirit that a request names; all of it when none is named.
+    /// Returns the part of the scope that a request selects: the named spirit if it is in the scope, or the whole
+    /// scope if no spirit is named.
     #[must_use]
     pub fn narrow(&self, named: Option<SpiritId>) -> Self {
         match named {
@@ -106,7 +107,7 @@ impl SpiritScope {
         }
     }
 
-    /// The spirits by id; `None` = every one.
+    /// Returns the spirits of the scope; `None` = every spirit.
     #[must_use]
     pub fn spirit_ids(&self) -> Option<&[SpiritId]> {
         match self {
@@ -116,7 +117,7 @@ impl SpiritScope {
         }
     }
 
-    /// Refuses a spirit outside, as an unknown one is refused.
+    /// Refuses a spirit outside the scope in the same way as an unknown spirit.
     pub fn check(&self, spirit_id: SpiritId) -> Result<(), Refusal> {
         if self.holds(spirit_id) {
             Ok(())
@@ -132,7 +133,7 @@ mod tests {
     use crate::domain::ids::SpiritId;
 
     #[test]
-    fn a_reach_holds_what_it_lists_and_narrows_to_what_it_holds() {
+    fn a_scope_holds_its_list_and_narrows_to_listed_spirits_only() {
         let [own, second, foreign] = std::array::from_fn(|_| SpiritId::generate());
         let scope = SpiritScope::listed(vec![second, own, own]);
         assert_eq!(scope.spirit_ids(), Some(&[own, second][..]));
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_known_by_their_names() {
+    fn a_role_is_found_by_its_exact_name() {
         for role in Role::ALL {
             assert_eq!(Role::named(role.name()), Some(role));
         }

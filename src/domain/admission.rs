@@ -1,8 +1,7 @@
-//! Admission: what becomes of queued creates, decided in memory against what is stored.
+//! Admission: decides queued creates in memory, against the state of the database.
 //!
-//! The caller holds the locks of all spirits concerned and has read their state after taking them,
-//! so what is decided here is final. Items take effect one after another; each guard and key sees
-//! the items before it.
+//! The caller holds the locks of all spirits concerned and has read their state after taking them, so decisions
+//! are final. Items take effect in order; guards and dedupe keys see the items before them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,20 +20,20 @@ pub struct SpiritState {
     pub last_sequence: i64,
 }
 
-/// The event that has a dedupe key.
+/// The event that holds a dedupe key.
 #[derive(Clone, Debug)]
 pub enum KeyHolder {
-    /// One that is stored.
+    /// A stored event.
     Stored {
         id: EventId,
         sequence: i64,
         identity: Identity,
     },
-    /// One that this flush stores.
+    /// An event of the current flush.
     New { event: Arc<NewEvent>, sequence: i64 },
 }
 
-/// What two creates with one dedupe key must have in common to be the same.
+/// The fields in which two creates with the same dedupe key must agree to count as the same event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub event_type: String,
@@ -44,12 +43,12 @@ pub struct Identity {
     pub occurred_at: Time,
 }
 
-/// What became of one item.
+/// The decision about one accepted item.
 #[derive(Clone, Debug)]
 pub enum Admitted {
-    /// It is to be stored under this sequence.
+    /// The event is stored under this sequence.
     New { event: Arc<NewEvent>, sequence: i64 },
-    /// Its key is taken and the caller wants the holder.
+    /// The dedupe key is taken, and the caller asked for the existing event.
     Duplicate {
         id: EventId,
         spirit_id: SpiritId,
@@ -58,10 +57,10 @@ pub enum Admitted {
     },
 }
 
-/// Results in item order; or, for an atomic request, every failing item and why.
+/// The decision about a request: results in item order, or every failing item of a refused atomic request.
 pub type Verdict = Result<Vec<Result<Admitted, Refusal>>, Vec<(usize, Refusal)>>;
 
-/// What is stored about the spirits and keys of a flush, and what the flush adds to it.
+/// State of the spirits and dedupe keys of a flush: as stored, plus the items decided so far.
 #[derive(Debug, Default)]
 pub struct FlushState {
     pub spirits: HashMap<SpiritId, SpiritState>,
@@ -69,10 +68,10 @@ pub struct FlushState {
 }
 
 impl FlushState {
-    /// Decides one request. A refused atomic one leaves no trace.
+    /// Decides one request. A refused atomic request does not change the state.
     pub fn admit(&mut self, items: &[Arc<NewEvent>], mode: BatchMode) -> Verdict {
         let mut draft = Draft {
-            world: self,
+            state: self,
             spirits: HashMap::new(),
             keys: HashMap::new(),
         };
@@ -87,9 +86,9 @@ impl FlushState {
     }
 }
 
-/// The changes of one request, over the world as it was before.
+/// The changes of one request on top of the state before it.
 struct Draft<'w> {
-    world: &'w FlushState,
+    state: &'w FlushState,
     spirits: HashMap<SpiritId, SpiritState>,
     keys: HashMap<(SpiritId, String), KeyHolder>,
 }
@@ -99,7 +98,7 @@ impl Draft<'_> {
         let spirit = self.live_spirit(event.spirit_id)?;
         let key = event.dedupe_key.clone().map(|key| (event.spirit_id, key));
         if let Some(key) = &key
-            && let Some(holder) = self.keys.get(key).or_else(|| self.world.keys.get(key))
+            && let Some(holder) = self.keys.get(key).or_else(|| self.state.keys.get(key))
         {
             return holder.answer(event);
         }
@@ -122,15 +121,15 @@ impl Draft<'_> {
     }
 
     fn live_spirit(&self, id: SpiritId) -> Result<SpiritState, Refusal> {
-        let state = self.spirits.get(&id).or_else(|| self.world.spirits.get(&id));
+        let state = self.spirits.get(&id).or_else(|| self.state.spirits.get(&id));
         match state {
             Some(state) if !state.is_deleted => Ok(*state),
             _ => Err(Refusal::SpiritNotFound(id)),
         }
     }
 
-    /// The failing items of a refused request. An item of the request itself never comes to exist,
-    /// so a refusal must not name it as the existing event.
+    /// Returns the failing items of a refused request. Events of the refused request are never stored, so no refusal
+    /// names one of them as the existing event.
     fn failures(&self, results: Vec<Result<Admitted, Refusal>>) -> Vec<(usize, Refusal)> {
         let mut failures: Vec<_> = results
             .into_iter()
@@ -177,7 +176,7 @@ impl KeyHolder {
         }
     }
 
-    /// Whether the event is the same in all that its caller gave.
+    /// Returns whether the event agrees with the holder in every field that the caller gave.
     fn is_same(&self, event: &NewEvent) -> bool {
         match self {
             Self::Stored { identity, .. } => identity.matches(event),

@@ -1,8 +1,7 @@
 //! Cursors: positions in a query's order as opaque text.
 //!
-//! A cursor is URL-safe base64 of: version, query hash, position, checksum. Anything else than a
-//! cursor of this version and this query does not decode; nothing in one is trusted beyond being a
-//! position.
+//! A cursor is URL-safe base64 of version, query hash, position and checksum. Only a cursor of this version and
+//! this query decodes. It is trusted as a position and as nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,22 +17,22 @@ use super::ids::SpiritId;
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
 
-/// The text is no cursor of this query.
+/// The text is not a cursor of this query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "is not a token of this query: its filter, order or RPC differ, or it is damaged; start again without it"
 )]
 pub struct InvalidCursor;
 
-/// A place in some order that a cursor can hold.
+/// A position that a cursor can hold.
 pub trait Place: Sized {
-    /// Appends the place to a cursor's bytes.
+    /// Appends the position to a cursor's bytes.
     fn write(&self, bytes: &mut Vec<u8>);
-    /// Reads what [`write`](Self::write) wrote; `None` for anything else.
+    /// Parses the bytes of [`write`](Self::write); `None` for any other bytes.
     fn read(bytes: &[u8]) -> Option<Self>;
 }
 
-/// The cursor of a place in a query.
+/// Returns the cursor of a position in a query.
 pub fn encode(query: QueryHash, place: &impl Place) -> String {
     let mut bytes = vec![VERSION];
     bytes.extend(query.0);
@@ -43,7 +42,7 @@ pub fn encode(query: QueryHash, place: &impl Place) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The place that a cursor of this query holds.
+/// Returns the position of a cursor of this query.
 pub fn decode<P: Place>(query: QueryHash, cursor: &str) -> Result<P, InvalidCursor> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| InvalidCursor)?;
     let (body, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(InvalidCursor)?;
@@ -78,21 +77,20 @@ impl Place for Position {
     }
 }
 
-/// Whether a stream of a session is in its replay or behind it.
+/// The phase of a session stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Replay,
     Live,
 }
 
-/// Where a stream of a session is.
+/// The position of a session stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayPlace {
     pub phase: Phase,
-    /// Of the last event sent.
+    /// Position of the last event sent.
     pub position: Position,
-    /// In the replay: the spirit's `last_sequence` when it began. Live: the sequence up to which
-    /// everything was looked at.
+    /// During replay: the spirit's `last_sequence` at the start. Live: highest sequence that was examined.
     pub bound: i64,
 }
 
@@ -129,7 +127,7 @@ impl Place for ReplayPlace {
     }
 }
 
-/// Where a list of sessions is.
+/// The position of a list of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionPlace {
     pub last_occurred_at: Time,
@@ -151,7 +149,7 @@ impl Place for SessionPlace {
     }
 }
 
-/// Where a list of spirits is, newest first.
+/// The position of a list of spirits, newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewestSpiritPlace {
     pub created_at: Time,
@@ -173,7 +171,7 @@ impl Place for NewestSpiritPlace {
     }
 }
 
-/// Where a list of spirits is, by folded name.
+/// The position of a list of spirits by folded name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedSpiritPlace {
     pub name_folded: String,
@@ -195,7 +193,7 @@ impl Place for NamedSpiritPlace {
     }
 }
 
-/// A time of the contract's years 1 to 9999, or the bound after them.
+/// Parses a time from the start of year 1 to the start of year 10000, both included.
 fn read_time(bytes: &[u8]) -> Option<(Time, &[u8])> {
     let (micros, rest) = bytes.split_first_chunk()?;
     let time = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
@@ -204,7 +202,7 @@ fn read_time(bytes: &[u8]) -> Option<(Time, &[u8])> {
         .then_some((time, rest))
 }
 
-/// Text as the database takes it: U+0000 would be refused there.
+/// Parses text without U+0000, which the database rejects.
 fn read_text(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     (!text.contains('\0')).then(|| text.to_owned())
@@ -222,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_gives_its_place_back(micros in -62_135_596_800_000_000i64..253_402_300_800_000_000, sequence: i64, bound: i64) {
+        fn a_cursor_decodes_to_its_position(micros in -62_135_596_800_000_000i64..253_402_300_800_000_000, sequence: i64, bound: i64) {
             let position = Position { occurred_at: DateTime::from_timestamp_micros(micros).expect("in range"), sequence };
             let place = ReplayPlace { phase: Phase::Replay, position, bound };
             prop_assert_eq!(decode(query("a"), &encode(query("a"), &position)), Ok(position));
@@ -230,13 +228,13 @@ mod tests {
         }
 
         #[test]
-        fn a_cursor_of_another_query_is_refused(sequence: i64) {
+        fn a_cursor_of_another_query_is_rejected(sequence: i64) {
             let position = Position { occurred_at: DateTime::UNIX_EPOCH, sequence };
             prop_assert_eq!(decode::<Position>(query("b"), &encode(query("a"), &position)), Err(InvalidCursor));
         }
 
         #[test]
-        fn a_damaged_cursor_is_refused(sequence: i64, at: prop::sample::Index, with in "[A-Za-z0-9_-]") {
+        fn a_damaged_cursor_is_rejected(sequence: i64, at: prop::sample::Index, with in "[A-Za-z0-9_-]") {
             let cursor = encode(query("a"), &Position { occurred_at: DateTime::UNIX_EPOCH, sequence });
             let at = at.index(cursor.len());
             prop_assert_eq!(decode::<Position>(query("a"), &cursor[..at]), Err(InvalidCursor));
@@ -246,7 +244,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_refused(text in ".{0,200}") {
+        fn random_text_is_rejected(text in ".{0,200}") {
             prop_assert_eq!(decode::<SessionPlace>(query("a"), &text), Err(InvalidCursor));
         }
     }

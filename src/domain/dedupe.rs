@@ -1,4 +1,4 @@
-//! The derived dedupe key, as the contract defines it.
+//! The derived dedupe key. The contract defines its form.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::ids::SpiritId;
 const CONTENT_CHARS: usize = 100;
 const KEY_BYTES: usize = 16;
 
-/// First 32 hex digits of SHA-256 over
+/// Returns the first 32 hex digits of SHA-256 over
 /// `spirit_id|event_type|first 100 code points of content|occurred_at|source_uri`.
 #[must_use]
 pub fn derive(
@@ -32,7 +32,7 @@ pub fn derive(
     hex(&Sha256::digest(text)[..KEY_BYTES])
 }
 
-/// Lower-case hex digits.
+/// Returns lower-case hex digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes
@@ -43,7 +43,7 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// As Python's `datetime.isoformat()` prints a UTC time: microseconds only when they are not zero.
+/// Formats a UTC time as Python's `datetime.isoformat()` does: microseconds only if they are not zero.
 fn isoformat(time: Time) -> String {
     let format = if time.nanosecond() / 1_000 == 0 {
         "%Y-%m-%dT%H:%M:%S+00:00"

@@ -1,4 +1,4 @@
-//! Edits: which mutable fields a caller changes, and what comes of it against the stored value.
+//! Edits: the fields that a caller changes, and their application to the stored value.
 
 use super::access::SpiritScope;
 use super::event::Event;
@@ -8,12 +8,12 @@ use super::meta::{Meta, MetaChange};
 use super::refusal::Refusal;
 use super::spirit::Spirit;
 
-/// What to do with one field.
+/// The change of one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<T> {
-    /// Leave it.
+    /// Keeps the field.
     Keep,
-    /// Write this.
+    /// Sets the field to this value.
     Set(T),
 }
 
@@ -26,16 +26,16 @@ impl<T: Clone + PartialEq> Change<T> {
     }
 }
 
-/// Names an event to edit.
+/// Identifies the event to edit.
 #[derive(Clone, Debug)]
 pub struct EventTarget {
     pub id: EventId,
-    /// Whose the event may be.
+    /// The spirits that the event may belong to.
     pub scope: SpiritScope,
     pub expected_revision: Option<i64>,
 }
 
-/// Names a spirit to edit.
+/// Identifies the spirit to edit.
 #[derive(Clone, Copy, Debug)]
 pub struct SpiritTarget {
     pub id: SpiritId,
@@ -51,12 +51,12 @@ pub struct EventEdit {
     pub role: Change<Option<String>>,
     pub author: Change<Option<String>>,
     pub is_deleted: Change<bool>,
-    /// Bytes that `meta` may have after a merge.
+    /// Maximum bytes of `meta` after a merge.
     pub meta_bytes_max: usize,
 }
 
 impl EventEdit {
-    /// Changes nothing but the deletion mark.
+    /// Returns an edit that soft-deletes or restores and changes nothing else.
     #[must_use]
     pub fn deletion(is_deleted: bool) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl EventEdit {
         }
     }
 
-    /// The fields after the edit; `None` when it changes nothing. `event` is in the FULL view.
+    /// Returns the fields after the edit; `None` if the edit changes nothing. `event` is in the FULL view.
     pub fn apply(&self, event: &Event) -> Result<Option<EventFields>, Invalid> {
         let stored = EventFields::of(event);
         let edited = EventFields {
@@ -116,12 +116,12 @@ pub struct SpiritEdit {
     pub description: Change<Option<String>>,
     pub meta: Change<MetaChange>,
     pub is_deleted: Change<bool>,
-    /// Bytes that `meta` may have after a merge.
+    /// Maximum bytes of `meta` after a merge.
     pub meta_bytes_max: usize,
 }
 
 impl SpiritEdit {
-    /// Changes nothing but the deletion mark.
+    /// Returns an edit that soft-deletes or restores and changes nothing else.
     #[must_use]
     pub fn deletion(is_deleted: bool) -> Self {
         Self {
@@ -133,7 +133,7 @@ impl SpiritEdit {
         }
     }
 
-    /// The fields after the edit; `None` when it changes nothing.
+    /// Returns the fields after the edit; `None` if the edit changes nothing.
     pub fn apply(&self, spirit: &Spirit) -> Result<Option<SpiritFields>, Invalid> {
         let stored = SpiritFields::of(spirit);
         let edited = SpiritFields {
@@ -166,7 +166,7 @@ impl SpiritFields {
     }
 }
 
-/// Refuses when the caller expects another revision than the stored one.
+/// Fails if the caller expects a revision other than the stored one.
 pub fn check_revision(expected: Option<i64>, actual: i64) -> Result<(), Refusal> {
     match expected {
         Some(expected) if expected != actual => Err(Refusal::RevisionMismatch { expected, actual }),
@@ -174,13 +174,13 @@ pub fn check_revision(expected: Option<i64>, actual: i64) -> Result<(), Refusal>
     }
 }
 
-/// The stored value itself where the change means the same, so that comparing is exact.
+/// Applies a change. Returns the stored text itself if the result is the same JSON, so that texts can be compared.
 fn change_meta(stored: &Meta, change: &Change<MetaChange>, bytes_max: usize) -> Result<Meta, Invalid> {
     let Change::Set(change) = change else {
         return Ok(stored.clone());
     };
-    let changed = stored.changed(change, bytes_max)?;
-    Ok(if changed.same(stored) {
+    let changed = stored.apply(change, bytes_max)?;
+    Ok(if changed.is_same_json(stored) {
         stored.clone()
     } else {
         changed

@@ -1,11 +1,11 @@
-//! Events: what a caller gives, what is stored, what a create did.
+//! Events: to be created, as stored, and the result of a create.
 
 use super::Time;
 use super::dedupe;
 use super::ids::{EventId, SpiritId};
 use super::meta::Meta;
 
-/// An event as stored. [`content`](Self::content) and [`meta`](Self::meta) are absent in the BASIC
+/// A stored event. [`content`](Self::content) and [`meta`](Self::meta) are absent in the BASIC
 /// view only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -29,7 +29,7 @@ pub struct Event {
     pub updated_at: Time,
 }
 
-/// An event that a caller wants stored, every field within its bounds.
+/// An event to be created, every field within its limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewEvent {
     pub id: EventId,
@@ -38,14 +38,14 @@ pub struct NewEvent {
     pub meta_summary: Option<String>,
     pub content: String,
     pub occurred_at: Time,
-    /// Whether the caller gave `occurred_at`, so that it counts when duplicates are compared.
+    /// Whether the caller gave `occurred_at`; only then duplicates are compared by it.
     pub occurred_at_given: bool,
     pub session_id: Option<String>,
     pub role: Option<String>,
     pub author: Option<String>,
     pub meta: Meta,
     pub source_uri: Option<String>,
-    /// The caller's key or the derived one, see [`NewEvent::derive_dedupe_key`].
+    /// The dedupe key of the caller, or the derived one; see [`NewEvent::derive_dedupe_key`].
     pub dedupe_key: Option<String>,
     pub importance_score: Option<f64>,
     pub on_duplicate: OnDuplicate,
@@ -53,7 +53,7 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// Fills in the key of an event that has a source but no key of its own.
+    /// Derives the dedupe key of an event that has a source but no dedupe key.
     pub fn derive_dedupe_key(&mut self) {
         if let (None, Some(source_uri)) = (&self.dedupe_key, &self.source_uri) {
             self.dedupe_key = Some(dedupe::derive(
@@ -66,7 +66,7 @@ impl NewEvent {
         }
     }
 
-    /// The event that storing this makes.
+    /// Returns the stored form of the event.
     #[must_use]
     pub fn stored(self, sequence: i64, now: Time) -> Event {
         Event {
@@ -91,7 +91,7 @@ impl NewEvent {
         }
     }
 
-    /// Bytes it occupies while it waits to be stored, about.
+    /// Returns the approximate bytes of the event in the queue.
     #[must_use]
     pub fn size(&self) -> usize {
         let texts = [
@@ -110,52 +110,52 @@ impl NewEvent {
     }
 }
 
-/// What to do when the dedupe key is taken.
+/// The action if the dedupe key is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDuplicate {
-    /// Refuse the create.
+    /// Refuses the create.
     Reject,
-    /// Answer with the stored event.
+    /// Returns the existing event.
     ReturnExisting,
 }
 
-/// How the items of one request depend on each other.
+/// The dependency between the items of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchMode {
-    /// All or nothing.
+    /// All items are stored, or none.
     Atomic,
-    /// Each by itself.
+    /// Each item is stored or refused by itself.
     Partial,
 }
 
-/// What became of one create.
+/// The result of a create.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Created {
-    /// It was stored.
+    /// The event was stored.
     New(Box<Event>),
-    /// An event with its key exists already.
+    /// An event with the same dedupe key exists.
     Duplicate {
-        /// The stored event.
+        /// The existing event.
         id: EventId,
-        /// Its owner.
+        /// The spirit of the existing event.
         spirit_id: SpiritId,
-        /// Its sequence.
+        /// The sequence of the existing event.
         sequence: i64,
-        /// Whether it differs from the request in what the caller gave.
+        /// Whether the existing event differs from the request in a field that the caller gave.
         different: bool,
     },
 }
 
-/// How much of each event a reader wants.
+/// The fields of an event to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
-    /// Everything.
+    /// All fields.
     Full,
-    /// All but content and meta.
+    /// All fields but content and meta.
     Basic,
 }
 
-/// Direction of a list.
+/// The order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Feed order: (`occurred_at`, sequence) descending.
@@ -165,7 +165,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Its name in what a cursor belongs to.
+    /// Returns the name that goes into the hash of a query.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -175,7 +175,7 @@ impl Order {
     }
 }
 
-/// Place of an event in replay and feed order.
+/// The position of an event in replay and feed order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub occurred_at: Time,
@@ -183,7 +183,7 @@ pub struct Position {
 }
 
 impl Event {
-    /// Its place in replay and feed order.
+    /// Returns the position of the event in replay and feed order.
     #[must_use]
     pub fn position(&self) -> Position {
         Position {

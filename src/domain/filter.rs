@@ -1,4 +1,4 @@
-//! Which events of a spirit a reader means.
+//! The selection of events that a query reads.
 
 use chrono::{NaiveDate, NaiveTime};
 use sha2::{Digest as _, Sha256};
@@ -7,7 +7,7 @@ use super::Time;
 use super::ids::SpiritId;
 use super::meta::Meta;
 
-/// The events of one spirit, of one session or all, that pass a filter.
+/// The events of a spirit, or of one of its sessions, that match a filter.
 #[derive(Clone, Debug)]
 pub struct Selection {
     pub spirit_id: SpiritId,
@@ -15,7 +15,7 @@ pub struct Selection {
     pub filter: EventFilter,
 }
 
-/// All conditions that are given must hold. The lists are sorted and hold nothing twice.
+/// Conditions on events; all given conditions must hold. Lists are sorted and have no duplicates.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
     /// Any of these; empty = every type.
@@ -34,20 +34,20 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    /// The lower bound of `occurred_at`, inclusive; the start of year 1 when none was given.
+    /// Returns the inclusive lower bound of `occurred_at`; the start of year 1 if none is given.
     #[must_use]
     pub fn from(&self) -> Time {
         self.occurred_from.unwrap_or_else(|| start_of_year(1))
     }
 
-    /// The upper bound of `occurred_at`, exclusive; the end of year 9999 when none was given.
+    /// Returns the exclusive upper bound of `occurred_at`; the end of year 9999 if none is given.
     #[must_use]
     pub fn until(&self) -> Time {
         self.occurred_until.unwrap_or_else(|| start_of_year(10_000))
     }
 }
 
-/// Midnight of 1 January.
+/// Returns midnight UTC of 1 January.
 #[must_use]
 pub fn start_of_year(year: i32) -> Time {
     NaiveDate::from_ymd_opt(year, 1, 1)
@@ -56,8 +56,7 @@ pub fn start_of_year(year: i32) -> Time {
         .and_utc()
 }
 
-/// What a cursor belongs to: a hash of RPC, spirit, session, filter and order. A cursor of another
-/// query has another one.
+/// Identifies the query that a cursor belongs to: a hash of RPC, spirit, session, filter and order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueryHash(pub [u8; QueryHash::BYTES]);
 
@@ -65,7 +64,7 @@ impl QueryHash {
     /// Length of the hash.
     pub const BYTES: usize = 16;
 
-    /// Of an RPC that reads events.
+    /// Returns the hash of a query for events.
     #[must_use]
     pub fn of_events(rpc: &str, selection: &Selection, order: &str) -> Self {
         let Selection {
@@ -110,7 +109,7 @@ impl QueryHash {
         parts.finish()
     }
 
-    /// Of an RPC whose query is told by a few values.
+    /// Returns the hash of a query that a few values identify.
     #[must_use]
     pub fn of(rpc: &str, values: &[Option<&[u8]>]) -> Self {
         let mut parts = Parts::new(rpc);
@@ -121,7 +120,7 @@ impl QueryHash {
     }
 }
 
-/// Hashes values so that their borders count and absent differs from empty.
+/// Hashes values with their lengths, so that different lists of values differ and absent differs from empty.
 struct Parts(Sha256);
 
 impl Parts {

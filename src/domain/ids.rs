@@ -1,4 +1,4 @@
-//! Identifiers: newtypes over UUIDv7, so that one cannot stand where the other belongs.
+//! Identifiers: newtypes over UUIDv7, so that they cannot be confused.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ macro_rules! id {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A new UUIDv7; later calls in this process give greater values.
+            /// Generates a UUIDv7. Later calls in this process give greater values.
             #[must_use]
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
@@ -27,20 +27,20 @@ macro_rules! id {
 }
 
 id! {
-    /// Names a spirit.
+    /// Identifies a spirit.
     SpiritId
 }
 id! {
-    /// Names an event.
+    /// Identifies an event.
     EventId
 }
 
 impl SpiritId {
-    /// No spirit has this id.
+    /// An id that no spirit has.
     pub const NONE: Self = Self(Uuid::nil());
 }
 
-/// Reads a UUID in hyphenated form, either case; `None` for every other form.
+/// Parses a UUID in hyphenated form, in either case; `None` for any other form.
 #[must_use]
 pub fn parse_uuid(text: &str) -> Option<Uuid> {
     const HYPHENATED_BYTES: usize = 36;

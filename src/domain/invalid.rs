@@ -1,4 +1,4 @@
-//! Bad fields: collected by [`Fields`] while a request is read, all of them at once.
+//! Violations of field rules. [`Fields`] collects all violations of a request while it is converted.
 
 use std::fmt;
 
@@ -6,22 +6,22 @@ use super::ids::parse_uuid;
 use super::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 use uuid::Uuid;
 
-/// One bad field.
+/// A field that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Proto path, such as `requests[3].event_type`.
     pub field: String,
-    /// What the rule is, for people.
+    /// The rule, for people.
     pub description: String,
 }
 
-/// A request with at least one bad field.
+/// The violations of a request; at least one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} bad field(s), first {}: {}", .0.len(), .0[0].field, .0[0].description)]
 pub struct Invalid(pub Vec<Violation>);
 
 impl Invalid {
-    /// A request whose only fault is this one.
+    /// Returns a single violation.
     pub fn field(field: impl Into<String>, description: impl fmt::Display) -> Self {
         Self(vec![Violation {
             field: field.into(),
@@ -30,9 +30,9 @@ impl Invalid {
     }
 }
 
-/// Reads fields under their rules and remembers which broke one.
+/// Validates fields and collects violations.
 ///
-/// A reader that refuses returns a stand-in value; [`Fields::finish`] never lets it out.
+/// A method that finds a violation returns a placeholder, which [`Fields::finish`] discards.
 #[derive(Debug, Default)]
 pub struct Fields {
     prefix: String,
@@ -40,7 +40,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// For fields below `prefix`, such as `requests[3].`; empty at the top.
+    /// Starts with a prefix of the fields' paths, such as `requests[3].`; empty at the top level.
     pub fn below(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
@@ -48,7 +48,7 @@ impl Fields {
         }
     }
 
-    /// The value made of the fields, or all that was wrong with them.
+    /// Returns the value made of the fields, or all violations.
     pub fn finish<T>(self, value: T) -> Result<T, Invalid> {
         if self.violations.is_empty() {
             Ok(value)
@@ -57,13 +57,13 @@ impl Fields {
         }
     }
 
-    /// All that was wrong with the fields, of which at least one was refused.
+    /// Returns the violations. At least one must have been recorded.
     #[must_use]
     pub fn into_invalid(self) -> Invalid {
         Invalid(self.violations)
     }
 
-    /// Remembers a broken rule; of one field all of them together.
+    /// Records a violation. Violations of the same field are joined.
     pub fn refuse(&mut self, field: &str, description: impl fmt::Display) {
         let field = format!("{}{field}", self.prefix);
         if let Some(known) = self
@@ -80,12 +80,12 @@ impl Fields {
         });
     }
 
-    /// Takes over the faults of a part that was read apart.
+    /// Adds the violations of a part that was validated separately.
     pub fn absorb(&mut self, invalid: Invalid) {
         self.violations.extend(invalid.0);
     }
 
-    /// A hyphenated UUID.
+    /// Validates a hyphenated UUID.
     pub fn uuid(&mut self, field: &str, text: &str) -> Uuid {
         if text.is_empty() {
             self.refuse(field, "is required: a hyphenated UUID");
@@ -100,7 +100,7 @@ impl Fields {
         Uuid::nil()
     }
 
-    /// 1 to `max` characters.
+    /// Validates a text of 1 to `max` characters.
     pub fn chars(&mut self, field: &str, text: String, max: usize) -> String {
         if text.is_empty() {
             self.refuse(field, format_args!("must have 1 to {max} characters, has 0"));
@@ -116,7 +116,7 @@ impl Fields {
         self.without_nul(field, text)
     }
 
-    /// At most `max` bytes of UTF-8; may be empty.
+    /// Validates a text of at most `max` bytes of UTF-8, possibly empty.
     pub fn bytes(&mut self, field: &str, text: String, max: usize) -> String {
         if text.len() > max {
             self.refuse(
@@ -134,7 +134,7 @@ impl Fields {
         text
     }
 
-    /// A number from 0.0 to 1.0; NaN is refused.
+    /// Validates a number from 0.0 to 1.0; NaN is a violation.
     pub fn score(&mut self, field: &str, score: f64) -> f64 {
         if !(0.0..=1.0).contains(&score) {
             self.refuse(field, "must be a number from 0.0 to 1.0");
@@ -142,7 +142,7 @@ impl Fields {
         score + 0.0 // -0.0 becomes 0.0
     }
 
-    /// A number of at least `min`.
+    /// Validates a number of at least `min`.
     pub fn at_least(&mut self, field: &str, number: i64, min: i64) -> i64 {
         if number < min {
             self.refuse(field, format_args!("must be {min} or more, is {number}"));
@@ -150,12 +150,12 @@ impl Fields {
         number
     }
 
-    /// A count in which 0 means "not given".
+    /// Validates a count in which 0 means "not given".
     pub fn count(&mut self, field: &str, number: i32) -> i64 {
         self.at_least(field, i64::from(number), 0)
     }
 
-    /// Rows of a page: 0 = default.
+    /// Validates the number of rows of a page; 0 = default.
     pub fn page_size(&mut self, field: &str, size: i32) -> usize {
         if !(0..=PAGE_SIZE_MAX).contains(&size) {
             self.refuse(

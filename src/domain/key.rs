@@ -1,45 +1,45 @@
-//! API keys as text: `ek_`, a prefix that names the key, `_`, and the secret, both in hex digits.
+//! The text form of API keys: `ek_`, an identifier, `_`, and the secret, both as hex digits.
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::dedupe::hex;
 
-const MARK: &str = "ek_";
+const KEY_START: &str = "ek_";
 const PREFIX_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
-/// Characters of a key's name.
+/// Maximum number of characters of a key's name.
 pub const KEY_NAME_CHARS_MAX: usize = 255;
-/// Spirits that a key can be limited to.
+/// Maximum number of spirits that a key can be limited to.
 pub const KEY_SPIRITS_MAX: usize = 1_000;
 
-/// What the service keeps of a key, or reads from one that a caller shows. The secret is not in it.
+/// The identifier of a key and the hash of its secret: the part of a key that the service stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyDigest {
-    /// Names the key, `ek_` included; no secret.
+    /// Identifies the key, `ek_` included. Not secret.
     pub prefix: String,
-    /// Of the secret.
+    /// Hash of the secret.
     pub sha256: [u8; 32],
 }
 
-/// A new key. Not `Debug`: it holds the secret.
+/// A new key. Not `Debug`, because it holds the secret.
 pub struct GeneratedKey {
-    /// To be shown once and forgotten.
+    /// The whole key; shown to the operator once and not stored.
     pub text: String,
     pub digest: KeyDigest,
 }
 
 impl GeneratedKey {
-    /// A key with a random prefix and a secret of 256 random bits.
+    /// Generates a key with a random identifier and a secret of 256 random bits.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// If the system has no randomness.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut prefix = [0; PREFIX_BYTES];
         let mut secret = [0; SECRET_BYTES];
         getrandom::fill(&mut prefix)?;
         getrandom::fill(&mut secret)?;
-        let prefix = format!("{MARK}{}", hex(&prefix));
+        let prefix = format!("{KEY_START}{}", hex(&prefix));
         Ok(Self {
             text: format!("{prefix}_{}", hex(&secret)),
             digest: KeyDigest {
@@ -51,26 +51,26 @@ impl GeneratedKey {
 }
 
 impl KeyDigest {
-    /// Reads a key as a caller shows it; `None` when it has not the form of one.
+    /// Parses a key; `None` if the text does not have the form of a key.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
-        let (prefix, secret) = text.strip_prefix(MARK)?.split_once('_')?;
+        let (prefix, secret) = text.strip_prefix(KEY_START)?.split_once('_')?;
         bytes::<PREFIX_BYTES>(prefix)?;
         let secret = bytes::<SECRET_BYTES>(secret)?;
         Some(Self {
-            prefix: format!("{MARK}{prefix}"),
+            prefix: format!("{KEY_START}{prefix}"),
             sha256: Sha256::digest(secret).into(),
         })
     }
 
-    /// Whether both are of the same secret; takes as long wherever they differ.
+    /// Returns whether the secrets are equal, in constant time.
     #[must_use]
     pub fn has_secret_of(&self, sha256: &[u8; 32]) -> bool {
         self.sha256.ct_eq(sha256).into()
     }
 }
 
-/// Reads lower-case hex digits of exactly so many bytes.
+/// Parses lower-case hex digits of exactly `N` bytes.
 fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
     let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
     if hex.len() != 2 * N || !hex.as_bytes().iter().all(is_digit) {
@@ -88,7 +88,7 @@ mod tests {
     use super::{GeneratedKey, KeyDigest};
 
     #[test]
-    fn a_key_is_read_as_what_was_made() {
+    fn a_generated_key_parses_to_its_digest() {
         let made = GeneratedKey::generate().unwrap_or_else(|error| panic!("{error}"));
         let other = GeneratedKey::generate().unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(KeyDigest::of(&made.text), Some(made.digest.clone()));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_the_form_of_a_key_is_none() {
+    fn text_without_the_form_of_a_key_is_rejected() {
         let good = format!("ek_{}_{}", "0".repeat(12), "a".repeat(64));
         assert!(KeyDigest::of(&good).is_some());
         for (what, text) in [

@@ -1,51 +1,51 @@
-//! `meta`: free-form JSON objects, kept as text; parsed only where a patch or a comparison needs it.
+//! `meta`: free-form JSON objects. They are kept as text and parsed only for a patch or a comparison.
 
 use serde_json::{Map, Value};
 
 use super::invalid::Invalid;
 use super::limits::META_LEVELS_MAX;
 
-/// A JSON object as text, within the bounds of the contract.
+/// A JSON object as text, within the limits of the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta(String);
 
-/// How an edit treats the stored `meta`.
+/// A change of the stored `meta`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetaChange {
-    /// Takes its place.
+    /// Replaces the stored object.
     Replace(Meta),
-    /// RFC 7396 merge patch.
+    /// Applies an RFC 7396 merge patch.
     MergePatch(Meta),
 }
 
 impl Meta {
-    /// `{}`.
+    /// Returns `{}`.
     #[must_use]
     pub fn empty() -> Self {
         Self("{}".to_owned())
     }
 
-    /// Takes text that is known to be a JSON object: written by the edge, or stored.
+    /// Wraps text that is known to be a JSON object: validated at the boundary, or read from the database.
     #[must_use]
     pub fn from_json(text: String) -> Self {
         Self(text)
     }
 
-    /// The JSON text.
+    /// Returns the JSON text.
     #[must_use]
     pub fn as_json(&self) -> &str {
         &self.0
     }
 
-    /// Whether both are the same JSON, whatever the order of keys, the white space and how numbers
-    /// are written: PostgreSQL returns 1e17 with all its digits.
+    /// Returns whether both are the same JSON, regardless of the order of keys, of white space and of the notation of
+    /// numbers: PostgreSQL returns 1e17 with all its digits.
     #[must_use]
-    pub fn same(&self, other: &Self) -> bool {
+    pub fn is_same_json(&self, other: &Self) -> bool {
         self.0 == other.0 || same_fields(&self.parse(), &other.parse())
     }
 
-    /// What the change makes of this; refused when the result leaves the bounds of `meta`.
-    pub fn changed(&self, change: &MetaChange, bytes_max: usize) -> Result<Self, Invalid> {
+    /// Returns the object after the change. Fails if the result exceeds the limits of `meta`.
+    pub fn apply(&self, change: &MetaChange, bytes_max: usize) -> Result<Self, Invalid> {
         let patch = match change {
             MetaChange::Replace(meta) => return Ok(meta.clone()),
             MetaChange::MergePatch(patch) => patch,
@@ -149,30 +149,33 @@ mod tests {
             ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
         ] {
             let merged = meta(target)
-                .changed(&MetaChange::MergePatch(meta(patch)), 1024)
+                .apply(&MetaChange::MergePatch(meta(patch)), 1024)
                 .expect("within bounds");
-            assert!(merged.same(&meta(expected)), "{target} + {patch} = {merged:?}");
+            assert!(
+                merged.is_same_json(&meta(expected)),
+                "{target} + {patch} = {merged:?}"
+            );
         }
     }
 
     #[test]
-    fn a_merge_that_leaves_the_bounds_is_refused() {
+    fn a_merge_beyond_the_limits_is_rejected() {
         let long = meta(r#"{"a":"0123456789"}"#);
         let patch = MetaChange::MergePatch(meta(r#"{"b":"0123456789"}"#));
-        assert!(long.changed(&patch, 35).is_ok());
-        let Err(invalid) = long.changed(&patch, 34) else {
+        assert!(long.apply(&patch, 35).is_ok());
+        let Err(invalid) = long.apply(&patch, 34) else {
             panic!("35 bytes passed 34")
         };
         assert_eq!(invalid.0[0].field, "meta");
     }
 
     #[test]
-    fn sameness_ignores_key_order_white_space_and_how_numbers_are_written() {
+    fn comparison_ignores_key_order_white_space_and_number_notation() {
         for (one, other) in [
             (r#"{"a":1,"b":[1,2]}"#, r#"{"b": [1, 2], "a": 1}"#),
             (r#"{"a":[{"b":1e17}]}"#, r#"{"a":[{"b":100000000000000000}]}"#),
         ] {
-            assert!(meta(one).same(&meta(other)), "{one} {other}");
+            assert!(meta(one).is_same_json(&meta(other)), "{one} {other}");
         }
         for (one, other) in [
             (r#"{"a":1}"#, r#"{"a":"1"}"#),
@@ -180,7 +183,7 @@ mod tests {
             (r#"{"a":[1]}"#, r#"{"a":[1,1]}"#),
             (r#"{"a":{"b":1}}"#, r#"{"a":{"b":2}}"#),
         ] {
-            assert!(!meta(one).same(&meta(other)), "{one} {other}");
+            assert!(!meta(one).is_same_json(&meta(other)), "{one} {other}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Pure types and rules: what an event, a spirit, a filter, a cursor is and which values they take.
+//! Types and rules without I/O: events, spirits, filters, cursors, access.
 //!
-//! Knows nothing of the wire, the database or the runtime. Values of these types have passed the
-//! rules of the contract; nothing further in re-checks them. Start at [`event`] for the nouns, at
-//! [`admission`] for what happens to a create, at [`cursor`] for positions.
+//! Does not depend on gRPC, the database or the runtime. A value of these types has been validated and is not
+//! checked again. Start at [`event`] for the data, at [`admission`] for the decision about a create, at [`cursor`]
+//! for positions.
 
 pub mod access;
 pub mod admission;

@@ -1,42 +1,42 @@
-//! Why a well-formed request could not be carried out: the state of the world says no.
+//! Refusals: why the stored data does not allow a valid request.
 
 use super::ids::{EventId, SpiritId};
 use super::invalid::Invalid;
 
-/// A request that the data refuses. Nothing was changed.
+/// The reason why a valid request was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Unknown, or soft-deleted where that hides it.
+    /// The spirit is unknown, hidden from the caller, or soft-deleted.
     #[error("spirit {0} does not exist or is deleted")]
     SpiritNotFound(SpiritId),
-    /// Unknown, of another spirit, or soft-deleted where that hides it.
+    /// The event is unknown, of another spirit, hidden from the caller, or soft-deleted.
     #[error("event {0} does not exist or is deleted")]
     EventNotFound(EventId),
     /// The dedupe key is taken.
     #[error("the dedupe key is taken")]
     Duplicate {
-        /// The key.
+        /// The dedupe key.
         dedupe_key: String,
-        /// Who has it; absent when it is an earlier item of the same refused batch.
+        /// The event that has the key; absent if it is an earlier item of the same refused batch.
         existing: Option<EventId>,
     },
     /// `expected_revision` does not hold.
     #[error("expected revision {expected}, found {actual}")]
     RevisionMismatch {
-        /// What the caller named.
+        /// The value that the caller gave.
         expected: i64,
-        /// What is stored.
+        /// The stored value.
         actual: i64,
     },
     /// `expected_last_sequence` does not hold.
     #[error("expected last sequence {expected}, found {actual}")]
     SequenceMismatch {
-        /// What the caller named.
+        /// The value that the caller gave.
         expected: i64,
-        /// What is stored.
+        /// The stored value.
         actual: i64,
     },
-    /// A field turned out bad only against what is stored.
+    /// A field is invalid in combination with the stored data.
     #[error(transparent)]
     Invalid(#[from] Invalid),
 }

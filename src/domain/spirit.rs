@@ -6,7 +6,7 @@ use super::Time;
 use super::ids::SpiritId;
 use super::meta::Meta;
 
-/// A spirit as stored.
+/// A stored spirit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spirit {
     pub id: SpiritId,
@@ -20,7 +20,7 @@ pub struct Spirit {
     pub updated_at: Time,
 }
 
-/// A spirit that a caller wants created.
+/// A spirit to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewSpirit {
     pub id: SpiritId,
@@ -29,7 +29,7 @@ pub struct NewSpirit {
     pub meta: Meta,
 }
 
-/// The name by Unicode full case folding, the same whatever the database's locale.
+/// Returns the name after Unicode full case folding, which does not depend on the database's locale.
 #[must_use]
 pub fn fold_name(name: &str) -> String {
     UniCase::unicode(name).to_folded_case()

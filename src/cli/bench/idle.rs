@@ -1,4 +1,4 @@
-//! Watchers of spirits that get no events: what they cost those that write.
+//! Watchers of spirits that get no events, to measure their cost for writers.
 
 use anyhow::Context as _;
 use tokio::task::JoinSet;
@@ -10,10 +10,10 @@ use crate::grpc::pb::WatchEventsRequest;
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::watch_events_response::Item;
 
-/// Spirits that they are spread over, at the most.
+/// Maximum number of spirits that the watchers are spread over.
 const SPIRITS_MAX: usize = 100;
 
-/// Opens `--idle-watchers` streams, which end with the set.
+/// Opens `--idle-watchers` streams, which end when the set is dropped.
 pub(super) async fn watch(
     channels: &[Connection],
     args: &BenchArgs,

@@ -1,4 +1,4 @@
-//! One ingest stream that always has the same number of events in flight.
+//! An ingest stream with a constant number of events in flight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,8 +1,7 @@
-//! `bench`: drives a running server with one kind of call and says how fast it answered.
+//! `bench`: drives a running server with one kind of call and reports rates and latencies.
 //!
-//! A closed loop, but for `watch`: each of `--concurrency` callers sends its next call when the last one is
-//! answered.
-//! Every status is checked and counted. What it stores belongs to new spirits named `bench-…`.
+//! Except for `watch` it is a closed loop: each of `--concurrency` callers sends its next call when the previous
+//! one is answered. Every status is checked and counted. The stored events belong to new spirits named `bench-…`.
 
 mod idle;
 mod ingest;
@@ -24,7 +23,7 @@ use super::client::{AddrArgs, Connection};
 use report::{Report, Tally};
 use setup::Data;
 
-/// What the calls are.
+/// The kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Workload {
     /// CreateEvent
@@ -41,18 +40,18 @@ pub(super) enum Workload {
     Replay,
     /// 60 % create, 30 % get, 10 % list
     Mixed,
-    /// WatchEvents by --watchers while events are created at --rate; a call is one delivery, its latency
-    /// that behind the create's reply
+    /// WatchEvents by --watchers while events are created at --rate; a call is one delivery, and its latency is
+    /// the time since the reply to the create
     Watch,
 }
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct BenchArgs {
-    /// What to call
+    /// Kind of call to measure
     #[arg(value_enum)]
     workload: Workload,
 
-    /// Calls in flight; of ingest streams, events in flight over all of them
+    /// Calls in flight; for ingest streams, events in flight over all of them
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = at_least_one())]
     concurrency: usize,
 
@@ -64,11 +63,11 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = at_least_one())]
     streams: usize,
 
-    /// Seconds measured
+    /// Seconds of measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     duration: f64,
 
-    /// Seconds of the same load before that
+    /// Seconds of the same load before the measurement
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     warmup: f64,
 
@@ -76,15 +75,15 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = at_least_one())]
     watchers: usize,
 
-    /// Watchers of spirits that get no events, beside the calls
+    /// Additional watchers of spirits that get no events
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     idle_watchers: usize,
 
-    /// Events created each second while there are watchers
+    /// Events created per second during `watch`
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one())]
     rate: usize,
 
-    /// Spirits that the events are spread over [default: 100, of watch 10]
+    /// Spirits that the events are spread over [default: 100, for watch 10]
     #[arg(long, value_name = "COUNT", value_parser = at_least_one())]
     spirits: Option<usize>,
 
@@ -92,19 +91,19 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 300)]
     content_bytes: usize,
 
-    /// Events of a batch
+    /// Events per batch
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one())]
     batch_items: usize,
 
-    /// Events stored first, for get, list, replay and mixed to read; of replay, in one session
+    /// Events stored before the measurement, for get, list, replay and mixed; for replay, in one session
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = at_least_one())]
     events: usize,
 
-    /// Events of a page
+    /// Events per page
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = at_least_one())]
     page_size: usize,
 
-    /// Events before the page that list reads, by token
+    /// Events before the page that list reads by token
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     page_depth: usize,
 
@@ -142,7 +141,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// When a caller's answers begin to count, and when it stops calling.
+/// The time from which answers count, and the time at which callers stop.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     measured_from: Instant,
@@ -158,7 +157,7 @@ impl Clock {
         }
     }
 
-    /// Whether an answer at this time is counted.
+    /// Returns whether an answer at this time counts.
     fn counts(&self, answered: Instant) -> bool {
         (self.measured_from..self.until).contains(&answered)
     }

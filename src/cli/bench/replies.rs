@@ -1,5 +1,5 @@
-//! Replies as the bench reads them: events stay bytes, as pgbench leaves its rows text. What is measured
-//! is the server, and not how fast a client decodes.
+//! Replies that keep events as bytes, as pgbench keeps rows as text, so that the server is measured and not the
+//! decoding of the client.
 
 use http::uri::PathAndQuery;
 use prost::bytes::Bytes;
@@ -28,7 +28,7 @@ struct Item {
     event: Option<Bytes>,
 }
 
-/// How many events a page holds.
+/// Returns the number of events of a page.
 pub(super) async fn list(channel: Connection, request: ListEventsRequest) -> Result<usize, Status> {
     let codec = ProstCodec::<ListEventsRequest, Page>::default();
     let mut client = ready(channel).await?;
@@ -36,7 +36,7 @@ pub(super) async fn list(channel: Connection, request: ListEventsRequest) -> Res
     Ok(page.into_inner().events.len())
 }
 
-/// How many events a replay gives.
+/// Returns the number of events of a replay.
 pub(super) async fn replay(
     channel: Connection,
     request: StreamSessionEventsRequest,

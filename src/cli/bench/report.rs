@@ -1,4 +1,4 @@
-//! What was measured, for people or as JSON.
+//! The report of a run, for people or as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,11 +10,11 @@ use tonic::Code;
 
 use super::{BenchArgs, Workload};
 
-/// Longest latency that is told apart, in microseconds.
+/// Highest latency that is recorded, in microseconds.
 const LATENCY_MICROS_MAX: u64 = 600_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// Answers by latency, and errors by code.
+/// Latencies of answers, and counts of errors by code.
 pub(super) struct Tally {
     latency: Histogram<u64>,
     events: u64,
@@ -30,7 +30,7 @@ impl Tally {
         })
     }
 
-    /// A call that was answered OK and stored or returned so many events.
+    /// Records a call that was answered with OK and stored or returned this number of events.
     pub(super) fn answered(&mut self, latency: Duration, events: usize) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.latency.saturating_record(micros.max(1));
@@ -41,12 +41,12 @@ impl Tally {
         self.wrong(&format!("{code:?}"), 1);
     }
 
-    /// Events stored that are no call's.
+    /// Records stored events that do not count as calls.
     pub(super) fn stored(&mut self, events: usize) {
         self.events += events as u64;
     }
 
-    /// Deliveries that never came, or came again.
+    /// Records deliveries that are missing or repeated.
     pub(super) fn wrong(&mut self, what: &str, count: u64) {
         if count > 0 {
             *self.errors.entry(what.to_owned()).or_default() += count;
@@ -96,7 +96,7 @@ impl<'t> Report<'t> {
         count as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// In milliseconds.
+    /// Returns the latency in milliseconds.
     #[allow(clippy::cast_precision_loss)]
     fn latencies(&self) -> [(&'static str, f64); 4] {
         let latency = &self.tally.latency;

@@ -1,4 +1,4 @@
-//! What a run needs before its clock starts: spirits, and events for those that read.
+//! Prepares a run: spirits, and events for reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,19 +13,19 @@ use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
 use crate::grpc::pb::{BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, ListEventsRequest};
 
-/// Session of all events of a run.
+/// The session of all events of a run.
 pub(super) const SESSION: &str = "bench";
-/// Room for what an event has beside its content.
+/// Allowance for the fields of an event other than its content.
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
-/// What the callers use.
+/// Data that the callers share.
 pub(super) struct Data {
-    /// Different in every run, so that no key of another run is met.
+    /// Differs in every run, so that dedupe keys of runs do not collide.
     run: String,
     pub(super) spirit_ids: Vec<String>,
     content: String,
     pub(super) event_ids: Vec<String>,
-    /// Of the page at the wanted depth; empty for the first one.
+    /// Token of the page at the requested depth; empty for the first page.
     pub(super) page_token: String,
     next: AtomicU64,
 }
@@ -55,7 +55,7 @@ impl Data {
         Ok(data)
     }
 
-    /// A create that no other of the run equals; spread evenly over the spirits.
+    /// Returns a create with a dedupe key of its own. Creates are spread evenly over the spirits.
     pub(super) fn create(&self) -> CreateEventRequest {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let spirit = usize::try_from(number).unwrap_or(0) % self.spirit_ids.len();
@@ -95,7 +95,7 @@ impl Data {
         Ok(())
     }
 
-    /// The token behind so many events of the first spirit.
+    /// Returns the page token after this number of events of the first spirit.
     async fn token_at(
         &self,
         events: &mut EventServiceClient<Connection>,
@@ -130,7 +130,7 @@ pub(super) async fn create_spirits(
         };
         let response = spirits.create_spirit(request).await.map_err(explain)?;
         let spirit = response.into_inner().spirit;
-        ids.push(spirit.context("the server's answer holds no spirit")?.id);
+        ids.push(spirit.context("the server's reply holds no spirit")?.id);
     }
     Ok(ids)
 }

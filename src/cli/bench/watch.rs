@@ -1,6 +1,7 @@
-//! Watchers while one paced creator stores events: how long after its reply each event is delivered.
+//! Measures the latency of deliveries to watchers while events are created at a constant rate: the time from the
+//! reply to a create to the delivery of its event.
 //!
-//! The spirits are new, so each watcher must see 1, 2, 3 … up to the last event that was acknowledged.
+//! The spirits are new, so each watcher must receive sequences 1, 2, 3 … up to the last acknowledged event.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::watch_events_response::Item;
 use crate::grpc::pb::{Event, WatchEventsRequest, WatchEventsResponse};
 
-/// After the last create, how long deliveries may take before they count as missing.
+/// Time after the last create after which deliveries count as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// When the create of each event was answered, by spirit and sequence.
+/// Time of the reply to the create of each event, by spirit and sequence.
 type Replies = Vec<HashMap<i64, Instant>>;
 
 pub(super) async fn run(
@@ -46,7 +47,7 @@ pub(super) async fn run(
         .map(|replies| replies.keys().max().copied().unwrap_or(0))
         .collect();
     last.send_replace(sequences.clone());
-    // Whoever still waits then is told that nothing more comes.
+    // Dropping the sender ends the watchers that still wait.
     let patience = tokio::spawn(async move {
         sleep(PATIENCE).await;
         drop(last);
@@ -103,7 +104,7 @@ async fn create(
             let answered = Instant::now();
             let event = response.and_then(|response| {
                 let event = response.into_inner().event;
-                event.ok_or_else(|| Status::new(Code::DataLoss, "the answer holds no event"))
+                event.ok_or_else(|| Status::new(Code::DataLoss, "the reply holds no event"))
             });
             (event, answered)
         });
@@ -117,10 +118,10 @@ fn to_f64(count: usize) -> f64 {
 
 struct Watcher {
     stream: Streaming<WatchEventsResponse>,
-    /// Index of its spirit.
+    /// Index of the watched spirit.
     spirit: usize,
     delivered: Vec<(i64, Instant)>,
-    /// The newest sequence delivered.
+    /// Highest sequence delivered.
     newest: i64,
     missing: u64,
     repeated: u64,
@@ -128,7 +129,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Once this returns no event is missed.
+    /// Opens a watcher. It receives every event that is created after this returns.
     async fn open(channel: Connection, data: &Data, spirit: usize) -> anyhow::Result<Self> {
         let mut events = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
         let request = WatchEventsRequest {
@@ -146,7 +147,7 @@ impl Watcher {
         })
     }
 
-    /// Reads until the last event of its spirit is delivered, once it is known which that is.
+    /// Reads until the last event of the spirit, once that is known, is delivered.
     async fn follow(mut self, mut lasts: watch::Receiver<Vec<i64>>) -> Self {
         loop {
             let last = lasts.borrow_and_update().get(self.spirit).copied();
@@ -180,10 +181,10 @@ impl Watcher {
         self.delivered.push((sequence, Instant::now()));
     }
 
-    /// Adds what it saw of the spirit's events, whose last one is known now.
+    /// Adds the deliveries to the tally. `last` is the sequence of the spirit's last event.
     fn count(&self, replies: &HashMap<i64, Instant>, last: i64, clock: Clock, tally: &mut Tally) {
         for (sequence, delivered) in &self.delivered {
-            // An event whose create failed for its caller may be stored all the same.
+            // An event may be stored although its create failed for the caller.
             if let Some(replied) = replies.get(sequence)
                 && clock.counts(*replied)
             {

@@ -1,4 +1,4 @@
-//! One caller: sends a call, waits for its answer, counts it, sends the next.
+//! A caller: sends a call, waits for the reply, records it, and sends the next.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::grpc::pb::{
     BatchCreateEventsRequest, GetEventRequest, ListEventsRequest, StreamSessionEventsRequest,
 };
 
-/// Of ten mixed calls: creates, and gets; the rest are lists.
+/// Number of creates and of gets among ten mixed calls; the rest are lists.
 const MIXED: (usize, usize) = (6, 3);
 
 pub(super) async fn run(
@@ -57,7 +57,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// Makes one call; returns how many events it stored or gave.
+    /// Makes one call. Returns the number of events that it stored or returned.
     async fn call(&mut self) -> Result<usize, Status> {
         let workload = match self.args.workload {
             Workload::Mixed => match fastrand::usize(..10) {
@@ -78,7 +78,7 @@ impl Caller {
 
     async fn create(&mut self) -> Result<usize, Status> {
         let response = self.events.create_event(self.data.create()).await?.into_inner();
-        stored(response.event.is_some()).map(|()| 1)
+        complete(response.event.is_some()).map(|()| 1)
     }
 
     async fn batch(&mut self) -> Result<usize, Status> {
@@ -88,7 +88,7 @@ impl Caller {
             ..BatchCreateEventsRequest::default()
         };
         let response = self.events.batch_create_events(request).await?.into_inner();
-        stored(response.results.len() == count).map(|()| count)
+        complete(response.results.len() == count).map(|()| count)
     }
 
     async fn get(&mut self) -> Result<usize, Status> {
@@ -98,11 +98,11 @@ impl Caller {
             ..GetEventRequest::default()
         };
         let response = self.events.get_event(request).await?.into_inner();
-        stored(response.event.is_some()).map(|()| 1)
+        complete(response.event.is_some()).map(|()| 1)
     }
 
     async fn list(&mut self) -> Result<usize, Status> {
-        // A token is one of the first spirit's.
+        // A page token belongs to the first spirit.
         let spirit = if self.data.page_token.is_empty() {
             fastrand::usize(..self.data.spirit_ids.len())
         } else {
@@ -115,7 +115,7 @@ impl Caller {
             ..ListEventsRequest::default()
         };
         let count = replies::list(self.channel.clone(), request).await?;
-        stored(count > 0).map(|()| count)
+        complete(count > 0).map(|()| count)
     }
 
     async fn replay(&mut self) -> Result<usize, Status> {
@@ -125,15 +125,15 @@ impl Caller {
             ..StreamSessionEventsRequest::default()
         };
         let count = replies::replay(self.channel.clone(), request).await?;
-        stored(count >= self.args.events).map(|()| count)
+        complete(count >= self.args.events).map(|()| count)
     }
 }
 
-/// An answer of OK must hold what was asked for.
-fn stored(is_there: bool) -> Result<(), Status> {
-    if is_there {
+/// Fails if a reply with status OK lacks the requested events.
+fn complete(is_complete: bool) -> Result<(), Status> {
+    if is_complete {
         Ok(())
     } else {
-        Err(Status::new(Code::DataLoss, "the answer lacks what was asked for"))
+        Err(Status::new(Code::DataLoss, "the reply lacks requested events"))
     }
 }

@@ -1,4 +1,4 @@
-//! One line of an import: JSON with the fields of `CreateEventRequest`.
+//! Parses a line of an import: JSON with the fields of `CreateEventRequest`.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use crate::domain::dedupe::hex;
 use crate::grpc::JsonObject;
 use crate::grpc::pb::{CreateEventRequest, OnDuplicate};
 
-/// Bytes of a hash that tell lines apart.
+/// Bytes of the hash that identifies a line.
 const HASH_BYTES: usize = 16;
 
-/// `null` is the same as absent.
+/// The fields of a line. `null` is the same as absent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -34,10 +34,10 @@ struct Line {
     expected_last_sequence: Option<i64>,
 }
 
-/// Reads lines and gives each that has none a dedupe key, so that an import can be repeated.
+/// Parses lines. Gives a line without a dedupe key a derived one, so that an import can be repeated.
 pub(super) struct Reader {
     spirit_id: String,
-    /// How often each line without a key of its own has been seen, by hash.
+    /// Number of times that each line without a dedupe key has occurred, by hash.
     seen: HashMap<[u8; HASH_BYTES], u64>,
 }
 
@@ -49,7 +49,7 @@ impl Reader {
         }
     }
 
-    /// The request of a line; `None` for a blank one; what is wrong with it otherwise.
+    /// Returns the request of a line; `None` for a blank line; otherwise the error.
     pub(super) fn read(&mut self, line: &[u8]) -> Result<Option<CreateEventRequest>, String> {
         let text = std::str::from_utf8(line)
             .map_err(|_| "is not valid UTF-8".to_owned())?
@@ -65,9 +65,9 @@ impl Reader {
         {
             return Err("spirit_id is not the spirit of this import".to_owned());
         }
-        let recognisable =
+        let has_dedupe_key =
             line.dedupe_key.is_some() || (line.source_uri.is_some() && line.occurred_at.is_some());
-        let dedupe_key = if recognisable {
+        let dedupe_key = if has_dedupe_key {
             line.dedupe_key
         } else {
             Some(self.key(text))
@@ -98,7 +98,7 @@ impl Reader {
         }))
     }
 
-    /// A key made of the spirit, the line and its ordinal among equal lines.
+    /// Returns a dedupe key derived from the spirit, the line and its ordinal among equal lines.
     fn key(&mut self, text: &str) -> String {
         let hash: [u8; HASH_BYTES] = std::array::from_fn({
             let digest = Sha256::digest(text);

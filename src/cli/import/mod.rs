@@ -1,4 +1,4 @@
-//! `import`: stores events from JSON lines, in file order, as often as one likes.
+//! `import`: stores events from JSON lines in file order. It can be repeated without storing anything twice.
 
 mod line;
 
@@ -16,6 +16,7 @@ use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
 use self::line::Reader;
 use super::client::{AddrArgs, Connection, REPLY_BYTES_MAX, explain};
+use super::printable::printable;
 use super::spirits::{UnknownName, resolve};
 use crate::domain::limits::BATCH_BYTES_MAX;
 use crate::grpc::pb::batch_create_events_result::Result as Item;
@@ -37,14 +38,15 @@ pub(super) struct ImportArgs {
     addr: AddrArgs,
 }
 
-/// Events of one batch.
+/// Maximum number of events in a batch.
 const BATCH_ITEMS: usize = 500;
-/// Bytes of one batch; what is added to each item on the wire fits between this and the bound.
+/// Maximum bytes of a batch. The overhead of the items on the wire fits between this and the server's bound.
 const BATCH_BYTES: usize = BATCH_BYTES_MAX - 64 * 1024;
-/// Attempts at a batch while the server is away or overloaded; every item has a key, so repeating is safe.
+/// Attempts at a batch while the server is unavailable or overloaded. Every item has a dedupe key, so a retry is
+/// safe.
 const ATTEMPTS_MAX: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Between two lines of progress where there is no terminal for a bar.
+/// Interval of progress lines where stderr is not a terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
@@ -86,7 +88,7 @@ async fn open(file: &str) -> anyhow::Result<(Box<dyn AsyncBufRead + Unpin>, Opti
     Ok((Box::new(BufReader::new(opened)), Some(metadata.len())))
 }
 
-/// A bar where the length is known; indicatif draws only on a terminal.
+/// Returns a progress bar, or a spinner if the length is unknown. indicatif draws only on a terminal.
 fn progress(bytes: Option<u64>) -> ProgressBar {
     let (bar, template) = match bytes {
         Some(bytes) => (ProgressBar::new(bytes), "{msg} {bar:30} {percent}% {elapsed}"),
@@ -109,13 +111,13 @@ struct Counts {
 struct Import {
     events: EventServiceClient<Connection>,
     batch: Vec<CreateEventRequest>,
-    /// Line numbers of the batch's items.
+    /// Line number of each item of the batch.
     lines: Vec<u64>,
     batch_bytes: usize,
     counts: Counts,
     progress: ProgressBar,
     started: Instant,
-    /// When progress was last shown without a terminal.
+    /// Time of the last progress line.
     reported: Instant,
 }
 
@@ -164,7 +166,7 @@ impl Import {
         Ok(())
     }
 
-    /// Stores what has gathered; returns only when it is committed.
+    /// Stores the current batch and returns after its commit.
     async fn send(&mut self) -> anyhow::Result<()> {
         if self.batch.is_empty() {
             return Ok(());
@@ -208,7 +210,7 @@ impl Import {
         )
     }
 
-    /// Stores a batch, in parts where the server takes only smaller messages.
+    /// Stores a batch, split in halves where the server accepts only smaller messages.
     async fn store(
         &mut self,
         mut request: BatchCreateEventsRequest,
@@ -236,7 +238,7 @@ impl Import {
         Ok(results)
     }
 
-    /// Sends a batch until it is answered; the inner error is that of a message too large for the server.
+    /// Sends a batch until it succeeds. The inner error means that the message is too large for the server.
     async fn attempt(
         &mut self,
         request: &BatchCreateEventsRequest,
@@ -251,16 +253,17 @@ impl Import {
             if is_too_large(&status) {
                 return Ok(Err(status));
             }
-            let passing = matches!(
+            let is_transient = matches!(
                 status.code(),
                 Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
             );
-            if !passing || attempt == ATTEMPTS_MAX {
+            if !is_transient || attempt == ATTEMPTS_MAX {
                 return Err(explain(status))
                     .context("the import stopped; run it again, nothing is stored twice");
             }
+            let message = printable(status.message());
             self.progress
-                .suspend(|| eprintln!("{:?}: {}; trying again", status.code(), status.message()));
+                .suspend(|| eprintln!("{:?}: {message}; trying again", status.code()));
             tokio::time::sleep(pause).await;
             pause *= 2;
             attempt += 1;
@@ -284,6 +287,7 @@ impl Import {
 
     fn bad(&mut self, number: u64, fault: &str) {
         self.counts.bad += 1;
+        let fault = printable(fault);
         self.progress.suspend(|| eprintln!("line {number}: {fault}"));
     }
 }
@@ -294,7 +298,7 @@ fn is_too_large(status: &Status) -> bool {
         .is_some_and(|info| info.reason == "MESSAGE_TOO_LARGE")
 }
 
-/// What was wrong with a line, without the path of the batch's item.
+/// Returns the errors of a line, without the path of the batch's item.
 fn fault(error: &rpc::Status) -> String {
     let Some(bad_request) = error.get_details_bad_request() else {
         return error.message.clone();

@@ -1,4 +1,4 @@
-//! `tail`: prints events as they are stored, and goes on by itself when the server comes back.
+//! `tail`: prints events as they are stored, and resumes when the server is available again.
 
 mod source;
 
@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 
 use super::client::{AddrArgs, Connection, explain};
 use super::print::Form;
+use super::printable::printable;
 use super::spirits::{UnknownName, resolve};
 use crate::config::BadSettings;
 use crate::grpc::pb::EventFilter;
@@ -34,11 +35,11 @@ pub(super) struct TailArgs {
     #[arg(long, value_name = "ID")]
     session: Option<String>,
 
-    /// Start after this position: the `sequence` of an event, of a session its `cursor` in --json
+    /// Start after this position: the `sequence` of an event, or with --session its `cursor` in --json
     #[arg(long, value_name = "SEQUENCE|CURSOR", conflicts_with_all = ["last", "from_beginning"])]
     after: Option<String>,
 
-    /// Start with so many events of the session [default: 10]
+    /// Start with this number of last events of the session [default: 10]
     #[arg(long, value_name = "COUNT", requires = "session", conflicts_with = "from_beginning", value_parser = clap::value_parser!(i32).range(1..))]
     last: Option<i32>,
 
@@ -62,13 +63,13 @@ pub(super) struct TailArgs {
     addr: AddrArgs,
 }
 
-/// Events of a session that are shown first.
+/// Number of a session's last events that are printed first.
 const LAST_DEFAULT: i32 = 10;
-/// Before the first attempt to go on, and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Back-off before the stream is resumed: first pause, and longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// That the line under way has when the command is told to end.
-const LAST_LINE: Duration = Duration::from_millis(500);
+/// Time limit for printing the current line when the command is stopped.
+const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl TailArgs {
     fn start(&self) -> Result<Start, BadSettings> {
@@ -78,7 +79,7 @@ impl TailArgs {
                 Ok(sequence @ 0..) => Start::Sequence(sequence),
                 _ => {
                     return Err(BadSettings(format!(
-                        "--after {sequence} is no sequence; a cursor needs --session"
+                        "--after {sequence} is not a sequence; a cursor needs --session"
                     )));
                 }
             },
@@ -108,22 +109,22 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
         form: Form::new(args.json),
         out: tokio::io::stdout(),
     };
-    let told = CancellationToken::new();
-    let ended = tokio::select! {
-        ended = tail.print(channel, &told) => ended,
-        told = tell(&told) => told,
+    let stop = CancellationToken::new();
+    let result = tokio::select! {
+        result = tail.print(channel, &stop) => result,
+        stopped = wait_for_stop(&stop) => stopped,
     };
     if tail.moved {
-        eprintln!("go on with --after {}", tail.start);
+        eprintln!("resume with --after {}", tail.start);
     }
-    ended.map(|()| ExitCode::SUCCESS)
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 struct Tail {
     source: Source,
-    /// Where to go on.
+    /// The position to resume from.
     start: Start,
-    /// Whether that is behind something that the server has sent.
+    /// Whether the server has sent anything, so that `start` is a position to resume from.
     moved: bool,
     form: Form,
     out: Stdout,
@@ -131,23 +132,23 @@ struct Tail {
 
 /// Why printing stopped.
 enum Stop {
-    Told,
+    Requested,
     Server(Status),
     Output(io::Error),
 }
 
 impl Tail {
-    /// Prints until it is told to end or the output is closed, through every absence of the server.
-    async fn print(&mut self, channel: Connection, told: &CancellationToken) -> anyhow::Result<()> {
-        let mut pause = PAUSE.0;
-        let mut away = false;
+    /// Prints until it is stopped or the output is closed. Resumes whenever the server is available again.
+    async fn print(&mut self, channel: Connection, stop: &CancellationToken) -> anyhow::Result<()> {
+        let mut pause = BACKOFF.0;
+        let mut is_resuming = false;
         loop {
-            let mut heard = false;
-            let status = match self.print_stream(channel.clone(), told, &mut heard).await {
-                Stop::Told => return Ok(()),
+            let mut has_received = false;
+            let status = match self.print_stream(channel.clone(), stop, &mut has_received).await {
+                Stop::Requested => return Ok(()),
                 Stop::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 Stop::Output(error) => return Err(error).context("cannot write"),
-                Stop::Server(status) if is_passing(&status) => status,
+                Stop::Server(status) if is_transient(&status) => status,
                 Stop::Server(status) => return Err(explain(status)),
             };
             if !self.moved
@@ -155,51 +156,51 @@ impl Tail {
             {
                 self.start = start;
             }
-            if heard {
-                (pause, away) = (PAUSE.0, false);
+            if has_received {
+                (pause, is_resuming) = (BACKOFF.0, false);
             }
-            if !away {
+            if !is_resuming {
                 eprintln!(
-                    "the stream ended ({:?}: {}); trying to go on",
+                    "the stream ended ({:?}: {}); trying to resume",
                     status.code(),
-                    status.message()
+                    printable(status.message())
                 );
-                away = true;
+                is_resuming = true;
             }
-            if told.run_until_cancelled(sleep(pause)).await.is_none() {
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
                 return Ok(());
             }
-            pause = (pause * 2).min(PAUSE.1);
+            pause = (pause * 2).min(BACKOFF.1);
         }
     }
 
     async fn print_stream(
         &mut self,
         channel: Connection,
-        told: &CancellationToken,
-        heard: &mut bool,
+        stop: &CancellationToken,
+        has_received: &mut bool,
     ) -> Stop {
         let opening = self.source.open(channel, &self.start);
-        let mut steps = match told.run_until_cancelled(opening).await {
+        let mut steps = match stop.run_until_cancelled(opening).await {
             Some(Ok(steps)) => steps,
             Some(Err(status)) => return Stop::Server(status),
-            None => return Stop::Told,
+            None => return Stop::Requested,
         };
         loop {
-            let step = match told.run_until_cancelled(steps.next()).await {
+            let step = match stop.run_until_cancelled(steps.next()).await {
                 Some(Some(Ok(step))) => step,
                 Some(Some(Err(status))) => return Stop::Server(status),
-                Some(None) => return Stop::Server(Status::unavailable("the server ended it")),
-                None => return Stop::Told,
+                Some(None) => return Stop::Server(Status::unavailable("the server ended the stream")),
+                None => return Stop::Requested,
             };
-            *heard = true;
+            *has_received = true;
             if let Err(error) = self.take(step).await {
                 return Stop::Output(error);
             }
         }
     }
 
-    /// Prints the event, if it is one; only then the place behind it is where to go on.
+    /// Prints the event of a step, if it has one, and then moves the position to resume from.
     async fn take(&mut self, Step { event, after }: Step) -> io::Result<()> {
         if let Some(event) = event {
             let cursor = match &after {
@@ -217,15 +218,16 @@ impl Tail {
     }
 }
 
-/// Whether it is worth while to try again: the server is away or the connection broken, which has a
-/// source here; or this reader was too slow for its stream.
-fn is_passing(status: &Status) -> bool {
+/// Returns whether a retry can succeed: the server is unavailable, the connection broke (such a status has a source),
+/// or this client read too slowly.
+fn is_transient(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
         || std::error::Error::source(status).is_some()
 }
 
-/// Tells it to end at SIGINT, SIGTERM or a closed stdout; returns when the line under way then should be done.
-async fn tell(told: &CancellationToken) -> anyhow::Result<()> {
+/// Waits for SIGINT, SIGTERM or the end of stdout's reader, cancels `stop`, and returns when the current line
+/// should be printed.
+async fn wait_for_stop(stop: &CancellationToken) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -233,12 +235,12 @@ async fn tell(told: &CancellationToken) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         () = stdout_closed() => {}
     }
-    told.cancel();
-    sleep(LAST_LINE).await;
+    stop.cancel();
+    sleep(LAST_LINE_TIMEOUT).await;
     Ok(())
 }
 
-/// Returns when nobody can read stdout any more. Of a pipe that is told at once; a file is never closed.
+/// Resolves when stdout has no reader any more, which only a pipe reports.
 async fn stdout_closed() {
     let watched = io::stdout()
         .as_fd()

@@ -1,4 +1,4 @@
-//! What `tail` reads, a spirit or a session, as one kind of stream.
+//! The source of `tail`: a spirit or a session, as one kind of stream.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::grpc::pb::{
     watch_events_request, watch_events_response,
 };
 
-/// Where to start.
+/// The start of a stream.
 #[derive(Clone, Debug)]
 pub(super) enum Start {
     Now,
@@ -24,12 +24,12 @@ pub(super) enum Start {
     Last(i32),
     /// After this sequence of a spirit.
     Sequence(i64),
-    /// After this place in a session.
+    /// After this position in a session.
     Cursor(String),
 }
 
 impl Start {
-    /// Where the server says that its stream ended.
+    /// Returns the position at which the server ended its stream.
     pub(super) fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info()?;
         let sequence = || info.metadata.get("sequence")?.parse().ok().map(Self::Sequence);
@@ -38,7 +38,7 @@ impl Start {
     }
 }
 
-/// As `--after` takes it.
+/// Prints the value for `--after`.
 impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -51,9 +51,9 @@ impl fmt::Display for Start {
 
 /// An item of a stream.
 pub(super) struct Step {
-    /// Without one it only says where the stream is.
+    /// Absent if the item only reports the position.
     pub(super) event: Option<Event>,
-    /// Where to go on.
+    /// The position to resume from.
     pub(super) after: Start,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Calls the server; the stream goes on until something happens to it.
+    /// Opens the stream.
     pub(super) async fn open(
         &self,
         channel: Connection,
