@@ -1,4 +1,4 @@
-"""The service as a Python client sees it: the real binary, generated stubs, the README's commands.
+"""Tests of the real binary with generated Python stubs, and of the commands in README.md and docs/tour.md.
 
 EVENTS_BIN is the binary to test.
 """
@@ -13,7 +13,9 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import threading
 import unittest
 
 import grpc
@@ -163,53 +165,77 @@ class ClientTest(unittest.TestCase):
 
 
 class ReadmeTest(unittest.TestCase):
-    """The commands of the tour, as they are printed."""
+    def test_the_python_lines_store_replay_and_follow(self):
+        lines = fenced((ROOT / "README.md").read_text(), "python")[0]
+        lines = lines.replace("localhost:50051", server.address)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen([sys.executable, "-c", lines], env=environment, stdout=subprocess.PIPE, text=True)
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            for expected in (
+                "replayed 1 user Hello",
+                "replayed 2 assistant Hi!",
+                "followed 1 event",
+                "followed 2 event",
+                "followed 2 caught_up",
+            ):
+                self.assertEqual(process.stdout.readline(), f"{expected}\n")
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.communicate()
+
+
+class TourTest(unittest.TestCase):
+    """The commands of the tour, with a substitute for grpcurl; tests/cli/tour.rs runs them with grpcurl itself."""
 
     def test_the_tour_works(self):
-        readme = (ROOT / "README.md").read_text()
-        tour = readme.split("## Five minutes", 1)[1].split("```sh", 1)[1].split("```", 1)[0]
-        lines = re.sub(r"^#.*$", "", tour, flags=re.M).replace("\\\n", " ")
+        commands = shell_commands("\n\n".join(fenced((ROOT / "docs/tour.md").read_text(), "sh")))
         grpcurl = Grpcurl(channel)
         for _ in range(2):
             out = command("import", str(ROOT / "examples/garden.jsonl"), "--spirit", "Fern")
         self.assertIn("created 0, duplicates 12", out)
         self.assertIn("Shall I order nettle feed", command("replay", "--spirit", "Fern", "--session", "tomatoes"))
-        replies = [grpcurl.run(words) for words in shell_commands(lines) if words[0] == "grpcurl"]
+        replies = [grpcurl.run(words) for words in commands if words[0] == "grpcurl"]
         self.assertEqual(len(replies), 14, "the tour changed: change what is expected here")
-        services, described, spirit, created, batch, page, replay, *live, sessions, count, refused, again = replies
-        follow, watch, ingest = live
+        services, described, spirit, created, again, batch, ingest, page, *rest = replies
+        replay, sessions, count, follow, watch, refused = rest
         self.assertIn("elephantasm.events.v1.EventService", services)
         self.assertIn("expected_last_sequence", described)
         self.assertEqual(spirit[0]["spirit"]["name"], "Ada")
         self.assertEqual(created[0]["outcome"], "CREATE_OUTCOME_CREATED")
+        self.assertEqual(again, grpc.StatusCode.ALREADY_EXISTS)
         self.assertEqual(len(batch[0]["results"]), 2)
-        self.assertEqual([e["eventType"] for e in page[0]["events"]], ["tool.result", "message.in"])
-        self.assertEqual([i["event"]["sequence"] for i in replay], ["1", "2", "3"])
-        self.assertEqual([i["event"]["sequence"] for i in follow[:3]], ["1", "2", "3"])
-        self.assertIn("caughtUp", follow[3])
-        self.assertEqual([i["sequence"] for i in watch], ["2", "3", "3"])
-        self.assertIn("caughtUp", watch[2])
         self.assertEqual([(a["requestId"], a["receipt"]["sequence"]) for a in ingest], [("1", "4"), ("2", "5")])
+        self.assertEqual([e["eventType"] for e in page[0]["events"]], ["message.in", "tool.result"])
+        self.assertEqual([i["event"]["sequence"] for i in replay], ["1", "2", "3"])
         self.assertEqual([s["eventCount"] for s in sessions[0]["sessions"]], ["3"])
         self.assertEqual(count[0], {"count": "5"})
+        self.assertEqual([i["event"]["sequence"] for i in follow[:3]], ["1", "2", "3"])
+        self.assertIn("caughtUp", follow[3])
+        self.assertEqual([i["sequence"] for i in watch], ["4", "5", "5"])
+        self.assertIn("caughtUp", watch[2])
         self.assertEqual(refused, grpc.StatusCode.INVALID_ARGUMENT)
-        self.assertEqual(again, grpc.StatusCode.ALREADY_EXISTS)
+
+
+def fenced(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.M | re.S)
 
 
 def shell_commands(text: str) -> list[list[str]]:
-    """The commands of the tour as words. SPIRIT=$(…) is run for its side effect, which the text
-    shows; $SPIRIT is filled in when the command runs. The create is sent a second time at the end,
-    as the tour's comment says."""
+    """The commands of the tour as words. SPIRIT=$(…) is replaced by the command inside it; Grpcurl keeps the id
+    and replaces $SPIRIT in later commands."""
+    text = text.replace("\\\n", " ")
     text = re.sub(r"SPIRIT=\$\((.*?) \| sed .*\)$", r"\1", text, flags=re.M)
     found, words = [], []
-    for line in text.split("\n\n"):
-        for word in shlex.split(line):
-            if word in ("grpcurl", "target/release/elephantasm-events") and words:
-                found.append(words)
-                words = []
-            words.append(word)
-    found.append(words)
-    return found + [words for words in found if words[-1].endswith("/CreateEvent") and "hello-1" in " ".join(words)]
+    for word in shlex.split(text):
+        if word in ("grpcurl", "elephantasm-events") and words:
+            found.append(words)
+            words = []
+        words.append(word)
+    return found + [words]
 
 
 def json_values(text: str) -> list:
@@ -223,7 +249,7 @@ def json_values(text: str) -> list:
 
 
 class Grpcurl:
-    """What the tour asks of grpcurl, by the same means: server reflection and JSON."""
+    """A substitute for grpcurl with the options of the tour, by server reflection and JSON."""
 
     def __init__(self, channel):
         self.channel = channel

@@ -19,7 +19,9 @@ const COMMANDS: [&str; 8] = [
 /// The text of a section of `docs/configuration.md`, its subsections included.
 fn section(heading: &str) -> &'static str {
     let (_, section) = CONFIGURATION.split_once(&format!("\n## {heading}\n")).unwrap();
-    section.split_once("\n## ").map_or(section, |(section, _)| section)
+    section
+        .split_once("\n## ")
+        .map_or(section, |(section, _)| section)
 }
 
 /// The names in backticks of a column of a table, such as `` `--tls-cert`, `--tls-key` ``.
@@ -56,7 +58,10 @@ async fn help_lists_every_setting_with_its_variable_and_default() {
     let (serve, short) = (help(&["serve", "--help"]).await, help(&["--help"]).await);
     assert!(options(&serve).len() > 10, "{serve}");
     for (name, description) in options(&serve) {
-        assert!(description.contains("[env: "), "--{name} has no variable: {description}");
+        assert!(
+            description.contains("[env: "),
+            "--{name} has no variable: {description}"
+        );
         assert!(
             description.contains("[default:") || name == "database-url",
             "--{name} has no default: {description}"
