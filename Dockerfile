@@ -7,16 +7,16 @@ COPY migrations migrations
 COPY src src
 RUN cargo build --release --locked
 
-# Needs DATABASE_URL or DATABASE_URL_FILE: a container is no place for the private PostgreSQL.
+# Requires DATABASE_URL or DATABASE_URL_FILE: the image does not contain a private PostgreSQL.
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 events
 COPY --from=build /src/target/release/elephantasm-events /usr/local/bin/
-# By number: Kubernetes' runAsNonRoot cannot tell who a name is.
+# A numeric id, because Kubernetes' runAsNonRoot cannot verify a name.
 USER 10001
-# Others reach this address: the server starts once a key was made (`key create`), or with EVENTS_INSECURE_NO_AUTH=true.
+# On a public address the server starts only if an API key exists (`key create`) or EVENTS_INSECURE_NO_AUTH=true.
 ENV EVENTS_LISTEN_ADDR=0.0.0.0:50051
 EXPOSE 50051
 HEALTHCHECK --start-period=10s CMD ["elephantasm-events", "healthcheck"]

