@@ -200,7 +200,7 @@ async fn assert_exits_within(server: &mut Server, limit: u64, signalled_at: Inst
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_under_load_loses_no_acknowledged_event_and_lets_streams_resume_within_the_drain_limit() {
+async fn sigterm_under_load_loses_no_acknowledged_event_and_lets_streams_resume() {
     const LIMIT: u64 = 3;
     let place = Place::new();
     let serve = ["--drain-seconds", &LIMIT.to_string()];

@@ -51,7 +51,7 @@ async fn the_private_postgresql_keeps_events_between_runs() {
 }
 
 #[tokio::test]
-async fn the_private_postgresql_is_accessible_only_to_its_own_user_and_with_the_password() {
+async fn the_private_postgresql_requires_its_own_user_and_the_password() {
     let place = Place::new();
     let server = Server::start(&place).await;
     for (path, expected) in [

@@ -199,7 +199,7 @@ async fn reads_and_streams_are_traced_down_to_their_statements() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_trace_context_logs_a_new_trace_id_and_shutdown_exports_the_last_spans() {
+async fn a_new_trace_id_is_logged_and_shutdown_exports_the_last_spans() {
     let place = Place::new();
     let (collector, endpoint) = Collector::start().await;
     let mut command = place.command(&["serve", "--log-format", "json"]);

@@ -79,7 +79,7 @@ async fn the_driver_panics_on_an_infinite_timestamp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn get_of_an_unreadable_event_fails_without_failing_concurrent_gets() {
+async fn get_event_fails_on_an_unreadable_event_without_failing_concurrent_calls() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let broken = create_unreadable(&server, event(&spirit_id)).await;
@@ -98,7 +98,7 @@ async fn get_of_an_unreadable_event_fails_without_failing_concurrent_gets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_whose_dedupe_key_an_unreadable_event_holds_fails_alone_and_uses_no_sequence() {
+async fn a_duplicate_of_an_unreadable_event_fails_alone_and_uses_no_sequence() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create_unreadable_holder_of_key(&server, &spirit_id).await;
@@ -136,7 +136,7 @@ async fn a_create_whose_dedupe_key_an_unreadable_event_holds_fails_alone_and_use
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_for_a_locked_spirit_whose_dedupe_key_an_unreadable_event_holds_fails_alone() {
+async fn a_duplicate_of_an_unreadable_event_fails_alone_for_a_locked_spirit() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create_unreadable_holder_of_key(&server, &spirit_id).await;
@@ -159,7 +159,7 @@ async fn a_create_for_a_locked_spirit_whose_dedupe_key_an_unreadable_event_holds
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_and_lists_fail_on_an_unreadable_event_and_recover_once_its_row_is_repaired() {
+async fn streams_and_lists_fail_on_an_unreadable_event_and_recover_after_its_repair() {
     let server = TestServer::start().await;
     let (spirit_id, other_spirit) = (server.spirit().await, server.spirit().await);
     let broken = create_unreadable(&server, event_at(&spirit_id, "s", 1)).await;

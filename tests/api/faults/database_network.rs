@@ -46,7 +46,7 @@ impl ProxiedServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_recovers_from_a_slow_network_from_cut_connections_and_from_dropped_packets() {
+async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss() {
     if left_out_behind_pooler(SKIP_REASON) {
         return;
     }
@@ -114,7 +114,7 @@ async fn connections_that_die_silently_under_load_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_die_silently_under_load_are_replaced_in_transaction_pooler_mode() {
+async fn connections_that_die_silently_are_replaced_in_transaction_pooler_mode() {
     if left_out_behind_pooler(SKIP_REASON) {
         return;
     }

@@ -115,7 +115,7 @@ async fn a_server_on_a_standby_waits_until_its_primary_is_migrated() {
 /// Simulates a failover behind a DNS name or a pooler: open connections lead to a read-only database, new
 /// connections to a writable one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_on_a_connection_that_became_read_only_is_stored_through_a_new_connection() {
+async fn a_create_on_a_connection_turned_read_only_is_stored_through_a_new_one() {
     let cluster = Cluster::start(&[("fsync", "off")]).await;
     let plain = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
     let guarded = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;

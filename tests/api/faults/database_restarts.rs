@@ -17,7 +17,7 @@ use crate::support::watched::Watched;
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_fail_fast_during_a_database_outage_of_thirty_seconds_and_succeed_right_after_it() {
+async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
     const OUTAGE: Duration = Duration::from_secs(30);
     /// Additional tasks of reconnecting connections and of callers in mid-call.
     const EXTRA_TASKS_MAX: usize = 100;

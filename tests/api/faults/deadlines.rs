@@ -287,7 +287,7 @@ async fn a_cancel_request_never_hits_a_statement_of_another_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_servers_call_limit_applies_to_calls_without_a_deadline_or_with_a_longer_one() {
+async fn the_servers_call_limit_applies_without_a_deadline_and_with_a_longer_one() {
     const LIMIT: Duration = Duration::from_millis(400);
     let server = TestServer::start_with(|settings| {
         settings.server.call_limit = LIMIT;

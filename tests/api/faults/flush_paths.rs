@@ -112,7 +112,7 @@ async fn stored_sequences(server: &TestServer, spirit_id: &str) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_with_taken_and_with_free_dedupe_keys_in_one_flush_each_get_their_own_answer() {
+async fn creates_with_taken_and_free_dedupe_keys_in_one_flush_get_separate_answers() {
     let server = TestServer::start().await;
     let (spirit_id, busy) = (server.spirit().await, server.spirit().await);
     let holder = create(&mut server.events(), keyed(&spirit_id, "taken")).await;
@@ -270,7 +270,7 @@ async fn an_atomic_batch_whose_flush_times_out_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_the_database_rejects_does_not_fail_the_other_creates_of_its_flush() {
+async fn a_create_that_the_database_rejects_does_not_fail_the_rest_of_its_flush() {
     let server = TestServer::start().await;
     let (spirit_id, busy) = (server.spirit().await, server.spirit().await);
     execute(&server, REJECT_POISON).await;
@@ -341,7 +341,7 @@ async fn ingest(server: &TestServer, requests: Vec<CreateEventRequest>) -> Vec<O
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_on_two_servers_to_one_spirit_keep_their_order_even_among_rejected_items() {
+async fn ingest_streams_on_two_servers_keep_their_order_among_rejected_items() {
     const ITEMS: usize = 200;
     let server = TestServer::start().await;
     let second_server = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;

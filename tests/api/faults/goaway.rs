@@ -134,7 +134,7 @@ async fn assert_no_new_connection(server: &TestServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_shuts_down_sends_goaway_completes_calls_in_flight_and_refuses_new_ones() {
+async fn shutdown_sends_goaway_completes_calls_in_flight_and_refuses_new_ones() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let (mut holder, mut observer) = (server.database.connect().await, server.database.connect().await);

@@ -31,7 +31,7 @@ async fn every_acknowledged_create_is_stored_once_after_kill_9_of_the_database()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_and_creates_are_unavailable_without_the_database_and_succeed_once_it_runs_again() {
+async fn reads_and_creates_fail_without_the_database_and_succeed_once_it_is_back() {
     let mut cluster = Cluster::start(&[]).await;
     let server = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
     let spirit_id = server.spirit().await;

@@ -9,7 +9,7 @@ use crate::support::builders::{create, event, hold, keyed};
 use crate::support::harness::{PATIENCE, TestServer, eventually, left_out_without_settings};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_locked_spirit_does_not_block_creates_of_others_and_its_own_are_stored_after_the_lock() {
+async fn a_locked_spirit_does_not_block_creates_of_other_spirits() {
     let server = TestServer::start().await;
     let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
@@ -49,7 +49,7 @@ async fn a_locked_spirit_does_not_block_creates_of_others_and_its_own_are_stored
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_waits_for_a_lock_beyond_the_flush_timeout_fails_and_is_not_stored() {
+async fn a_create_that_waits_beyond_the_flush_timeout_fails_and_is_not_stored() {
     if left_out_without_settings("the wait for the lock ends by a timeout setting of the flush connection") {
         return;
     }

@@ -185,7 +185,7 @@ async fn connect_raw(addr: SocketAddr) -> (SendRequest<Bytes>, tokio::task::Join
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_cancelled_calls_leaves_no_statement_running_and_does_not_block_other_clients() {
+async fn a_flood_of_cancelled_calls_leaves_no_statement_and_blocks_no_other_client() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event(&spirit_id)).await;

@@ -62,7 +62,7 @@ async fn create_waits_for_lock(server: &TestServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_beyond_the_queues_byte_limit_are_refused_but_a_larger_one_is_served_when_the_queue_is_empty() {
+async fn the_queue_refuses_calls_beyond_its_bytes_but_accepts_a_larger_one_when_empty() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_bytes_max = 64 * KIB).await;
     let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
