@@ -52,9 +52,10 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A hint may be lost, so its commit waits for no disk; with that wait, creates lost an eighth of their rate.
-const SEND: &str = "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+pub(in crate::store) const NOTIFY: &str =
+    "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
-const POLL: &str = "
+pub(in crate::store) const POLL: &str = "
     select id, last_sequence, deleted_at is not null as is_deleted
     from spirits
     where id = any($1)";
@@ -153,7 +154,7 @@ impl Notifier {
     }
 
     async fn notify(&self, named: &str) -> Result<(), StoreError> {
-        let query = sqlx::query_as::<_, ()>(SEND)
+        let query = sqlx::query_as::<_, ()>(NOTIFY)
             .bind(CHANNEL)
             .bind(format!("{}|{named}", self.0.instance));
         self.0.connections.all(query).await?;
@@ -317,9 +318,4 @@ struct PollRow {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under a lock is a single step, so a poisoned one is still whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// See [`crate::store::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![("live/notify", SEND.into()), ("live/poll", POLL.into())]
 }

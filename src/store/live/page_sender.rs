@@ -12,8 +12,7 @@ use tracing::Instrument as _;
 
 use super::page::LivePage;
 use crate::domain::event::Event;
-use crate::store::pg::error::unanswered;
-use crate::store::pg::error::StoreError;
+use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::spans;
 
 /// Some items of a stream, in order.
@@ -34,7 +33,7 @@ pub enum StreamPage {
 }
 
 /// How a stream ended.
-pub(in crate::store) type StreamEnd = Result<(), StoreError>;
+pub(super) type StreamEnd = Result<(), StoreError>;
 
 /// A stream as its body reads it. Dropping it stops the work.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ struct Progress {
 }
 
 /// The task's side: pages go out one at a time, and only when there is room for one.
-pub(in crate::store) struct PageSender {
+pub(super) struct PageSender {
     pages: mpsc::Sender<StreamPage>,
     progress: Progress,
     stall_limit: Duration,
@@ -66,7 +65,7 @@ impl Pages {
     }
 
     /// Runs a stream's work in a task of its own.
-    pub(in crate::store) fn of<W>(stall_limit: Duration, work: impl FnOnce(PageSender) -> W) -> Self
+    pub(super) fn of<W>(stall_limit: Duration, work: impl FnOnce(PageSender) -> W) -> Self
     where
         W: Future<Output = StreamEnd> + Send + 'static,
     {
@@ -112,7 +111,7 @@ impl Pages {
 
 impl PageSender {
     /// Room for one page; `None` when the reader has gone. Nothing is to be read before there is room.
-    pub(in crate::store) async fn room(&self) -> Result<Option<mpsc::Permit<'_, StreamPage>>, StoreError> {
+    pub(super) async fn room(&self) -> Result<Option<mpsc::Permit<'_, StreamPage>>, StoreError> {
         let wanted = Instant::now();
         loop {
             let taken =
@@ -128,7 +127,7 @@ impl PageSender {
     }
 
     /// Waits until the reader has gone.
-    pub(in crate::store) async fn closed(&self) {
+    pub(super) async fn closed(&self) {
         self.pages.closed().await;
     }
 }

@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
+use super::LiveStreams;
 use super::page::{LivePage, LiveQuery};
 use crate::domain::event::View;
 use crate::domain::filter::QueryHash;
 use crate::panics::keep_running;
-use crate::store::pg::error::unanswered;
-use crate::store::pg::error::StoreError;
+use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::spans;
-use crate::store::Store;
 
 type Page = Result<Arc<LivePage>, StoreError>;
 
@@ -25,7 +24,7 @@ struct Key(QueryHash, View, i64);
 
 /// The pages that are being read, and who waits for the read after it. Cheap to clone.
 #[derive(Clone, Default)]
-pub(in crate::store) struct SharedReads(Arc<Mutex<HashMap<Key, Vec<oneshot::Sender<Page>>>>>);
+pub(super) struct SharedReads(Arc<Mutex<HashMap<Key, Vec<oneshot::Sender<Page>>>>>);
 
 impl SharedReads {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<oneshot::Sender<Page>>>> {
@@ -46,7 +45,7 @@ impl SharedReads {
     }
 }
 
-impl Store {
+impl LiveStreams {
     /// The page behind this sequence, read after this call.
     pub(super) async fn shared_live_page(&self, query: &Arc<LiveQuery>, after: i64) -> Page {
         let key = Key(query.hash, query.view, after);
@@ -59,8 +58,10 @@ impl Store {
         };
         if is_first {
             // A task of its own: the stream that asked first may end before the others.
-            let (store, query) = (self.clone(), Arc::clone(query));
-            let read = keep_running("shared read", async move || store.read_shared(key, &query).await);
+            let (streams, query) = (self.clone(), Arc::clone(query));
+            let read = keep_running("shared read", async move || {
+                streams.read_shared(key, &query).await
+            });
             tokio::spawn(read.instrument(spans::current()));
         }
         answer.await.map_err(unanswered)?

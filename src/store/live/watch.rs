@@ -6,21 +6,21 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::Permit;
 use tokio::time::Instant;
 
+use super::LiveStreams;
 use super::hub::{Signal, Subscription};
 use super::page::{LivePage, LiveQuery};
-use super::stream::{PageSender, Pages, StreamEnd, StreamPage};
+use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
 use crate::domain::Time;
 use crate::domain::event::View;
-use crate::domain::filter::Scope;
+use crate::domain::filter::Selection;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
-use crate::store::Store;
 
 /// A watch that a reader wants.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    pub scope: Scope,
+    pub selection: Selection,
     pub view: View,
     pub start: WatchStart,
 }
@@ -35,7 +35,7 @@ pub enum WatchStart {
 }
 
 /// The live part of a stream: where it is, and what it is told.
-pub(in crate::store) struct Live {
+pub(super) struct LiveTail {
     query: Arc<LiveQuery>,
     subscription: Subscription,
     /// Everything up to here was looked at.
@@ -48,16 +48,20 @@ pub(in crate::store) struct Live {
     sent: Instant,
 }
 
-impl Store {
+impl LiveStreams {
     /// Starts a watch; the sequence behind which it starts is fixed when this returns.
     ///
     /// # Errors
     /// NOT_FOUND for an unknown spirit; `Refusal::Invalid` for a start behind its end.
     pub async fn watch(&self, watch: Watch) -> Result<(i64, Pages), StoreError> {
-        let Watch { scope, view, start } = watch;
-        let spirit_id = scope.spirit_id;
-        let live = self.live(scope, view);
-        let last = self.primary().last_sequence(spirit_id).await?;
+        let Watch {
+            selection,
+            view,
+            start,
+        } = watch;
+        let spirit_id = selection.spirit_id;
+        let live = self.tail(selection, view);
+        let last = self.reads.primary().last_sequence(spirit_id).await?;
         let last = last.ok_or(Refusal::SpiritNotFound(spirit_id))?;
         let scanned = match start {
             WatchStart::Now => last,
@@ -67,19 +71,19 @@ impl Store {
             }
             WatchStart::After(sequence) => sequence,
         };
-        let store = self.clone();
+        let streams = self.clone();
         let live = live.at(scanned, u64::MAX);
-        let pages = Pages::of(self.live.stall_limit, |outlet| async move {
-            store.run_live(live, &outlet).await
+        let pages = Pages::of(self.settings.stall_limit, |outlet| async move {
+            streams.run_live(live, &outlet).await
         });
         Ok((scanned, pages))
     }
 
     /// The live part of a stream, subscribed, at the beginning.
-    pub(in crate::store) fn live(&self, scope: Scope, view: View) -> Live {
-        Live {
-            subscription: self.changes.hub.subscribe(scope.spirit_id),
-            query: Arc::new(LiveQuery::new(scope, view)),
+    pub(super) fn tail(&self, selection: Selection, view: View) -> LiveTail {
+        LiveTail {
+            subscription: self.announcer.hub.subscribe(selection.spirit_id),
+            query: Arc::new(LiveQuery::new(selection, view)),
             scanned: 0,
             left: u64::MAX,
             caught_up: false,
@@ -89,7 +93,7 @@ impl Store {
 
     /// Sends what is behind the position and goes on with what is committed, until the limit, the
     /// spirit's end, a loss or the reader's going.
-    pub(in crate::store) async fn run_live(&self, mut live: Live, outlet: &PageSender) -> StreamEnd {
+    pub(super) async fn run_live(&self, mut live: LiveTail, outlet: &PageSender) -> StreamEnd {
         while live.left > 0 {
             live.subscription.note();
             let Some(room) = outlet.room().await? else {
@@ -107,7 +111,7 @@ impl Store {
                         .observe(seconds_since(first.created_at));
                 }
                 live.send(room, StreamPage::Live(page));
-            } else if live.sent.elapsed() >= self.live.heartbeat {
+            } else if live.sent.elapsed() >= self.settings.heartbeat {
                 // A reader whose filter hides everything learns how far it got, too.
                 live.send(room, StreamPage::Heartbeat(live.scanned));
             } else {
@@ -117,7 +121,7 @@ impl Store {
                 continue;
             }
             if is_deleted {
-                return Err(Refusal::SpiritNotFound(live.query.scope.spirit_id).into());
+                return Err(Refusal::SpiritNotFound(live.query.selection.spirit_id).into());
             }
             if !live.caught_up && !live.say_caught_up(outlet).await? {
                 return Ok(());
@@ -130,9 +134,9 @@ impl Store {
     }
 
     /// Waits until a look is worth while, with heartbeats; false when the reader has gone.
-    async fn wait(&self, live: &mut Live, outlet: &PageSender) -> Result<bool, StoreError> {
+    async fn wait(&self, live: &mut LiveTail, outlet: &PageSender) -> Result<bool, StoreError> {
         loop {
-            let heartbeat = tokio::time::sleep_until(live.sent + self.live.heartbeat);
+            let heartbeat = tokio::time::sleep_until(live.sent + self.settings.heartbeat);
             tokio::select! {
                 signal = live.subscription.changed() => return match signal {
                     Signal::Look => Ok(true),
@@ -155,9 +159,9 @@ fn seconds_since(time: Time) -> f64 {
     since.unwrap_or_default().as_secs_f64()
 }
 
-impl Live {
+impl LiveTail {
     /// Goes on behind this sequence, with so many events still to send.
-    pub(in crate::store) fn at(self, scanned: i64, left: u64) -> Self {
+    pub(super) fn at(self, scanned: i64, left: u64) -> Self {
         Self {
             // A made-up cursor must not cost a scan of all numbers below the first.
             scanned: scanned.max(0),
@@ -169,7 +173,7 @@ impl Live {
 
     /// Says that everything up to here was sent, unless nothing more may be; false when the reader has
     /// gone.
-    pub(in crate::store) async fn say_caught_up(&mut self, outlet: &PageSender) -> Result<bool, StoreError> {
+    pub(super) async fn say_caught_up(&mut self, outlet: &PageSender) -> Result<bool, StoreError> {
         self.caught_up = true;
         if self.left > 0 {
             let Some(room) = outlet.room().await? else {

@@ -124,12 +124,12 @@ impl Keys {
             spirit_ids: spirit_ids.map(|ids| ids.iter().map(id).collect()),
             expires_in,
         };
-        self.0.create_key(new).await.unwrap();
+        self.0.keys.create(new).await.unwrap();
         Key { prefix, text }
     }
 
     pub async fn revoke(&self, key: &Key) {
-        let revoked = self.0.revoke_key(&key.prefix).await.unwrap();
+        let revoked = self.0.keys.revoke(&key.prefix).await.unwrap();
         assert!(revoked.unwrap().revoked_at.is_some());
     }
 }
