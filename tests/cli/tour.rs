@@ -3,6 +3,7 @@
 //! Needs grpcurl: the program that `GRPCURL` names, else the one on the PATH. `script/test` fetches it.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -119,8 +120,7 @@ fn programs(place: &Place, grpcurl: &Path, addr: &str) -> PathBuf {
 async fn run(place: &Place, programs: &Path, addr: &str, steps: &[Step]) -> Vec<(String, i32)> {
     let mut script = String::from("exec 2>&1\n");
     for step in steps {
-        script.push_str(&step.commands);
-        script.push_str(&format!("echo \"{END_OF_STEP}$?\"\n"));
+        writeln!(script, "{}echo \"{END_OF_STEP}$?\"", step.commands).unwrap();
     }
     let path = env::join_paths(
         std::iter::once(programs.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap())),
