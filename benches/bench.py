@@ -1,4 +1,4 @@
-"""A server on a private PostgreSQL of its own, its load and its costs."""
+"""A server on a private PostgreSQL of its own, with pgbench as the comparison, and measurements of both."""
 
 import json
 import os
@@ -17,15 +17,15 @@ COLUMNS = (
     "id, spirit_id, sequence, event_type, meta_summary, occurred_at, session_id, role, author, source_uri,"
     " dedupe_key, importance_score, revision, deleted_at, created_at, updated_at, content, meta::text"
 )
-# The pgbench side's spirits and events have ids that a script can compute.
+# Spirits and events for pgbench have ids that its scripts can compute.
 SPIRIT_ID = "('00000000-0000-7000-8000-' || lpad((%s)::text, 12, '0'))::uuid"
 EVENT_ID = "('00000000-0000-7000-9000-' || lpad((%s)::text, 12, '0'))::uuid"
 REPLAY_SPIRIT = SPIRITS + 1
 REPLAY_EVENTS = 10_000
 
 SCRIPTS = {
-    # What one would write by hand: spirit check and dedupe. It draws no sequence; the column gets a
-    # number that pgbench makes.
+    # A hand-written insert with the spirit check and deduplication. It does not count the spirit's sequence up; the
+    # column gets a number from pgbench.
     "create": f"""
 \\set n :n + 1
 \\set s random(1, {SPIRITS})
@@ -106,7 +106,7 @@ class Bench:
         return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
 
     def fill(self, events):
-        """The events that pgbench reads, of the shape that the service's bench stores."""
+        """Inserts the events that pgbench reads, of the same shape as those of the service's bench."""
         self.sql(
             f"insert into spirits (id, name, name_folded) select {SPIRIT_ID % 'n'}, 'pgbench', 'pgbench'"
             f" from generate_series(1, {REPLAY_SPIRIT}) as n"
@@ -124,7 +124,7 @@ class Bench:
         self.events = events
 
     def pgbench(self, script, clients, mode="prepared"):
-        """Transactions a second."""
+        """Runs pgbench; returns the transactions per second."""
         self.runs += 1
         command = [self.pgbench_bin, "-n", "-M", mode, "-f", self.dir / f"{script}.sql"]
         command += ["-c", clients, "-j", min(clients, 2), "-T", self.seconds]
@@ -135,7 +135,7 @@ class Bench:
         return float(line.split()[2])
 
     def service(self, workload, *args):
-        """The report of one run of `elephantasm-events bench`."""
+        """Runs `elephantasm-events bench`; returns its report."""
         command = self.command(workload, *args)
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -145,7 +145,7 @@ class Bench:
         return [str(part) for part in command]
 
     def cpu_seconds(self):
-        """CPU seconds of the server, and of PostgreSQL with the backends that have ended."""
+        """CPU seconds of the server, and of PostgreSQL including its exited backends."""
 
         def times(pid):
             fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -163,7 +163,7 @@ class Bench:
         return times(self.server.pid)[0], database
 
     def peak_kib(self, reset=False):
-        """Peak resident memory of the server; a reset starts a new peak."""
+        """Peak resident memory of the server in KiB; `reset` starts a new measurement."""
         if reset:
             pathlib.Path(f"/proc/{self.server.pid}/clear_refs").write_text("5")
         status = pathlib.Path(f"/proc/{self.server.pid}/status").read_text()
@@ -171,7 +171,7 @@ class Bench:
 
 
 def print_table(rows, rounds):
-    """Median, lowest and highest of each row's figures; a row is a key, a title and a target."""
+    """Prints each row's median, lowest and highest figure; a row is a key, a title and a target."""
     print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
     for key, title, target in rows:
         values = [figures[key] for figures in rounds]

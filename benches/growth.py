@@ -1,7 +1,7 @@
-"""How cost grows: with the events in the table, concurrency, spirits, content, and a session's length.
+"""Scaling of cost with the events in the table, concurrency, spirits, content size and session length.
 
-Each sweep runs up and down again, so that a machine that gets slower or faster in between disturbs
-both ends alike; a figure is the median of the rounds.
+Each sweep runs upwards and downwards in turn, so that a drift in the machine's speed affects both ends
+alike; a figure is the median of the rounds.
 """
 
 import argparse
@@ -25,7 +25,7 @@ WORKLOADS = {
 
 
 def up_and_down(values, rounds):
-    """Each value once a round, every other round from the far end."""
+    """Yields every value once per round, in reverse order in every other round."""
     for number in range(rounds):
         yield from values if number % 2 == 0 else reversed(values)
 
@@ -46,7 +46,7 @@ def sweep(seconds, rounds, title, command, values):
 
 
 def table(seconds, rounds, sizes):
-    """Servers beside each other, whose tables differ in size."""
+    """Measures servers whose tables differ in size, all running at the same time."""
     print(f"\n| events in the table | {' | '.join(WORKLOADS)} |\n|---|{'---|' * len(WORKLOADS)}")
     benches = {size: Bench(seconds) for size in sizes}
     try:
@@ -70,8 +70,8 @@ def table(seconds, rounds, sizes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
-    parser.add_argument("--only", choices=["table", *SWEEPS], action="append", help="these alone")
+    parser.add_argument("--seconds", type=int, default=3, help="length of each measurement")
+    parser.add_argument("--only", choices=["table", *SWEEPS], action="append", help="run only these sweeps")
     parser.add_argument("--table-sizes", type=int, nargs="+", default=TABLE, metavar="EVENTS")
     args = parser.parse_args()
     if not args.only or "table" in args.only:

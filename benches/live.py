@@ -1,6 +1,6 @@
-"""Watching: how soon events are delivered, and what watchers cost those that write.
+"""Watches: delivery latency, and the cost of watchers for writers.
 
-Pairs run back to back in every round; a figure is the median of the rounds.
+The two runs of a ratio follow each other directly in every round; a figure is the median of the rounds.
 """
 
 import argparse
@@ -14,20 +14,20 @@ def ratio(first, second):
     return first["calls_per_second"] / second["calls_per_second"]
 
 
-def round_of(quiet, loud):
-    """`loud` tells other instances of new events, `quiet` does not."""
+def round_of(quiet, notifying):
+    """Measures every row once; `notifying` sends NOTIFY on new events, `quiet` does not."""
     row = {}
     for name, rate, watchers, spirits in [("low", 50, 1, 1), ("wide", 1_000, 100, 10)]:
-        report = loud.service("watch", "--rate", rate, "--watchers", watchers, "--spirits", spirits)
+        report = notifying.service("watch", "--rate", rate, "--watchers", watchers, "--spirits", spirits)
         row[f"{name} p50"], row[f"{name} p99"] = report["latency_ms"]["p50"], report["latency_ms"]["p99"]
-    alone = loud.service("create")
-    row["idle watchers"] = ratio(loud.service("create", "--idle-watchers", 100), alone)
-    row["notify"] = ratio(loud.service("create"), quiet.service("create"))
+    alone = notifying.service("create")
+    row["idle watchers"] = ratio(notifying.service("create", "--idle-watchers", 100), alone)
+    row["notify"] = ratio(notifying.service("create"), quiet.service("create"))
     return row
 
 
 def idle_streams(bench, streams):
-    """Growth of the server's peak memory in MiB, and its cores in use, with streams open and an event a second."""
+    """Growth of the server's peak memory in MiB, and its CPU cores in use, with idle streams and an event a second."""
     before = bench.peak_kib(reset=True)
     command = bench.command("watch", "--watchers", streams, "--spirits", streams // 5, "--rate", 1)
     samples = []
@@ -37,14 +37,14 @@ def idle_streams(bench, streams):
             time.sleep(0.2)
     if load.returncode != 0:
         raise RuntimeError("a watcher missed events")
-    # All are open once the measured seconds begin.
+    # Every stream is open when the measured seconds begin.
     last = [sample for sample in samples if sample[0] > samples[-1][0] - bench.seconds]
     (begin, used), (end, used_by_end) = last[0], last[-1]
     return (bench.peak_kib() - before) / 1024, (used_by_end - used) / (end - begin)
 
 
 ROWS = [
-    ("low p50", "delivery behind the create's reply, 50 events/s, one watcher, p50 in ms", "well under 5"),
+    ("low p50", "delivery after the create's reply, 50 events/s, one watcher, p50 in ms", "well under 5"),
     ("low p99", "the same, p99 in ms", ""),
     ("wide p50", "the same, 1,000 events/s, 100 watchers of 10 spirits, p50 in ms", ""),
     ("wide p99", "the same, p99 in ms", ""),
@@ -56,15 +56,15 @@ ROWS = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
-    parser.add_argument("--streams", type=int, default=5_000, help="idle ones")
+    parser.add_argument("--seconds", type=int, default=5, help="length of each measurement")
+    parser.add_argument("--streams", type=int, default=5_000, help="number of idle streams")
     args = parser.parse_args()
-    with Bench(args.seconds, "--notify", "false") as quiet, Bench(args.seconds) as loud:
-        rounds = [round_of(quiet, loud) for _ in range(args.rounds)]
+    with Bench(args.seconds, "--notify", "false") as quiet, Bench(args.seconds) as notifying:
+        rounds = [round_of(quiet, notifying) for _ in range(args.rounds)]
         mib, cores = idle_streams(quiet, args.streams)
     print_table(ROWS, rounds)
-    print(f"| {args.streams:,} idle streams: MiB in all | {mib:.3g} | | | ≤ 100 |")
-    print(f"| {args.streams:,} idle streams: cores in use | {cores:.2g} | | | next to none |")
+    print(f"| {args.streams:,} idle streams: memory in MiB | {mib:.3g} | | | ≤ 100 |")
+    print(f"| {args.streams:,} idle streams: cores in use | {cores:.2g} | | | near 0 |")
 
 
 if __name__ == "__main__":

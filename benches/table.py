@@ -1,7 +1,7 @@
-"""The service and pgbench in turn on one private PostgreSQL, as a table of ratios.
+"""Compares the service with pgbench on one private PostgreSQL, as a table of ratios.
 
-Every round runs each pair back to back, so that a noisy machine disturbs both sides alike; a row is
-the median over the rounds. Nothing here judges: the targets stand beside the figures.
+The two runs of a ratio follow each other directly, so that noise on the machine affects both alike; a row is the
+median of the rounds. The targets are printed for comparison and not enforced.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from bench import REPLAY_EVENTS, Bench, print_table
 
 
 def round_of(bench):
-    """Every row's figure in one round."""
+    """Measures every row once."""
     row = {}
     bench.sql("checkpoint")
     rate = lambda report: report["calls_per_second"]
@@ -19,7 +19,7 @@ def round_of(bench):
     before = bench.cpu_seconds()
     create = bench.service("create")
     after = bench.cpu_seconds()
-    calls = create["calls"] * (1 + 1 / bench.seconds)  # the warm-up's too
+    calls = create["calls"] * (1 + 1 / bench.seconds)  # including the warm-up
     row["cpu server"] = (after[0] - before[0]) / calls * 1000
     row["cpu database"] = (after[1] - before[1]) / calls * 1000
     row["create 64 / pgbench 64"] = rate(create) / single[64]
@@ -70,13 +70,13 @@ ROWS = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=5, help="length of each measurement")
     args = parser.parse_args()
     with Bench(args.seconds) as bench:
         bench.fill(100_000)
-        bench.pgbench("create", 16)  # its log's files are made, as those of a server that runs for long
+        bench.pgbench("create", 16)  # creates WAL files, which a long-running server recycles
         rounds = [round_of(bench) for _ in range(args.rounds)]
-    print(f"Median of {args.rounds} rounds of {args.seconds} s a measurement, with lowest and highest.\n")
+    print(f"Median, lowest and highest of {args.rounds} rounds with {args.seconds} s per measurement.\n")
     print_table(ROWS, rounds)
 
 

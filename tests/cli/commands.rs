@@ -3,7 +3,7 @@
 use crate::harness::{Place, Server, eventually, finish, signal};
 
 #[tokio::test]
-async fn migrate_brings_the_schema_up_to_date_and_ends() {
+async fn migrate_updates_the_schema_and_exits() {
     let place = Place::new();
     for _ in 0..2 {
         let ended = finish(&mut place.command(&["migrate"])).await.with(0);
@@ -33,7 +33,7 @@ async fn migrate_and_serve_refuse_a_database_of_a_newer_version() {
 }
 
 #[tokio::test]
-async fn healthcheck_tells_by_its_exit_code_whether_the_server_serves() {
+async fn healthcheck_reports_by_its_exit_code_whether_the_server_serves() {
     let place = Place::new();
     let server = Server::start(&place).await;
     for service in [
@@ -55,11 +55,11 @@ async fn healthcheck_tells_by_its_exit_code_whether_the_server_serves() {
 }
 
 #[tokio::test]
-async fn healthcheck_says_when_the_database_is_away() {
+async fn healthcheck_reports_not_serving_while_the_database_is_down() {
     let place = Place::new();
     let server = Server::start(&place).await;
-    signal(place.postmaster(), "INT").await; // PostgreSQL shuts down under its server
-    let ended = eventually("the server notices", async || {
+    signal(place.postmaster(), "INT").await; // shuts PostgreSQL down while its server runs
+    let ended = eventually("healthcheck fails", async || {
         let ended = server.command(&place, &["healthcheck"]).await;
         (ended.code != Some(0)).then_some(ended)
     })

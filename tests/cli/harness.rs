@@ -1,4 +1,4 @@
-//! Runs the real binary, in a place of its own.
+//! Runs the real binary, with a directory of its own for each test.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,18 +17,18 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
-/// After which something that a test waits for will not come.
+/// Time after which a wait of a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory for the files of one test, and the binary run in it.
+/// The directory of one test, in which it runs the binary.
 pub struct Place {
     dir: TempDir,
-    /// Where the private PostgreSQL keeps its data.
+    /// Data directory of the private PostgreSQL.
     pub data: PathBuf,
 }
 
 impl Place {
-    /// One that PostgreSQL's user can pass through.
+    /// Creates a directory that PostgreSQL's user may pass through.
     pub fn new() -> Self {
         let dir = TempDir::with_prefix("elephantasm-cli-").unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -47,7 +47,7 @@ impl Place {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The binary with no settings but a free port and this place for its data.
+    /// The binary with no settings except a free port and this directory for its data.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_elephantasm-events"));
         command
@@ -65,7 +65,7 @@ impl Place {
         command
     }
 
-    /// A connection to the private PostgreSQL that runs here, as its superuser.
+    /// Connects to this directory's private PostgreSQL as its superuser.
     pub async fn connect(&self) -> PgConnection {
         self.connect_options(&fs::read_to_string(self.data.join("password")).unwrap())
             .connect()
@@ -81,36 +81,36 @@ impl Place {
             .database("events")
     }
 
-    /// Where PostgreSQL says that it runs.
+    /// The PID file of the private PostgreSQL, which exists while it runs.
     pub fn postmaster_file(&self) -> PathBuf {
         self.data.join("pgdata/postmaster.pid")
     }
 
-    /// The process of the private PostgreSQL.
+    /// Process id of the private PostgreSQL.
     pub fn postmaster(&self) -> u32 {
         let text = fs::read_to_string(self.postmaster_file()).unwrap();
         text.lines().next().unwrap().parse().unwrap()
     }
 
-    /// Waits until the private PostgreSQL has ended in order: then it removes this file.
+    /// Waits until the private PostgreSQL has shut down cleanly, which removes its PID file.
     pub async fn postgres_ended(&self) {
-        eventually("PostgreSQL ends by itself", async || {
+        eventually("PostgreSQL removes its PID file", async || {
             (!self.postmaster_file().exists()).then_some(())
         })
         .await;
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits until it exits.
 pub async fn finish(command: &mut Command) -> Ended {
     let output = timeout(PATIENCE, command.output())
         .await
-        .expect("the command ends")
+        .expect("the command exits in time")
         .unwrap();
     Ended::from(output)
 }
 
-/// A command that has ended.
+/// Exit code and output of a command that has exited.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -129,14 +129,14 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// It must have ended with this code; the whole is shown otherwise.
+    /// Asserts the exit code and returns `self`; a failure shows the whole output.
     #[track_caller]
     pub fn with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
-    /// It must have said all of this on stderr.
+    /// Asserts that stderr contains all of these texts and returns `self`.
     #[track_caller]
     pub fn saying(self, words: &[&str]) -> Self {
         for word in words {
@@ -146,7 +146,7 @@ impl Ended {
     }
 }
 
-/// A server that is ready.
+/// A server process that accepts calls.
 pub struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -159,7 +159,8 @@ impl Server {
         Self::run(place, &mut place.command(&[])).await
     }
 
-    /// Waits for the one line that says it is ready. Its log is the file `log`.
+    /// Runs the command and waits for the line on stdout that reports the listen address. The log goes to the file
+    /// `log`.
     pub async fn run(place: &Place, command: &mut Command) -> Self {
         let log = place.path().join("log");
         let mut child = command
@@ -171,7 +172,7 @@ impl Server {
         let mut line = String::new();
         timeout(PATIENCE, stdout.read_line(&mut line))
             .await
-            .expect("a line comes")
+            .expect("the server prints its address in time")
             .unwrap();
         let addr = line
             .strip_prefix("listening on ")
@@ -207,35 +208,40 @@ impl Server {
         signal(self.child.id().unwrap(), name).await;
     }
 
-    /// Waits until it has ended; its exit code and what it wrote to stdout since it was ready.
-    pub async fn ended(&mut self) -> (Option<i32>, String) {
+    /// Waits until the server has exited; returns its exit code and its output on stdout after the first line.
+    pub async fn wait_for_exit(&mut self) -> (Option<i32>, String) {
         let status = timeout(PATIENCE, self.child.wait())
             .await
-            .expect("the server ends")
+            .expect("the server exits in time")
             .unwrap();
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).await.unwrap();
         (status.code(), rest)
     }
 
-    /// Ends it in order.
+    /// Shuts the server down with SIGTERM, which must exit with code 0.
     pub async fn stop(mut self) {
         self.signal("TERM").await;
-        assert_eq!(self.ended().await, (Some(0), String::new()), "{}", self.log());
+        assert_eq!(
+            self.wait_for_exit().await,
+            (Some(0), String::new()),
+            "{}",
+            self.log()
+        );
     }
 
-    /// Kills it without a chance to do anything.
+    /// Kills the server with SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// A command that talks to it, run to its end.
+    /// Runs a command against this server and waits until it exits.
     pub async fn command(&self, place: &Place, arguments: &[&str]) -> Ended {
         finish(place.command(arguments).env("EVENTS_ADDR", &self.addr)).await
     }
 
-    /// The same with something on stdin.
-    pub async fn command_reading(&self, place: &Place, arguments: &[&str], input: &str) -> Ended {
+    /// Runs a command against this server with `input` on its stdin and waits until it exits.
+    pub async fn command_with_stdin(&self, place: &Place, arguments: &[&str], input: &str) -> Ended {
         let mut child = place
             .command(arguments)
             .env("EVENTS_ADDR", &self.addr)
@@ -248,10 +254,10 @@ impl Server {
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
         let output = timeout(PATIENCE, child.wait_with_output()).await;
-        Ended::from(output.expect("the command ends").unwrap())
+        Ended::from(output.expect("the command exits in time").unwrap())
     }
 
-    /// The id of a new spirit of this name.
+    /// Creates a spirit with this name and returns its id.
     pub async fn spirit(&self, name: &str) -> String {
         let request = CreateSpiritRequest {
             name: name.to_owned(),
@@ -267,7 +273,7 @@ impl Server {
     }
 }
 
-/// A create with all that is required, in the session `s`.
+/// A request with the required fields, for the session `s`.
 pub fn event(spirit_id: &str) -> CreateEventRequest {
     CreateEventRequest {
         spirit_id: spirit_id.to_owned(),
@@ -288,15 +294,15 @@ pub async fn signal(pid: u32, name: &str) {
     assert!(status.success());
 }
 
-/// Asks again and again until there is an answer, or patience ends.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Calls `poll` until it returns a value; panics after [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     const PAUSE: Duration = Duration::from_millis(10);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(value) = poll().await {
+            return value;
         }
-        assert!(Instant::now() < deadline, "never came: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         sleep(PAUSE).await;
     }
 }

@@ -1,23 +1,23 @@
-//! `import`: counts, bad lines, spirits by name.
+//! `import`: counts, bad lines, spirits by name or id.
 
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{Event, ListEventsRequest, SoftDeleteSpiritRequest};
 
 use crate::harness::{Ended, Place, Server};
 
-/// A line of the session `s` with this content.
+/// A valid line with this content, in the session `s`.
 fn line(content: &str) -> String {
     format!(r#"{{"event_type": "message.in", "session_id": "s", "content": "{content}"}}"#)
 }
 
-/// The spirit that the import names, and what it says of the lines.
+/// The spirit id and the counts in the output of an import.
 fn counts(ended: &Ended) -> (&str, &str) {
-    let said = ended.stdout.strip_prefix("spirit ").unwrap();
-    let (spirit_id, counts) = said.split_once(": ").unwrap();
+    let summary = ended.stdout.strip_prefix("spirit ").unwrap();
+    let (spirit_id, counts) = summary.split_once(": ").unwrap();
     (spirit_id, counts.split_once(';').unwrap().0)
 }
 
-/// The events of a spirit in sequence order, if there are few.
+/// The events of a spirit, 200 at most, in sequence order.
 async fn stored(server: &Server, spirit_id: &str) -> Vec<Event> {
     let request = ListEventsRequest {
         spirit_id: spirit_id.to_owned(),
@@ -41,10 +41,10 @@ fn contents(events: &[Event]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_file_imported_twice_is_stored_once_in_its_order() {
+async fn importing_a_file_twice_stores_its_events_once_in_file_order() {
     let place = Place::new();
     let server = Server::start(&place).await;
-    // More than one request holds, with equal lines, and times that run backwards.
+    // More lines than one request holds, with duplicate contents and descending times.
     let text: String = (0..1_200)
         .map(|n| {
             let time = 2_000 - n;
@@ -86,7 +86,7 @@ async fn a_file_imported_twice_is_stored_once_in_its_order() {
 }
 
 #[tokio::test]
-async fn bad_lines_are_numbered_and_passed_over() {
+async fn import_reports_bad_lines_by_number_and_skips_them() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let too_large = line(&"x".repeat(5 * 1024 * 1024));
@@ -133,14 +133,14 @@ async fn bad_lines_are_numbered_and_passed_over() {
     );
     assert!(
         !ended.stderr.contains("requests["),
-        "of a request the user knows nothing: {ended:?}"
+        "a request's field path leaks into the output: {ended:?}"
     );
     assert_eq!(contents(&stored(&server, spirit_id).await), ["good 1", "good 2"]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn null_is_absent_and_every_field_arrives() {
+async fn import_stores_every_field_and_treats_null_as_absent() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let full = r#"{"event_type": "tool.result", "content": "", "meta_summary": "m", "occurred_at": "2026-05-02T10:00:04.25+02:00",
@@ -153,7 +153,7 @@ async fn null_is_absent_and_every_field_arrives() {
         .replace('\n', " ");
     let input = format!("{full}\n{nulls}");
     let ended = server
-        .command_reading(&place, &["import", "-", "--spirit", "Ada"], &input)
+        .command_with_stdin(&place, &["import", "-", "--spirit", "Ada"], &input)
         .await
         .with(0);
     let events = stored(&server, counts(&ended).0).await;
@@ -179,14 +179,14 @@ async fn null_is_absent_and_every_field_arrives() {
 }
 
 #[tokio::test]
-async fn line_ends_and_blank_lines_make_no_difference() {
+async fn import_ignores_the_kind_of_line_endings_and_blank_lines() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let unix = format!("{}\n{}\n{}\n", line("a"), line("b"), line("a"));
     let other = format!("\r\n{}\r\n\r\n{}\r\n \t{}", line("a"), line("b"), line("a"));
     let import = ["import", "-", "--spirit", "Ada"];
-    let first = server.command_reading(&place, &import, &unix).await.with(0);
-    let second = server.command_reading(&place, &import, &other).await.with(0);
+    let first = server.command_with_stdin(&place, &import, &unix).await.with(0);
+    let second = server.command_with_stdin(&place, &import, &other).await.with(0);
     assert!(
         counts(&first).1.starts_with("created 3, duplicates 0"),
         "{first:?}"
@@ -199,7 +199,7 @@ async fn line_ends_and_blank_lines_make_no_difference() {
         contents(&stored(&server, counts(&first).0).await),
         ["a", "b", "a"]
     );
-    let nothing = server.command_reading(&place, &import, "").await.with(0);
+    let nothing = server.command_with_stdin(&place, &import, "").await.with(0);
     assert!(
         counts(&nothing).1.starts_with("created 0, duplicates 0"),
         "{nothing:?}"
@@ -208,14 +208,14 @@ async fn line_ends_and_blank_lines_make_no_difference() {
 }
 
 #[tokio::test]
-async fn a_duplicate_that_differs_is_counted_apart() {
+async fn import_counts_duplicates_that_differ_separately() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let keyed =
         |content: &str| format!(r#"{{"event_type": "a", "content": "{content}", "dedupe_key": "k"}}"#);
     let input = [keyed("one"), keyed("one"), keyed("other")].join("\n");
     let ended = server
-        .command_reading(&place, &["import", "-", "--spirit", "Ada"], &input)
+        .command_with_stdin(&place, &["import", "-", "--spirit", "Ada"], &input)
         .await
         .with(0);
     assert_eq!(
@@ -226,21 +226,21 @@ async fn a_duplicate_that_differs_is_counted_apart() {
 }
 
 #[tokio::test]
-async fn a_spirit_is_meant_by_exactly_its_name_or_by_its_id() {
+async fn import_finds_a_spirit_by_its_exact_name_or_its_id() {
     let place = Place::new();
     let server = Server::start(&place).await;
     server.spirit("ada").await;
     server.spirit("Ada Lovelace").await;
     let import = async |spirit: &str| {
         server
-            .command_reading(&place, &["import", "-", "--spirit", spirit], &line("a"))
+            .command_with_stdin(&place, &["import", "-", "--spirit", spirit], &line("a"))
             .await
     };
-    let made = import("Ada").await.with(0);
-    let (ada, _) = counts(&made);
+    let first = import("Ada").await.with(0);
+    let (ada, _) = counts(&first);
     assert!(
-        counts(&made).1.starts_with("created 1"),
-        "other names are other spirits: {made:?}"
+        counts(&first).1.starts_with("created 1"),
+        "a spirit with a similar name was used: {first:?}"
     );
     for same in ["Ada", ada, &ada.to_uppercase()] {
         let ended = import(same).await.with(0);
@@ -266,14 +266,14 @@ async fn a_spirit_is_meant_by_exactly_its_name_or_by_its_id() {
     assert_eq!(
         counts(&import("Ada").await.with(0)).0,
         ada,
-        "a deleted one has no claim to the name"
+        "a deleted spirit does not count as a namesake"
     );
     import(&twin).await.with(1).saying(&["NotFound", &twin]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_named_before_a_spirit_is_made() {
+async fn import_names_an_unreadable_file_and_creates_no_spirit() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let missing = place.path().join("missing.jsonl");
@@ -297,7 +297,7 @@ async fn what_cannot_be_read_is_named_before_a_spirit_is_made() {
 }
 
 #[tokio::test]
-async fn a_server_with_small_messages_gets_them_in_parts() {
+async fn import_splits_requests_to_fit_the_servers_message_limit() {
     let place = Place::new();
     let limits = [
         "--max-message-bytes",

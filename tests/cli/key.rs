@@ -1,19 +1,22 @@
-//! `key`, what a server does with and without keys, and secrets that nobody gets to see.
+//! `key`, servers with and without API keys, and secrets that must not be shown.
 
 use sqlx::Row as _;
 
 use crate::harness::{Ended, Place, Server, eventually, finish};
 
-/// Makes a key and returns it.
+/// Creates an API key and returns it.
 async fn create(place: &Place, arguments: &[&str]) -> String {
     let arguments = [&["key", "create", "--name", "ci"], arguments].concat();
-    let made = finish(&mut place.command(&arguments)).await.with(0);
-    let key = made.stdout.strip_suffix('\n').unwrap().to_owned();
+    let created = finish(&mut place.command(&arguments)).await.with(0);
+    let key = created.stdout.strip_suffix('\n').unwrap().to_owned();
     assert!(
         key.starts_with("ek_") && !key.contains(char::is_whitespace),
-        "{made:?}"
+        "{created:?}"
     );
-    assert!(!made.stderr.contains(&key), "once is enough: {made:?}");
+    assert!(
+        !created.stderr.contains(&key),
+        "the key is shown twice: {created:?}"
+    );
     key
 }
 
@@ -26,7 +29,7 @@ async fn list(place: &Place) -> Ended {
 }
 
 #[tokio::test]
-async fn a_key_made_beside_a_running_server_is_taken_until_it_is_revoked() {
+async fn a_running_server_accepts_a_new_api_key_until_it_is_revoked() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let spirit_id = server.spirit("Ada").await;
@@ -36,7 +39,7 @@ async fn a_key_made_beside_a_running_server_is_taken_until_it_is_revoked() {
     )
     .await;
     let replay = ["replay", "--spirit", &spirit_id, "--session", "s"];
-    eventually("the server asks for a key", async || {
+    eventually("the server requires an API key", async || {
         let ended = server.command(&place, &replay).await;
         (ended.code == Some(1)).then(|| ended.saying(&["Unauthenticated", "authorization: Bearer"]))
     })
@@ -45,13 +48,13 @@ async fn a_key_made_beside_a_running_server_is_taken_until_it_is_revoked() {
     let file = place.file("key", format!("{key}\n"));
     let with_file = [&replay[..], &["--api-key-file", &file]].concat();
     server.command(&place, &with_file).await.with(0);
-    let mut by_variable = place.command(&replay);
-    by_variable
+    let mut with_variable = place.command(&replay);
+    with_variable
         .env("EVENTS_ADDR", &server.addr)
         .env("EVENTS_API_KEY", &key);
-    finish(&mut by_variable).await.with(0);
+    finish(&mut with_variable).await.with(0);
     let health = server.command(&place, &["healthcheck"]).await.with(0);
-    assert_eq!(health.stdout, "SERVING\n", "health needs no key");
+    assert_eq!(health.stdout, "SERVING\n", "health needs no API key");
 
     let listed = list(&place).await.stdout;
     for word in [prefix(&key), "writer", "until ", &spirit_id, "ci"] {
@@ -73,7 +76,7 @@ async fn a_key_made_beside_a_running_server_is_taken_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn the_first_key_can_come_before_the_first_server() {
+async fn an_api_key_can_be_created_before_the_first_server_start() {
     let place = Place::new();
     let key = create(&place, &["--role", "admin"]).await;
     assert!(!place.postmaster_file().exists(), "its PostgreSQL ended with it");
@@ -81,15 +84,15 @@ async fn the_first_key_can_come_before_the_first_server() {
     let import = ["import", "-", "--spirit", "Fern"];
     let line = "{\"event_type\": \"message.in\", \"content\": \"hello\"}\n";
     server
-        .command_reading(&place, &import, line)
+        .command_with_stdin(&place, &import, line)
         .await
         .with(1)
         .saying(&["Unauthenticated"]);
     let file = place.file("key", &key);
     let with_key = [&import[..], &["--api-key-file", &file]].concat();
-    server.command_reading(&place, &with_key, line).await.with(0);
+    server.command_with_stdin(&place, &with_key, line).await.with(0);
 
-    // In the database there is only the hash.
+    // The database holds only a hash of the secret.
     let rows = sqlx::query("select row_to_json(keys)::text, octet_length(secret_sha256) from keys")
         .fetch_all(&mut place.connect().await)
         .await
@@ -103,11 +106,11 @@ async fn the_first_key_can_come_before_the_first_server() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_made_or_revoked_are_refused_with_a_reason() {
+async fn key_create_and_revoke_reject_invalid_arguments_with_a_reason() {
     const UNKNOWN: &str = "0199e1c4-0000-7000-8000-000000000000";
     let place = Place::new();
     let server = Server::start(&place).await;
-    for (what, arguments, code, words) in [
+    for (description, arguments, code, words) in [
         ("no role", &["create", "--name", "x"][..], 2, &["--role"][..]),
         (
             "an unknown role",
@@ -123,7 +126,7 @@ async fn keys_that_cannot_be_made_or_revoked_are_refused_with_a_reason() {
             &["--name", "1 to 255"],
         ),
         (
-            "no id",
+            "a spirit that is not an id",
             &["create", "--role", "reader", "--name", "x", "--spirit", "Ada"],
             2,
             &["--spirit", "UUID"],
@@ -135,7 +138,7 @@ async fn keys_that_cannot_be_made_or_revoked_are_refused_with_a_reason() {
             &[UNKNOWN, "does not exist"],
         ),
         (
-            "no time",
+            "an expiry that is not a duration",
             &[
                 "create",
                 "--role",
@@ -149,13 +152,13 @@ async fn keys_that_cannot_be_made_or_revoked_are_refused_with_a_reason() {
             &["--expires-in", "90d"],
         ),
         (
-            "no time at all",
+            "an expiry of zero",
             &["create", "--role", "reader", "--name", "x", "--expires-in", "0s"],
             2,
             &["--expires-in"],
         ),
         (
-            "a time without end",
+            "an expiry out of range",
             &[
                 "create",
                 "--role",
@@ -175,16 +178,16 @@ async fn keys_that_cannot_be_made_or_revoked_are_refused_with_a_reason() {
         assert_eq!(
             (ended.code, ended.stdout.as_str()),
             (Some(code), ""),
-            "{what}: {ended:?}"
+            "{description}: {ended:?}"
         );
         ended.saying(words);
     }
-    assert_eq!(list(&place).await.stdout, "", "nothing was made");
+    assert_eq!(list(&place).await.stdout, "", "a key was created");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn without_a_key_an_address_that_others_reach_is_refused_unless_told_otherwise() {
+async fn a_public_listen_address_requires_an_api_key_or_the_insecure_no_auth_flag() {
     const PUBLIC: &str = "0.0.0.0:0";
     let place = Place::new();
     let refused = finish(&mut place.command(&["--listen-addr", PUBLIC]))
@@ -200,10 +203,10 @@ async fn without_a_key_an_address_that_others_reach_is_refused_unless_told_other
     ]);
     assert!(!place.postmaster_file().exists(), "its PostgreSQL ended with it");
 
-    let mut told = place.command(&["--listen-addr", PUBLIC, "--insecure-no-auth"]);
-    Server::run(&place, &mut told).await.stop().await;
-    let mut told = place.command(&["--listen-addr", PUBLIC]);
-    Server::run(&place, told.env("EVENTS_INSECURE_NO_AUTH", "1"))
+    let mut insecure = place.command(&["--listen-addr", PUBLIC, "--insecure-no-auth"]);
+    Server::run(&place, &mut insecure).await.stop().await;
+    let mut insecure = place.command(&["--listen-addr", PUBLIC]);
+    Server::run(&place, insecure.env("EVENTS_INSECURE_NO_AUTH", "1"))
         .await
         .stop()
         .await;
@@ -221,37 +224,65 @@ async fn without_a_key_an_address_that_others_reach_is_refused_unless_told_other
     server.stop().await;
 }
 
+/// A password and a malformed API key, which no output may contain.
+const SECRET: &str = "hunter2";
+
+/// A description, arguments, environment variables, and texts of the expected error.
+type SecretCase<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+
+/// Asserts that a command with unusable secrets fails with code 2 and this error, and shows no secret in its error or
+/// its help.
+async fn assert_secret_is_not_shown(
+    place: &Place,
+    (description, arguments, variables, words): SecretCase<'_>,
+) {
+    let mut command = place.command(arguments);
+    command.envs(variables.iter().copied());
+    let ended = finish(&mut command).await;
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (Some(2), ""),
+        "{description}: {ended:?}"
+    );
+    assert!(!ended.stderr.contains(SECRET), "{description}: {ended:?}");
+    ended.saying(words);
+    command.arg("--help");
+    let help = finish(&mut command).await.with(0);
+    assert!(!help.stdout.contains(SECRET), "{description}: {help:?}");
+    assert!(
+        !place.data.exists(),
+        "{description}: a private PostgreSQL was created instead"
+    );
+}
+
 #[tokio::test]
-async fn secrets_come_from_files_too_and_are_never_shown() {
-    const SECRET: &str = "hunter2";
+async fn database_urls_are_also_read_from_files_and_never_shown() {
     let place = Place::new();
     let url = place.file("url", "postgres://ada:hunter2@localhost:port/events\n");
     let good = place.file("good", "postgres://ada:hunter2@127.0.0.1:1/events\n");
-    let no_key = place.file("no-key", "hunter2");
     let missing = place.path().join("missing");
     let missing = missing.to_str().unwrap();
-    let replay = ["replay", "--spirit", "Ada", "--session", "s"];
-    for (what, arguments, variables, words) in [
+    let cases: [SecretCase; 5] = [
         (
-            "a URL",
-            &["serve"][..],
-            &[("DATABASE_URL_FILE", url.as_str())][..],
-            &["DATABASE_URL"][..],
+            "an invalid URL",
+            &["serve"],
+            &[("DATABASE_URL_FILE", &url)],
+            &["DATABASE_URL"],
         ),
         (
-            "a URL around a pooler",
+            "an invalid URL for migrations",
             &["migrate", "--database-url-file", &good],
             &[("MIGRATION_DATABASE_URL_FILE", &url)],
             &["MIGRATION_DATABASE_URL"],
         ),
         (
-            "of keys",
+            "an invalid URL for the key command",
             &["key", "list"],
             &[("DATABASE_URL_FILE", &url)],
             &["DATABASE_URL"],
         ),
         (
-            "both",
+            "both a URL and a file",
             &["serve"],
             &[
                 ("DATABASE_URL_FILE", &url),
@@ -260,55 +291,57 @@ async fn secrets_come_from_files_too_and_are_never_shown() {
             &["--database-url", "--database-url-file"],
         ),
         (
-            "no file",
+            "a missing file",
             &["serve", "--database-url-file", missing],
             &[],
             &["missing", "No such file"],
         ),
+    ];
+    for case in cases {
+        assert_secret_is_not_shown(&place, case).await;
+    }
+}
+
+#[tokio::test]
+async fn api_keys_are_also_read_from_files_and_never_shown() {
+    let place = Place::new();
+    let malformed = place.file("malformed", SECRET);
+    let missing = place.path().join("missing");
+    let missing = missing.to_str().unwrap();
+    let replay = ["replay", "--spirit", "Ada", "--session", "s"];
+    let cases: [SecretCase; 4] = [
         (
-            "no key",
+            "a malformed key",
             &replay,
             &[("EVENTS_API_KEY", SECRET)],
             &["API key", "ek_"],
         ),
         (
-            "no key in the file",
+            "a malformed key in a file",
             &replay,
-            &[("EVENTS_API_KEY_FILE", &no_key)],
+            &[("EVENTS_API_KEY_FILE", &malformed)],
             &["API key", "ek_"],
         ),
         (
-            "no file of a key",
+            "a missing file",
             &replay,
             &[("EVENTS_API_KEY_FILE", missing)],
             &["missing", "No such file"],
         ),
         (
-            "two keys",
+            "both a key and a file",
             &replay,
-            &[("EVENTS_API_KEY_FILE", &no_key), ("EVENTS_API_KEY", SECRET)],
+            &[("EVENTS_API_KEY_FILE", &malformed), ("EVENTS_API_KEY", SECRET)],
             &["--api-key-file", "EVENTS_API_KEY"],
         ),
-    ] {
-        let mut command = place.command(arguments);
-        command.envs(variables.iter().copied());
-        let ended = finish(&mut command).await;
-        assert_eq!(
-            (ended.code, ended.stdout.as_str()),
-            (Some(2), ""),
-            "{what}: {ended:?}"
-        );
-        assert!(!ended.stderr.contains(SECRET), "{what}: {ended:?}");
-        ended.saying(words);
-        command.arg("--help");
-        let help = finish(&mut command).await.with(0);
-        assert!(!help.stdout.contains(SECRET), "{what}: {help:?}");
+    ];
+    for case in cases {
+        assert_secret_is_not_shown(&place, case).await;
     }
-    assert!(!place.data.exists(), "no private PostgreSQL in its stead");
 }
 
 #[tokio::test]
-async fn the_log_of_a_server_names_no_key_whatever_it_tells() {
+async fn the_servers_log_contains_no_api_key_even_at_trace() {
     let place = Place::new();
     let key = create(&place, &["--role", "reader"]).await;
     let mut command = place.command(&["--log", "trace"]);
@@ -348,8 +381,8 @@ async fn the_log_of_a_server_names_no_key_whatever_it_tells() {
         .with(1)
         .saying(&["Unauthenticated"]);
     let log = server.log();
-    assert!(log.len() > 1_000, "it tells much");
-    let said = log.lines().find(|line| line.contains(secret));
-    assert_eq!(said, None);
+    assert!(log.len() > 1_000, "the log is too short to be at TRACE: {log}");
+    let leaking_line = log.lines().find(|line| line.contains(secret));
+    assert_eq!(leaking_line, None);
     server.stop().await;
 }

@@ -1,5 +1,5 @@
-//! The server's process is killed in mid-load: the next one has what was acknowledged, and a retry with
-//! the same key finds the event or stores it, once.
+//! The server process is killed under load: after the next start every acknowledged event is stored, and a retry
+//! with the same dedupe key finds the event or stores it, once.
 
 use std::collections::HashMap;
 
@@ -19,8 +19,8 @@ const CALLERS: usize = 8;
 const BATCH: usize = 5;
 const BEFORE_THE_KILL: usize = 60;
 
-/// Key, id and sequence of an event that was acknowledged.
-type Known = (String, String, i64);
+/// Dedupe key, id and sequence of an acknowledged event.
+type Acknowledged = (String, String, i64);
 
 fn keyed(spirit_id: &str, key: &str) -> CreateEventRequest {
     CreateEventRequest {
@@ -30,12 +30,12 @@ fn keyed(spirit_id: &str, key: &str) -> CreateEventRequest {
     }
 }
 
-/// Stores an event for each key, all or none; what became of each, with its outcome.
+/// Creates an event for each key, in an atomic batch if there are several; returns the events and their outcomes.
 async fn store(
     events: &mut EventServiceClient<Channel>,
     spirit_id: &str,
     keys: &[String],
-) -> Result<Vec<(Known, CreateOutcome)>, Status> {
+) -> Result<Vec<(Acknowledged, CreateOutcome)>, Status> {
     let created = if let [key] = keys {
         let response = events.create_event(keyed(spirit_id, key)).await;
         vec![response?.into_inner()]
@@ -61,12 +61,12 @@ async fn store(
     Ok(known.collect())
 }
 
-/// Stores single events and batches in turn until the server is gone; returns the keys it had no answer for.
-async fn call(
+/// Creates single events and batches in turn until the server is gone; returns the keys of the unanswered call.
+async fn create_until_killed(
     mut events: EventServiceClient<Channel>,
     spirit_id: String,
     caller: usize,
-    acknowledge: UnboundedSender<Known>,
+    acknowledge: UnboundedSender<Acknowledged>,
 ) -> Vec<String> {
     for round in 0.. {
         let size = if round % 2 == 0 { 1 } else { BATCH };
@@ -76,9 +76,9 @@ async fn call(
                 .into_iter()
                 .for_each(|(known, _)| acknowledge.send(known).unwrap()),
             Err(status) => {
-                // The connection's own error, or the service's; never one that says not to retry.
-                let passing = [Code::Unavailable, Code::Unknown, Code::Cancelled];
-                assert!(passing.contains(&status.code()), "{status:?}");
+                // An error of the connection or of the service, in each case one that clients may retry.
+                let retryable = [Code::Unavailable, Code::Unknown, Code::Cancelled];
+                assert!(retryable.contains(&status.code()), "{status:?}");
                 return keys;
             }
         }
@@ -87,7 +87,7 @@ async fn call(
 }
 
 #[tokio::test]
-async fn after_kill_9_in_mid_load_a_retry_finds_or_stores_each_event_once() {
+async fn a_retry_after_kill_9_of_the_server_finds_or_stores_each_event_once() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let spirit_id = server.spirit("Ada").await;
@@ -95,17 +95,22 @@ async fn after_kill_9_in_mid_load_a_retry_finds_or_stores_each_event_once() {
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         let (events, spirit_id) = (server.events().await, spirit_id.clone());
-        callers.spawn(call(events, spirit_id, caller, acknowledge.clone()));
+        callers.spawn(create_until_killed(
+            events,
+            spirit_id,
+            caller,
+            acknowledge.clone(),
+        ));
     }
     drop(acknowledge);
     let mut known: HashMap<String, (String, i64)> = HashMap::new();
-    let mut note = |(key, id, sequence): Known| known.insert(key, (id, sequence));
+    let mut record = |(key, id, sequence): Acknowledged| known.insert(key, (id, sequence));
     for _ in 0..BEFORE_THE_KILL {
-        note(acknowledged.recv().await.unwrap());
+        record(acknowledged.recv().await.unwrap());
     }
     server.kill().await;
     while let Some(event) = acknowledged.recv().await {
-        note(event);
+        record(event);
     }
     let unanswered = callers.join_all().await;
     assert_eq!(unanswered.len(), CALLERS);
@@ -116,7 +121,7 @@ async fn after_kill_9_in_mid_load_a_retry_finds_or_stores_each_event_once() {
         let stored = store(&mut events, &spirit_id, &keys).await.unwrap();
         let (_, first) = stored[0];
         for ((key, id, sequence), outcome) in stored {
-            assert_eq!(outcome, first, "all or nothing of {keys:?}");
+            assert_eq!(outcome, first, "the batch {keys:?} was stored in part");
             assert_ne!(outcome, CreateOutcome::DuplicateDifferent);
             known.insert(key, (id, sequence));
         }
@@ -127,11 +132,14 @@ async fn after_kill_9_in_mid_load_a_retry_finds_or_stores_each_event_once() {
             .await
             .unwrap();
     let sequences = rows.iter().map(|(_, _, sequence)| *sequence);
-    assert!(sequences.eq(1..=i64::try_from(rows.len()).unwrap()), "no gaps");
+    assert!(
+        sequences.eq(1..=i64::try_from(rows.len()).unwrap()),
+        "the sequences have a gap"
+    );
     let stored: HashMap<String, (String, i64)> = rows
         .into_iter()
         .map(|(key, id, sequence)| (key, (id, sequence)))
         .collect();
-    assert_eq!(stored, known, "each once, as it was acknowledged");
+    assert_eq!(stored, known, "each event is stored once, as acknowledged");
     server.stop().await;
 }

@@ -1,7 +1,7 @@
-//! The binary as its users see it: a process with flags, an environment, output and an exit code.
-//! Start at [`harness`]; there is a file for each command or promise.
+//! Tests of the binary as a process: flags, environment, output, signals and exit codes. [`harness`] is the place
+//! to start; each other file covers one command or one promise.
 
-#![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
+#![allow(clippy::unwrap_used)] // a test fails where something unexpected happens
 
 #[path = "../shared/certificates.rs"]
 mod certificates;
@@ -26,4 +26,5 @@ mod settings;
 mod silent_connections;
 mod tail;
 mod tls;
+mod tour;
 mod traces;

@@ -1,4 +1,4 @@
-//! The private PostgreSQL: kept, closed to others, gone with its server.
+//! The private PostgreSQL: durable, inaccessible to other users, stopped with its server.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -34,7 +34,7 @@ async fn stored(server: &Server, spirit_id: &str) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn events_are_kept_between_runs() {
+async fn the_private_postgresql_keeps_events_between_runs() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let spirit_id = server.spirit("Ada").await;
@@ -42,7 +42,7 @@ async fn events_are_kept_between_runs() {
     server.stop().await;
     assert!(
         !place.postmaster_file().exists(),
-        "PostgreSQL ended before its server"
+        "PostgreSQL still runs after its server"
     );
     let server = Server::start(&place).await;
     let second = create(&server, &spirit_id).await;
@@ -51,7 +51,7 @@ async fn events_are_kept_between_runs() {
 }
 
 #[tokio::test]
-async fn only_its_own_user_reaches_it_and_only_with_the_password() {
+async fn the_private_postgresql_requires_its_own_user_and_the_password() {
     let place = Place::new();
     let server = Server::start(&place).await;
     for (path, expected) in [
@@ -89,7 +89,7 @@ async fn only_its_own_user_reaches_it_and_only_with_the_password() {
 }
 
 #[tokio::test]
-async fn it_never_runs_as_root() {
+async fn the_private_postgresql_never_runs_as_root() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let running_as = owner(&place.postmaster_file());
@@ -101,18 +101,18 @@ async fn it_never_runs_as_root() {
 }
 
 #[tokio::test]
-async fn a_directory_that_its_user_cannot_enter_is_named() {
+async fn a_data_directory_that_postgresqls_user_cannot_enter_is_named_in_the_error() {
     let place = Place::new();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
     if owner(place.path()) != 0 {
-        return Server::start(&place).await.stop().await; // the same user can
+        return Server::start(&place).await.stop().await; // PostgreSQL runs as the directory's owner
     }
     let ended = finish(&mut place.command(&[])).await.with(1);
     ended.saying(&["cannot enter", place.path().to_str().unwrap(), "EVENTS_DATA_DIR"]);
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_made_is_named_with_both_ways_out() {
+async fn a_data_directory_that_cannot_be_created_is_named_with_both_remedies() {
     let place = Place::new();
     let data = format!("{}/data", place.file("file", ""));
     let ended = finish(place.command(&[]).env("EVENTS_DATA_DIR", &data))
@@ -122,7 +122,7 @@ async fn a_directory_that_cannot_be_made_is_named_with_both_ways_out() {
 }
 
 #[tokio::test]
-async fn a_second_server_on_the_same_data_is_refused() {
+async fn a_second_server_on_the_same_data_directory_is_refused() {
     let place = Place::new();
     let server = Server::start(&place).await;
     for command in ["serve", "migrate"] {
@@ -138,14 +138,14 @@ async fn a_second_server_on_the_same_data_is_refused() {
 }
 
 #[tokio::test]
-async fn after_kill_9_postgresql_ends_by_itself() {
+async fn the_private_postgresql_shuts_down_after_kill_9_of_its_server() {
     let place = Place::new();
     Server::start(&place).await.kill().await;
     place.postgres_ended().await;
 }
 
 #[tokio::test]
-async fn after_kill_9_in_full_flight_the_next_start_has_every_acknowledged_event() {
+async fn every_acknowledged_event_survives_kill_9_of_the_server_under_load() {
     const WRITERS: usize = 4;
     const BEFORE_THE_KILL: usize = 40;
     let place = Place::new();
@@ -171,7 +171,7 @@ async fn after_kill_9_in_full_flight_the_next_start_has_every_acknowledged_event
         expected.push(event);
     }
 
-    let server = Server::start(&place).await; // while the old PostgreSQL may still be ending
+    let server = Server::start(&place).await; // the old PostgreSQL may still be shutting down
     let mut sequences = Vec::new();
     let mut request = ListEventsRequest {
         spirit_id,
@@ -199,19 +199,19 @@ async fn after_kill_9_in_full_flight_the_next_start_has_every_acknowledged_event
     }
     sequences.extend(found.iter().map(|event| event.sequence));
     sequences.sort_unstable();
-    let whole: Vec<i64> = (1..).take(found.len()).collect();
-    assert_eq!(sequences, whole);
+    let gapless: Vec<i64> = (1..).take(found.len()).collect();
+    assert_eq!(sequences, gapless);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_next_start_ends_a_postgresql_that_outlived_its_server() {
+async fn a_server_start_stops_a_postgresql_that_outlived_its_server() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let spirit_id = server.spirit("Ada").await;
     let first = create(&server, &spirit_id).await;
     let old = place.postmaster();
-    // Stopped, it cannot heed its watchdog, as on a machine that is very busy.
+    // A stopped process does not react to its watchdog, like one on a very busy machine.
     signal(old, "STOP").await;
     server.kill().await;
     let next = tokio::spawn(async move {
@@ -226,16 +226,16 @@ async fn the_next_start_ends_a_postgresql_that_outlived_its_server() {
 }
 
 #[tokio::test]
-async fn data_of_another_major_version_is_refused_and_left_alone() {
+async fn data_of_another_postgresql_major_version_is_refused_and_left_unchanged() {
     let place = Place::new();
     fs::create_dir_all(place.data.join("pgdata")).unwrap();
     let version = place.data.join("pgdata/PG_VERSION");
     for other in ["14", "99"] {
         fs::write(&version, format!("{other}\n")).unwrap();
         let ended = finish(&mut place.command(&[])).await.with(1);
-        let made = format!("was made by PostgreSQL {other}");
+        let made_by = format!("was made by PostgreSQL {other}");
         ended.saying(&[
-            &made,
+            &made_by,
             place.data.to_str().unwrap(),
             "pg_upgrade",
             "EVENTS_DATA_DIR",
@@ -246,7 +246,7 @@ async fn data_of_another_major_version_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn where_there_are_no_programs_the_message_says_what_to_install() {
+async fn missing_postgresql_programs_are_reported_with_install_commands() {
     let place = Place::new();
     let empty = place.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -264,7 +264,7 @@ async fn where_there_are_no_programs_the_message_says_what_to_install() {
 }
 
 #[tokio::test]
-async fn a_long_path_with_spaces_serves() {
+async fn a_data_directory_with_a_long_path_and_spaces_works() {
     const SOCKET_DIR_LINE: usize = 4;
     let mut place = Place::new();
     place.data = place
@@ -279,29 +279,38 @@ async fn a_long_path_with_spaces_serves() {
     let socket_dir = Path::new(socket_dir.lines().nth(SOCKET_DIR_LINE).unwrap());
     assert_eq!(mode(socket_dir), 0o700, "{}", socket_dir.display());
     server.stop().await;
-    assert!(!socket_dir.exists(), "nothing of it stays outside the data");
+    assert!(
+        !socket_dir.exists(),
+        "the socket directory outside the data directory is removed"
+    );
     let server = Server::start(&place).await;
     assert_eq!(stored(&server, &spirit_id).await.len(), 1);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_path_with_special_characters_serves() {
+async fn a_data_directory_with_special_characters_works() {
     let mut place = Place::new();
     place.data = place.path().join("a b,it's\"\\ü$(x)");
     let server = Server::start(&place).await;
-    assert!(place.data.join("run").exists(), "short enough for the socket");
+    assert!(
+        place.data.join("run").exists(),
+        "the socket is in the data directory"
+    );
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_half_made_cluster_does_not_count() {
+async fn an_incomplete_cluster_is_removed_and_initialised_again() {
     let place = Place::new();
-    let half_made = place.data.join("pgdata.new");
-    fs::create_dir_all(&half_made).unwrap();
-    fs::write(half_made.join("PG_VERSION"), "15\n").unwrap();
+    let incomplete = place.data.join("pgdata.new");
+    fs::create_dir_all(&incomplete).unwrap();
+    fs::write(incomplete.join("PG_VERSION"), "15\n").unwrap();
     let server = Server::start(&place).await;
     create(&server, &server.spirit("Ada").await).await;
-    eventually("it is gone", async || (!half_made.exists()).then_some(())).await;
+    eventually("the incomplete cluster is removed", async || {
+        (!incomplete.exists()).then_some(())
+    })
+    .await;
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The life of the server's process: ready, logs, signals.
+//! The life cycle of the server process: readiness, logs, signals.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,18 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::harness::{Place, Server, event, eventually, finish};
 
 #[tokio::test]
-async fn it_prints_one_line_to_stdout_and_logs_to_stderr_as_text() {
+async fn serve_prints_one_line_to_stdout_and_logs_text_to_stderr() {
     let place = Place::new();
     let mut server = Server::start(&place).await;
     assert!(server.addr.starts_with("127.0.0.1:") && !server.addr.ends_with(":0"));
     server.channel().await;
     server.signal("TERM").await;
-    assert_eq!(server.ended().await, (Some(0), String::new()), "{}", server.log());
+    assert_eq!(
+        server.wait_for_exit().await,
+        (Some(0), String::new()),
+        "{}",
+        server.log()
+    );
     let log = server.log();
     assert!(log.lines().count() >= 3, "{log}");
     assert!(log.lines().all(|line| line.contains(" INFO ")), "{log}");
@@ -23,11 +28,11 @@ async fn it_prints_one_line_to_stdout_and_logs_to_stderr_as_text() {
 }
 
 #[tokio::test]
-async fn with_json_every_line_of_the_log_is_an_object() {
+async fn with_log_format_json_every_log_line_is_a_json_object() {
     let place = Place::new();
     let mut server = Server::run(&place, &mut place.command(&["serve", "--log-format", "json"])).await;
     server.signal("INT").await;
-    assert_eq!(server.ended().await.0, Some(0));
+    assert_eq!(server.wait_for_exit().await.0, Some(0));
     let log = server.log();
     assert!(log.lines().count() >= 3, "{log}");
     for line in log.lines() {
@@ -39,7 +44,7 @@ async fn with_json_every_line_of_the_log_is_an_object() {
 }
 
 #[tokio::test]
-async fn the_log_shows_neither_content_nor_password() {
+async fn the_log_contains_neither_event_content_nor_the_database_password() {
     let place = Place::new();
     let server = Server::run(&place, &mut place.command(&["serve", "--log", "debug"])).await;
     let request = elephantasm_events::grpc::pb::CreateEventRequest {
@@ -55,18 +60,18 @@ async fn the_log_shows_neither_content_nor_password() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_named_before_anything_is_made() {
+async fn a_port_in_use_is_reported_before_any_data_is_created() {
     let place = Place::new();
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
     let ended = finish(&mut place.command(&["--listen-addr", &addr])).await;
     ended.with(1).saying(&["cannot listen on", &addr, "in use"]);
     assert!(!place.data.exists());
 }
 
 #[tokio::test]
-async fn sigterm_drains_within_its_limit_whoever_stays_connected() {
-    const SOON: Duration = Duration::from_secs(10);
+async fn sigterm_drains_within_the_limit_despite_connected_clients() {
+    const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
     let place = Place::new();
     let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "2"])).await;
     let silent = TcpStream::connect(&server.addr).await.unwrap();
@@ -75,51 +80,63 @@ async fn sigterm_drains_within_its_limit_whoever_stays_connected() {
     let mut watch = watch.into_inner();
     watch.message().await.unwrap().unwrap();
 
-    let told = Instant::now();
+    let signalled_at = Instant::now();
     server.signal("TERM").await;
-    assert_eq!(server.ended().await, (Some(0), String::new()), "{}", server.log());
-    assert!(told.elapsed() < SOON, "{:?}", told.elapsed());
+    assert_eq!(
+        server.wait_for_exit().await,
+        (Some(0), String::new()),
+        "{}",
+        server.log()
+    );
+    assert!(
+        signalled_at.elapsed() < EXIT_TIME_MAX,
+        "{:?}",
+        signalled_at.elapsed()
+    );
     drop(silent);
     place.postgres_ended().await;
 }
 
 #[tokio::test]
-async fn without_callers_sigterm_ends_it_at_once() {
+async fn sigterm_ends_a_server_without_calls_at_once() {
     let place = Place::new();
     let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "3600"])).await;
     let idle = server.channel().await;
     server.signal("TERM").await;
     assert_eq!(
-        server.ended().await.0,
+        server.wait_for_exit().await.0,
         Some(0),
-        "an idle connection holds nothing up"
+        "an idle connection does not delay the exit"
     );
     drop(idle);
 }
 
 #[tokio::test]
-async fn a_second_sigterm_leaves_at_once() {
+async fn a_second_sigterm_ends_the_drain_at_once() {
     let place = Place::new();
     let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "3600"])).await;
     let mut health = HealthClient::new(server.channel().await);
     let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
     server.signal("TERM").await;
-    eventually("it drains", async || {
+    eventually("the drain starts", async || {
         server.log().contains("told to end").then_some(())
     })
     .await;
     server.signal("TERM").await;
-    assert_eq!(server.ended().await.0, Some(1), "{}", server.log());
+    assert_eq!(server.wait_for_exit().await.0, Some(1), "{}", server.log());
     drop(watch);
     place.postgres_ended().await;
 }
 
 #[tokio::test]
-async fn told_to_end_while_it_starts_it_ends_and_starts_again() {
+async fn sigterm_during_the_start_ends_the_server_which_can_be_started_again() {
     let place = Place::new();
-    for made in ["password", "pgdata/postmaster.pid"] {
+    for file in ["password", "pgdata/postmaster.pid"] {
         let mut starting = place.command(&[]).spawn().unwrap();
-        eventually(made, async || place.data.join(made).exists().then_some(())).await;
+        eventually(&format!("{file} exists"), async || {
+            place.data.join(file).exists().then_some(())
+        })
+        .await;
         crate::harness::signal(starting.id().unwrap(), "TERM").await;
         let status = tokio::time::timeout(crate::harness::PATIENCE, starting.wait()).await;
         assert_eq!(status.unwrap().unwrap().code(), Some(0));

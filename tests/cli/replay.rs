@@ -1,4 +1,4 @@
-//! `replay`: a session for people and for programs.
+//! `replay`: a session as text and as JSON lines.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::harness::{Place, Server};
 
 const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl");
 
-/// A server that holds the example conversation of the spirit Fern.
+/// A server with the example conversation of the spirit Fern.
 async fn garden(place: &Place) -> Server {
     let server = Server::start(place).await;
     server
@@ -17,7 +17,7 @@ async fn garden(place: &Place) -> Server {
 }
 
 #[tokio::test]
-async fn json_lines_hold_the_session_in_the_files_order() {
+async fn replay_json_prints_the_session_in_the_order_of_the_imported_file() {
     let place = Place::new();
     let server = garden(&place).await;
     let replay = ["replay", "--spirit", "Fern", "--session", "tomatoes", "--json"];
@@ -58,7 +58,7 @@ async fn json_lines_hold_the_session_in_the_files_order() {
 }
 
 #[tokio::test]
-async fn what_was_replayed_can_be_imported_again_as_it_is() {
+async fn replayed_json_can_be_imported_again_with_equal_fields() {
     let place = Place::new();
     let server = garden(&place).await;
     let replay = |spirit| ["replay", "--spirit", spirit, "--session", "tomatoes", "--json"];
@@ -73,7 +73,7 @@ async fn what_was_replayed_can_be_imported_again_as_it_is() {
         "meta",
         "dedupe_key",
     ];
-    let kept = |text: &str| -> Vec<Value> {
+    let comparable_fields = |text: &str| -> Vec<Value> {
         let events = text
             .lines()
             .map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -86,24 +86,24 @@ async fn what_was_replayed_can_be_imported_again_as_it_is() {
             })
             .collect()
     };
-    let lines: Vec<String> = kept(&first).iter().map(Value::to_string).collect();
+    let lines: Vec<String> = comparable_fields(&first).iter().map(Value::to_string).collect();
     let import = ["import", "-", "--spirit", "Copy"];
     server
-        .command_reading(&place, &import, &lines.join("\n"))
+        .command_with_stdin(&place, &import, &lines.join("\n"))
         .await
         .with(0);
     let second = server.command(&place, &replay("Copy")).await.with(0).stdout;
-    assert_eq!(kept(&second), kept(&first));
+    assert_eq!(comparable_fields(&second), comparable_fields(&first));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn text_shows_time_type_role_and_content() {
+async fn replay_text_shows_time_type_role_and_content() {
     let place = Place::new();
     let server = garden(&place).await;
     let input = r#"{"event_type": "a", "content": "two\nlines \u001b[2J", "session_id": "t", "occurred_at": "2026-05-02T08:00:00.5Z"}"#;
     server
-        .command_reading(&place, &["import", "-", "--spirit", "Fern"], input)
+        .command_with_stdin(&place, &["import", "-", "--spirit", "Fern"], input)
         .await
         .with(0);
     let ended = server
@@ -119,14 +119,14 @@ async fn text_shows_time_type_role_and_content() {
         .command(&place, &["replay", "--spirit", "Fern", "--session", "tomatoes"])
         .await
         .with(0);
-    let said =
+    let expected =
         "2026-05-02 08:00:04.250  message.in  user\n    My tomato seedlings look pale. What should I do?\n";
-    assert!(ended.stdout.contains(said), "{}", ended.stdout);
+    assert!(ended.stdout.contains(expected), "{}", ended.stdout);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said_or_is_empty() {
+async fn replay_prints_nothing_for_an_unknown_session_and_fails_for_an_unknown_spirit() {
     let place = Place::new();
     let server = garden(&place).await;
     let replay = async |spirit: &str, session: &str| {

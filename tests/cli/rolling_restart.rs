@@ -1,7 +1,6 @@
-//! Two servers behind a balancer, restarted one after the other under load: no call is lost that its client
-//! makes again.
+//! A rolling restart of two servers behind a load balancer, under load: every call succeeds if its client retries.
 //!
-//! Needs haproxy; without it the test says so and ends.
+//! Needs haproxy; the test is skipped without it.
 
 use std::collections::HashSet;
 use std::net::TcpListener;
@@ -23,10 +22,10 @@ use crate::harness::{Place, Server, event, eventually};
 const CALLERS: usize = 6;
 /// Calls that all callers together make between two restarts.
 const CALLS: usize = 150;
-/// How often a call is made again, and the pause before.
+/// Most retries of a call, and the pause before each.
 const RETRIES: (usize, Duration) = (50, Duration::from_millis(100));
 
-/// Asks every server's health and sends connections to those that serve.
+/// A haproxy that checks the servers and distributes connections to those that accept some.
 struct Balancer {
     _process: Child,
     addr: String,
@@ -34,7 +33,7 @@ struct Balancer {
 
 impl Balancer {
     async fn start(place: &Place, servers: [&str; 2]) -> Option<Self> {
-        // The program takes no socket and tells no port, so that a free one is looked for first.
+        // haproxy neither takes over a socket nor reports its port, so a free port is chosen here.
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = free.local_addr().unwrap().to_string();
         drop(free);
@@ -68,7 +67,7 @@ backend servers
             _process: process,
             addr,
         };
-        eventually("the balancer lets calls through", async || {
+        eventually("the balancer accepts connections", async || {
             balancer.connect().await.ok()
         })
         .await;
@@ -81,25 +80,25 @@ backend servers
     }
 }
 
-/// Whether a client makes the call again: the service says so, or the connection ended.
-fn passes(status: &Status) -> bool {
+/// Whether clients retry the call: the service is unavailable, or the connection ended.
+fn is_retryable(status: &Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
-/// Pauses before a call is made again, or gives up.
-async fn again(status: Status, left: &mut usize) {
-    assert!(passes(&status) && *left > 0, "{status:?}");
-    *left -= 1;
+/// Pauses before a retry; panics if the error is not retryable or no retry is left.
+async fn pause_before_retry(status: Status, retries_left: &mut usize) {
+    assert!(is_retryable(&status) && *retries_left > 0, "{status:?}");
+    *retries_left -= 1;
     sleep(RETRIES.1).await;
 }
 
-/// Creates an event and reads it, each again and again until it is answered.
+/// Creates an event and reads it, and retries both calls until they are answered.
 async fn create_and_get(events: &mut EventServiceClient<Channel>, request: CreateEventRequest) {
-    let mut left = RETRIES.0;
+    let mut retries_left = RETRIES.0;
     let created = loop {
         match events.create_event(request.clone()).await {
             Ok(created) => break created.into_inner(),
-            Err(status) => again(status, &mut left).await,
+            Err(status) => pause_before_retry(status, &mut retries_left).await,
         }
     };
     let request = GetEventRequest {
@@ -107,15 +106,71 @@ async fn create_and_get(events: &mut EventServiceClient<Channel>, request: Creat
         ..GetEventRequest::default()
     };
     while let Err(status) = events.get_event(request.clone()).await {
-        again(status, &mut left).await;
+        pause_before_retry(status, &mut retries_left).await;
+    }
+}
+
+/// Callers that create and read events until they are stopped.
+struct Callers {
+    tasks: JoinSet<Vec<String>>,
+    stopped: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Callers {
+    /// Starts callers that connect through the balancer.
+    async fn start(balancer: &Balancer, spirit_id: &str) -> Self {
+        let (stopped, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = JoinSet::new();
+        for caller in 0..CALLERS {
+            let channel = balancer.connect().await.unwrap();
+            let (spirit_id, stopped, calls) =
+                (spirit_id.to_owned(), Arc::clone(&stopped), Arc::clone(&calls));
+            tasks.spawn(async move {
+                let mut events = EventServiceClient::new(channel);
+                let mut keys = Vec::new();
+                while !stopped.load(Ordering::Relaxed) {
+                    let key = format!("{caller}-{}", keys.len());
+                    let request = CreateEventRequest {
+                        dedupe_key: Some(key.clone()),
+                        on_duplicate: OnDuplicate::ReturnExisting.into(),
+                        ..event(&spirit_id)
+                    };
+                    create_and_get(&mut events, request).await;
+                    keys.push(key);
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+                keys
+            });
+        }
+        Self {
+            tasks,
+            stopped,
+            calls,
+        }
+    }
+
+    /// Waits until the callers have made [`CALLS`] further calls.
+    async fn progress(&self) {
+        let target = self.calls.load(Ordering::Relaxed) + CALLS;
+        eventually("further calls succeed", async || {
+            (self.calls.load(Ordering::Relaxed) >= target).then_some(())
+        })
+        .await;
+    }
+
+    /// Stops the callers and returns the dedupe keys of the events that they created.
+    async fn stop(self) -> HashSet<String> {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.tasks.join_all().await.into_iter().flatten().collect()
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_is_lost_that_is_made_again() {
+async fn retried_calls_all_succeed_during_a_rolling_restart_behind_a_load_balancer() {
     let place = Place::new();
-    let home = Server::start(&place).await;
-    // Two servers on the first one's database, each with a place for its log.
+    let database_server = Server::start(&place).await;
+    // Two servers on the first server's database, each with a directory for its log.
     let password = std::fs::read_to_string(place.data.join("password")).unwrap();
     let run = place.data.join("run");
     let url = format!(
@@ -137,46 +192,17 @@ async fn no_call_is_lost_that_is_made_again() {
         return;
     };
 
-    let spirit_id = home.spirit("Ada").await;
-    let (told, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
-        let channel = balancer.connect().await.unwrap();
-        let (spirit_id, told, done) = (spirit_id.clone(), Arc::clone(&told), Arc::clone(&done));
-        callers.spawn(async move {
-            let mut events = EventServiceClient::new(channel);
-            let mut keys = Vec::new();
-            while !told.load(Ordering::Relaxed) {
-                let key = format!("{caller}-{}", keys.len());
-                let request = CreateEventRequest {
-                    dedupe_key: Some(key.clone()),
-                    on_duplicate: OnDuplicate::ReturnExisting.into(),
-                    ..event(&spirit_id)
-                };
-                create_and_get(&mut events, request).await;
-                keys.push(key);
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            keys
-        });
-    }
-    let more = async || {
-        let enough = done.load(Ordering::Relaxed) + CALLS;
-        eventually("calls go on", async || {
-            (done.load(Ordering::Relaxed) >= enough).then_some(())
-        })
-        .await;
-    };
+    let spirit_id = database_server.spirit("Ada").await;
+    let callers = Callers::start(&balancer, &spirit_id).await;
     for (server, (place, addr)) in servers.iter_mut().zip(places.iter().zip(&addrs)) {
-        more().await;
+        callers.progress().await;
         server.signal("TERM").await;
-        assert_eq!(server.ended().await.0, Some(0), "{}", server.log());
-        more().await;
+        assert_eq!(server.wait_for_exit().await.0, Some(0), "{}", server.log());
+        callers.progress().await;
         *server = start(place, addr).await;
     }
-    more().await;
-    told.store(true, Ordering::Relaxed);
-    let keys: HashSet<String> = callers.join_all().await.into_iter().flatten().collect();
+    callers.progress().await;
+    let keys = callers.stop().await;
 
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select dedupe_key, sequence from events order by sequence")
@@ -193,5 +219,5 @@ async fn no_call_is_lost_that_is_made_again() {
     for server in servers {
         server.stop().await;
     }
-    home.stop().await;
+    database_server.stop().await;
 }

@@ -1,10 +1,10 @@
-//! `--help`, `--version`, and settings that cannot be used.
+//! `--help`, `--version`, the documentation of the settings, and invalid settings.
 
 use std::collections::BTreeSet;
 
 use crate::harness::{Ended, Place, finish};
 
-const README: &str = include_str!("../../README.md");
+const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const COMMANDS: [&str; 8] = [
     "serve",
     "migrate",
@@ -16,21 +16,25 @@ const COMMANDS: [&str; 8] = [
     "healthcheck",
 ];
 
-/// The pieces of a text that start so and go on with characters of a name.
-fn named<'t>(text: &'t str, start: &str) -> BTreeSet<&'t str> {
-    text.match_indices(start)
-        .map(|(at, _)| {
-            let name = &text[at..];
-            let end = name
-                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
-                .unwrap_or(name.len());
-            &name[..end]
-        })
-        .filter(|name| name.contains(char::is_alphabetic))
+/// The text of a section of `docs/configuration.md`, its subsections included.
+fn section(heading: &str) -> &'static str {
+    let (_, section) = CONFIGURATION.split_once(&format!("\n## {heading}\n")).unwrap();
+    section
+        .split_once("\n## ")
+        .map_or(section, |(section, _)| section)
+}
+
+/// The names in backticks of a column of a table, such as `` `--tls-cert`, `--tls-key` ``.
+fn names(section: &str, column: usize) -> BTreeSet<String> {
+    section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(|row| row.split('|').nth(column).unwrap().split('`').skip(1).step_by(2))
+        .map(str::to_owned)
         .collect()
 }
 
-/// The options of a help text, each with what is said of it.
+/// The options of a help text, each with its description.
 fn options(help: &str) -> Vec<(&str, &str)> {
     let (_, options) = help.split_once("Options:").unwrap();
     options
@@ -53,15 +57,18 @@ async fn help(arguments: &[&str]) -> String {
 async fn help_lists_every_setting_with_its_variable_and_default() {
     let (serve, short) = (help(&["serve", "--help"]).await, help(&["--help"]).await);
     assert!(options(&serve).len() > 10, "{serve}");
-    for (name, said) in options(&serve) {
-        assert!(said.contains("[env: "), "--{name} has no variable: {said}");
+    for (name, description) in options(&serve) {
         assert!(
-            said.contains("[default:") || name == "database-url",
-            "--{name} has no default: {said}"
+            description.contains("[env: "),
+            "--{name} has no variable: {description}"
+        );
+        assert!(
+            description.contains("[default:") || name == "database-url",
+            "--{name} has no default: {description}"
         );
         assert!(
             short.contains(&format!("--{name} ")) || short.contains(&format!("--{name}\n")),
-            "--{name} in --help without a command"
+            "--{name} is missing from --help without a command"
         );
     }
     for command in COMMANDS {
@@ -70,36 +77,26 @@ async fn help_lists_every_setting_with_its_variable_and_default() {
 }
 
 #[tokio::test]
-async fn the_readme_names_exactly_the_settings_that_there_are() {
-    let table = README
-        .split_once("## Settings")
-        .unwrap()
-        .1
-        .split_once("## Errors")
-        .unwrap()
-        .0;
+async fn the_documentation_lists_exactly_the_settings_that_exist() {
     let mut flags = BTreeSet::new();
     let mut variables = BTreeSet::new();
     for command in COMMANDS {
         let help = help(&[command, "--help"]).await;
-        for (name, said) in options(&help) {
-            if let Some((_, variable)) = said.split_once("[env: ") {
+        for (name, description) in options(&help) {
+            if let Some((_, variable)) = description.split_once("[env: ") {
                 flags.insert(format!("--{name}"));
                 variables.insert(variable.split(['=', ']']).next().unwrap().to_owned());
             }
         }
     }
-    let flags: BTreeSet<&str> = flags.iter().map(String::as_str).collect();
-    assert_eq!(named(table, "--"), flags);
-    for variable in variables {
-        assert!(table.contains(&format!("`{variable}`")), "{variable}");
-    }
+    let settings = section("Settings");
+    assert_eq!(names(settings, 1), flags);
+    assert_eq!(names(settings, 2), variables);
 }
 
 #[tokio::test]
-async fn the_readme_lists_every_command() {
-    let table = README.split_once("## Commands").unwrap().1;
-    let table = table.split_once("## Settings").unwrap().0;
+async fn the_documentation_lists_every_command() {
+    let table = section("Commands");
     for command in COMMANDS {
         assert!(
             table.contains(&format!("`elephantasm-events {command}")),
@@ -115,19 +112,19 @@ async fn version_is_that_of_the_package() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_used_end_with_code_2_and_a_clear_message() {
+async fn invalid_settings_exit_with_code_2_and_a_clear_message() {
     for (name, arguments, words) in [
         ("an unknown flag", &["--colour", "red"][..], &["--colour"][..]),
         ("an unknown command", &["dance"], &["dance"]),
-        ("no number", &["--pool-size", "many"], &["--pool-size", "many"]),
+        ("not a number", &["--pool-size", "many"], &["--pool-size", "many"]),
         (
-            "below the bound",
+            "below the minimum",
             &["--pool-size", "0"],
             &["--pool-size", "1..=1000"],
         ),
-        ("no value", &["--pool-size"], &["--pool-size", "value"]),
+        ("a missing value", &["--pool-size"], &["--pool-size", "value"]),
         (
-            "no address",
+            "not an address",
             &["--listen-addr", "nowhere"],
             &["--listen-addr", "nowhere"],
         ),
@@ -146,7 +143,7 @@ async fn settings_that_cannot_be_used_end_with_code_2_and_a_clear_message() {
             &["--log-format", "xml"],
             &["xml", "text", "json"],
         ),
-        ("a filter that cannot be read", &["--log", "a=b=c"], &["--log"]),
+        ("an invalid log filter", &["--log", "a=b=c"], &["--log"]),
         (
             "an event larger than a message",
             &["--max-content-bytes", "5000000"],
@@ -176,15 +173,15 @@ async fn settings_that_cannot_be_used_end_with_code_2_and_a_clear_message() {
 }
 
 #[tokio::test]
-async fn a_variable_is_checked_as_its_flag_is() {
+async fn a_variable_is_checked_like_its_flag() {
     let ended = finish(Place::new().command(&[]).env("EVENTS_POOL_SIZE", "many")).await;
     ended.with(2).saying(&["--pool-size", "many"]);
 }
 
 #[tokio::test]
-async fn a_database_url_that_cannot_be_read_is_refused_without_showing_it() {
+async fn an_invalid_database_url_is_refused_without_printing_it() {
     const SECRET: &str = "hunter2";
-    fn shows_nothing(ended: Ended) {
+    fn assert_hides_secret(ended: Ended) {
         assert!(!format!("{ended:?}").contains(SECRET), "{ended:?}");
     }
     for url in [
@@ -196,23 +193,23 @@ async fn a_database_url_that_cannot_be_read_is_refused_without_showing_it() {
         for command in ["serve", "migrate"] {
             let place = Place::new();
             let by_variable = finish(place.command(&[command]).env("DATABASE_URL", url)).await;
-            shows_nothing(
+            assert_hides_secret(
                 by_variable
                     .with(2)
                     .saying(&["DATABASE_URL", "postgres://user:password@"]),
             );
             let by_flag = finish(&mut place.command(&[command, "--database-url", url])).await;
-            shows_nothing(by_flag.with(2).saying(&["DATABASE_URL"]));
-            assert!(!place.data.exists(), "no private PostgreSQL in its stead");
+            assert_hides_secret(by_flag.with(2).saying(&["DATABASE_URL"]));
+            assert!(!place.data.exists(), "a private PostgreSQL was started instead");
         }
     }
     let url = "postgres://ada:hunter2@localhost/events";
     let help = finish(Place::new().command(&["--help"]).env("DATABASE_URL", url)).await;
-    shows_nothing(help.with(0));
+    assert_hides_secret(help.with(0));
 }
 
 #[tokio::test]
-async fn a_standby_is_refused_without_the_database_that_it_copies_and_not_shown() {
+async fn a_standby_without_a_primary_is_refused_and_its_url_is_not_printed() {
     for (url, words) in [
         (
             "postgres://ada:hunter2@localhost/events",
@@ -224,6 +221,6 @@ async fn a_standby_is_refused_without_the_database_that_it_copies_and_not_shown(
         let ended = finish(place.command(&["serve"]).env("READ_DATABASE_URL", url)).await;
         assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");
         ended.with(2).saying(words);
-        assert!(!place.data.exists(), "no private PostgreSQL in its stead");
+        assert!(!place.data.exists(), "a private PostgreSQL was started instead");
     }
 }

@@ -1,4 +1,4 @@
-//! `tail`: events as they are stored, and where to go on.
+//! `tail`: events as they are stored, and the position to resume from.
 
 use std::process::Stdio;
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::harness::{Ended, PATIENCE, Place, Server, event, eventually, finish, signal};
 
-/// A `tail` that runs.
+/// A running `tail`.
 struct Tail {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -32,7 +32,9 @@ impl Tail {
 
     async fn line(&mut self) -> String {
         let line = timeout(PATIENCE, self.lines.next_line()).await;
-        line.expect("a line comes").unwrap().expect("it goes on")
+        line.expect("tail prints a line in time")
+            .unwrap()
+            .expect("tail has not ended")
     }
 
     async fn event(&mut self) -> Value {
@@ -50,12 +52,14 @@ impl Tail {
 
     async fn interrupt(self) -> Ended {
         signal(self.child.id().unwrap(), "INT").await;
-        self.ended().await
+        self.wait_for_exit().await
     }
 
-    /// Waits for its end; nothing more may have come on stdout.
-    async fn ended(mut self) -> Ended {
-        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("it ends");
+    /// Waits until `tail` has exited, without further output on stdout.
+    async fn wait_for_exit(mut self) -> Ended {
+        let line = timeout(PATIENCE, self.lines.next_line())
+            .await
+            .expect("tail ends in time");
         assert_eq!(line.unwrap(), None);
         Ended::from(self.child.wait_with_output().await.unwrap())
     }
@@ -74,14 +78,14 @@ async fn store(server: &Server, spirit_id: &str, contents: impl IntoIterator<Ite
 }
 
 #[tokio::test]
-async fn a_spirit_is_watched_from_now_on_unless_told_otherwise() {
+async fn tail_starts_with_new_events_unless_from_beginning_is_set() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["before"]).await;
     let mut tail = Tail::start(&place, &server, &["--spirit", "Ada", "--json"]);
-    // It cannot be seen when it watches: store until it does.
-    let first = eventually("it prints", async || {
+    // The start of the watch is not observable, so events are stored until one is printed.
+    let first = eventually("tail prints an event", async || {
         store(&server, &ada, ["after"]).await;
         let line = timeout(std::time::Duration::from_millis(100), tail.lines.next_line()).await;
         line.ok().map(|line| line.unwrap().unwrap())
@@ -96,7 +100,7 @@ async fn a_spirit_is_watched_from_now_on_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn text_looks_as_that_of_replay() {
+async fn tail_and_replay_print_the_same_text_and_json() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ada = server.spirit("Ada").await;
@@ -120,7 +124,7 @@ async fn text_looks_as_that_of_replay() {
 }
 
 #[tokio::test]
-async fn a_session_starts_with_its_last_events() {
+async fn tail_of_a_session_starts_with_its_last_events_by_default() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ada = server.spirit("Ada").await;
@@ -161,16 +165,16 @@ async fn a_session_starts_with_its_last_events() {
 }
 
 #[tokio::test]
-async fn what_it_prints_is_where_after_goes_on() {
+async fn tail_after_a_printed_sequence_or_cursor_resumes_behind_it() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["1", "2", "3", "4", "5"]).await;
-    for (what, position) in [
+    for (selection, position) in [
         (&["--spirit", "Ada"][..], "sequence"),
         (&["--spirit", "Ada", "--session", "s"], "cursor"),
     ] {
-        let start = [what, &["--json", "--from-beginning"]].concat();
+        let start = [selection, &["--json", "--from-beginning"]].concat();
         let mut tail = Tail::start(&place, &server, &start);
         assert_eq!(tail.contents(2).await, ["1", "2"]);
         let third = tail.event().await;
@@ -179,7 +183,7 @@ async fn what_it_prints_is_where_after_goes_on() {
             sequence => sequence.to_string(),
         };
         assert_eq!(third.get("cursor").is_some(), position == "cursor");
-        let resume = [what, &["--json", "--after", &after]].concat();
+        let resume = [selection, &["--json", "--after", &after]].concat();
         let mut resumed = Tail::start(&place, &server, &resume);
         assert_eq!(resumed.contents(2).await, ["4", "5"], "{position}");
     }
@@ -187,11 +191,11 @@ async fn what_it_prints_is_where_after_goes_on() {
 }
 
 #[tokio::test]
-async fn ended_by_ctrl_c_or_a_closed_stdout_it_says_where_to_go_on() {
+async fn tail_prints_its_resume_position_on_ctrl_c_and_on_a_closed_stdout() {
     let place = Place::new();
     let server = Server::start(&place).await;
-    for what in [&["--spirit", "Ada"][..], &["--spirit", "Fern", "--session", "s"]] {
-        let spirit_id = server.spirit(what[1]).await;
+    for selection in [&["--spirit", "Ada"][..], &["--spirit", "Fern", "--session", "s"]] {
+        let spirit_id = server.spirit(selection[1]).await;
         store(&server, &spirit_id, ["seen"]).await;
         let mut after = String::new();
         for ctrl_c in [true, false] {
@@ -199,30 +203,36 @@ async fn ended_by_ctrl_c_or_a_closed_stdout_it_says_where_to_go_on() {
                 "" => vec!["--json", "--from-beginning"],
                 after => vec!["--json", "--after", after],
             };
-            let mut tail = Tail::start(&place, &server, &[what, &start].concat());
+            let mut tail = Tail::start(&place, &server, &[selection, &start].concat());
             while tail.event().await["content"] != "seen" {}
             let ended = if ctrl_c {
                 tail.interrupt().await
             } else {
                 let Tail { child, lines } = tail;
-                drop(lines); // nothing is printed now: it must notice by itself
+                drop(lines); // no event follows, so tail has to detect the closed pipe without writing
                 let output = timeout(PATIENCE, child.wait_with_output()).await;
-                Ended::from(output.expect("it ends").unwrap())
+                Ended::from(output.expect("tail ends in time").unwrap())
             };
-            let said = ended.with(0).stderr;
-            let place = said.strip_prefix("go on with --after ").expect("it says so");
-            place.trim_end().clone_into(&mut after);
+            let stderr = ended.with(0).stderr;
+            let position = stderr
+                .strip_prefix("go on with --after ")
+                .expect("a resume position");
+            position.trim_end().clone_into(&mut after);
             store(&server, &spirit_id, ["missed meanwhile", "seen"]).await;
         }
-        let resume = [what, &["--json", "--after", &after]].concat();
+        let resume = [selection, &["--json", "--after", &after]].concat();
         let mut tail = Tail::start(&place, &server, &resume);
-        assert_eq!(tail.contents(2).await, ["missed meanwhile", "seen"], "{what:?}");
+        assert_eq!(
+            tail.contents(2).await,
+            ["missed meanwhile", "seen"],
+            "{selection:?}"
+        );
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn it_survives_its_server() {
+async fn tail_reconnects_after_a_restart_and_after_kill_9_of_the_server() {
     let place = Place::new();
     let mut server = Server::start(&place).await;
     let ada = server.spirit("Ada").await;
@@ -242,25 +252,25 @@ async fn it_survives_its_server() {
         } else {
             server.kill().await;
         }
-        let mut again = place.command(&["--listen-addr", &addr]);
-        server = Server::run(&place, &mut again).await;
+        let mut restart = place.command(&["--listen-addr", &addr]);
+        server = Server::run(&place, &mut restart).await;
         store(&server, &ada, [round]).await;
     }
     for mut tail in tails {
         assert_eq!(tail.contents(1).await, ["3"]);
         let ended = tail.interrupt().await.with(0);
-        let said = ended.stderr.matches("trying to go on").count();
-        assert_eq!(said, 2, "once each time: {ended:?}");
+        let reconnects = ended.stderr.matches("trying to go on").count();
+        assert_eq!(reconnects, 2, "one message for each lost connection: {ended:?}");
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn only_events_that_pass_the_filter_are_printed() {
+async fn tail_prints_only_events_that_pass_the_filter() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ada = server.spirit("Ada").await;
-    for what in [&["--spirit", "Ada"][..], &["--spirit", "Ada", "--session", "s"]] {
+    for selection in [&["--spirit", "Ada"][..], &["--spirit", "Ada", "--session", "s"]] {
         let filter = [
             "--json",
             "--from-beginning",
@@ -271,7 +281,7 @@ async fn only_events_that_pass_the_filter_are_printed() {
             "--role",
             "user",
         ];
-        let mut tail = Tail::start(&place, &server, &[what, &filter].concat());
+        let mut tail = Tail::start(&place, &server, &[selection, &filter].concat());
         let mut seen = vec![];
         for (event_type, role) in [("a", "tool"), ("c", "user"), ("a", "user"), ("b", "user")] {
             let request = CreateEventRequest {
@@ -292,7 +302,7 @@ async fn only_events_that_pass_the_filter_are_printed() {
 }
 
 #[tokio::test]
-async fn what_does_not_pass_by_waiting_ends_it() {
+async fn tail_exits_on_errors_that_a_retry_cannot_fix() {
     let place = Place::new();
     let server = Server::start(&place).await;
     let ada = server.spirit("Ada").await;
@@ -309,7 +319,7 @@ async fn what_does_not_pass_by_waiting_ends_it() {
             &["InvalidArgument", "after_cursor"],
         ),
         (
-            "a sequence that is not there yet",
+            "a sequence beyond the last",
             &["--spirit", "Ada", "--after", "7"],
             &["InvalidArgument", "after_sequence"],
         ),
@@ -330,13 +340,13 @@ async fn what_does_not_pass_by_waiting_ends_it() {
     };
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     spirits.soft_delete_spirit(deletion).await.unwrap();
-    let ended = tail.ended().await.with(1);
+    let ended = tail.wait_for_exit().await.with(1);
     ended.saying(&["NotFound", &ada, "go on with --after 1"]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn flags_that_contradict_each_other_end_with_code_2() {
+async fn tail_rejects_conflicting_flags_with_code_2() {
     for (arguments, word) in [
         (&["--after", "1", "--from-beginning"][..], "--from-beginning"),
         (&["--session", "s", "--after", "x", "--last", "1"], "--last"),

@@ -1,4 +1,4 @@
-//! TLS by flags and environment: the server, and every command that talks to it.
+//! TLS by flags and environment variables, for the server and for every command that connects to it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,16 +12,16 @@ use crate::harness::{Ended, PATIENCE, Place, Server, eventually, finish};
 
 const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl");
 
-/// Why the server refuses a certificate, a client learns only if it has not sent its call yet.
+/// Error texts for a refused client certificate. The client gets the reason only if it has not sent its call yet.
 const REFUSED: &[&str] = &["error: ", "transport error"];
 
-/// A place with an authority of its own, its files, and those of a client.
-struct Secured {
+/// A directory with a certificate authority, and certificates of a server and a client.
+struct TlsPlace {
     place: Place,
     authority: Authority,
 }
 
-impl Secured {
+impl TlsPlace {
     fn new() -> Self {
         let (place, authority) = (Place::new(), Authority::new("ours"));
         place.file("ca", authority.pem());
@@ -42,7 +42,7 @@ impl Secured {
         Server::run(&self.place, &mut command).await
     }
 
-    /// A command that trusts the authority and shows the client's certificate.
+    /// A command that trusts the authority and presents the client's certificate.
     fn command(&self, server: &Server, arguments: &[&str]) -> Command {
         let mut command = self.place.command(arguments);
         command
@@ -64,8 +64,8 @@ fn write(place: &Place, name: &str, pair: &Pair) {
 }
 
 #[tokio::test]
-async fn every_command_speaks_tls_and_shows_its_certificate() {
-    let secured = Secured::new();
+async fn every_command_connects_over_tls_with_a_client_certificate() {
+    let secured = TlsPlace::new();
     let server = secured.serve(&["--tls-client-ca", &secured.path("ca")]).await;
     secured
         .run(&server, &["import", GARDEN, "--spirit", "Fern"])
@@ -94,22 +94,22 @@ async fn every_command_speaks_tls_and_shows_its_certificate() {
     let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
     let line = timeout(PATIENCE, lines.next_line())
         .await
-        .expect("an event comes");
+        .expect("tail prints an event in time");
     assert!(line.unwrap().unwrap().contains("\"sequence\":1"));
     tail.kill().await.unwrap();
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_command_says_why_the_server_is_not_trusted_or_does_not_let_it_in() {
-    let secured = Secured::new();
+async fn a_command_reports_why_its_tls_connection_failed() {
+    let secured = TlsPlace::new();
     let foreign = secured.place.file("foreign", Authority::new("foreign").pem());
     let server = secured.serve(&["--tls-client-ca", &secured.path("ca")]).await;
     let addr = format!("https://{}", server.addr);
     let ca = secured.path("ca");
     write(&secured.place, "expired", &secured.authority.issue_expired());
     let (old, old_key) = (secured.path("expired.cert"), secured.path("expired.key"));
-    for (what, arguments, code, words) in [
+    for (description, arguments, code, words) in [
         (
             "a foreign authority",
             &["--ca", &foreign][..],
@@ -141,7 +141,7 @@ async fn a_command_says_why_the_server_is_not_trusted_or_does_not_let_it_in() {
     ] {
         let mut command = secured.place.command(&[&["healthcheck"], arguments].concat());
         let ended = finish(command.env("EVENTS_ADDR", &addr)).await;
-        assert_eq!(ended.code, Some(code), "{what}: {ended:#?}");
+        assert_eq!(ended.code, Some(code), "{description}: {ended:#?}");
         ended.saying(words);
     }
     let named = [
@@ -156,19 +156,19 @@ async fn a_command_says_why_the_server_is_not_trusted_or_does_not_let_it_in() {
 }
 
 #[tokio::test]
-async fn sighup_reads_the_files_again() {
-    let secured = Secured::new();
+async fn sighup_reloads_the_certificate_files() {
+    let secured = TlsPlace::new();
     let server = secured.serve(&[]).await;
-    let read_again = || server.log().matches("read again").count();
+    let reload_count = || server.log().matches("read again").count();
     server.signal("HUP").await;
-    eventually("the log says so, though nothing has changed", async || {
-        (read_again() == 1).then_some(())
+    eventually("the reload of unchanged files is logged", async || {
+        (reload_count() == 1).then_some(())
     })
     .await;
 
     secured.place.file("server.key", "nothing");
     server.signal("HUP").await;
-    eventually("the log names the file", async || {
+    eventually("the unusable key file is logged", async || {
         server
             .log()
             .contains("server.key holds no private key")
@@ -179,19 +179,22 @@ async fn sighup_reads_the_files_again() {
 
     write(&secured.place, "server", &secured.authority.issue());
     server.signal("HUP").await;
-    eventually("the log says so", async || (read_again() >= 2).then_some(())).await;
+    eventually("the reload is logged", async || {
+        (reload_count() >= 2).then_some(())
+    })
+    .await;
     secured.run(&server, &["healthcheck"]).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn files_that_do_not_make_tls_end_the_start_with_code_2() {
-    let secured = Secured::new();
+async fn serve_rejects_incomplete_or_unusable_tls_files_with_code_2() {
+    let secured = TlsPlace::new();
     let (cert, key) = (secured.path("server.cert"), secured.path("server.key"));
     let (ca, other) = (secured.path("ca"), secured.path("client.key"));
     let empty = secured.place.file("empty", "");
     let pair = ["--tls-cert", &cert, "--tls-key", &key];
-    for (what, arguments, words) in [
+    for (description, arguments, words) in [
         (
             "no key",
             vec!["--tls-cert", &cert],
@@ -203,12 +206,12 @@ async fn files_that_do_not_make_tls_end_the_start_with_code_2() {
             vec!["--tls-cert", "--tls-key"],
         ),
         (
-            "clients without TLS",
+            "client certificates without TLS",
             vec!["--tls-client-ca", &ca],
             vec!["--tls-cert"],
         ),
         (
-            "clients of no authority",
+            "client authentication without an authority",
             [&pair[..], &["--tls-client-auth", "optional"]].concat(),
             vec!["--tls-client-ca"],
         ),
@@ -223,7 +226,7 @@ async fn files_that_do_not_make_tls_end_the_start_with_code_2() {
             vec![&empty],
         ),
         (
-            "another's key",
+            "the key of another certificate",
             vec!["--tls-cert", &cert, "--tls-key", &other],
             vec![&cert, &other],
         ),
@@ -234,8 +237,11 @@ async fn files_that_do_not_make_tls_end_the_start_with_code_2() {
         ),
     ] {
         let ended = finish(&mut secured.place.command(&arguments)).await;
-        assert_eq!(ended.code, Some(2), "{what}: {ended:#?}");
+        assert_eq!(ended.code, Some(2), "{description}: {ended:#?}");
         ended.saying(&words);
-        assert!(!Path::exists(&secured.place.data), "{what}: nothing was made");
+        assert!(
+            !Path::exists(&secured.place.data),
+            "{description}: data was created"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Traces as a collector gets them: by OTLP, a call's span and below it what was done for it.
+//! Traces exported by OTLP: the span of a call, with child spans down to its statements.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ use crate::harness::{Place, Server, event, eventually, finish};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
-/// A collector that keeps what it gets.
+/// An OTLP collector that stores the requests it receives.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
 
@@ -42,13 +42,13 @@ impl TraceService for Collector {
 }
 
 impl Collector {
-    /// One that listens, and where.
+    /// Starts a collector in plain text; returns it with its URL.
     async fn start() -> (Self, String) {
         let (collector, addr) = Self::serve(tonic::transport::Server::builder()).await;
         (collector, format!("http://{addr}"))
     }
 
-    /// One that speaks TLS alone, with those who show a certificate of the authority.
+    /// Starts a collector with TLS that requires client certificates of the authority.
     async fn start_secured(authority: &Authority) -> (Self, String) {
         let pair = authority.issue();
         let tls = ServerTlsConfig::new()
@@ -75,15 +75,15 @@ impl Collector {
         scopes.flat_map(|scope| scope.spans).collect()
     }
 
-    /// The spans of the test's trace once its call has ended, the call's first.
+    /// Waits for the span of a call in the trace [`TRACE`]; returns it and the trace's other spans.
     async fn of_call(&self, method: &str) -> (Span, Vec<Span>) {
         let name = format!("elephantasm.events.v1.EventService/{method}");
-        eventually("the call's span", async || {
-            let ours = self
+        eventually("the call's span is exported", async || {
+            let trace_spans = self
                 .spans()
                 .into_iter()
                 .filter(|span| hex(&span.trace_id) == TRACE);
-            let (mut calls, others): (Vec<Span>, Vec<Span>) = ours.partition(|span| span.name == name);
+            let (mut calls, others): (Vec<Span>, Vec<Span>) = trace_spans.partition(|span| span.name == name);
             Some((calls.pop()?, others))
         })
         .await
@@ -103,10 +103,11 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
     }
 }
 
+/// The child span of `parent` with this name.
 #[track_caller]
-fn below<'s>(spans: &'s [Span], parent: &Span, name: &str) -> &'s Span {
-    let is_it = |span: &&Span| span.name == name && span.parent_span_id == parent.span_id;
-    let found = spans.iter().find(is_it);
+fn child<'s>(spans: &'s [Span], parent: &Span, name: &str) -> &'s Span {
+    let matches = |span: &&Span| span.name == name && span.parent_span_id == parent.span_id;
+    let found = spans.iter().find(matches);
     found.unwrap_or_else(|| panic!("no {name} below {} among {spans:#?}", parent.name))
 }
 
@@ -117,7 +118,7 @@ fn traced<T>(message: T) -> Request<T> {
     request
 }
 
-async fn server_that_traces(place: &Place, endpoint: &str) -> Server {
+async fn tracing_server(place: &Place, endpoint: &str) -> Server {
     let mut command = place.command(&["serve", "--log-format", "json"]);
     command
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
@@ -129,7 +130,7 @@ async fn server_that_traces(place: &Place, endpoint: &str) -> Server {
 async fn a_create_is_traced_from_the_callers_span_down_to_its_statement() {
     let place = Place::new();
     let (collector, endpoint) = Collector::start().await;
-    let server = server_that_traces(&place, &endpoint).await;
+    let server = tracing_server(&place, &endpoint).await;
     let request = CreateEventRequest {
         content: Some("a word in confidence".to_owned()),
         ..event(&server.spirit("Ada").await)
@@ -140,8 +141,8 @@ async fn a_create_is_traced_from_the_callers_span_down_to_its_statement() {
     assert_eq!(hex(&call.parent_span_id), PARENT);
     assert_eq!(attribute(&call, "rpc.response.status_code").unwrap(), "OK");
     assert_eq!(attribute(&call, "request_id").unwrap().len(), 16);
-    let flush = below(&others, &call, "flush");
-    let statement = below(&others, flush, "statement");
+    let flush = child(&others, &call, "flush");
+    let statement = child(&others, flush, "statement");
     assert!(
         attribute(statement, "db.query.text")
             .unwrap()
@@ -157,7 +158,7 @@ async fn a_create_is_traced_from_the_callers_span_down_to_its_statement() {
 async fn reads_and_streams_are_traced_down_to_their_statements() {
     let place = Place::new();
     let (collector, endpoint) = Collector::start().await;
-    let server = server_that_traces(&place, &endpoint).await;
+    let server = tracing_server(&place, &endpoint).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     let created = events.create_event(event(&spirit_id)).await.unwrap().into_inner();
@@ -184,21 +185,21 @@ async fn reads_and_streams_are_traced_down_to_their_statements() {
     while replay.message().await.unwrap().is_some() {}
 
     let (list, others) = collector.of_call("ListEvents").await;
-    let statement = below(&others, &list, "statement");
+    let statement = child(&others, &list, "statement");
     assert!(
         attribute(statement, "db.query.text")
             .unwrap()
             .contains("from events")
     );
     let (get, others) = collector.of_call("GetEvent").await;
-    below(&others, below(&others, &get, "get_events"), "statement");
+    child(&others, child(&others, &get, "get_events"), "statement");
     let (replay, others) = collector.of_call("StreamSessionEvents").await;
-    below(&others, &replay, "statement");
+    child(&others, &replay, "statement");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_trace_of_its_own_is_named_in_the_log_and_the_last_spans_are_sent_at_the_end() {
+async fn a_new_trace_id_is_logged_and_shutdown_exports_the_last_spans() {
     let place = Place::new();
     let (collector, endpoint) = Collector::start().await;
     let mut command = place.command(&["serve", "--log-format", "json"]);
@@ -213,7 +214,7 @@ async fn a_trace_of_its_own_is_named_in_the_log_and_the_last_spans_are_sent_at_t
         .await;
     bad.unwrap_err();
     server.signal("TERM").await;
-    assert_eq!(server.ended().await.0, Some(0));
+    assert_eq!(server.wait_for_exit().await.0, Some(0));
 
     let spans = collector.spans();
     let call = spans
@@ -232,23 +233,23 @@ async fn a_trace_of_its_own_is_named_in_the_log_and_the_last_spans_are_sent_at_t
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_harms_nothing() {
+async fn an_unreachable_trace_collector_does_not_affect_calls() {
     let place = Place::new();
-    let nobody = TcpListener::bind("127.0.0.1:0")
+    let unused_addr = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
         .local_addr()
         .unwrap();
-    let server = server_that_traces(&place, &format!("http://{nobody}")).await;
+    let server = tracing_server(&place, &format!("http://{unused_addr}")).await;
     for _ in 0..10 {
         server.spirit("Ada").await;
     }
     server.stop().await;
 }
 
-/// What only TLS needs, and is not there, is not asked for.
+/// A missing certificate file does not matter in plain text.
 #[tokio::test]
-async fn plain_text_is_spoken_wherever_the_standard_says_so() {
+async fn traces_are_exported_in_plain_text_wherever_the_otlp_specification_says_so() {
     let place = Place::new();
     let (collector, endpoint) = Collector::start().await;
     let (_, addr) = endpoint.split_once("://").unwrap();
@@ -272,13 +273,13 @@ async fn plain_text_is_spoken_wherever_the_standard_says_so() {
 }
 
 #[tokio::test]
-async fn a_collector_behind_tls_gets_spans_from_whom_it_trusts_and_who_trusts_it() {
+async fn a_tls_collector_receives_spans_only_if_both_sides_trust_each_other() {
     let place = Place::new();
-    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
-    let pair = ours.issue();
-    let ca = place.file("ca", ours.pem());
+    let (trusted, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let pair = trusted.issue();
+    let ca = place.file("ca", trusted.pem());
     let (cert, key) = (place.file("cert", pair.cert), place.file("key", pair.key));
-    let (collector, endpoint) = Collector::start_secured(&ours).await;
+    let (collector, endpoint) = Collector::start_secured(&trusted).await;
     let server = |ca: &str| {
         let mut command = place.command(&["serve"]);
         command
@@ -289,14 +290,21 @@ async fn a_collector_behind_tls_gets_spans_from_whom_it_trusts_and_who_trusts_it
         command
     };
 
-    let mut wary = server(&place.file("foreign", foreign.pem()));
-    let mut wary = Server::run(&place, &mut wary).await;
-    wary.spirit("Ada").await;
-    // Its last spans are sent at the end.
-    wary.signal("TERM").await;
-    assert_eq!(wary.ended().await.0, Some(0));
-    assert!(wary.log().contains("UnknownIssuer"), "{}", wary.log());
-    assert!(collector.spans().is_empty(), "it does not trust this collector");
+    let mut distrusting = server(&place.file("foreign", foreign.pem()));
+    let mut distrusting = Server::run(&place, &mut distrusting).await;
+    distrusting.spirit("Ada").await;
+    // The shutdown exports the last spans.
+    distrusting.signal("TERM").await;
+    assert_eq!(distrusting.wait_for_exit().await.0, Some(0));
+    assert!(
+        distrusting.log().contains("UnknownIssuer"),
+        "{}",
+        distrusting.log()
+    );
+    assert!(
+        collector.spans().is_empty(),
+        "spans reached an untrusted collector"
+    );
 
     let trusting = Server::run(&place, &mut server(&ca)).await;
     trusting.spirit("Ada").await;
@@ -309,10 +317,10 @@ async fn a_collector_behind_tls_gets_spans_from_whom_it_trusts_and_who_trusts_it
 }
 
 #[tokio::test]
-async fn a_way_to_the_collector_that_cannot_be_gone_is_named_at_the_start() {
+async fn serve_rejects_unusable_otlp_settings_with_code_2() {
     let place = Place::new();
     let empty = place.file("empty", "");
-    for (variable, value, said) in [
+    for (variable, value, expected) in [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "/nowhere"),
         ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &empty, "certificate"),
@@ -322,11 +330,11 @@ async fn a_way_to_the_collector_that_cannot_be_gone_is_named_at_the_start() {
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4317")
             .env(variable, value);
-        // The system's authorities may be missing; these are not.
+        // An explicit authority, because the system may have none.
         if !variable.ends_with("_CERTIFICATE") {
             let ca = place.file("ca", Authority::new("ours").pem());
             command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", ca);
         }
-        finish(&mut command).await.with(2).saying(&[variable, said]);
+        finish(&mut command).await.with(2).saying(&[variable, expected]);
     }
 }

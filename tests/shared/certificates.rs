@@ -1,4 +1,4 @@
-//! Certificates for one test, made on the spot.
+//! Certificates that a test generates for itself.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -7,13 +7,13 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Issues certificates for servers and clients on this machine.
+/// A certificate authority that issues certificates for servers and clients on this machine.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Certificate,
 }
 
-/// A certificate and its key, as PEM.
+/// A certificate and its private key, as PEM.
 pub struct Pair {
     pub cert: String,
     pub key: String,
@@ -33,7 +33,7 @@ impl Authority {
         }
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate, as PEM.
     pub fn pem(&self) -> String {
         pem("CERTIFICATE", self.certificate.der())
     }
@@ -42,7 +42,7 @@ impl Authority {
         self.issue_with(|_| {})
     }
 
-    /// One whose time is over.
+    /// Issues a certificate that has expired.
     pub fn issue_expired(&self) -> Pair {
         self.issue_with(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1))
     }

@@ -1,4 +1,5 @@
-//! How many connections to the database a server may have.
+//! The bound on a server's database connections.
 
-/// Of reads; of each of two writers and those of its spirits that wait for a lock; LISTEN, the probe, keys.
+/// 8 for reads, 5 for each of the two writers (their flush connections and those that wait for locked spirits), and
+/// one each for LISTEN, the probe and API keys.
 pub const CONNECTIONS_MAX: i64 = 8 + 2 * 5 + 3;

@@ -1,5 +1,6 @@
-//! A database that is ill rather than dead: callers are told soon to try again, health says so where
-//! nothing works, what was acknowledged is committed, and the service heals by itself.
+//! A degraded database: connections exhausted, read-only, locked or out of disk space. Calls fail fast with a
+//! retryable error, health reports NOT_SERVING where no call works, acknowledged events stay committed, and the
+//! service recovers without a restart.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -18,34 +19,37 @@ use crate::support::harness::{TestServer, eventually, reachable_dir};
 use crate::support::load::{Load, connections, impatient};
 use crate::support::watched::Watched;
 
-const END_CONNECTIONS: &str = "
+const TERMINATE_SERVER_CONNECTIONS: &str = "
     select pg_terminate_backend(pid)
     from pg_stat_activity
     where application_name like 'elephantasm-events%'";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_without_free_connections_is_unavailable_until_there_are_some() {
-    // As many as the service may want, and the test's own.
+async fn calls_are_unavailable_while_the_database_has_no_free_connection() {
+    // The service's maximum, and one connection of the test.
     let max_connections = (CONNECTIONS_MAX + 1).to_string();
-    let own = Cluster::start(&[
+    let cluster = Cluster::start(&[
         ("fsync", "off"),
         ("max_connections", &max_connections),
         ("superuser_reserved_connections", "0"),
     ])
     .await;
-    let mut first = own.database.connect().await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+    let mut first = cluster.database.connect().await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
     let mut health = Watched::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     load.stores(50).await;
-    // Somebody else takes what there is, and at last the server's own, so that it cannot even ask. Those that it is just
-    // making are not to be seen yet, but not to be had either.
+    // Take every free connection, and terminate the server's until those are taken too. A connection that the server
+    // is just opening is not yet listed, but its slot is already in use.
     let mut others = Vec::new();
     let all = usize::try_from(CONNECTIONS_MAX).unwrap();
-    eventually("others have all connections", async || {
-        sqlx::query(END_CONNECTIONS).execute(&mut first).await.unwrap();
-        while let Ok(other) = own.database.connect.connect().await {
+    eventually("the test holds every connection", async || {
+        sqlx::query(TERMINATE_SERVER_CONNECTIONS)
+            .execute(&mut first)
+            .await
+            .unwrap();
+        while let Ok(other) = cluster.database.connect.connect().await {
             others.push(other);
         }
         (others.len() == all).then_some(())
@@ -63,7 +67,8 @@ async fn a_database_without_free_connections_is_unavailable_until_there_are_some
     drop(first);
 }
 
-async fn alter(connection: &mut PgConnection, setting: &str) {
+/// Changes a setting of the whole cluster and reloads it.
+async fn alter_system(connection: &mut PgConnection, setting: &str) {
     for sql in [
         format!("alter system set {setting}"),
         "select pg_reload_conf()".to_owned(),
@@ -76,46 +81,46 @@ async fn alter(connection: &mut PgConnection, setting: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_read_only_for_a_while_is_read_and_refuses_creates() {
-    let own = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+async fn a_temporarily_read_only_database_serves_reads_and_rejects_creates() {
+    let cluster = Cluster::start(&[("fsync", "off")]).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
     let spirit_id = server.spirit().await;
-    let mut beside = own.database.connect().await;
+    let mut observer = cluster.database.connect().await;
     let load = Load::start(&server, &spirit_id).await;
     load.stores(50).await;
-    alter(&mut beside, "default_transaction_read_only = on").await;
+    alter_system(&mut observer, "default_transaction_read_only = on").await;
     load.is_refused(20).await;
     let mut events = server.events();
-    let mut own_creates = 0;
-    let refused = eventually("a create is refused", async || {
-        own_creates += 1;
-        let request = keyed(&spirit_id, &format!("own {own_creates}"));
+    let mut attempts = 0;
+    let rejected = eventually("a create is rejected", async || {
+        attempts += 1;
+        let request = keyed(&spirit_id, &format!("own {attempts}"));
         events.create_event(request).await.err()
     })
     .await;
-    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(rejected.code(), Code::Unavailable);
     let listed = events.list_events(list(&spirit_id)).await.unwrap().into_inner();
-    assert!(!listed.events.is_empty(), "it is read all the same");
-    // Changing it back is a write, which the session has to ask for.
+    assert!(!listed.events.is_empty(), "reads still work");
+    // ALTER SYSTEM counts as a write, so this PostgreSQL session has to leave read-only mode first.
     sqlx::query("set default_transaction_read_only = off")
-        .execute(&mut beside)
+        .execute(&mut observer)
         .await
         .unwrap();
-    alter(&mut beside, "default_transaction_read_only = off").await;
+    alter_system(&mut observer, "default_transaction_read_only = off").await;
     load.stores(50).await;
-    load.ends_all_there(&mut beside).await;
+    load.ends_all_there(&mut observer).await;
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statements_behind_a_lock_are_given_up_and_go_on_after_it() {
-    let own = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+async fn statements_blocked_by_a_table_lock_time_out_and_work_again_after_it() {
+    let cluster = Cluster::start(&[("fsync", "off")]).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
     let spirit_id = server.spirit().await;
-    let (mut holder, mut beside) = (own.database.connect().await, own.database.connect().await);
+    let (mut holder, mut observer) = (cluster.database.connect().await, cluster.database.connect().await);
     let load = Load::start(&server, &spirit_id).await;
     load.stores(50).await;
-    let usual = connections(&mut beside).await;
+    let connections_before = connections(&mut observer).await;
     let mut lock = holder.begin().await.unwrap();
     sqlx::query("lock table events, spirits in access exclusive mode")
         .execute(&mut *lock)
@@ -123,16 +128,16 @@ async fn statements_behind_a_lock_are_given_up_and_go_on_after_it() {
         .unwrap();
     load.is_refused(20).await;
     assert!(
-        connections(&mut beside).await <= usual + 10,
-        "what is stuck makes no connections"
+        connections(&mut observer).await <= connections_before + 10,
+        "blocked statements open no further connections"
     );
     lock.rollback().await.unwrap();
     load.stores(50).await;
-    load.ends_all_there(&mut beside).await;
+    load.ends_all_there(&mut observer).await;
     server.stop().await.unwrap();
 }
 
-/// A small file system in memory; only root can make one, and not in every container.
+/// A small in-memory file system (tmpfs). Mounting it needs root, and some containers do not allow it.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -157,7 +162,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_creates_and_loses_nothing() {
+async fn a_full_disk_rejects_creates_and_loses_no_acknowledged_event() {
     let Some(disk) = SmallDisk::mount(220) else {
         eprintln!("SKIPPED: no tmpfs can be mounted here; root can");
         return;
@@ -168,21 +173,21 @@ async fn a_full_disk_refuses_creates_and_loses_nothing() {
         ("max_wal_size", "64MB"),
         ("min_wal_size", "32MB"),
     ];
-    let own = Cluster::start_at(data_dir, &settings).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+    let cluster = Cluster::start_at(data_dir, &settings).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
     let spirit_id = server.spirit().await;
     let ballast = disk.0.path().join("ballast");
     std::fs::write(&ballast, vec![1; 30 * 1024 * 1024]).unwrap();
 
     let mut events = server.events();
     let mut acknowledged = BTreeSet::new();
-    // Random letters, which do not get much smaller when they are stored.
+    // Random characters hardly compress.
     let content = || {
         std::iter::repeat_with(fastrand::alphanumeric)
             .take(300_000)
             .collect()
     };
-    let full = loop {
+    let rejected = loop {
         let key = acknowledged.len().to_string();
         let request = CreateEventRequest {
             content: Some(content()),
@@ -192,11 +197,11 @@ async fn a_full_disk_refuses_creates_and_loses_nothing() {
             Ok(_) => acknowledged.insert(key),
             Err(status) => break status,
         };
-        assert!(acknowledged.len() < 2_000, "the disk never gets full");
+        assert!(acknowledged.len() < 2_000, "the disk never fills up");
     };
-    assert_eq!(full.code(), Code::Unavailable, "{full:?}");
+    assert_eq!(rejected.code(), Code::Unavailable, "{rejected:?}");
     std::fs::remove_file(&ballast).unwrap();
-    eventually("there is room again", async || {
+    eventually("a create succeeds once space is free", async || {
         server
             .events()
             .create_event(keyed(&spirit_id, "after"))
@@ -206,7 +211,7 @@ async fn a_full_disk_refuses_creates_and_loses_nothing() {
     .await;
     acknowledged.insert("after".to_owned());
     let rows: Vec<(String,)> = sqlx::query_as("select dedupe_key from events")
-        .fetch_all(&mut own.database.connect().await)
+        .fetch_all(&mut cluster.database.connect().await)
         .await
         .unwrap();
     let stored: BTreeSet<String> = rows.into_iter().map(|(key,)| key).collect();

@@ -1,4 +1,4 @@
-//! The network between the service and its database is slow, cut, or swallows what it should carry.
+//! Network faults between the service and its database: delay, resets, silently dropped packets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,40 +16,48 @@ use crate::support::proxy::{Proxy, Weather};
 use crate::support::scrape::Scrape;
 use crate::support::watched::Watched;
 
-const WHY_LEFT_OUT: &str = "the network here is between the service and a PostgreSQL of its own";
+const SKIP_REASON: &str = "the faulty network lies between the service and a PostgreSQL of the test's own";
 
-/// A PostgreSQL, the network before it, and a server behind that.
-struct Far {
-    own: Cluster,
+/// A server that reaches its own PostgreSQL through a proxy that can misbehave.
+struct ProxiedServer {
+    cluster: Cluster,
     proxy: Proxy,
     server: TestServer,
 }
 
-impl Far {
+impl ProxiedServer {
     async fn start(set: impl FnOnce(&mut Settings)) -> Self {
-        let own = Cluster::start(&[("fsync", "off")]).await;
-        let proxy = Proxy::start(own.socket()).await;
-        let through = Database::elsewhere(own.connect_by(proxy.addr));
+        let cluster = Cluster::start(&[("fsync", "off")]).await;
+        let proxy = Proxy::start(cluster.socket()).await;
+        let through = Database::elsewhere(cluster.connect_by(proxy.addr));
         let server = TestServer::start_on(Arc::new(through), |settings| {
             set(settings);
-            // Migrations and LISTEN need a session.
+            // Migrations and LISTEN need a connection outside the pooler.
             let direct = settings.store.transaction_pooler;
-            settings.store.direct = direct.then(|| own.database.connect.clone());
+            settings.store.direct = direct.then(|| cluster.database.connect.clone());
         });
         let server = server.await;
-        Self { own, proxy, server }
+        Self {
+            cluster,
+            proxy,
+            server,
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_is_slow_cut_or_swallows_everything_is_survived() {
-    if left_out_behind_pooler(WHY_LEFT_OUT) {
+async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss() {
+    if left_out_behind_pooler(SKIP_REASON) {
         return;
     }
-    let Far { own, proxy, server } = Far::start(impatient).await;
+    let ProxiedServer {
+        cluster,
+        proxy,
+        server,
+    } = ProxiedServer::start(impatient).await;
     let mut health = Watched::start(&server).await;
     let spirit_id = server.spirit().await;
-    let mut beside = own.database.connect().await;
+    let mut observer = cluster.database.connect().await;
     let load = Load::start(&server, &spirit_id).await;
     load.stores(50).await;
     proxy.turn(Weather::Slow(Duration::from_millis(30)));
@@ -62,18 +70,23 @@ async fn a_network_that_is_slow_cut_or_swallows_everything_is_survived() {
         health.turns(Serving).await;
         load.stores(50).await;
     }
-    eventually("no more connections than the settings allow", async || {
-        let count = connections(&mut beside).await;
+    eventually("connections are within the settings' limits", async || {
+        let count = connections(&mut observer).await;
         (count <= CONNECTIONS_MAX).then_some(())
     })
     .await;
-    load.ends_all_there(&mut beside).await;
+    load.ends_all_there(&mut observer).await;
     server.stop().await.unwrap();
 }
 
-/// As when a host between has lost its tables: no connection is reset, and each has to be given up.
-async fn forgotten_connections_are_given_up(set: impl FnOnce(&mut Settings)) {
-    let Far { own, proxy, server } = Far::start(set).await;
+/// Makes the network forget open connections, as a NAT gateway does that loses its tables: none is reset, so the
+/// server has to detect each dead connection by timeout.
+async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
+    let ProxiedServer {
+        cluster,
+        proxy,
+        server,
+    } = ProxiedServer::start(set).await;
     let mut health = Watched::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
@@ -86,26 +99,26 @@ async fn forgotten_connections_are_given_up(set: impl FnOnce(&mut Settings)) {
         health.turns(Serving).await;
     }
     load.stores(50).await;
-    let most = i64::try_from(proxy.most_open()).unwrap();
-    assert!(most <= CONNECTIONS_MAX, "{most} connections");
-    load.ends_all_there(&mut own.database.connect().await).await;
+    let peak = i64::try_from(proxy.most_open()).unwrap();
+    assert!(peak <= CONNECTIONS_MAX, "{peak} connections");
+    load.ends_all_there(&mut cluster.database.connect().await).await;
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_the_network_forgets_under_load_are_given_up() {
-    if left_out_behind_pooler(WHY_LEFT_OUT) {
+async fn connections_that_die_silently_under_load_are_replaced() {
+    if left_out_behind_pooler(SKIP_REASON) {
         return;
     }
-    forgotten_connections_are_given_up(impatient).await;
+    dead_connections_are_replaced(impatient).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_are_those_with_a_transaction_for_each_statement() {
-    if left_out_behind_pooler(WHY_LEFT_OUT) {
+async fn connections_that_die_silently_are_replaced_in_transaction_pooler_mode() {
+    if left_out_behind_pooler(SKIP_REASON) {
         return;
     }
-    forgotten_connections_are_given_up(|settings| {
+    dead_connections_are_replaced(|settings| {
         impatient(settings);
         settings.store.transaction_pooler = true;
     })
@@ -113,12 +126,16 @@ async fn so_are_those_with_a_transaction_for_each_statement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_the_network_forgot_while_they_were_idle_cost_a_call_a_moment() {
-    const TRUSTED_FOR: Duration = Duration::from_secs(1);
-    if left_out_behind_pooler(WHY_LEFT_OUT) {
+async fn idle_connections_that_died_silently_delay_the_next_call_by_seconds_at_most() {
+    const IDLE_TRUST: Duration = Duration::from_secs(1);
+    if left_out_behind_pooler(SKIP_REASON) {
         return;
     }
-    let Far { own, proxy, server } = Far::start(|_| {}).await;
+    let ProxiedServer {
+        cluster,
+        proxy,
+        server,
+    } = ProxiedServer::start(|_| {}).await;
     let spirit_id = server.spirit().await;
     let first = create(&mut server.events(), event(&spirit_id)).await;
     let reads = (0..8).map(|_| {
@@ -127,22 +144,22 @@ async fn connections_that_the_network_forgot_while_they_were_idle_cost_a_call_a_
     });
     join_all(reads).await;
     proxy.turn(Weather::Forgetting);
-    sleep(TRUSTED_FOR).await; // idle for longer than they are trusted
+    sleep(IDLE_TRUST).await; // idle longer than the pool trusts a connection
     proxy.turn(Weather::Fair);
-    let since = Instant::now();
+    let started_at = Instant::now();
     let listed = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert_eq!(listed.into_inner().events, [first]);
     assert_eq!(create(&mut server.events(), event(&spirit_id)).await.sequence, 2);
-    let took = since.elapsed();
-    assert!(took < Duration::from_secs(8), "{took:?}");
-    // The connection that listens is asked only after some silence.
+    let elapsed = started_at.elapsed();
+    assert!(elapsed < Duration::from_secs(8), "{elapsed:?}");
+    // The LISTEN connection is probed only after a silence.
     for listening in [0, 1] {
-        eventually("LISTEN is given up and made anew", async || {
-            let now = Scrape::of(&server).await.count("events_listen_up");
-            (now == listening).then_some(())
+        eventually("the LISTEN connection is dropped and replaced", async || {
+            let up = Scrape::of(&server).await.count("events_listen_up");
+            (up == listening).then_some(())
         })
         .await;
     }
     server.stop().await.unwrap();
-    drop(own);
+    drop(cluster);
 }

@@ -1,5 +1,5 @@
-//! A database that recovers, and one that stands by: it is read where it lets itself be read, refuses
-//! writes in words that say why, and takes them once it is promoted, without a restart of the service.
+//! A database in recovery, and a hot standby: reads work where the database allows them, writes fail with an
+//! error that names the read-only database, and work after a promotion without a restart of the service.
 
 use std::sync::Arc;
 
@@ -16,48 +16,52 @@ use crate::support::scrape::Scrape;
 use crate::support::watched::Watched;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_recovers_is_away_until_it_has_recovered() {
-    let mut own = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+async fn calls_are_unavailable_while_the_database_recovers() {
+    let mut cluster = Cluster::start(&[("fsync", "off")]).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
     let mut health = Watched::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     load.stores(50).await;
-    own.kill().await;
-    own.recover().await;
+    cluster.kill().await;
+    cluster.recover().await;
     health.turns(NotServing).await;
     load.is_refused(50).await;
-    let another = tokio::spawn(TestServer::start_on(Arc::clone(&own.database), impatient));
-    own.promote().await;
+    let another = tokio::spawn(TestServer::start_on(Arc::clone(&cluster.database), impatient));
+    cluster.promote().await;
     health.turns(Serving).await;
     load.stores(50).await;
     let another = another.await.unwrap();
     create(&mut another.events(), keyed(&spirit_id, "another")).await;
     another.stop().await.unwrap();
-    load.ends_within_bounds(&mut own.database.connect().await).await;
+    load.ends_within_bounds(&mut cluster.database.connect().await)
+        .await;
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_on_a_standby_reads_and_once_it_is_promoted_writes() {
+async fn a_server_on_a_standby_serves_reads_and_takes_writes_after_the_promotion() {
     let primary = Cluster::start(&[("fsync", "off")]).await;
-    let home = TestServer::start_on(Arc::clone(&primary.database), |_| {}).await;
-    let spirit_id = home.spirit().await;
-    let first = create(&mut home.events(), event(&spirit_id)).await;
+    let primary_server = TestServer::start_on(Arc::clone(&primary.database), |_| {}).await;
+    let spirit_id = primary_server.spirit().await;
+    let first = create(&mut primary_server.events(), event(&spirit_id)).await;
     let mut standby = primary.standby(&[("fsync", "off")]).await;
 
     let server = TestServer::start_on(Arc::clone(&standby.database), |_| {}).await;
     let mut health = Watched::start(&server).await;
     let mut events = server.events();
-    let second = create(&mut home.events(), event(&spirit_id)).await;
-    eventually("what is written to the primary is read", async || {
-        let listed = events.list_events(list(&spirit_id)).await.unwrap();
-        (listed.into_inner().events == [second.clone(), first.clone()]).then_some(())
-    })
+    let second = create(&mut primary_server.events(), event(&spirit_id)).await;
+    eventually(
+        "the standby returns the events written to the primary",
+        async || {
+            let listed = events.list_events(list(&spirit_id)).await.unwrap();
+            (listed.into_inner().events == [second.clone(), first.clone()]).then_some(())
+        },
+    )
     .await;
     for _ in 0..3 {
-        let written = events.create_event(event(&spirit_id)).await;
-        let status = refused(written, Code::Unavailable, "DATABASE_UNAVAILABLE");
+        let rejected = events.create_event(event(&spirit_id)).await;
+        let status = refused(rejected, Code::Unavailable, "DATABASE_UNAVAILABLE");
         assert!(status.message().contains("read-only"), "{status:?}");
         let request = GetEventRequest {
             event_id: first.id.clone(),
@@ -67,16 +71,16 @@ async fn a_server_on_a_standby_reads_and_once_it_is_promoted_writes() {
         assert_eq!(got.event.as_ref(), Some(&first));
     }
 
-    home.stop().await.unwrap();
+    primary_server.stop().await.unwrap();
     drop(primary);
     standby.promote().await;
-    let third = eventually("creates are taken", async || {
+    let third = eventually("a create succeeds after the promotion", async || {
         server.events().create_event(event(&spirit_id)).await.ok()
     })
     .await;
     assert_eq!(third.into_inner().event.unwrap().sequence, 3);
     server.shut_down();
-    health.next_turns(NotServing).await; // and not before: it served all the time
+    health.next_turns(NotServing).await; // the first change: health was SERVING until now
     server.stop().await.unwrap();
 }
 
@@ -85,48 +89,51 @@ async fn a_server_on_a_standby_waits_until_its_primary_is_migrated() {
     let primary = Cluster::start(&[("fsync", "off")]).await;
     let standby = primary.standby(&[("fsync", "off")]).await;
     let waiting = tokio::spawn(TestServer::start_on(Arc::clone(&standby.database), |_| {}));
-    let mut beside = standby.database.connect().await;
+    let mut observer = standby.database.connect().await;
     eventually("the server has connected", async || {
-        (connections(&mut beside).await > 0).then_some(())
+        (connections(&mut observer).await > 0).then_some(())
     })
     .await;
-    let home = TestServer::start_on(Arc::clone(&primary.database), |_| {}).await;
-    let spirit_id = home.spirit().await;
+    let primary_server = TestServer::start_on(Arc::clone(&primary.database), |_| {}).await;
+    let spirit_id = primary_server.spirit().await;
     let server = waiting.await.unwrap();
-    eventually("what is written to the primary is read", async || {
-        let request = GetSpiritRequest {
-            spirit_id: spirit_id.clone(),
-            ..GetSpiritRequest::default()
-        };
-        server.spirits().get_spirit(request).await.ok()
-    })
+    eventually(
+        "the standby returns the spirit created on the primary",
+        async || {
+            let request = GetSpiritRequest {
+                spirit_id: spirit_id.clone(),
+                ..GetSpiritRequest::default()
+            };
+            server.spirits().get_spirit(request).await.ok()
+        },
+    )
     .await;
     server.stop().await.unwrap();
-    home.stop().await.unwrap();
+    primary_server.stop().await.unwrap();
 }
 
-/// As after a failover behind a name or a pooler: the connections that there are lead to a database that
-/// takes no writes any more, new ones to one that does.
+/// Simulates a failover behind a DNS name or a pooler: open connections lead to a read-only database, new
+/// connections to a writable one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_whose_connection_takes_no_writes_any_more_is_stored_by_a_new_one() {
-    let own = Cluster::start(&[("fsync", "off")]).await;
-    let plain = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
-    let guarded = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
+async fn a_create_on_a_connection_turned_read_only_is_stored_through_a_new_one() {
+    let cluster = Cluster::start(&[("fsync", "off")]).await;
+    let plain = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
+    let guarded = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
     let spirit_id = plain.spirit().await;
     for server in [&plain, &guarded] {
         create(&mut server.events(), event(&spirit_id)).await;
     }
-    let mut beside = own.database.connect().await;
+    let mut observer = cluster.database.connect().await;
     for sql in [
         "alter database postgres set default_transaction_read_only = off",
         "alter system set default_transaction_read_only = on",
         "select pg_reload_conf()",
     ] {
-        beside.execute(sql).await.unwrap();
+        observer.execute(sql).await.unwrap();
     }
     let mut last = 2;
     for (server, is_guarded) in [(&plain, false), (&guarded, true)] {
-        eventually("a connection took no writes", async || {
+        eventually("a flush has failed on a read-only connection", async || {
             let request = CreateEventRequest {
                 expected_last_sequence: is_guarded.then_some(last),
                 ..event(&spirit_id)

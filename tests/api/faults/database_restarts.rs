@@ -1,4 +1,4 @@
-//! A database that ends in order and is started again, under load and watched.
+//! Restarts of the database under load, as seen by callers and by health watchers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,39 +13,43 @@ use crate::support::load::Load;
 use crate::support::scrape::Scrape;
 use crate::support::watched::Watched;
 
-/// In which a call is refused by a database that is not there; mostly a busy machine.
-const REFUSED_WITHIN: Duration = Duration::from_secs(3);
+/// Longest time until a call fails while the database is down. Most of it is margin for a busy machine.
+const FAILURE_TIME_MAX: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_stopped_for_half_a_minute_is_missed_by_nobody_for_longer() {
-    const HALF_A_MINUTE: Duration = Duration::from_secs(30);
-    /// Those of connections that are made anew and of callers in mid-call.
-    const TASKS_MORE: usize = 100;
+async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
+    const OUTAGE: Duration = Duration::from_secs(30);
+    /// Additional tasks of reconnecting connections and of callers in mid-call.
+    const EXTRA_TASKS_MAX: usize = 100;
     if left_out_behind_pooler("the database here is the test's own, with no pooler before it") {
         return;
     }
-    let mut own = Cluster::start(&[]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
+    let mut cluster = Cluster::start(&[]).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
     let mut health = Watched::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     load.stores(50).await;
-    let tasks = Handle::current().metrics().num_alive_tasks();
-    own.stop().await;
+    let tasks_before = Handle::current().metrics().num_alive_tasks();
+    cluster.stop().await;
     health.turns(NotServing).await;
     load.refusals();
     load.is_refused(50).await;
-    sleep(HALF_A_MINUTE).await; // the subject itself
+    sleep(OUTAGE).await; // the subject of the test
     load.is_refused(50).await;
     let slowest = load.refusals().slowest;
-    assert!(slowest < REFUSED_WITHIN, "{slowest:?} to be refused");
-    let now = Handle::current().metrics().num_alive_tasks();
-    assert!(now < tasks + TASKS_MORE, "{tasks} tasks became {now}");
-    own.run().await;
+    assert!(slowest < FAILURE_TIME_MAX, "{slowest:?} until a call failed");
+    let tasks_during_outage = Handle::current().metrics().num_alive_tasks();
+    assert!(
+        tasks_during_outage < tasks_before + EXTRA_TASKS_MAX,
+        "{tasks_before} tasks became {tasks_during_outage}"
+    );
+    cluster.run().await;
     health.turns(Serving).await;
     load.stores(50).await;
-    load.ends_within_bounds(&mut own.database.connect().await).await;
-    eventually("nothing of the refused calls is left in the queue", async || {
+    load.ends_within_bounds(&mut cluster.database.connect().await)
+        .await;
+    eventually("failed calls leave nothing in the queue", async || {
         let metrics = Scrape::of(&server).await;
         (metrics.count("events_ingest_queue_events{share=\"calls\"}") == 0).then_some(())
     })
@@ -54,24 +58,25 @@ async fn a_database_stopped_for_half_a_minute_is_missed_by_nobody_for_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_watches_health_sees_each_restart_of_the_database() {
-    let mut own = Cluster::start(&[]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
+async fn a_health_watch_reports_each_restart_of_the_database() {
+    let mut cluster = Cluster::start(&[]).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
     let mut health = Watched::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
-    for in_order in [true, false] {
+    for gracefully in [true, false] {
         load.stores(50).await;
-        if in_order {
-            own.stop().await;
+        if gracefully {
+            cluster.stop().await;
         } else {
-            own.stop_at_once().await;
+            cluster.stop_at_once().await;
         }
         health.turns(NotServing).await;
-        own.run().await;
+        cluster.run().await;
         health.turns(Serving).await;
     }
     load.stores(50).await;
-    load.ends_within_bounds(&mut own.database.connect().await).await;
+    load.ends_within_bounds(&mut cluster.database.connect().await)
+        .await;
     server.stop().await.unwrap();
 }

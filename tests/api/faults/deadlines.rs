@@ -1,4 +1,5 @@
-//! Time limits reach the database: no statement outlives its call, and none is hit by another's end.
+//! Deadlines and cancellation reach the database: no statement outlives its call, and no cancel request hits a
+//! statement of another call.
 
 use std::time::Duration;
 
@@ -20,13 +21,13 @@ use crate::support::harness::{PATIENCE, TestServer, eventually};
 use crate::support::live::{follow, following};
 use crate::support::raw::{RawClient, encoded, read_to_end};
 
-/// How long a statement may live on after its call, on a busy machine.
-const MOMENT: Duration = Duration::from_secs(5);
-/// Longer than any test waits: what ends before it was ended by the call's limit.
+/// Longest time that a statement may outlive its call, on a busy machine.
+const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longer than any test waits, so that a statement which ends earlier was ended by its call's deadline.
 const FOREVER: Duration = Duration::from_secs(600);
 
-/// A server on which nothing but a call's own limit ends a statement.
-async fn patient_server(pool_size: u32) -> TestServer {
+/// A server on which only a call's own deadline or its cancellation ends a statement.
+async fn server_without_statement_timeouts(pool_size: u32) -> TestServer {
     TestServer::start_with(|settings| {
         settings.store.pool_size = pool_size;
         settings.store.statement_timeout = FOREVER;
@@ -35,8 +36,8 @@ async fn patient_server(pool_size: u32) -> TestServer {
     .await
 }
 
-/// Holds up every statement on the tables.
-async fn block(connection: &mut PgConnection) -> Transaction<'_, Postgres> {
+/// Locks the tables, which blocks every statement on them until the transaction ends.
+async fn lock_tables(connection: &mut PgConnection) -> Transaction<'_, Postgres> {
     let mut transaction = connection.begin().await.unwrap();
     sqlx::query("lock table events, spirits in access exclusive mode")
         .execute(&mut *transaction)
@@ -45,8 +46,8 @@ async fn block(connection: &mut PgConnection) -> Transaction<'_, Postgres> {
     transaction
 }
 
-/// Statements of the server that wait for a lock.
-async fn stuck(connection: &mut PgConnection) -> i64 {
+/// Number of the server's statements that wait for a lock.
+async fn blocked_statements(connection: &mut PgConnection) -> i64 {
     let (count,) = sqlx::query_as(
         "select count(*) from pg_stat_activity
          where datname = current_database() and pid <> pg_backend_pid() and wait_event_type = 'Lock'",
@@ -57,14 +58,28 @@ async fn stuck(connection: &mut PgConnection) -> i64 {
     count
 }
 
-async fn soon_nothing_is_stuck(connection: &mut PgConnection, what: &str) {
-    let since = Instant::now();
-    eventually(what, async || (stuck(connection).await == 0).then_some(())).await;
-    assert!(since.elapsed() < MOMENT, "{what}: {:?}", since.elapsed());
+/// Waits until none of the server's statements waits for a lock, which must happen soon.
+async fn blocked_statements_end_soon(connection: &mut PgConnection, what: &str) {
+    let started_at = Instant::now();
+    eventually(what, async || {
+        (blocked_statements(connection).await == 0).then_some(())
+    })
+    .await;
+    assert!(
+        started_at.elapsed() < CANCEL_TIME_MAX,
+        "{what}: {:?}",
+        started_at.elapsed()
+    );
 }
 
-/// A call of every RPC that runs a statement of its own.
+/// Method and encoded request of every RPC that runs a statement of its own.
 fn calls(spirit_id: &str, event_id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let mut calls = event_calls(spirit_id, event_id);
+    calls.extend(spirit_calls(spirit_id));
+    calls
+}
+
+fn event_calls(spirit_id: &str, event_id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let (spirit_id, event_id) = (spirit_id.to_owned(), event_id.to_owned());
     vec![
         (
@@ -119,6 +134,12 @@ fn calls(spirit_id: &str, event_id: &str) -> Vec<(&'static str, Vec<u8>)> {
                 ..Default::default()
             }),
         ),
+    ]
+}
+
+fn spirit_calls(spirit_id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let spirit_id = spirit_id.to_owned();
+    vec![
         (
             "SpiritService/CreateSpirit",
             encoded(&CreateSpiritRequest {
@@ -157,24 +178,28 @@ fn path(method: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_ends_with_the_callers_deadline_and_its_connection_is_free_again() {
-    let server = patient_server(1).await;
+async fn a_callers_deadline_ends_its_statement_and_frees_the_connection() {
+    let server = server_without_statement_timeouts(1).await;
     let spirit_id = server.spirit().await;
     let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
-    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
-    let blocked = block(&mut connection).await;
+    let (mut connection, mut observer) = (server.database.connect().await, server.database.connect().await);
+    let table_lock = lock_tables(&mut connection).await;
     let raw = RawClient::connect(server.addr).await;
-    // With a pool of one, each call gets to the database only if the one before has left it.
+    // With a pool of one connection, a call reaches the database only after the previous call has released it.
     for (method, request) in calls(&spirit_id, &event_id) {
-        let since = Instant::now();
+        let started_at = Instant::now();
         let end = raw
             .call(&path(method), &[("grpc-timeout", "200m")], request)
             .await;
         refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
-        assert!(since.elapsed() < MOMENT, "{method}: {:?}", since.elapsed());
-        soon_nothing_is_stuck(&mut watcher, method).await;
+        assert!(
+            started_at.elapsed() < CANCEL_TIME_MAX,
+            "{method}: {:?}",
+            started_at.elapsed()
+        );
+        blocked_statements_end_soon(&mut observer, method).await;
     }
-    blocked.rollback().await.unwrap();
+    table_lock.rollback().await.unwrap();
     let mut events = server.events();
     let listed = events
         .list_events(list(&spirit_id))
@@ -186,32 +211,32 @@ async fn a_statement_ends_with_the_callers_deadline_and_its_connection_is_free_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_ends_when_its_caller_goes_away() {
-    let server = patient_server(1).await;
+async fn a_cancelled_call_ends_its_statement() {
+    let server = server_without_statement_timeouts(1).await;
     let spirit_id = server.spirit().await;
     let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
-    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
-    let blocked = block(&mut connection).await;
+    let (mut connection, mut observer) = (server.database.connect().await, server.database.connect().await);
+    let table_lock = lock_tables(&mut connection).await;
     let raw = RawClient::connect(server.addr).await;
     for (method, request) in calls(&spirit_id, &event_id) {
         let path = path(method);
         let call = raw.call(&path, &[], request);
         tokio::select! {
             _ = call => panic!("{method} was answered"),
-            () = eventually(method, async || (stuck(&mut watcher).await == 1).then_some(())) => {}
+            () = eventually(method, async || (blocked_statements(&mut observer).await == 1).then_some(())) => {}
         }
-        soon_nothing_is_stuck(&mut watcher, method).await;
+        blocked_statements_end_soon(&mut observer, method).await;
     }
-    blocked.rollback().await.unwrap();
+    table_lock.rollback().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_that_others_wait_for_goes_on_without_the_first_caller() {
-    let server = patient_server(4).await;
+async fn a_statement_shared_by_several_calls_survives_the_deadlines_of_some() {
+    let server = server_without_statement_timeouts(4).await;
     let spirit_id = server.spirit().await;
     let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
-    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
-    let blocked = block(&mut connection).await;
+    let (mut connection, mut observer) = (server.database.connect().await, server.database.connect().await);
+    let table_lock = lock_tables(&mut connection).await;
     let raw = RawClient::connect(server.addr).await;
     let request = GetEventRequest {
         event_id: event_id.clone(),
@@ -219,50 +244,50 @@ async fn a_statement_that_others_wait_for_goes_on_without_the_first_caller() {
     };
     let path = path("EventService/GetEvent");
     let impatient = [("grpc-timeout", "300m")];
-    let (mut waiting, patient) = (server.events(), request.clone());
-    let patient = tokio::spawn(async move { waiting.get_event(patient).await });
+    let (mut client, patient_call) = (server.events(), request.clone());
+    let patient_call = tokio::spawn(async move { client.get_event(patient_call).await });
     let impatient = (0..40).map(|_| raw.call(&path, &impatient, encoded(&request)));
     for end in futures_util::future::join_all(impatient).await {
         refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
     }
-    assert!(stuck(&mut watcher).await >= 1);
-    blocked.rollback().await.unwrap();
-    let got = timeout(PATIENCE, patient).await.unwrap().unwrap().unwrap();
+    assert!(blocked_statements(&mut observer).await >= 1);
+    table_lock.rollback().await.unwrap();
+    let got = timeout(PATIENCE, patient_call).await.unwrap().unwrap().unwrap();
     assert_eq!(got.into_inner().event.unwrap().id, event_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_never_meets_the_statement_of_another_call() {
+async fn a_cancel_request_never_hits_a_statement_of_another_call() {
     const CALLS: usize = 1_500;
-    let server = patient_server(2).await;
+    let server = server_without_statement_timeouts(2).await;
     let spirit_id = server.spirit().await;
     for second in 0..200 {
         create(&mut server.events(), event_at(&spirit_id, "s", second)).await;
     }
     let raw = RawClient::connect(server.addr).await;
     let (path, request) = (path("EventService/ListEvents"), encoded(&list(&spirit_id)));
-    let hasty = async {
+    let calls_with_short_deadlines = async {
         for call in 0..CALLS {
-            let limit = format!("{}u", 100 + call * 7 % 4_000);
-            raw.call(&path, &[("grpc-timeout", &limit)], request.clone())
+            let deadline = format!("{}u", 100 + call * 7 % 4_000);
+            raw.call(&path, &[("grpc-timeout", &deadline)], request.clone())
                 .await;
         }
     };
     let mut events = server.events();
-    let calm = async {
+    let calls_without_deadline = async {
         loop {
             let page = events.list_events(list(&spirit_id)).await.unwrap().into_inner();
             assert_eq!(page.events.len(), 50);
         }
     };
     tokio::select! {
-        () = hasty => {}
-        () = calm => {}
+        () = calls_with_short_deadlines => {}
+        () = calls_without_deadline => {}
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_whose_caller_sets_no_limit_or_a_longer_one_has_that_of_the_server() {
+async fn the_servers_call_limit_applies_without_a_deadline_and_with_a_longer_one() {
     const LIMIT: Duration = Duration::from_millis(400);
     let server = TestServer::start_with(|settings| {
         settings.server.call_limit = LIMIT;
@@ -272,8 +297,8 @@ async fn a_call_whose_caller_sets_no_limit_or_a_longer_one_has_that_of_the_serve
     let spirit_id = server.spirit().await;
     let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
     follower.caught_up().await;
-    let (mut connection, mut watcher) = (server.database.connect().await, server.database.connect().await);
-    let blocked = block(&mut connection).await;
+    let (mut connection, mut observer) = (server.database.connect().await, server.database.connect().await);
+    let table_lock = lock_tables(&mut connection).await;
     let raw = RawClient::connect(server.addr).await;
     let (path, request) = (path("EventService/ListEvents"), encoded(&list(&spirit_id)));
     for headers in [
@@ -283,17 +308,17 @@ async fn a_call_whose_caller_sets_no_limit_or_a_longer_one_has_that_of_the_serve
     ] {
         let end = raw.call(&path, headers, request.clone()).await;
         refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
-        soon_nothing_is_stuck(&mut watcher, "the server's limit").await;
+        blocked_statements_end_soon(&mut observer, "the server's limit").await;
     }
-    blocked.rollback().await.unwrap();
-    // A stream that has begun is none of these.
+    table_lock.rollback().await.unwrap();
+    // The limit does not apply to a stream once it has started.
     tokio::time::sleep(LIMIT).await;
     create(&mut server.events(), event_at(&spirit_id, "s", 1)).await;
     assert_eq!(follower.sequences(1).await, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_never_comes_whole_has_the_servers_limit_too() {
+async fn the_servers_call_limit_applies_to_a_request_that_never_arrives_in_full() {
     let server = TestServer::start_with(|settings| {
         settings.server.call_limit = Duration::from_millis(200);
     })

@@ -1,18 +1,82 @@
-//! What was acknowledged is committed, whatever callers do meanwhile.
+//! Acknowledged writes are committed, even when callers abort calls and the server shuts down.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::{BatchCreateEventsRequest, BatchMode, UpdateEventRequest};
 use futures_util::future::join_all;
+use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::transport::Channel;
 
 use crate::support::builders::{create, event, keyed, list};
 use crate::support::harness::TestServer;
 
-/// Calls that are dropped in mid-flight, at every stage, do not spoil connections for those after
-/// them: what is acknowledged afterwards is committed.
+/// Makes a call that will be aborted; its kind and its text depend on its number and that of its burst.
+async fn doomed_call(
+    mut events: EventServiceClient<Channel>,
+    spirit_id: String,
+    event_id: String,
+    (burst, call): (u64, i32),
+) {
+    match call % 4 {
+        0 => drop(events.create_event(event(&spirit_id)).await),
+        1 => drop(events.list_events(list(&spirit_id)).await),
+        2 => {
+            let request = UpdateEventRequest {
+                event_id,
+                role: Some(format!("r{burst}-{call}")),
+                ..UpdateEventRequest::default()
+            };
+            drop(events.update_event(request).await);
+        }
+        _ => {
+            let request = BatchCreateEventsRequest {
+                requests: vec![event(&spirit_id); 5],
+                mode: BatchMode::Atomic.into(),
+            };
+            drop(events.batch_create_events(request).await);
+        }
+    }
+}
+
+/// Asserts that every acknowledged event and the last edit are committed, that no transaction is left open, and
+/// that the sequences have no gap. Another connection than the server's sees committed rows only.
+async fn assert_committed(connection: &mut PgConnection, acknowledged: &[String], last_score: f64) {
+    let rows: Vec<(String,)> = sqlx::query_as("select dedupe_key from events where dedupe_key is not null")
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    let committed: HashSet<String> = rows.into_iter().map(|(key,)| key).collect();
+    let lost: Vec<&String> = acknowledged
+        .iter()
+        .filter(|key| !committed.contains(*key))
+        .collect();
+    assert_eq!(lost, Vec::<&String>::new());
+    let (score,): (f64,) = sqlx::query_as("select importance_score from events where dedupe_key = 'edited'")
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+    assert!((score - last_score).abs() < f64::EPSILON);
+    let (open,): (i64,) = sqlx::query_as(
+        "select count(*) from pg_stat_activity
+         where datname = current_database() and state like 'idle in transaction%'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap();
+    assert_eq!(open, 0, "no connection is idle in a transaction");
+    let (gaps,): (i64,) = sqlx::query_as("select max(sequence) - count(*) from events")
+        .fetch_one(connection)
+        .await
+        .unwrap();
+    assert_eq!(gaps, 0, "the sequences have no gap");
+}
+
+/// Calls that are aborted at various stages leave the pooled connections usable: the writes acknowledged after
+/// them are committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_writes_survive_bursts_of_aborted_calls() {
     let server = TestServer::start_with(|settings| settings.store.pool_size = 3).await;
@@ -23,32 +87,10 @@ async fn acknowledged_writes_survive_bursts_of_aborted_calls() {
     for burst in 0..40u64 {
         let mut doomed = JoinSet::new();
         for call in 0..30 {
-            let mut events = server.events();
-            let spirit_id = spirit_id.clone();
-            let event_id = edited.id.clone();
-            doomed.spawn(async move {
-                match call % 4 {
-                    0 => drop(events.create_event(event(&spirit_id)).await),
-                    1 => drop(events.list_events(list(&spirit_id)).await),
-                    2 => {
-                        let request = UpdateEventRequest {
-                            event_id,
-                            role: Some(format!("r{burst}-{call}")),
-                            ..UpdateEventRequest::default()
-                        };
-                        drop(events.update_event(request).await);
-                    }
-                    _ => {
-                        let request = BatchCreateEventsRequest {
-                            requests: vec![event(&spirit_id); 5],
-                            mode: BatchMode::Atomic.into(),
-                        };
-                        drop(events.batch_create_events(request).await);
-                    }
-                }
-            });
+            let (spirit_id, event_id) = (spirit_id.clone(), edited.id.clone());
+            doomed.spawn(doomed_call(server.events(), spirit_id, event_id, (burst, call)));
         }
-        // Lets them come to different stages before they are dropped.
+        // The calls reach different stages before they are aborted.
         drop(timeout(Duration::from_micros(150 * burst), doomed.join_next()).await);
         doomed.shutdown().await;
 
@@ -69,40 +111,11 @@ async fn acknowledged_writes_survive_bursts_of_aborted_calls() {
         };
         server.events().update_event(request).await.unwrap();
     }
-
-    // Another connection sees only what is committed.
-    let mut connection = server.database.connect().await;
-    let rows: Vec<(String,)> = sqlx::query_as("select dedupe_key from events where dedupe_key is not null")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
-    let committed: HashSet<String> = rows.into_iter().map(|(key,)| key).collect();
-    let lost: Vec<&String> = acknowledged
-        .iter()
-        .filter(|key| !committed.contains(*key))
-        .collect();
-    assert_eq!(lost, Vec::<&String>::new());
-    let (score,): (f64,) = sqlx::query_as("select importance_score from events where dedupe_key = 'edited'")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    assert!((score - last_score).abs() < f64::EPSILON);
-    let (open,): (i64,) = sqlx::query_as(
-        "select count(*) from pg_stat_activity
-         where datname = current_database() and state like 'idle in transaction%'",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .unwrap();
-    assert_eq!(open, 0, "no connection waits inside a transaction");
-    let (gaps,): (i64,) = sqlx::query_as("select max(sequence) - count(*) from events")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-    assert_eq!(gaps, 0, "no number is burnt");
+    assert_committed(&mut server.database.connect().await, &acknowledged, last_score).await;
 }
 
-/// A create whose reply was lost is found again by its key, whether or not it was stored.
+/// The retry of a create whose reply was lost finds the event by its dedupe key if it was stored, and stores it
+/// otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_after_a_lost_reply_stores_the_event_once() {
     let server = TestServer::start().await;
@@ -123,7 +136,7 @@ async fn a_retry_after_a_lost_reply_stores_the_event_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queued_creates_are_committed_when_the_server_is_told_to_end() {
+async fn a_shutdown_commits_the_creates_acknowledged_from_the_queue() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let calls: Vec<_> = (0..200)

@@ -1,5 +1,4 @@
-//! Faults below a flush: data that the database refuses, connections that died, spirits held again and
-//! again.
+//! Faults within a flush: data that the database rejects, dead connections, a spirit that is locked repeatedly.
 
 use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
 use elephantasm_events::grpc::pb::{
@@ -12,7 +11,7 @@ use tonic_types::RpcStatusExt as _;
 use crate::support::builders::{create, event, hold, keyed, list};
 use crate::support::harness::{TestServer, eventually, left_out_behind_pooler};
 
-/// The sequence of what was created; `None` for an error, which must be INTERNAL.
+/// The sequence of the created event, or `None` for an error, which must be INTERNAL.
 fn sequence(result: BatchCreateEventsResult) -> Option<i64> {
     match result.result.unwrap() {
         Item::Created(created) => Some(created.event.unwrap().sequence),
@@ -25,9 +24,9 @@ fn sequence(result: BatchCreateEventsResult) -> Option<i64> {
 }
 
 #[tokio::test]
-async fn data_that_the_database_refuses_fails_its_own_item_of_a_partial_batch_only() {
+async fn an_item_of_a_partial_batch_that_the_database_rejects_fails_alone() {
     let server = TestServer::start().await;
-    let (one, other) = (server.spirit().await, server.spirit().await);
+    let (first_spirit, second_spirit) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
     connection
         .execute("alter table events add constraint ck_test check (content <> 'poison')")
@@ -39,11 +38,11 @@ async fn data_that_the_database_refuses_fails_its_own_item_of_a_partial_batch_on
     };
     let batch = BatchCreateEventsRequest {
         requests: vec![
-            event(&one),
-            poison(&one),
-            keyed(&other, "k"),
-            poison(&other),
-            event(&one),
+            event(&first_spirit),
+            poison(&first_spirit),
+            keyed(&second_spirit, "k"),
+            poison(&second_spirit),
+            event(&first_spirit),
         ],
         mode: BatchMode::Partial.into(),
     };
@@ -52,16 +51,16 @@ async fn data_that_the_database_refuses_fails_its_own_item_of_a_partial_batch_on
     assert_eq!(sequences, [Some(1), None, Some(1), None, Some(2)]);
     let stored = server
         .events()
-        .list_events(list(&one))
+        .list_events(list(&first_spirit))
         .await
         .unwrap()
         .into_inner();
     assert_eq!(stored.events.len(), 2);
 }
 
-/// Ends connections that wrote events and have been idle since; returns how many there were. The database
-/// keeps the beginning of a statement, and these begin with a comment that says so.
-const END_IDLE_WRITERS: &str = "
+/// Terminates connections whose last statement was a flush and that have been idle since, and returns their
+/// number. `pg_stat_activity` keeps the start of the last statement; a flush starts with the comment matched here.
+const TERMINATE_IDLE_WRITERS: &str = "
     select count(*) filter (where pg_terminate_backend(pid, 5000))
     from pg_stat_activity
     where datname = current_database()
@@ -70,16 +69,16 @@ const END_IDLE_WRITERS: &str = "
     and state_change < now() - interval '1100 ms'";
 
 #[tokio::test]
-async fn a_create_after_a_pause_does_not_fail_on_a_connection_that_died_meanwhile() {
-    if left_out_behind_pooler("it has the backends, and says which of its own have died") {
+async fn a_create_does_not_fail_on_a_flush_connection_that_died_while_idle() {
+    if left_out_behind_pooler("the pooler owns the backends and handles their death itself") {
         return;
     }
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
     create(&mut server.events(), event(&spirit_id)).await;
-    eventually("the writer's connection is ended", async || {
-        let (ended,): (i64,) = sqlx::query_as(END_IDLE_WRITERS)
+    eventually("the flush connection is terminated", async || {
+        let (ended,): (i64,) = sqlx::query_as(TERMINATE_IDLE_WRITERS)
             .fetch_one(&mut connection)
             .await
             .unwrap();
@@ -90,15 +89,15 @@ async fn a_create_after_a_pause_does_not_fail_on_a_connection_that_died_meanwhil
     assert_eq!(next.sequence, 2);
 }
 
-const WAITING: &str = "
+const BACKEND_WAITING_FOR_LOCK: &str = "
     select pid
     from pg_stat_activity
     where datname = current_database()
     and wait_event_type = 'Lock'";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spirit_that_is_held_again_is_waited_for_on_the_same_connection() {
-    if left_out_behind_pooler("it chooses the backend of each transaction") {
+async fn creates_for_a_repeatedly_locked_spirit_wait_on_the_same_connection() {
+    if left_out_behind_pooler("the pooler chooses the backend of each transaction") {
         return;
     }
     let server = TestServer::start().await;
@@ -110,8 +109,8 @@ async fn a_spirit_that_is_held_again_is_waited_for_on_the_same_connection() {
         let transaction = hold(&mut holder, &spirit_id).await;
         let (mut events, request) = (server.events(), event(&spirit_id));
         let waiting = tokio::spawn(async move { create(&mut events, request).await });
-        let backend = eventually("it waits", async || {
-            let row: Option<(i32,)> = sqlx::query_as(WAITING)
+        let backend = eventually("the create waits for the lock", async || {
+            let row: Option<(i32,)> = sqlx::query_as(BACKEND_WAITING_FOR_LOCK)
                 .fetch_optional(&mut observer)
                 .await
                 .unwrap();
@@ -120,9 +119,13 @@ async fn a_spirit_that_is_held_again_is_waited_for_on_the_same_connection() {
         backends.push(backend.await);
         transaction.rollback().await.unwrap();
         waiting.await.unwrap();
-        // The next round is to find the spirit free again, not behind this one.
+        // The next round must find the spirit unlocked, not queued behind this round's create.
         create(&mut server.events(), event(&spirit_id)).await;
     }
     backends.dedup();
-    assert_eq!(backends.len(), 1, "no backend is made each time: {backends:?}");
+    assert_eq!(
+        backends.len(),
+        1,
+        "every round waits on the same backend: {backends:?}"
+    );
 }

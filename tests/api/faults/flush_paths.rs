@@ -1,5 +1,5 @@
-//! The ways through a flush: plain, with taken keys, larger than one, held, and with data that the
-//! database refuses.
+//! The paths through a flush: the fast path, taken dedupe keys, batches larger than a flush, locked spirits, and
+//! data that the database rejects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::support::builders::{create, event, hold, keyed, metadata, refused};
 use crate::support::harness::{TestServer, eventually, left_out_without_settings};
 use crate::support::probes::UNKNOWN;
 
-/// Sends creates while the writer is busy with one of this spirit, so that a flush takes them together.
-async fn together(
+/// Sends creates while a create of `busy_with` occupies the writer, so that one flush takes them all.
+async fn create_in_one_flush(
     server: &TestServer,
     busy_with: &str,
     requests: Vec<CreateEventRequest>,
@@ -32,7 +32,7 @@ async fn together(
         .unwrap();
     let (mut events, first) = (server.events(), event(busy_with));
     let busy = tokio::spawn(async move { create(&mut events, first).await });
-    writer_waits(server).await;
+    flush_waits_for_lock(server).await;
     let calls: Vec<_> = requests
         .into_iter()
         .map(|request| {
@@ -40,7 +40,7 @@ async fn together(
             tokio::spawn(async move { events.create_event(request).await.map(Response::into_inner) })
         })
         .collect();
-    // Comes behind them on the same connection.
+    // Sent after the creates on the same connection, so its reply means that the server has received them.
     let request = GetSpiritRequest {
         spirit_id: busy_with.to_owned(),
         ..GetSpiritRequest::default()
@@ -51,14 +51,15 @@ async fn together(
     join_all(calls).await.into_iter().map(Result::unwrap).collect()
 }
 
-async fn writer_waits(server: &TestServer) {
-    let mut beside = server.database.connect().await;
+/// Waits until a flush waits for a lock.
+async fn flush_waits_for_lock(server: &TestServer) {
+    let mut observer = server.database.connect().await;
     eventually("a flush waits for a lock", async || {
         let (waiting,): (bool,) = sqlx::query_as(
             "select count(*) > 0 from pg_stat_activity
              where datname = current_database() and wait_event_type = 'Lock'",
         )
-        .fetch_one(&mut beside)
+        .fetch_one(&mut observer)
         .await
         .unwrap();
         waiting.then_some(())
@@ -66,7 +67,7 @@ async fn writer_waits(server: &TestServer) {
     .await;
 }
 
-/// Runs a statement beside the service.
+/// Runs a statement on a connection of the test's own.
 async fn execute(server: &TestServer, sql: &'static str) {
     let mut connection = server.database.connect().await;
     sqlx::query(AssertSqlSafe(sql))
@@ -75,16 +76,16 @@ async fn execute(server: &TestServer, sql: &'static str) {
         .unwrap();
 }
 
-const REFUSE_POISON: &str = "alter table events add constraint ck_test check (content <> 'poison')";
+const REJECT_POISON: &str = "alter table events add constraint ck_test check (content <> 'poison')";
 
-fn poison(spirit_id: &str) -> CreateEventRequest {
+fn poisoned_event(spirit_id: &str) -> CreateEventRequest {
     CreateEventRequest {
         content: Some("poison".to_owned()),
         ..event(spirit_id)
     }
 }
 
-async fn atomic(
+async fn create_atomic_batch(
     server: &TestServer,
     requests: Vec<CreateEventRequest>,
 ) -> Result<BatchCreateEventsResponse, Status> {
@@ -99,8 +100,8 @@ async fn atomic(
         .map(Response::into_inner)
 }
 
-/// The sequences of a spirit that are stored.
-async fn stored(server: &TestServer, spirit_id: &str) -> Vec<i64> {
+/// The stored sequences of a spirit, in ascending order.
+async fn stored_sequences(server: &TestServer, spirit_id: &str) -> Vec<i64> {
     let rows: Vec<(i64,)> =
         sqlx::query_as("select sequence from events where spirit_id = $1::uuid order by sequence")
             .bind(spirit_id)
@@ -111,7 +112,7 @@ async fn stored(server: &TestServer, spirit_id: &str) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_of_a_flush_with_taken_keys_among_plain_creates_gets_its_own_answer() {
+async fn creates_with_taken_and_free_dedupe_keys_in_one_flush_get_separate_answers() {
     let server = TestServer::start().await;
     let (spirit_id, busy) = (server.spirit().await, server.spirit().await);
     let holder = create(&mut server.events(), keyed(&spirit_id, "taken")).await;
@@ -129,19 +130,22 @@ async fn each_of_a_flush_with_taken_keys_among_plain_creates_gets_its_own_answer
             event(&spirit_id),
             keyed(&busy, &format!("free-{round}")),
         ];
-        let mut answers = together(&server, &busy, requests).await;
+        let mut answers = create_in_one_flush(&server, &busy, requests).await;
         let status = refused(answers.remove(1), Code::AlreadyExists, "DUPLICATE_EVENT");
         assert_eq!(metadata(&status, "existing_event_id"), holder.id);
         let existing = answers.remove(2).unwrap();
-        // The clock gave the holder's time, and absent it is not compared.
+        // `occurred_at` was set by the server's clock; a request without it is not compared on it.
         assert_eq!(existing.outcome(), CreateOutcome::Duplicate);
         assert_eq!(existing.event.unwrap().id, holder.id);
         for answer in answers {
             assert_eq!(answer.unwrap().outcome(), CreateOutcome::Created);
         }
         last += 3;
-        assert_eq!(stored(&server, &spirit_id).await, (1..=last).collect::<Vec<_>>());
-        // Until flushes no longer look for taken keys first.
+        assert_eq!(
+            stored_sequences(&server, &spirit_id).await,
+            (1..=last).collect::<Vec<_>>()
+        );
+        // Creates without a taken dedupe key, until flushes use the fast path again.
         for _ in 0..20 {
             create(&mut server.events(), event(&busy)).await;
         }
@@ -149,27 +153,30 @@ async fn each_of_a_flush_with_taken_keys_among_plain_creates_gets_its_own_answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_larger_than_a_flush_and_than_the_queue_is_stored_whole() {
+async fn an_atomic_batch_larger_than_a_flush_and_than_the_queue_is_stored_in_full() {
     let server = TestServer::start_with(|settings| {
         settings.store.ingest.flush_items_max = 4;
         settings.store.ingest.queue_items_max = 8;
     })
     .await;
-    let (one, other) = (server.spirit().await, server.spirit().await);
+    let (first_spirit, second_spirit) = (server.spirit().await, server.spirit().await);
     let requests: Vec<_> = (0..200)
-        .map(|n| event(if n % 2 == 0 { &one } else { &other }))
+        .map(|n| event(if n % 2 == 0 { &first_spirit } else { &second_spirit }))
         .collect();
-    let results = atomic(&server, requests).await.unwrap().results;
+    let results = create_atomic_batch(&server, requests).await.unwrap().results;
     assert_eq!(results.len(), 200);
-    for spirit_id in [&one, &other] {
-        assert_eq!(stored(&server, spirit_id).await, (1..=100).collect::<Vec<_>>());
+    for spirit_id in [&first_spirit, &second_spirit] {
+        assert_eq!(
+            stored_sequences(&server, spirit_id).await,
+            (1..=100).collect::<Vec<_>>()
+        );
     }
 }
 
 #[tokio::test]
-async fn an_atomic_batch_stores_nothing_anywhere_when_one_of_its_spirits_takes_none() {
+async fn an_atomic_batch_with_an_unknown_or_deleted_spirit_stores_nothing() {
     let server = TestServer::start().await;
-    let (one, other, deleted) = (
+    let (first_spirit, second_spirit, deleted) = (
         server.spirit().await,
         server.spirit().await,
         server.spirit().await,
@@ -179,37 +186,52 @@ async fn an_atomic_batch_stores_nothing_anywhere_when_one_of_its_spirits_takes_n
         ..SoftDeleteSpiritRequest::default()
     };
     server.spirits().soft_delete_spirit(request).await.unwrap();
-    for (what, absent) in [("unknown", UNKNOWN), ("deleted", deleted.as_str())] {
-        let requests = vec![event(&one), event(&other), event(absent), event(&one)];
+    for (description, absent) in [("unknown", UNKNOWN), ("deleted", deleted.as_str())] {
+        let requests = vec![
+            event(&first_spirit),
+            event(&second_spirit),
+            event(absent),
+            event(&first_spirit),
+        ];
         let status = refused(
-            atomic(&server, requests).await,
+            create_atomic_batch(&server, requests).await,
             Code::NotFound,
             "SPIRIT_NOT_FOUND",
         );
-        assert_eq!(metadata(&status, "failed_indexes"), "2", "{what}");
-        for spirit_id in [&one, &other, &deleted] {
-            assert!(stored(&server, spirit_id).await.is_empty(), "{what}");
+        assert_eq!(metadata(&status, "failed_indexes"), "2", "{description}");
+        for spirit_id in [&first_spirit, &second_spirit, &deleted] {
+            assert!(
+                stored_sequences(&server, spirit_id).await.is_empty(),
+                "{description}"
+            );
         }
     }
-    create(&mut server.events(), event(&one)).await;
-    assert_eq!(stored(&server, &one).await, [1], "no number was burnt");
+    create(&mut server.events(), event(&first_spirit)).await;
+    assert_eq!(
+        stored_sequences(&server, &first_spirit).await,
+        [1],
+        "no sequence was skipped"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_atomic_batch_waits_whole_for_a_spirit_that_is_held() {
+async fn an_atomic_batch_with_a_locked_spirit_waits_as_a_whole() {
     let server = TestServer::start().await;
-    let (free, held) = (server.spirit().await, server.spirit().await);
+    let (free, locked) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
-    let requests = vec![event(&free), event(&held), event(&free)];
-    let waiting = atomic(&server, requests);
-    let meanwhile = async {
-        writer_waits(&server).await;
-        assert!(stored(&server, &free).await.is_empty(), "nothing of it yet");
+    let transaction = hold(&mut connection, &locked).await;
+    let requests = vec![event(&free), event(&locked), event(&free)];
+    let waiting = create_atomic_batch(&server, requests);
+    let unlock = async {
+        flush_waits_for_lock(&server).await;
+        assert!(
+            stored_sequences(&server, &free).await.is_empty(),
+            "nothing of the waiting batch is stored"
+        );
         create(&mut server.events(), event(&free)).await;
         transaction.rollback().await.unwrap();
     };
-    let (answer, ()) = tokio::join!(waiting, meanwhile);
+    let (answer, ()) = tokio::join!(waiting, unlock);
     let sequences: Vec<i64> = answer
         .unwrap()
         .results
@@ -223,41 +245,43 @@ async fn an_atomic_batch_waits_whole_for_a_spirit_that_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_atomic_batch_that_waited_too_long_leaves_nothing() {
-    if left_out_without_settings("the database has to end the writer's wait, at the writer's own limit") {
+async fn an_atomic_batch_whose_flush_times_out_stores_nothing() {
+    if left_out_without_settings("the wait for the lock ends by a timeout setting of the flush connection") {
         return;
     }
     let server = TestServer::start_with(|settings| {
         settings.store.ingest.flush_timeout = Duration::from_millis(200);
     })
     .await;
-    let (free, held) = (server.spirit().await, server.spirit().await);
+    let (free, locked) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
-    let status = atomic(&server, vec![event(&free), event(&held)])
+    let transaction = hold(&mut connection, &locked).await;
+    let status = create_atomic_batch(&server, vec![event(&free), event(&locked)])
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     transaction.rollback().await.unwrap();
-    atomic(&server, vec![event(&free), event(&held)]).await.unwrap();
-    for spirit_id in [&free, &held] {
-        assert_eq!(stored(&server, spirit_id).await, [1]);
+    create_atomic_batch(&server, vec![event(&free), event(&locked)])
+        .await
+        .unwrap();
+    for spirit_id in [&free, &locked] {
+        assert_eq!(stored_sequences(&server, spirit_id).await, [1]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_the_database_refuses_fails_its_own_create_only() {
+async fn a_create_that_the_database_rejects_does_not_fail_the_rest_of_its_flush() {
     let server = TestServer::start().await;
     let (spirit_id, busy) = (server.spirit().await, server.spirit().await);
-    execute(&server, REFUSE_POISON).await;
+    execute(&server, REJECT_POISON).await;
     let requests = vec![
         event(&spirit_id),
-        poison(&spirit_id),
+        poisoned_event(&spirit_id),
         keyed(&spirit_id, "k"),
-        poison(&busy),
+        poisoned_event(&busy),
         event(&spirit_id),
     ];
-    let answers = together(&server, &busy, requests).await;
+    let answers = create_in_one_flush(&server, &busy, requests).await;
     for (n, answer) in answers.into_iter().enumerate() {
         if n % 2 == 1 {
             let status = refused(answer, Code::Internal, "INTERNAL");
@@ -266,31 +290,35 @@ async fn data_that_the_database_refuses_fails_its_own_create_only() {
             answer.unwrap();
         }
     }
-    assert_eq!(stored(&server, &spirit_id).await, [1, 2, 3]);
-    assert_eq!(stored(&server, &busy).await, [1]);
+    assert_eq!(stored_sequences(&server, &spirit_id).await, [1, 2, 3]);
+    assert_eq!(stored_sequences(&server, &busy).await, [1]);
 }
 
 #[tokio::test]
-async fn data_that_the_database_refuses_fails_an_atomic_batch_as_a_whole() {
+async fn an_atomic_batch_with_an_item_that_the_database_rejects_stores_nothing() {
     let server = TestServer::start().await;
-    let (one, other) = (server.spirit().await, server.spirit().await);
-    execute(&server, REFUSE_POISON).await;
-    let requests = vec![event(&one), poison(&other), event(&one)];
+    let (first_spirit, second_spirit) = (server.spirit().await, server.spirit().await);
+    execute(&server, REJECT_POISON).await;
+    let requests = vec![
+        event(&first_spirit),
+        poisoned_event(&second_spirit),
+        event(&first_spirit),
+    ];
     refused(
-        atomic(&server, requests.clone()).await,
+        create_atomic_batch(&server, requests.clone()).await,
         Code::Internal,
         "INTERNAL",
     );
-    for spirit_id in [&one, &other] {
-        assert!(stored(&server, spirit_id).await.is_empty());
+    for spirit_id in [&first_spirit, &second_spirit] {
+        assert!(stored_sequences(&server, spirit_id).await.is_empty());
     }
     execute(&server, "alter table events drop constraint ck_test").await;
-    atomic(&server, requests).await.unwrap();
-    assert_eq!(stored(&server, &one).await, [1, 2]);
-    assert_eq!(stored(&server, &other).await, [1]);
+    create_atomic_batch(&server, requests).await.unwrap();
+    assert_eq!(stored_sequences(&server, &first_spirit).await, [1, 2]);
+    assert_eq!(stored_sequences(&server, &second_spirit).await, [1]);
 }
 
-/// What one stream of creates of one spirit was told, by item; `None` for those the database refused.
+/// Ingests creates through one stream and returns each item's sequence, or `None` where the database rejected it.
 async fn ingest(server: &TestServer, requests: Vec<CreateEventRequest>) -> Vec<Option<i64>> {
     let requests = requests.into_iter().map(|create| IngestEventsRequest {
         create: Some(create),
@@ -313,18 +341,18 @@ async fn ingest(server: &TestServer, requests: Vec<CreateEventRequest>) -> Vec<O
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_of_two_instances_on_one_spirit_keep_their_order_even_beside_bad_data() {
+async fn ingest_streams_on_two_servers_keep_their_order_among_rejected_items() {
     const ITEMS: usize = 200;
     let server = TestServer::start().await;
-    let beside = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
+    let second_server = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
     let spirit_id = server.spirit().await;
-    execute(&server, REFUSE_POISON).await;
-    // One instance stores the bad data, too, so that its flushes fall apart again and again.
-    let requests = |bad: bool| -> Vec<_> {
+    execute(&server, REJECT_POISON).await;
+    // The first server also gets rejected items, so that its flushes are split and retried repeatedly.
+    let requests = |with_poison: bool| -> Vec<_> {
         (0..ITEMS)
             .map(|n| {
-                if bad && n % 40 == 20 {
-                    poison(&spirit_id)
+                if with_poison && n % 40 == 20 {
+                    poisoned_event(&spirit_id)
                 } else {
                     event(&spirit_id)
                 }
@@ -333,24 +361,24 @@ async fn callers_of_two_instances_on_one_spirit_keep_their_order_even_beside_bad
     };
     let streams = (0..8).map(|n| match n % 2 {
         0 => ingest(&server, requests(true)),
-        _ => ingest(&beside, requests(false)),
+        _ => ingest(&second_server, requests(false)),
     });
-    let told = join_all(streams).await;
-    for (n, sequences) in told.iter().enumerate() {
+    let acknowledged = join_all(streams).await;
+    for (n, sequences) in acknowledged.iter().enumerate() {
         assert_eq!(sequences.len(), ITEMS);
-        let refusals = sequences.iter().filter(|sequence| sequence.is_none()).count();
-        assert_eq!(refusals, if n % 2 == 0 { ITEMS / 40 } else { 0 });
+        let rejections = sequences.iter().filter(|sequence| sequence.is_none()).count();
+        assert_eq!(rejections, if n % 2 == 0 { ITEMS / 40 } else { 0 });
         assert!(
             sequences.iter().flatten().is_sorted(),
             "stream {n}: {sequences:?}"
         );
     }
-    let mut all: Vec<i64> = told.into_iter().flatten().flatten().collect();
+    let mut all: Vec<i64> = acknowledged.into_iter().flatten().flatten().collect();
     all.sort_unstable();
     assert_eq!(
-        stored(&server, &spirit_id).await,
+        stored_sequences(&server, &spirit_id).await,
         all,
-        "as acknowledged, each once"
+        "every acknowledged sequence is stored once"
     );
     assert_eq!(all, (1..=i64::try_from(all.len()).unwrap()).collect::<Vec<_>>());
 }

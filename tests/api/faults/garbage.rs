@@ -1,8 +1,9 @@
-//! Bytes that nobody meant: requests with some bytes changed, cut, repeated or mixed, and tokens like them.
-//! Every one is answered with an error of the contract or taken as it is; nothing panics, nothing is a bug.
+//! Corrupted input: requests and tokens with bytes changed, inserted, removed or repeated. Each is accepted or
+//! answered with an error of the contract; none causes a panic or an INTERNAL error.
 //!
-//! The corpus are the files of `tests/corpus`: what once made trouble, and what the fuzzers of `script/fuzz` found to
-//! lead somewhere else than the others. Fuzzers call the conversions themselves; unit tests give those the same files.
+//! The corpus consists of the files in `tests/corpus`: inputs that once caused failures, and inputs with which the
+//! fuzzers of `script/fuzz` reached new code paths. The fuzzers call the conversion functions directly; unit tests run
+//! those functions on the same files.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::support::harness::TestServer;
 use crate::support::raw::{RawClient, framed};
 
 const CASES: u32 = 1_500;
-/// Methods that answer by themselves; streams that follow would not end.
+/// Methods whose calls end by themselves. WatchEvents is left out: its streams do not end.
 const METHODS: [&str; 13] = [
     "EventService/CreateEvent",
     "EventService/BatchCreateEvents",
@@ -39,8 +40,8 @@ const METHODS: [&str; 13] = [
     "SpiritService/ListSpirits",
     "SpiritService/UpdateSpirit",
 ];
-/// What a caller may be told about bytes of its own.
-const ANSWERS: [Code; 6] = [
+/// Status codes that arbitrary bytes may be answered with.
+const CODES_ALLOWED: [Code; 6] = [
     Code::Ok,
     Code::InvalidArgument,
     Code::NotFound,
@@ -49,7 +50,7 @@ const ANSWERS: [Code; 6] = [
     Code::ResourceExhausted,
 ];
 
-/// A change to bytes; places are taken modulo what there is.
+/// A change to a byte string; an offset is taken modulo the length.
 #[derive(Clone, Debug)]
 enum Change {
     Set(usize, u8),
@@ -61,51 +62,51 @@ enum Change {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let place = || any::<prop::sample::Index>().prop_map(|index| index.index(1 << 16));
+    let offset = || any::<prop::sample::Index>().prop_map(|index| index.index(1 << 16));
     let change = prop_oneof![
-        4 => (place(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
-        4 => (place(), 0..8u8).prop_map(|(at, bit)| Change::Flip(at, 1 << bit)),
-        2 => (place(), prop::collection::vec(any::<u8>(), 1..8)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
-        2 => (place(), 1..16usize).prop_map(|(at, count)| Change::Remove(at, count)),
-        1 => (place(), 1..32usize).prop_map(|(at, count)| Change::Repeat(at, count)),
-        1 => place().prop_map(Change::Cut),
+        4 => (offset(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        4 => (offset(), 0..8u8).prop_map(|(at, bit)| Change::Flip(at, 1 << bit)),
+        2 => (offset(), prop::collection::vec(any::<u8>(), 1..8)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+        2 => (offset(), 1..16usize).prop_map(|(at, count)| Change::Remove(at, count)),
+        1 => (offset(), 1..32usize).prop_map(|(at, count)| Change::Repeat(at, count)),
+        1 => offset().prop_map(Change::Cut),
     ];
     prop::collection::vec(change, 1..6)
 }
 
 fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
     for change in changes {
-        let within = |place: usize| if bytes.is_empty() { 0 } else { place % bytes.len() };
+        let within = |offset: usize| if bytes.is_empty() { 0 } else { offset % bytes.len() };
         match change {
-            Change::Insert(place, more) => {
-                let at = within(*place);
+            Change::Insert(offset, more) => {
+                let at = within(*offset);
                 bytes.splice(at..at, more.iter().copied());
             }
             _ if bytes.is_empty() => {}
-            Change::Set(place, byte) => {
-                let at = within(*place);
+            Change::Set(offset, byte) => {
+                let at = within(*offset);
                 bytes[at] = *byte;
             }
-            Change::Flip(place, bit) => {
-                let at = within(*place);
+            Change::Flip(offset, bit) => {
+                let at = within(*offset);
                 bytes[at] ^= bit;
             }
-            Change::Remove(place, count) => {
-                let at = within(*place);
+            Change::Remove(offset, count) => {
+                let at = within(*offset);
                 bytes.drain(at..(at + count).min(bytes.len()));
             }
-            Change::Repeat(place, count) => {
-                let at = within(*place);
+            Change::Repeat(offset, count) => {
+                let at = within(*offset);
                 let piece = bytes[at..(at + count).min(bytes.len())].to_vec();
                 bytes.splice(at..at, piece);
             }
-            Change::Cut(place) => bytes.truncate(within(*place)),
+            Change::Cut(offset) => bytes.truncate(within(*offset)),
         }
     }
     bytes
 }
 
-/// A request of each kind with everything in it that it can hold.
+/// One encoded request of each kind, with most fields set.
 fn requests(spirit_id: &str, event_id: &str, page_token: &str, cursor: &str) -> Vec<Vec<u8>> {
     let filter = Some(EventFilter {
         event_types: vec!["message.in".to_owned()],
@@ -202,16 +203,17 @@ async fn send(raw: &RawClient, methods: &[&str], bytes: &[u8]) -> Result<(), Sta
         let path = format!("/elephantasm.events.v1.{method}");
         let end = raw.call(&path, &[("grpc-timeout", "20S")], framed(bytes)).await;
         let status = end.error::<()>().unwrap_err();
-        // A stream that follows goes on until its deadline.
+        // A stream with `follow` ends only at its deadline.
         let follows = status.code() == Code::DeadlineExceeded && method.contains("Stream");
-        if !ANSWERS.contains(&status.code()) && !follows {
+        if !CODES_ALLOWED.contains(&status.code()) && !follows {
             return Err(status);
         }
     }
     Ok(())
 }
 
-async fn with_an_event(server: &TestServer) -> (String, String) {
+/// Creates a spirit with two events; returns its id and that of the first event.
+async fn spirit_with_events(server: &TestServer) -> (String, String) {
     let spirit_id = server.spirit().await;
     let event_id = create(&mut server.events(), event_at(&spirit_id, "s", 1))
         .await
@@ -220,6 +222,7 @@ async fn with_an_event(server: &TestServer) -> (String, String) {
     (spirit_id, event_id)
 }
 
+/// A valid page token and a valid cursor of the spirit.
 async fn tokens(server: &TestServer, spirit_id: &str) -> (String, String) {
     let mut events = server.events();
     let request = ListEventsRequest {
@@ -237,11 +240,11 @@ async fn tokens(server: &TestServer, spirit_id: &str) -> (String, String) {
 }
 
 #[test]
-fn any_bytes_as_a_request_are_answered_with_an_error_of_the_contract() {
+fn arbitrary_bytes_as_a_request_get_ok_or_an_error_of_the_contract() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(TestServer::start());
     let raw = runtime.block_on(RawClient::connect(server.addr));
-    let (spirit_id, event_id) = runtime.block_on(with_an_event(&server));
+    let (spirit_id, event_id) = runtime.block_on(spirit_with_events(&server));
     let (page_token, cursor) = runtime.block_on(tokens(&server, &spirit_id));
     let mut seeds = requests(&spirit_id, &event_id, &page_token, &cursor);
     seeds.extend(corpus("requests"));
@@ -266,15 +269,15 @@ fn any_bytes_as_a_request_are_answered_with_an_error_of_the_contract() {
             Ok(())
         })
         .unwrap();
-    // The server is whole.
+    // The server still works.
     runtime.block_on(async {
         create(&mut server.events(), event_at(&spirit_id, "s", 3)).await;
         server.stop().await.unwrap();
     });
 }
 
-/// A list behind the token.
-fn list_behind(server: &TestServer, runtime: &Runtime, spirit_id: &str, token: String) -> Code {
+/// The status code of a ListEvents call with this page token.
+fn list_with_token(server: &TestServer, runtime: &Runtime, spirit_id: &str, token: String) -> Code {
     let request = ListEventsRequest {
         page_size: 1,
         page_token: token,
@@ -285,14 +288,14 @@ fn list_behind(server: &TestServer, runtime: &Runtime, spirit_id: &str, token: S
 }
 
 #[test]
-fn a_token_with_anything_changed_is_refused() {
+fn a_page_token_with_any_change_is_rejected() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(TestServer::start());
-    let (spirit_id, _) = runtime.block_on(with_an_event(&server));
+    let (spirit_id, _) = runtime.block_on(spirit_with_events(&server));
     let (page_token, _) = runtime.block_on(tokens(&server, &spirit_id));
     for bytes in corpus("tokens").into_iter().filter(|bytes| !bytes.is_empty()) {
         let token = String::from_utf8_lossy(&bytes).into_owned();
-        let code = list_behind(&server, &runtime, &spirit_id, token);
+        let code = list_with_token(&server, &runtime, &spirit_id, token);
         assert_eq!(code, Code::InvalidArgument, "{bytes:?}");
     }
     let config = Config {
@@ -305,7 +308,7 @@ fn a_token_with_anything_changed_is_refused() {
             let bytes = changed(page_token.clone().into_bytes(), &changes);
             let token = String::from_utf8_lossy(&bytes).into_owned();
             prop_assume!(token != page_token && !token.is_empty());
-            let code = list_behind(&server, &runtime, &spirit_id, token.clone());
+            let code = list_with_token(&server, &runtime, &spirit_id, token.clone());
             prop_assert_eq!(code, Code::InvalidArgument, "{}", token);
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! What a connection is told when its server ends, frame by frame.
+//! The graceful shutdown of an HTTP/2 connection, frame by frame.
 
 use std::collections::BTreeMap;
 
@@ -15,42 +15,47 @@ use crate::support::scrape::Scrape;
 
 const CREATE: &str = "/elephantasm.events.v1.EventService/CreateEvent";
 const NO_ERROR: u32 = 0;
-/// "I shall end, and take what is on its way": the streams that are taken are told next.
-const SOON: GoAway = GoAway {
+/// The first GOAWAY of a graceful shutdown: it announces the shutdown and still accepts every stream. A second
+/// GOAWAY names the last stream that was processed.
+const SHUTDOWN_NOTICE: GoAway = GoAway {
     last_stream: (1 << 31) - 1,
     error: NO_ERROR,
 };
 
-/// What came on a connection until it was closed.
+/// The frames that arrived on a connection until it was closed.
 #[derive(Debug, Default)]
-struct Rest {
+struct Remaining {
     go_aways: Vec<GoAway>,
     /// The kinds of each stream's frames, in order.
     streams: BTreeMap<u32, Vec<Kind>>,
 }
 
-async fn read_to_end(frames: &mut Frames) -> Rest {
-    let mut rest = Rest::default();
+async fn read_to_end(frames: &mut Frames) -> Remaining {
+    let mut remaining = Remaining::default();
     while let Some(frame) = frames.next().await {
         if frame.asks() {
             frames.pong(&frame).await;
         }
-        rest.go_aways.extend(frame.go_away());
+        remaining.go_aways.extend(frame.go_away());
         if frame.stream > 0 {
-            rest.streams.entry(frame.stream).or_default().push(frame.kind);
+            remaining
+                .streams
+                .entry(frame.stream)
+                .or_default()
+                .push(frame.kind);
         }
     }
-    rest
+    remaining
 }
 
-/// Reads until the server has said that it will end and asks whether that was heard; does not answer.
-async fn told(frames: &mut Frames) -> Frame {
+/// Reads until the shutdown notice and the ping that follows it, and returns that ping unanswered.
+async fn read_shutdown_notice(frames: &mut Frames) -> Frame {
     let mut first = None;
     loop {
-        let frame = frames.next().await.expect("it does not just close");
+        let frame = frames.next().await.expect("GOAWAY precedes the close");
         first = first.or(frame.go_away());
         if frame.asks() && first.is_some() {
-            assert_eq!(first, Some(SOON));
+            assert_eq!(first, Some(SHUTDOWN_NOTICE));
             return frame;
         }
     }
@@ -60,12 +65,12 @@ fn create(spirit_id: &str, dedupe_key: &str) -> Vec<u8> {
     encoded(&keyed(spirit_id, dedupe_key))
 }
 
-async fn a_create_waits_for_its_spirit(beside: &mut PgConnection) {
-    eventually("the create waits for its spirit", async || {
+async fn create_waits_for_lock(observer: &mut PgConnection) {
+    eventually("the create waits for its spirit's lock", async || {
         let waiting: (bool,) = sqlx::query_as(
             "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
         )
-        .fetch_one(&mut *beside)
+        .fetch_one(&mut *observer)
         .await
         .unwrap();
         waiting.0.then_some(())
@@ -73,26 +78,30 @@ async fn a_create_waits_for_its_spirit(beside: &mut PgConnection) {
     .await;
 }
 
-/// A connection without calls is told that none was taken, and closed.
-async fn idle_ends(mut idle: Frames) {
-    let ping = told(&mut idle).await;
+/// Asserts that a connection without calls gets a final GOAWAY with stream 0 and is closed.
+async fn assert_idle_connection_is_closed(mut idle: Frames) {
+    let ping = read_shutdown_notice(&mut idle).await;
     idle.pong(&ping).await;
-    let nothing_taken = GoAway {
+    let no_stream_processed = GoAway {
         last_stream: 0,
         error: NO_ERROR,
     };
-    let rest = read_to_end(&mut idle).await;
-    assert_eq!(rest.go_aways, [nothing_taken], "{rest:?}");
+    let remaining = read_to_end(&mut idle).await;
+    assert_eq!(remaining.go_aways, [no_stream_processed], "{remaining:?}");
 }
 
-/// A call that was sent before its client could know that the server ends is refused, and one that was sent after is
-/// not taken.
-async fn takes_nothing_new(busy: &mut Frames, server: &TestServer, spirit_id: &str) {
-    let ping = told(busy).await;
+/// Asserts that a call sent before its client could have processed the notice is refused with UNAVAILABLE, and that a
+/// call sent after the final GOAWAY is ignored.
+async fn assert_new_calls_are_refused(busy: &mut Frames, server: &TestServer, spirit_id: &str) {
+    let ping = read_shutdown_notice(busy).await;
     busy.call(3, CREATE, &create(spirit_id, "on its way")).await;
     loop {
         let frame = busy.next().await.expect("the call is answered");
-        assert_ne!((frame.kind, frame.stream), (Kind::Data, 3), "a reply");
+        assert_ne!(
+            (frame.kind, frame.stream),
+            (Kind::Data, 3),
+            "the refused call got a reply message"
+        );
         if frame.ends(3) {
             break;
         }
@@ -104,7 +113,7 @@ async fn takes_nothing_new(busy: &mut Frames, server: &TestServer, spirit_id: &s
     .await;
     busy.pong(&ping).await;
     let last = loop {
-        let frame = busy.next().await.expect("the last stream is told");
+        let frame = busy.next().await.expect("the final GOAWAY precedes the close");
         if let Some(go_away) = frame.go_away() {
             break go_away;
         }
@@ -113,43 +122,44 @@ async fn takes_nothing_new(busy: &mut Frames, server: &TestServer, spirit_id: &s
     busy.call(5, CREATE, &create(spirit_id, "too late")).await;
 }
 
-async fn connects_nobody(server: &TestServer) {
+async fn assert_no_new_connection(server: &TestServer) {
     match TcpStream::connect(server.addr).await {
         Ok(mut late) => {
-            let served = timeout(PATIENCE, late.read(&mut [0])).await;
-            assert!(served.expect("it is closed").unwrap_or(0) == 0, "it is served");
+            let read = timeout(PATIENCE, late.read(&mut [0])).await;
+            let bytes = read.expect("the connection is closed").unwrap_or(0);
+            assert_eq!(bytes, 0, "a connection after the shutdown was served");
         }
         Err(refused) => assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_nothing_new() {
+async fn shutdown_sends_goaway_completes_calls_in_flight_and_refuses_new_ones() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    let (mut holder, mut beside) = (server.database.connect().await, server.database.connect().await);
+    let (mut holder, mut observer) = (server.database.connect().await, server.database.connect().await);
     let lock = hold(&mut holder, &spirit_id).await;
     let idle = Frames::connect(server.addr).await;
     let mut busy = Frames::connect(server.addr).await;
     busy.call(1, CREATE, &create(&spirit_id, "under way")).await;
-    a_create_waits_for_its_spirit(&mut beside).await;
+    create_waits_for_lock(&mut observer).await;
     server.shut_down();
 
-    idle_ends(idle).await;
-    takes_nothing_new(&mut busy, &server, &spirit_id).await;
-    connects_nobody(&server).await;
+    assert_idle_connection_is_closed(idle).await;
+    assert_new_calls_are_refused(&mut busy, &server, &spirit_id).await;
+    assert_no_new_connection(&server).await;
     lock.rollback().await.unwrap();
-    let rest = read_to_end(&mut busy).await;
+    let remaining = read_to_end(&mut busy).await;
     assert_eq!(
-        rest.streams[&1],
+        remaining.streams[&1],
         [Kind::Headers, Kind::Data, Kind::Headers],
-        "{rest:?}"
+        "{remaining:?}"
     );
-    let late = rest.streams.get(&5).cloned().unwrap_or_default();
-    assert!(late.is_empty() || late == [Kind::Reset], "{rest:?}");
+    let late = remaining.streams.get(&5).cloned().unwrap_or_default();
+    assert!(late.is_empty() || late == [Kind::Reset], "{remaining:?}");
 
     let stored: Vec<(String,)> = sqlx::query_as("select dedupe_key from events")
-        .fetch_all(&mut beside)
+        .fetch_all(&mut observer)
         .await
         .unwrap();
     assert_eq!(stored, [("under way".to_owned(),)]);

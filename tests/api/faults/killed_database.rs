@@ -1,5 +1,5 @@
-//! The database is killed in mid-load: what was acknowledged is committed, callers are told to try
-//! again, and the service recovers by itself.
+//! The database is killed under load: acknowledged events are committed, calls fail with a retryable error, and
+//! the service recovers without a restart.
 
 use std::sync::Arc;
 
@@ -11,38 +11,38 @@ use crate::support::harness::TestServer;
 use crate::support::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_kill_9_of_the_database_every_acknowledged_create_is_there_once() {
-    let mut own = Cluster::start(&[]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
+async fn every_acknowledged_create_is_stored_once_after_kill_9_of_the_database() {
+    let mut cluster = Cluster::start(&[]).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     for _ in 0..2 {
         load.stores(50).await;
-        own.kill().await;
+        cluster.kill().await;
         load.is_refused(1).await;
-        own.run().await;
+        cluster.run().await;
     }
-    // By itself: nobody restarts the server.
+    // The server recovers without a restart.
     load.stores(50).await;
     let reasons = load.refusals().reasons;
     assert!(reasons.iter().eq(["DATABASE_UNAVAILABLE"]), "{reasons:?}");
-    load.ends_all_there(&mut own.database.connect().await).await;
+    load.ends_all_there(&mut cluster.database.connect().await).await;
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_and_creates_are_unavailable_without_the_database_and_work_again_with_it() {
-    let mut own = Cluster::start(&[]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), |_| {}).await;
+async fn reads_and_creates_fail_without_the_database_and_succeed_once_it_is_back() {
+    let mut cluster = Cluster::start(&[]).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
     let spirit_id = server.spirit().await;
     let first = create(&mut server.events(), event(&spirit_id)).await;
-    // Leaves several idle connections that the death of the database breaks.
+    // Leaves several idle connections, which the kill breaks.
     let reads = (0..8).map(|_| {
         let (mut events, request) = (server.events(), list(&spirit_id));
         async move { events.list_events(request).await.unwrap() }
     });
     futures_util::future::join_all(reads).await;
-    own.kill().await;
+    cluster.kill().await;
     for _ in 0..10 {
         let mut events = server.events();
         let read = events.list_events(list(&spirit_id)).await;
@@ -50,7 +50,7 @@ async fn reads_and_creates_are_unavailable_without_the_database_and_work_again_w
         let written = events.create_event(event(&spirit_id)).await;
         refused(written, Code::Unavailable, "DATABASE_UNAVAILABLE");
     }
-    own.run().await;
+    cluster.run().await;
     let found = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert_eq!(found.into_inner().events, [first]);
     assert_eq!(create(&mut server.events(), event(&spirit_id)).await.sequence, 2);

@@ -1,4 +1,4 @@
-//! A spirit that someone else holds delays its own creates only.
+//! A locked spirit delays only its own creates.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use crate::support::builders::{create, event, hold, keyed};
 use crate::support::harness::{PATIENCE, TestServer, eventually, left_out_without_settings};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn others_go_on_and_the_held_ones_follow_in_order() {
+async fn a_locked_spirit_does_not_block_creates_of_other_spirits() {
     let server = TestServer::start().await;
-    let (held, free) = (server.spirit().await, server.spirit().await);
+    let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
+    let transaction = hold(&mut connection, &locked).await;
 
-    let waiting: Vec<_> = ["a", "b", "c"]
+    let waiting_creates: Vec<_> = ["a", "b", "c"]
         .into_iter()
         .map(|key| {
-            let (mut events, request) = (server.events(), keyed(&held, key));
+            let (mut events, request) = (server.events(), keyed(&locked, key));
             tokio::spawn(async move { create(&mut events, request).await })
         })
         .collect();
-    let mut atomic = server.events();
-    let both = BatchCreateEventsRequest {
-        requests: vec![event(&free), event(&held)],
+    let mut batch_client = server.events();
+    let batch = BatchCreateEventsRequest {
+        requests: vec![event(&free), event(&locked)],
         mode: BatchMode::Atomic.into(),
     };
-    let waiting_batch = tokio::spawn(async move { atomic.batch_create_events(both).await });
+    let waiting_batch = tokio::spawn(async move { batch_client.batch_create_events(batch).await });
 
-    // While it is held, others are stored at once, many times over.
+    // During the lock, creates of another spirit are stored at once.
     for _ in 0..50 {
         let stored = timeout(PATIENCE, create(&mut server.events(), event(&free))).await;
-        stored.expect("a create of a free spirit does not wait");
+        stored.expect("a create of an unlocked spirit does not wait");
     }
-    assert!(waiting.iter().all(|task| !task.is_finished()));
+    assert!(waiting_creates.iter().all(|task| !task.is_finished()));
     assert!(!waiting_batch.is_finished());
 
     transaction.rollback().await.unwrap();
     let mut sequences = Vec::new();
-    for task in waiting {
+    for task in waiting_creates {
         sequences.push(timeout(PATIENCE, task).await.unwrap().unwrap().sequence);
     }
     timeout(PATIENCE, waiting_batch).await.unwrap().unwrap().unwrap();
@@ -49,12 +49,12 @@ async fn others_go_on_and_the_held_ones_follow_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_create_that_waits_longer_than_a_flush_may_is_out_of_time_and_leaves_nothing() {
-    if left_out_without_settings("the database has to end the writer's wait, at the writer's own limit") {
+async fn a_create_that_waits_beyond_the_flush_timeout_fails_and_is_not_stored() {
+    if left_out_without_settings("the wait for the lock ends by a timeout setting of the flush connection") {
         return;
     }
     let server = TestServer::start_with(|settings| {
-        // Connecting counts, too, and takes its time on a busy machine.
+        // The timeout includes connecting, which is slow on a busy machine.
         settings.store.ingest.flush_timeout = Duration::from_secs(2);
     })
     .await;
@@ -64,8 +64,8 @@ async fn a_create_that_waits_longer_than_a_flush_may_is_out_of_time_and_leaves_n
     let status = server.events().create_event(event(&spirit_id)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
     transaction.rollback().await.unwrap();
-    // The spirit works again, and what was refused never appears.
-    eventually("a create after the lock", || async {
+    // The spirit accepts events again, and the failed create is never stored.
+    eventually("a create succeeds after the lock", || async {
         server.events().create_event(event(&spirit_id)).await.ok()
     })
     .await;

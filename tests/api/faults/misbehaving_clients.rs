@@ -1,4 +1,4 @@
-//! Clients that mean ill or are broken cost themselves something, and nobody else.
+//! Malicious and broken clients harm only themselves.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,10 +30,11 @@ fn limits(set: impl FnOnce(&mut ConnectionLimits)) -> impl FnOnce(&mut Settings)
     |settings| set(&mut settings.server.connections)
 }
 
-async fn ends(mut socket: TcpStream, what: &str) {
+/// Waits until the server has closed the connection.
+async fn assert_closed(mut socket: TcpStream, what: &str) {
     let read_to_end = async {
         let mut bytes = Vec::new();
-        // It may also be reset.
+        // A reset is fine, too.
         drop(socket.read_to_end(&mut bytes).await);
     };
     timeout(PATIENCE, read_to_end).await.expect(what);
@@ -50,7 +51,7 @@ async fn call(addr: SocketAddr) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn the_oldest_silent_connection_makes_room_for_the_next() {
+async fn the_oldest_silent_connections_are_closed_in_favour_of_new_ones() {
     const SILENT: usize = 300;
     let server = TestServer::start_with(limits(|limits| {
         limits.connections_max = 200;
@@ -64,16 +65,16 @@ async fn the_oldest_silent_connection_makes_room_for_the_next() {
             call(server.addr).await.unwrap();
         }
     }
-    // At most half of all connections are silent ones.
+    // At most half of the connections may be silent.
     for socket in silent.drain(..SILENT - 100) {
-        ends(socket, "the oldest ends").await;
+        assert_closed(socket, "the oldest silent connections are closed").await;
     }
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_closed_and_room_comes_back() {
+async fn connections_beyond_the_limit_are_closed_and_accepted_again_once_others_end() {
     let server = TestServer::start_with(limits(|limits| limits.connections_max = 8)).await;
-    let spirit_id = server.spirit().await; // on the first one
+    let spirit_id = server.spirit().await; // opens the first connection
     let mut others = Vec::new();
     for _ in 0..7 {
         let channel = connect(server.addr).await;
@@ -82,17 +83,22 @@ async fn connections_beyond_the_limit_are_closed_and_room_comes_back() {
         others.push(channel);
     }
     for _ in 0..5 {
-        ends(TcpStream::connect(server.addr).await.unwrap(), "one too many").await;
+        let excess = TcpStream::connect(server.addr).await.unwrap();
+        assert_closed(excess, "a connection beyond the limit is closed").await;
         assert!(call(server.addr).await.is_err());
     }
     create(&mut server.events(), event(&spirit_id)).await;
     drop(others);
-    eventually("room for others", async || call(server.addr).await.ok()).await;
+    eventually("a new connection is served", async || {
+        call(server.addr).await.ok()
+    })
+    .await;
 }
 
-/// Half a header block: nothing else may come between, not even the answer to a ping.
+/// Within a header block no other frame may be sent, not even the answer to a ping, so that the keepalive ping of
+/// the server times out.
 #[tokio::test]
-async fn who_stops_in_the_middle_of_a_header_is_sent_away() {
+async fn a_connection_that_stops_within_a_header_block_is_closed() {
     let server =
         TestServer::start_with(limits(|limits| limits.ping_interval = Duration::from_millis(300))).await;
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
@@ -101,17 +107,17 @@ async fn who_stops_in_the_middle_of_a_header_is_sent_away() {
         .await
         .unwrap();
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    // Type 1, neither END_STREAM nor END_HEADERS, stream 1: `:method: POST`, and no more.
+    // A HEADERS frame of stream 1 without END_STREAM and END_HEADERS that holds `:method: POST` only.
     let half_a_header = [0, 0, 1, 1, 0, 0, 0, 0, 1, 0x83];
     socket
         .write_all(&[&settings[..], &half_a_header].concat())
         .await
         .unwrap();
-    ends(socket, "the connection ends").await;
+    assert_closed(socket, "the connection is closed").await;
 }
 
 #[tokio::test]
-async fn headers_of_many_bytes_are_refused() {
+async fn request_headers_beyond_the_size_limit_are_refused() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -120,17 +126,17 @@ async fn headers_of_many_bytes_are_refused() {
         let value = "x".repeat(bytes).parse().unwrap();
         request.metadata_mut().insert("x-long", value);
         let answer = timeout(PATIENCE, events.list_events(request)).await;
-        let answer = answer.expect("an answer comes");
+        let answer = answer.expect("the call is answered in time");
         assert_eq!(answer.is_ok(), accepted, "{bytes} bytes: {answer:?}");
         create(&mut events, event(&spirit_id)).await;
     }
 }
 
 #[tokio::test]
-async fn compressed_messages_are_refused_before_they_are_unpacked() {
+async fn compressed_messages_are_refused_before_decompression() {
     let server = TestServer::start().await;
     let raw = RawClient::connect(server.addr).await;
-    // As a bomb begins: what follows the frame's head is never looked at.
+    // The start of a decompression bomb; the server never reads the payload.
     let bomb = [&[1], &framed(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3])[1..]].concat();
     for path in [CREATE, LIST, STREAM] {
         for encoding in ["gzip", "deflate", "zstd"] {
@@ -142,17 +148,17 @@ async fn compressed_messages_are_refused_before_they_are_unpacked() {
     }
 }
 
-/// tests/cli/cancelled_calls.rs makes more, of every kind, at a process of its own.
-const CANCELLED: usize = 20_000;
-const CANCELLING: usize = 4;
+/// tests/cli/cancelled_calls.rs cancels more calls, of every kind, against a separate server process.
+const CANCELLED_CALLS: usize = 20_000;
+const CANCELLING_CLIENTS: usize = 4;
 
-/// Opens calls and cancels each, before or after the server has taken it up.
+/// Opens calls and cancels each, before or after the server has started to process it.
 async fn cancel_many(addr: SocketAddr, spirit_id: String) {
     let (mut requests, mut connection) = connect_raw(addr).await;
     let body = Bytes::from(encoded(&list(&spirit_id)));
-    for call in 0..CANCELLED / CANCELLING {
+    for call in 0..CANCELLED_CALLS / CANCELLING_CLIENTS {
         if connection.is_finished() {
-            // The server may close one that cancels more than it takes up.
+            // The server may close a connection that cancels calls faster than they are processed.
             (requests, connection) = connect_raw(addr).await;
         }
         let Ok(mut ready) = requests.clone().ready().await else {
@@ -161,14 +167,14 @@ async fn cancel_many(addr: SocketAddr, spirit_id: String) {
         let request = Request::post(format!("http://{addr}{LIST}"))
             .header("te", "trailers")
             .header("content-type", "application/grpc");
-        let Ok((response, mut sending)) = ready.send_request(request.body(()).unwrap(), false) else {
+        let Ok((response, mut request_body)) = ready.send_request(request.body(()).unwrap(), false) else {
             continue;
         };
-        drop(sending.send_data(body.clone(), true));
+        drop(request_body.send_data(body.clone(), true));
         if call % 8 == 0 {
             drop(timeout(Duration::from_micros(500), response).await);
         }
-        sending.send_reset(Reason::CANCEL);
+        request_body.send_reset(Reason::CANCEL);
     }
 }
 
@@ -179,19 +185,19 @@ async fn connect_raw(addr: SocketAddr) -> (SendRequest<Bytes>, tokio::task::Join
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_cancelled_calls_leaves_no_statement_behind_and_shuts_nobody_out() {
+async fn a_flood_of_cancelled_calls_leaves_no_statement_and_blocks_no_other_client() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event(&spirit_id)).await;
     let mut cancelling = JoinSet::new();
-    for _ in 0..CANCELLING {
+    for _ in 0..CANCELLING_CLIENTS {
         cancelling.spawn(cancel_many(server.addr, spirit_id.clone()));
     }
-    // Meanwhile others are served.
+    // Other clients are served during the flood.
     let mut events = server.events();
     while !cancelling.is_empty() {
         let listed = timeout(PATIENCE, events.list_events(list(&spirit_id))).await;
-        listed.expect("others are served").unwrap();
+        listed.expect("other clients are served").unwrap();
         while let Some(ended) = cancelling.try_join_next() {
             ended.unwrap();
         }

@@ -1,4 +1,4 @@
-//! A call that panics is answered INTERNAL, and the others on its connection go on.
+//! A call that panics is answered with INTERNAL; other calls on its connection continue.
 
 use std::pin::Pin;
 
@@ -17,14 +17,14 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::support::builders::refused;
 use crate::support::harness::connect;
 
-/// Panics when it is asked about `panic`; its stream does so after one item.
-struct Fragile;
+/// A health service that panics on requests for the service `panic`: `check` at once, `watch` after one item.
+struct Panicking;
 
-type Watch = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+type StatusStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl Health for Fragile {
-    type WatchStream = Watch;
+impl Health for Panicking {
+    type WatchStream = StatusStream;
 
     async fn check(
         &self,
@@ -34,11 +34,11 @@ impl Health for Fragile {
         Ok(Response::new(serving()))
     }
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Watch>, Status> {
-        let fragile = request.into_inner().service == "panic";
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<StatusStream>, Status> {
+        let panics = request.into_inner().service == "panic";
         let items = stream::iter(0..3).then(move |n| async move {
-            yield_now().await; // what is ready together would go together
-            assert!(!(fragile && n == 1), "in a stream");
+            yield_now().await; // items that are ready at once would be sent together
+            assert!(!(panics && n == 1), "in a stream");
             Ok(serving())
         });
         Ok(Response::new(items.boxed()))
@@ -51,32 +51,36 @@ fn serving() -> HealthCheckResponse {
     }
 }
 
-fn about(service: &str) -> HealthCheckRequest {
+fn check_request(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
         service: service.to_owned(),
     }
 }
 
 #[tokio::test]
-async fn a_panic_is_the_end_of_its_call_alone() {
+async fn a_panic_ends_only_its_own_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(
         Server::builder()
             .layer(PanicLayer)
-            .add_service(HealthServer::new(Fragile))
+            .add_service(HealthServer::new(Panicking))
             .serve_with_incoming(TcpListenerStream::new(listener)),
     );
     let mut client = HealthClient::new(connect(addr).await);
-    let mut neighbour = client.watch(about("")).await.unwrap().into_inner();
+    let mut other_watch = client.watch(check_request("")).await.unwrap().into_inner();
     for _ in 0..3 {
-        let status = refused(client.check(about("panic")).await, Code::Internal, "INTERNAL");
+        let status = refused(
+            client.check(check_request("panic")).await,
+            Code::Internal,
+            "INTERNAL",
+        );
         assert!(!status.message().contains("Ada"), "{status:?}");
-        let mut stream = client.watch(about("panic")).await.unwrap().into_inner();
+        let mut stream = client.watch(check_request("panic")).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
         refused(stream.message().await, Code::Internal, "INTERNAL");
-        client.check(about("")).await.unwrap();
-        neighbour.message().await.unwrap().unwrap();
+        client.check(check_request("")).await.unwrap();
+        other_watch.message().await.unwrap().unwrap();
     }
-    assert!(neighbour.message().await.unwrap().is_none());
+    assert!(other_watch.message().await.unwrap().is_none());
 }

@@ -1,4 +1,4 @@
-//! The queue of creates: bounded in items and bytes, with a share each for calls and streams.
+//! The ingest queue: bounded in items and bytes, with separate budgets for unary calls and for streams.
 
 use elephantasm_events::grpc::pb::ingest_events_response::Result as Item;
 use elephantasm_events::grpc::pb::{CreateEventRequest, IngestEventsRequest, IngestEventsResponse};
@@ -17,7 +17,7 @@ fn with_content(spirit_id: &str, bytes: usize) -> CreateEventRequest {
     }
 }
 
-/// A stream that sends these and stays open.
+/// An ingest stream that sends these creates and stays open.
 async fn ingest(server: &TestServer, creates: Vec<CreateEventRequest>) -> Streaming<IngestEventsResponse> {
     use tokio_stream::StreamExt as _;
     let requests = creates.into_iter().map(|create| IngestEventsRequest {
@@ -35,17 +35,17 @@ async fn ingest(server: &TestServer, creates: Vec<CreateEventRequest>) -> Stream
 async fn sequence(stream: &mut Streaming<IngestEventsResponse>) -> i64 {
     let answer = timeout(PATIENCE, stream.message())
         .await
-        .expect("an answer comes");
+        .expect("the stream answers in time");
     match answer.unwrap().unwrap().result {
         Some(Item::Receipt(receipt)) => receipt.sequence,
         other => panic!("no receipt: {other:?}"),
     }
 }
 
-/// Waits until some create waits for a spirit that is held.
-async fn create_waits(server: &TestServer) {
+/// Waits until a create waits for the lock of its spirit.
+async fn create_waits_for_lock(server: &TestServer) {
     let mut connection = server.database.connect().await;
-    eventually("a create waits for its spirit", async || {
+    eventually("a create waits for its spirit's lock", async || {
         let (waiting,): (bool,) = sqlx::query_as(
             "select exists (
                  select from pg_stat_activity
@@ -62,36 +62,36 @@ async fn create_waits(server: &TestServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_are_refused_by_bytes_and_one_larger_than_the_queue_is_served_alone() {
+async fn the_queue_refuses_calls_beyond_its_bytes_but_accepts_a_larger_one_when_empty() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_bytes_max = 64 * KIB).await;
-    let (held, free) = (server.spirit().await, server.spirit().await);
+    let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
-    let (mut events, request) = (server.events(), with_content(&held, 20 * KIB));
-    let waiting = tokio::spawn(async move { create(&mut events, request).await });
-    create_waits(&server).await;
+    let transaction = hold(&mut connection, &locked).await;
+    let (mut events, request) = (server.events(), with_content(&locked, 20 * KIB));
+    let waiting_create = tokio::spawn(async move { create(&mut events, request).await });
+    create_waits_for_lock(&server).await;
 
-    // Calls have 32 KiB.
+    // The budget of calls is half of the queue, 32 KiB.
     create(&mut server.events(), with_content(&free, 8 * KIB)).await;
     for bytes in [16 * KIB, 200 * KIB] {
-        let refusal = server.events().create_event(with_content(&free, bytes)).await;
-        refused(refusal, Code::ResourceExhausted, "OVERLOADED");
+        let rejected = server.events().create_event(with_content(&free, bytes)).await;
+        refused(rejected, Code::ResourceExhausted, "OVERLOADED");
     }
     transaction.rollback().await.unwrap();
-    waiting.await.unwrap();
+    waiting_create.await.unwrap();
     let large = create(&mut server.events(), with_content(&free, 200 * KIB)).await;
     assert_eq!(large.sequence, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_are_served_while_the_share_of_calls_is_full() {
+async fn streams_are_served_while_the_queue_budget_of_calls_is_used_up() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 2).await;
-    let (held, free) = (server.spirit().await, server.spirit().await);
+    let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
-    let (mut events, request) = (server.events(), event(&held));
-    let waiting = tokio::spawn(async move { create(&mut events, request).await });
-    create_waits(&server).await;
+    let transaction = hold(&mut connection, &locked).await;
+    let (mut events, request) = (server.events(), event(&locked));
+    let waiting_create = tokio::spawn(async move { create(&mut events, request).await });
+    create_waits_for_lock(&server).await;
     refused(
         server.events().create_event(event(&free)).await,
         Code::ResourceExhausted,
@@ -103,27 +103,27 @@ async fn streams_are_served_while_the_share_of_calls_is_full() {
         assert_eq!(sequence(&mut stream).await, expected);
     }
     transaction.rollback().await.unwrap();
-    waiting.await.unwrap();
+    waiting_create.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_spirit_delays_only_its_own_items_of_streams() {
+async fn a_locked_spirit_delays_only_its_own_items_of_an_ingest_stream() {
     let server = TestServer::start().await;
-    let (held, free, other) = (
+    let (locked, free, other) = (
         server.spirit().await,
         server.spirit().await,
         server.spirit().await,
     );
     let mut connection = server.database.connect().await;
     let mut observer = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
-    let creates = vec![event(&free), event(&held), event(&free), event(&held)];
+    let transaction = hold(&mut connection, &locked).await;
+    let creates = vec![event(&free), event(&locked), event(&free), event(&locked)];
     let mut stream = ingest(&server, creates).await;
     assert_eq!(sequence(&mut stream).await, 1);
-    create_waits(&server).await;
+    create_waits_for_lock(&server).await;
 
-    // The third is stored, though its answer waits for that of the second.
-    eventually("what follows in the stream is stored", async || {
+    // The third item is stored, but its reply waits for that of the second.
+    eventually("the item after the blocked one is stored", async || {
         let (stored,): (i64,) = sqlx::query_as("select count(*) from events")
             .fetch_one(&mut observer)
             .await
@@ -131,9 +131,9 @@ async fn a_held_spirit_delays_only_its_own_items_of_streams() {
         (stored == 2).then_some(())
     })
     .await;
-    let mut beside = ingest(&server, vec![event(&other); 50]).await;
+    let mut second_stream = ingest(&server, vec![event(&other); 50]).await;
     for expected in 1..=50 {
-        assert_eq!(sequence(&mut beside).await, expected);
+        assert_eq!(sequence(&mut second_stream).await, expected);
     }
     transaction.rollback().await.unwrap();
     for expected in [1, 2, 2] {

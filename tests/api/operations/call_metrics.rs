@@ -1,11 +1,11 @@
-//! Every call is counted once, by its method and the code that it ended with.
+//! Every call is counted once, by its method and its status code.
 
 use elephantasm_events::grpc::pb::{CreateEventRequest, GetEventRequest};
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 
-use crate::support::builders::{create, drain, event, event_at, keyed, refused, stream};
+use crate::support::builders::{create, drain, event, event_at, hold, keyed, refused, stream};
 use crate::support::harness::{TestServer, eventually};
 use crate::support::live::{beginning, delete_spirit, watch};
 use crate::support::scrape::Scrape;
@@ -35,7 +35,7 @@ async fn unary_calls_are_counted_by_method_and_code() {
     assert_eq!(
         scrape.handled("CreateEvent", "INTERNAL"),
         0,
-        "there before the first"
+        "the series exists before the first INTERNAL"
     );
     assert_eq!(scrape.timed("CreateEvent"), 4);
     assert_eq!(scrape.handled("GetEvent", "NOT_FOUND"), 1);
@@ -44,7 +44,7 @@ async fn unary_calls_are_counted_by_method_and_code() {
 }
 
 #[tokio::test]
-async fn a_stream_is_counted_when_it_ends_with_the_code_of_its_trailers() {
+async fn a_stream_is_counted_at_its_end_with_the_status_code_of_its_trailers() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event_at(&spirit_id, "s", 1)).await;
@@ -53,9 +53,9 @@ async fn a_stream_is_counted_when_it_ends_with_the_code_of_its_trailers() {
         .stream_session_events(stream(&spirit_id, "s"))
         .await;
     assert_eq!(drain(replay.unwrap().into_inner()).await.unwrap().len(), 1);
-    let mut ends = watch(&server, beginning(&spirit_id)).await.unwrap();
-    let mut leaves = watch(&server, beginning(&spirit_id)).await.unwrap();
-    for reader in [&mut ends, &mut leaves] {
+    let mut deleted_watcher = watch(&server, beginning(&spirit_id)).await.unwrap();
+    let mut dropped_watcher = watch(&server, beginning(&spirit_id)).await.unwrap();
+    for reader in [&mut deleted_watcher, &mut dropped_watcher] {
         assert_eq!(reader.sequences(1).await, [1]);
         assert_eq!(reader.caught_up().await, 1);
     }
@@ -63,23 +63,23 @@ async fn a_stream_is_counted_when_it_ends_with_the_code_of_its_trailers() {
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.handled("StreamSessionEvents", "OK"), 1);
     assert_eq!(scrape.started("WatchEvents"), 2);
-    assert_eq!(scrape.timed("WatchEvents"), 0, "both go on");
+    assert_eq!(scrape.timed("WatchEvents"), 0, "neither watch has ended");
 
-    drop(leaves);
-    eventually("the reader's going is counted", async || {
+    drop(dropped_watcher);
+    eventually("the cancelled watch is counted", async || {
         let scrape = Scrape::of(&server).await;
         (scrape.handled("WatchEvents", "CANCELLED") == 1).then_some(())
     })
     .await;
     delete_spirit(&server, &spirit_id).await;
-    refused(ends.next().await, Code::NotFound, "SPIRIT_NOT_FOUND");
+    refused(deleted_watcher.next().await, Code::NotFound, "SPIRIT_NOT_FOUND");
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.handled("WatchEvents", "NOT_FOUND"), 1);
     assert_eq!(scrape.timed("WatchEvents"), 2);
 }
 
 #[tokio::test]
-async fn methods_that_nobody_has_share_one_count() {
+async fn calls_of_unknown_methods_share_one_series() {
     let server = TestServer::start().await;
     let before = Scrape::of(&server).await.text.lines().count();
     let mut grpc = tonic::client::Grpc::new(server.channel());
@@ -98,21 +98,21 @@ async fn methods_that_nobody_has_share_one_count() {
 }
 
 #[tokio::test]
-async fn a_call_that_its_caller_gives_up_is_counted_as_cancelled() {
+async fn a_call_that_its_caller_abandons_is_counted_as_cancelled() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let held = crate::support::builders::hold(&mut connection, &spirit_id).await;
+    let spirit_lock = hold(&mut connection, &spirit_id).await;
     let mut events = server.events();
-    let waits = tokio::spawn(async move { events.create_event(event(&spirit_id)).await });
-    eventually("the call has come", async || {
+    let waiting_create = tokio::spawn(async move { events.create_event(event(&spirit_id)).await });
+    eventually("the call has started", async || {
         (Scrape::of(&server).await.started("CreateEvent") == 1).then_some(())
     })
     .await;
-    waits.abort();
+    waiting_create.abort();
     eventually("its end is counted", async || {
         (Scrape::of(&server).await.handled("CreateEvent", "CANCELLED") == 1).then_some(())
     })
     .await;
-    held.rollback().await.unwrap();
+    spirit_lock.rollback().await.unwrap();
 }

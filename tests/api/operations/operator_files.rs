@@ -1,4 +1,4 @@
-//! Dashboard, alerts and handbook name exactly the metrics and alerts that there are.
+//! The dashboard, the alerts and the handbook name exactly the existing metrics and alerts.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -14,20 +14,20 @@ const ALERTS: &str = include_str!("../../../ops/alerts.yml");
 const ALERT_TESTS: &str = include_str!("../../../ops/alerts_test.yml");
 const DASHBOARD: &str = include_str!("../../../ops/grafana-dashboard.json");
 const HANDBOOK: &str = include_str!("../../../docs/operations.md");
-/// Labels that Prometheus adds.
-const ADDED: [&str; 2] = ["instance", "job"];
+/// Labels that Prometheus adds to each sample.
+const ADDED_LABELS: [&str; 2] = ["instance", "job"];
 
-fn is_of_a_name(c: char) -> bool {
+fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The metrics that a text names, each with what follows it.
+/// The metrics named in a text, each with the text behind its name.
 fn metrics(text: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     let mut rest = text;
-    while let Some(start) = rest.find(is_of_a_name) {
+    while let Some(start) = rest.find(is_name_char) {
         let name = &rest[start..];
-        let end = name.find(|c| !is_of_a_name(c)).unwrap_or(name.len());
+        let end = name.find(|c| !is_name_char(c)).unwrap_or(name.len());
         let (name, behind) = name.split_at(end);
         if ["events_", "grpc_server_", "process_"]
             .iter()
@@ -47,25 +47,25 @@ fn alerts() -> BTreeSet<&'static str> {
         .collect()
 }
 
-/// Every query of the dashboard and of the alerts, as Grafana sends it.
+/// Every query of the dashboard and of the alerts, with Grafana's variables filled in.
 fn queries() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels
         .iter()
         .flat_map(|panel| panel["targets"].as_array().unwrap());
-    let of_panels = targets.map(|target| target["expr"].as_str().unwrap().to_owned());
-    let of_alerts = ALERTS
+    let panel_queries = targets.map(|target| target["expr"].as_str().unwrap().to_owned());
+    let alert_queries = ALERTS
         .lines()
         .filter_map(|line| line.trim().strip_prefix("expr: "));
-    of_panels
-        .chain(of_alerts.map(str::to_owned))
+    panel_queries
+        .chain(alert_queries.map(str::to_owned))
         .map(|query| query.replace("$__rate_interval", "5m").replace("$instance", ".*"))
         .collect()
 }
 
 #[tokio::test]
-async fn every_query_names_metrics_and_labels_that_exist() {
+async fn every_dashboard_and_alert_query_names_existing_metrics_and_labels() {
     let server = TestServer::start().await;
     let text = Scrape::of(&server).await.text;
     let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -84,8 +84,8 @@ async fn every_query_names_metrics_and_labels_that_exist() {
             };
             for matcher in selector[..selector.find('}').unwrap()].split(',') {
                 let label = &matcher[..matcher.find(['=', '!']).unwrap()];
-                let is_there = ADDED.contains(&label) || sample.contains(&format!("{label}=\""));
-                assert!(is_there, "no label {label} for {query}");
+                let exists = ADDED_LABELS.contains(&label) || sample.contains(&format!("{label}=\""));
+                assert!(exists, "no label {label} for {query}");
             }
         }
     }
@@ -93,26 +93,26 @@ async fn every_query_names_metrics_and_labels_that_exist() {
 
 #[tokio::test]
 #[cfg(target_os = "linux")] // elsewhere the process has no metrics
-async fn the_handbook_lists_every_metric_and_alert_and_no_other() {
+async fn the_handbook_lists_exactly_the_existing_metrics_and_alerts() {
     let server = TestServer::start().await;
     let scrape = Scrape::of(&server).await;
     let types = scrape
         .text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "));
-    let there: BTreeSet<&str> = types.filter_map(|line| line.split(' ').next()).collect();
-    let helped = scrape.text.lines().filter(|line| line.starts_with("# HELP "));
-    assert_eq!(helped.count(), there.len(), "each has a HELP");
+    let existing: BTreeSet<&str> = types.filter_map(|line| line.split(' ').next()).collect();
+    let help_lines = scrape.text.lines().filter(|line| line.starts_with("# HELP "));
+    assert_eq!(help_lines.count(), existing.len(), "each metric has a HELP line");
 
     let table = |title: &str| {
         let (_, section) = HANDBOOK.split_once(title).unwrap();
         section.split("\n### ").next().unwrap().to_owned()
     };
-    let named = table("### Metrics");
-    let named: BTreeSet<&str> = metrics(&named).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(named, there);
+    let listed = table("### Metrics");
+    let listed: BTreeSet<&str> = metrics(&listed).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(listed, existing);
     for (name, _) in metrics(HANDBOOK) {
-        assert!(there.contains(name), "{name}");
+        assert!(existing.contains(name), "{name}");
     }
 
     let rows = table("### Alerts");
@@ -127,12 +127,12 @@ async fn the_handbook_lists_every_metric_and_alert_and_no_other() {
     for alert in alerts {
         assert!(
             ALERT_TESTS.contains(&format!("alertname=\"{alert}\"")),
-            "{alert} is tested"
+            "{alert} has no test in alerts_test.yml"
         );
     }
 }
 
-/// Needs Prometheus' checker, which `script/test` fetches and names in `PROMTOOL`.
+/// Needs promtool, Prometheus' checker, which `script/test` fetches and names in `PROMTOOL`.
 #[tokio::test]
 async fn promtool_accepts_the_metrics_and_every_query_of_the_dashboard() {
     let Some(promtool) = std::env::var_os("PROMTOOL") else {

@@ -1,4 +1,4 @@
-//! What operators see: whether the server is alive and ready, and what the store counts.
+//! The operators' view: liveness, readiness and the metrics of the store.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::live::{beginning, watch};
 use crate::support::scrape::{Scrape, get};
 
 /// Waits until a sample has this value.
-async fn becomes(server: &TestServer, sample: &str, value: u64) {
+async fn metric_reaches(server: &TestServer, sample: &str, value: u64) {
     eventually(sample, async || {
         (Scrape::of(server).await.count(sample) == value).then_some(())
     })
@@ -19,7 +19,7 @@ async fn becomes(server: &TestServer, sample: &str, value: u64) {
 }
 
 #[tokio::test]
-async fn a_server_that_serves_is_alive_and_ready() {
+async fn a_serving_server_reports_alive_and_ready() {
     let server = TestServer::start().await;
     assert_eq!(get(server.admin, "/healthz").await, (200, "alive\n".to_owned()));
     assert_eq!(get(server.admin, "/readyz").await, (200, "serving\n".to_owned()));
@@ -28,37 +28,37 @@ async fn a_server_that_serves_is_alive_and_ready() {
     for up in ["events_ready", "events_database_up"] {
         assert_eq!(scrape.count(up), 1, "{up}");
     }
-    becomes(&server, "events_listen_up", 1).await;
+    metric_reaches(&server, "events_listen_up", 1).await;
 }
 
 #[tokio::test]
-async fn while_it_drains_it_is_alive_but_not_ready_and_then_nobody_answers() {
+async fn a_draining_server_reports_alive_but_not_ready_until_its_admin_port_closes() {
     let server = TestServer::start().await;
     let (addr, spirit_id) = (server.admin, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
+    let spirit_lock = hold(&mut connection, &spirit_id).await;
     let mut events = server.events();
-    let waits = tokio::spawn(async move { create(&mut events, event(&spirit_id)).await });
-    becomes(&server, "events_ingest_queue_events{share=\"calls\"}", 1).await;
+    let waiting_create = tokio::spawn(async move { create(&mut events, event(&spirit_id)).await });
+    metric_reaches(&server, "events_ingest_queue_events{share=\"calls\"}", 1).await;
 
     server.shut_down();
-    eventually("it says so", async || {
-        let (status, says) = get(addr, "/readyz").await;
-        (status == 503 && says.contains("draining")).then_some(())
+    eventually("/readyz reports draining", async || {
+        let (status, body) = get(addr, "/readyz").await;
+        (status == 503 && body.contains("draining")).then_some(())
     })
     .await;
     assert_eq!(get(addr, "/healthz").await.0, 200);
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.count("events_ready"), 0);
-    assert_eq!(scrape.count("events_database_up"), 1, "no fault of the database");
-    held.rollback().await.unwrap();
-    waits.await.unwrap();
+    assert_eq!(scrape.count("events_database_up"), 1, "the database is up");
+    spirit_lock.rollback().await.unwrap();
+    waiting_create.await.unwrap();
     server.stop().await.unwrap();
     assert!(TcpStream::connect(addr).await.is_err());
 }
 
 #[tokio::test]
-async fn the_queue_its_flushes_and_its_refusals_are_counted() {
+async fn metrics_count_queued_events_flushes_and_overload_refusals() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 4).await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), keyed(&spirit_id, "k")).await;
@@ -73,12 +73,12 @@ async fn the_queue_its_flushes_and_its_refusals_are_counted() {
     assert_eq!(scrape.count("events_ingest_queue_events_max{share=\"calls\"}"), 2);
 
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
-    let waiting = [0, 1].map(|_| {
+    let spirit_lock = hold(&mut connection, &spirit_id).await;
+    let waiting_creates = [0, 1].map(|_| {
         let (mut events, request) = (server.events(), event(&spirit_id));
         tokio::spawn(async move { create(&mut events, request).await })
     });
-    becomes(&server, "events_ingest_queue_events{share=\"calls\"}", 2).await;
+    metric_reaches(&server, "events_ingest_queue_events{share=\"calls\"}", 2).await;
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.count("events_ingest_queue_events{share=\"streams\"}"), 0);
     assert_eq!(scrape.count("events_ingest_queue_bytes{share=\"calls\"}"), 2048);
@@ -86,23 +86,23 @@ async fn the_queue_its_flushes_and_its_refusals_are_counted() {
         let refusal = server.events().create_event(event(&spirit_id)).await;
         refused(refusal, Code::ResourceExhausted, "OVERLOADED");
     }
-    held.rollback().await.unwrap();
-    for create in waiting {
+    spirit_lock.rollback().await.unwrap();
+    for create in waiting_creates {
         create.await.unwrap();
     }
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.count("events_overload_refusals_total"), 3);
     assert_eq!(scrape.count("events_stored_total"), 3);
-    becomes(&server, "events_ingest_queue_events{share=\"calls\"}", 0).await;
-    becomes(&server, "events_ingest_queue_bytes{share=\"calls\"}", 0).await;
+    metric_reaches(&server, "events_ingest_queue_events{share=\"calls\"}", 0).await;
+    metric_reaches(&server, "events_ingest_queue_bytes{share=\"calls\"}", 0).await;
 }
 
 #[tokio::test]
-async fn the_pool_says_how_many_are_in_use_and_how_many_wait() {
+async fn metrics_report_pool_connections_in_use_and_calls_waiting_for_one() {
     let server = TestServer::start_with(|settings| settings.store.pool_size = 1).await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
+    let spirit_lock = hold(&mut connection, &spirit_id).await;
     let edits = [0, 1, 2].map(|number| {
         let mut spirits = server.spirits();
         let request = elephantasm_events::grpc::pb::UpdateSpiritRequest {
@@ -112,22 +112,22 @@ async fn the_pool_says_how_many_are_in_use_and_how_many_wait() {
         };
         tokio::spawn(async move { spirits.update_spirit(request).await.unwrap() })
     });
-    // The first waits for the spirit's row with the only connection.
-    becomes(&server, "events_pool_waiting", 2).await;
+    // The first edit holds the only connection while it waits for the spirit's row lock.
+    metric_reaches(&server, "events_pool_waiting", 2).await;
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.count("events_pool_connections{state=\"in_use\"}"), 1);
     assert_eq!(scrape.count("events_pool_connections{state=\"idle\"}"), 0);
     assert_eq!(scrape.count("events_pool_connections_max"), 1);
-    held.rollback().await.unwrap();
+    spirit_lock.rollback().await.unwrap();
     for edit in edits {
         edit.await.unwrap();
     }
-    becomes(&server, "events_pool_connections{state=\"idle\"}", 1).await;
-    becomes(&server, "events_pool_waiting", 0).await;
+    metric_reaches(&server, "events_pool_connections{state=\"idle\"}", 1).await;
+    metric_reaches(&server, "events_pool_waiting", 0).await;
 }
 
 #[tokio::test]
-async fn live_streams_and_how_late_they_get_events_are_measured() {
+async fn metrics_report_live_streams_and_their_delivery_lag() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event(&spirit_id)).await;
@@ -141,25 +141,29 @@ async fn live_streams_and_how_late_they_get_events_are_measured() {
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.count("events_live_streams"), 2);
     assert_eq!(scrape.count("events_live_spirits"), 1);
-    let lag = "events_delivery_lag_seconds";
-    assert_eq!(scrape.count(&format!("{lag}_count")), 0, "to catch up is no lag");
+    let lag_metric = "events_delivery_lag_seconds";
+    assert_eq!(
+        scrape.count(&format!("{lag_metric}_count")),
+        0,
+        "events sent while catching up count no lag"
+    );
 
     create(&mut server.events(), event(&spirit_id)).await;
     for reader in &mut readers {
         assert_eq!(reader.sequences(1).await, [2]);
     }
     let scrape = Scrape::of(&server).await;
-    assert_eq!(scrape.count(&format!("{lag}_count")), 2);
-    let seconds = scrape.seconds(&format!("{lag}_sum"));
+    assert_eq!(scrape.count(&format!("{lag_metric}_count")), 2);
+    let seconds = scrape.seconds(&format!("{lag_metric}_sum"));
     assert!((0.0..20.0).contains(&seconds), "{seconds}");
     drop(readers);
-    becomes(&server, "events_live_streams", 0).await;
-    becomes(&server, "events_live_spirits", 0).await;
+    metric_reaches(&server, "events_live_streams", 0).await;
+    metric_reaches(&server, "events_live_spirits", 0).await;
 }
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn the_process_says_what_it_uses() {
+async fn metrics_report_the_resources_of_the_process() {
     let server = TestServer::start().await;
     let scrape = Scrape::of(&server).await;
     let now = std::time::SystemTime::now();

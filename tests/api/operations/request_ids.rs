@@ -1,4 +1,4 @@
-//! Every call has an id: the caller's or one that is made, given back with the reply.
+//! Every call has a request id, the caller's or a generated one, which is returned with the reply.
 
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ fn with_id<T>(message: T, id: &str) -> Request<T> {
 }
 
 #[tokio::test]
-async fn the_callers_id_comes_back_with_replies_errors_and_streams() {
+async fn replies_errors_and_streams_return_the_callers_request_id() {
     let server = TestServer::start().await;
     let count = with_id(CountSpiritsRequest::default(), "job-7/step:3");
     let reply = server.spirits().count_spirits(count).await.unwrap();
@@ -45,7 +45,7 @@ async fn the_callers_id_comes_back_with_replies_errors_and_streams() {
 }
 
 #[tokio::test]
-async fn a_call_without_an_id_gets_one_of_its_own() {
+async fn a_call_without_a_request_id_gets_a_generated_one() {
     let server = TestServer::start().await;
     let mut ids = HashSet::new();
     for _ in 0..20 {
@@ -63,7 +63,7 @@ async fn a_call_without_an_id_gets_one_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_id_that_could_not_stand_in_a_log_line_is_replaced() {
+async fn a_request_id_unfit_for_a_log_line_is_replaced() {
     let server = TestServer::start().await;
     for (name, id) in [
         ("empty", String::new()),
@@ -81,7 +81,7 @@ async fn an_id_that_could_not_stand_in_a_log_line_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_internal_error_names_the_calls_id() {
+async fn an_internal_error_names_the_request_id() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;

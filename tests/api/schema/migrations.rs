@@ -1,4 +1,4 @@
-//! Migrations: under a lock, each whole or not at all, never onto a newer database.
+//! Migrations run under a lock, each in full or not at all, and never on a database of a newer version.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ async fn run(connection: &mut PgConnection, sql: &'static str) {
     sqlx::raw_sql(sql).execute(connection).await.unwrap();
 }
 
-/// The migrations that count as applied.
+/// Versions of the migrations recorded as applied.
 async fn applied(connection: &mut PgConnection) -> Vec<i64> {
     let rows: Vec<(i64,)> = sqlx::query_as("select version from _sqlx_migrations where success order by 1")
         .fetch_all(connection)
@@ -26,7 +26,7 @@ async fn applied(connection: &mut PgConnection) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_start_at_once_all_find_the_schema_made() {
+async fn servers_that_start_at_once_on_a_new_database_all_find_the_schema_migrated() {
     let database = Database::create().await;
     let stores: Vec<Store> = (0..4).map(|_| store(&database)).collect();
     let versions = join_all(stores.iter().map(Store::migrate)).await;
@@ -42,7 +42,7 @@ async fn instances_that_start_at_once_all_find_the_schema_made() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+async fn migrate_refuses_a_database_of_a_newer_version_and_leaves_it_unchanged() {
     let database = Arc::new(Database::create().await);
     let server = TestServer::start_on(Arc::clone(&database), |_| {}).await;
     let connection = &mut database.connect().await;
@@ -65,7 +65,7 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_migration_that_was_changed_since_is_refused() {
+async fn migrate_refuses_an_applied_migration_whose_checksum_differs() {
     let database = Database::create().await;
     store(&database).migrate().await.unwrap();
     let connection = &mut database.connect().await;
@@ -79,19 +79,19 @@ async fn a_migration_that_was_changed_since_is_refused() {
 }
 
 #[tokio::test]
-async fn a_migration_that_fails_leaves_nothing_and_the_next_attempt_goes_on_from_there() {
+async fn a_failed_migration_leaves_nothing_behind_and_the_next_attempt_resumes_with_it() {
     let database = Database::create().await;
     let connection = &mut database.connect().await;
-    // In the way of the second migration: a relation by the name of its unique index.
+    // Makes the second migration fail: a relation with the name of its unique index.
     run(connection, "create table uq_events_sequence ()").await;
     let error = store(&database).migrate().await.unwrap_err();
     assert!(matches!(error, StartupError::Failed(_)), "{error}");
     assert_eq!(applied(connection).await, [1]);
-    let (made,): (bool,) = sqlx::query_as("select to_regclass('events') is not null")
+    let (created,): (bool,) = sqlx::query_as("select to_regclass('events') is not null")
         .fetch_one(&mut *connection)
         .await
         .unwrap();
-    assert!(!made, "nothing of the failed one stays");
+    assert!(!created, "the failed migration left a table behind");
 
     run(connection, "drop table uq_events_sequence").await;
     assert_eq!(store(&database).migrate().await.unwrap(), 9);
@@ -99,26 +99,26 @@ async fn a_migration_that_fails_leaves_nothing_and_the_next_attempt_goes_on_from
 }
 
 #[tokio::test]
-async fn an_instance_waits_for_one_that_migrates_and_carries_on_when_that_dies() {
+async fn migrate_waits_for_another_migrating_server_and_takes_over_when_that_dies() {
     let database = Database::create().await;
-    let beside = &mut database.connect().await;
-    // What every migrating instance locks, held by one that is at work: as sqlx derives it.
+    let observer = &mut database.connect().await;
+    // Takes the advisory lock of a running migration, with the key that sqlx derives from the database name.
     let mut migrating = database.connect().await;
     sqlx::migrate::Migrate::lock(&mut migrating).await.unwrap();
     let waiting = tokio::spawn({
         let store = store(&database);
         async move { store.migrate().await }
     });
-    eventually("the second waits for the lock", async || {
+    eventually("the migration waits for the lock", async || {
         let waits: Vec<(i32,)> = sqlx::query_as(
             "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
         )
-        .fetch_all(&mut *beside)
+        .fetch_all(&mut *observer)
         .await
         .unwrap();
         (!waits.is_empty()).then_some(())
     })
     .await;
-    drop(migrating); // its connection is cut, as when its process dies
+    drop(migrating); // cuts the connection, as the death of the process would
     assert_eq!(waiting.await.unwrap().unwrap(), 9);
 }

@@ -1,4 +1,4 @@
-//! Every statement prepares against the migrated schema, and its columns are what rows are read into.
+//! Every statement can be prepared on the migrated schema and returns the columns that its row type reads.
 
 use elephantasm_events::store;
 use sqlx::{Column as _, Executor as _, SqlSafeStr as _, Statement as _, TypeInfo as _};
@@ -12,7 +12,7 @@ const EVENT: &str = "id UUID, spirit_id UUID, sequence INT8, event_type TEXT, me
 const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequence INT8, revision INT8, \
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
-/// Columns of the statements whose name begins so; the first that fits counts.
+/// Columns by prefix of the statement's name; the first matching prefix counts.
 const COLUMNS: [(&str, &str); 26] = [
     ("list_events/", "{event}, found INT8"),
     ("get_event", "{event}"),
@@ -75,7 +75,7 @@ fn expected(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_statement_prepares_and_gives_the_columns_that_its_rows_read() {
+async fn every_statement_can_be_prepared_and_returns_the_columns_that_its_rows_read() {
     let server = TestServer::start().await;
     let mut connection = server.database.connect().await;
     for (name, sql) in store::STATEMENTS {
@@ -92,13 +92,13 @@ async fn every_statement_prepares_and_gives_the_columns_that_its_rows_read() {
     for (prefix, _) in COLUMNS {
         assert!(
             store::STATEMENTS.iter().any(|(name, _)| name.starts_with(prefix)),
-            "no statement {prefix}"
+            "no statement starts with {prefix}"
         );
     }
 }
 
 #[test]
-fn every_statement_has_a_name_of_its_own() {
+fn statement_names_are_unique() {
     let mut names: Vec<&str> = store::STATEMENTS.iter().map(|(name, _)| *name).collect();
     let count = names.len();
     names.sort();

@@ -1,4 +1,4 @@
-//! What must hold after a storm: between what callers were told and what is stored.
+//! Checks of a storm: the stored rows must match the answers that callers got.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,11 +7,11 @@ use sqlx::FromRow;
 use super::{CREATES, Fate, Kind, SPIRITS, Sent};
 use crate::support::harness::TestServer;
 
-/// What is stored is what callers were told, of those who waited to be told.
-pub(super) async fn stored_as_told(server: &TestServer, all: &[Sent]) {
+/// Asserts that the stored rows match every answer that a caller waited for.
+pub(super) async fn rows_match_answers(server: &TestServer, all: &[Sent]) {
     let rows = rows(server).await;
-    spirits_are_whole(server, &rows).await;
-    callers_were_told_so(all, &rows);
+    spirits_have_no_gaps(server, &rows).await;
+    answers_match_rows(all, &rows);
 }
 
 #[derive(FromRow)]
@@ -34,8 +34,8 @@ async fn rows(server: &TestServer) -> Vec<Row> {
     .unwrap()
 }
 
-/// Every spirit has the sequences from 1 to its last, and each key once.
-async fn spirits_are_whole(server: &TestServer, rows: &[Row]) {
+/// Asserts that every spirit has the sequences from 1 to its last, and each dedupe key at most once.
+async fn spirits_have_no_gaps(server: &TestServer, rows: &[Row]) {
     let last: Vec<(String, i64)> = sqlx::query_as("select id::text, last_sequence from spirits")
         .fetch_all(&mut server.database.connect().await)
         .await
@@ -51,16 +51,16 @@ async fn spirits_are_whole(server: &TestServer, rows: &[Row]) {
         let key = row.dedupe_key.as_ref();
         assert!(
             key.is_none_or(|key| keys.insert((&row.spirit_id, key))),
-            "{key:?} twice"
+            "dedupe key {key:?} is stored twice"
         );
     }
 }
 
-fn callers_were_told_so(all: &[Sent], rows: &[Row]) {
+fn answers_match_rows(all: &[Sent], rows: &[Row]) {
     let by_content: HashMap<&str, &Row> = rows.iter().map(|row| (row.content.as_str(), row)).collect();
-    assert_eq!(by_content.len(), rows.len(), "no create is stored twice");
+    assert_eq!(by_content.len(), rows.len(), "a create is stored twice");
     let by_id: HashMap<&str, &Row> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
-    let mut known = 0;
+    let mut matched = 0;
     for Sent { kind, items } in all {
         let mut last: HashMap<&str, i64> = HashMap::new();
         let mut present = 0;
@@ -79,10 +79,10 @@ fn callers_were_told_so(all: &[Sent], rows: &[Row]) {
                     );
                 }
                 (Fate::Refused, None) | (Fate::Unknown, _) => {}
-                _ => panic!("told {fate:?}, stored: {}, {request:?}", row.is_some()),
+                _ => panic!("answered {fate:?}, stored: {}, {request:?}", row.is_some()),
             }
             let Some(row) = row else { continue };
-            known += 1;
+            matched += 1;
             present += 1;
             assert_eq!(row.spirit_id, request.spirit_id);
             let before = last.insert(&request.spirit_id, row.sequence).unwrap_or_default();
@@ -97,11 +97,11 @@ fn callers_were_told_so(all: &[Sent], rows: &[Row]) {
             items.len()
         );
     }
-    assert_eq!(known, rows.len(), "nothing that nobody sent");
+    assert_eq!(matched, rows.len(), "a row is stored that no caller sent");
 }
 
-/// Each kind of answer has to come, or the storm tests little.
-pub(super) fn every_kind_came(all: &[Sent]) {
+/// Asserts that every kind of answer occurred often enough for the storm to be a meaningful test.
+pub(super) fn every_fate_occurred(all: &[Sent]) {
     let count = |is: fn(&Fate) -> bool| {
         let fates = all.iter().flat_map(|sent| &sent.items).map(|(_, fate)| fate);
         fates.filter(|fate| is(fate)).count()

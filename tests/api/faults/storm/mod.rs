@@ -1,5 +1,5 @@
-//! A storm of creates of every kind through two servers: what was acknowledged is stored, once, and
-//! what was refused is not.
+//! A storm of random creates through two servers: acknowledged creates are stored exactly once, refused ones are
+//! not stored.
 
 mod checks;
 
@@ -29,19 +29,19 @@ use crate::support::probes::UNKNOWN;
 const CREATES: usize = 10_000;
 const CALLERS: usize = 64;
 const SPIRITS: usize = 12;
-/// The first of them are soft-deleted and restored meanwhile.
-const UNSTEADY: usize = 3;
-/// Few enough that about half of the keys sent are taken.
-const KEYS: u32 = 300;
+/// Number of spirits, the first ones, that are soft-deleted and restored during the storm.
+const TOGGLED_SPIRITS: usize = 3;
+/// Number of dedupe keys, few enough that about half of the keys sent are taken.
+const DEDUPE_KEYS: u32 = 300;
 
-/// What a caller knows of one create.
+/// The result of one create, as known to its caller.
 #[derive(Clone, Debug, PartialEq)]
 enum Fate {
     Stored {
         id: String,
         sequence: i64,
     },
-    /// Its key is this event's.
+    /// The event with this id holds its dedupe key.
     Duplicate {
         id: String,
     },
@@ -50,7 +50,7 @@ enum Fate {
     Unknown,
 }
 
-/// Creates that were sent together, each told apart by its content.
+/// Creates sent in one request or stream; each has a unique content.
 struct Sent {
     kind: Kind,
     items: Vec<(CreateEventRequest, Fate)>,
@@ -60,28 +60,28 @@ struct Sent {
 enum Kind {
     /// All or nothing.
     Atomic,
-    /// In order, per spirit.
+    /// Stored in order, per spirit.
     Stream,
     Other,
 }
 
 struct Caller {
     name: usize,
-    made: usize,
+    sent_count: usize,
     rng: Rng,
     events: EventServiceClient<Channel>,
     spirits: SpiritServiceClient<Channel>,
     spirit_ids: Arc<[String]>,
-    /// Last known sequences, for guards.
+    /// Last known sequence by spirit, for `expected_last_sequence`.
     last: HashMap<String, i64>,
     sent: Vec<Sent>,
 }
 
 impl Caller {
     async fn run(mut self) -> Vec<Sent> {
-        while self.made < CREATES.div_ceil(CALLERS) {
+        while self.sent_count < CREATES.div_ceil(CALLERS) {
             match self.rng.u32(0..20) {
-                0 => self.toggle().await,
+                0 => self.toggle_deletion().await,
                 1 => self.batch(BatchMode::Atomic).await,
                 2 => self.batch(BatchMode::Partial).await,
                 3 => self.stream().await,
@@ -91,12 +91,12 @@ impl Caller {
         self.sent
     }
 
-    /// A create of a live spirit; rarely with a key that may be taken.
-    fn mild(&mut self) -> CreateEventRequest {
+    /// A valid create, one in twenty with a dedupe key that may be taken.
+    fn valid_request(&mut self) -> CreateEventRequest {
         let spirit_id = &self.spirit_ids[self.rng.usize(..SPIRITS)];
-        let content = Some(format!("{}-{}", self.name, self.made));
-        self.made += 1;
-        let dedupe_key = (self.rng.u32(0..20) == 0).then(|| format!("k{}", self.rng.u32(0..KEYS)));
+        let content = Some(format!("{}-{}", self.name, self.sent_count));
+        self.sent_count += 1;
+        let dedupe_key = (self.rng.u32(0..20) == 0).then(|| format!("k{}", self.rng.u32(0..DEDUPE_KEYS)));
         CreateEventRequest {
             content,
             dedupe_key,
@@ -104,9 +104,9 @@ impl Caller {
         }
     }
 
-    /// A create of any kind.
-    fn wild(&mut self) -> CreateEventRequest {
-        let mut request = self.mild();
+    /// A create that may be invalid, guarded, deduplicated, or of an unknown spirit.
+    fn random_request(&mut self) -> CreateEventRequest {
+        let mut request = self.valid_request();
         match self.rng.u32(0..10) {
             0 => request.event_type = String::new(),
             1 if self.rng.bool() => UNKNOWN.clone_into(&mut request.spirit_id),
@@ -115,7 +115,7 @@ impl Caller {
                 request.expected_last_sequence = Some(last.unwrap_or_default());
             }
             kind @ 3..=6 => {
-                request.dedupe_key = Some(format!("k{}", self.rng.u32(0..KEYS)));
+                request.dedupe_key = Some(format!("k{}", self.rng.u32(0..DEDUPE_KEYS)));
                 if kind % 2 == 0 {
                     request.on_duplicate = OnDuplicate::ReturnExisting.into();
                 }
@@ -125,40 +125,50 @@ impl Caller {
         request
     }
 
-    /// The answer, unless the caller goes away first, which one in five does at some moment.
-    async fn impatient<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
+    /// The answer of a call. One call in five is abandoned after a random time and may have no answer.
+    async fn maybe_abandon<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
         if self.rng.u32(0..5) == 0 {
             timeout(Duration::from_micros(self.rng.u64(0..10_000)), call)
                 .await
                 .ok()
         } else {
-            Some(timeout(PATIENCE, call).await.expect("an answer comes"))
+            Some(
+                timeout(PATIENCE, call)
+                    .await
+                    .expect("the call is answered in time"),
+            )
         }
     }
 
     async fn single(&mut self) {
-        let request = self.wild();
+        let request = self.random_request();
         let mut events = self.events.clone();
-        let answer = self.impatient(events.create_event(request.clone())).await;
+        let answer = self.maybe_abandon(events.create_event(request.clone())).await;
         let fate = match answer {
             None => Fate::Unknown,
             Some(Ok(response)) => created(response.into_inner()),
             Some(Err(status)) => refusal(status.code(), status.get_details_error_info()),
         };
-        self.note(Kind::Other, vec![(request, fate)]);
+        self.record(Kind::Other, vec![(request, fate)]);
     }
 
     async fn batch(&mut self, mode: BatchMode) {
         let atomic = mode == BatchMode::Atomic;
         let requests: Vec<_> = (0..self.rng.usize(2..15))
-            .map(|_| if atomic { self.mild() } else { self.wild() })
+            .map(|_| {
+                if atomic {
+                    self.valid_request()
+                } else {
+                    self.random_request()
+                }
+            })
             .collect();
         let request = BatchCreateEventsRequest {
             requests: requests.clone(),
             mode: mode.into(),
         };
         let mut events = self.events.clone();
-        let answer = self.impatient(events.batch_create_events(request)).await;
+        let answer = self.maybe_abandon(events.batch_create_events(request)).await;
         let fates = match answer.map(|answer| answer.map(Response::into_inner)) {
             None => vec![Fate::Unknown; requests.len()],
             Some(Err(status)) => {
@@ -178,12 +188,14 @@ impl Caller {
         };
         assert_eq!(fates.len(), requests.len());
         let kind = if atomic { Kind::Atomic } else { Kind::Other };
-        self.note(kind, requests.into_iter().zip(fates).collect());
+        self.record(kind, requests.into_iter().zip(fates).collect());
     }
 
-    /// A stream whose answers are read to the end or to some place before it.
+    /// An ingest stream whose answers are read to the end or to a random item before it.
     async fn stream(&mut self) {
-        let requests: Vec<_> = (0..self.rng.usize(5..40)).map(|_| self.wild()).collect();
+        let requests: Vec<_> = (0..self.rng.usize(5..40))
+            .map(|_| self.random_request())
+            .collect();
         let items: Vec<_> = requests
             .iter()
             .map(|create| IngestEventsRequest {
@@ -215,11 +227,11 @@ impl Caller {
             });
         }
         fates.resize(requests.len(), Fate::Unknown);
-        self.note(Kind::Stream, requests.into_iter().zip(fates).collect());
+        self.record(Kind::Stream, requests.into_iter().zip(fates).collect());
     }
 
-    async fn toggle(&mut self) {
-        let spirit_id = self.spirit_ids[self.rng.usize(..UNSTEADY)].clone();
+    async fn toggle_deletion(&mut self) {
+        let spirit_id = self.spirit_ids[self.rng.usize(..TOGGLED_SPIRITS)].clone();
         if self.rng.bool() {
             let request = SoftDeleteSpiritRequest {
                 spirit_id,
@@ -235,11 +247,15 @@ impl Caller {
         }
     }
 
-    fn note(&mut self, kind: Kind, items: Vec<(CreateEventRequest, Fate)>) {
+    fn record(&mut self, kind: Kind, items: Vec<(CreateEventRequest, Fate)>) {
         for (request, fate) in &items {
             if let Fate::Stored { sequence, .. } = fate {
                 if let Some(expected) = request.expected_last_sequence {
-                    assert_eq!(*sequence, expected + 1, "a guard that held");
+                    assert_eq!(
+                        *sequence,
+                        expected + 1,
+                        "the sequence follows expected_last_sequence"
+                    );
                 }
                 self.last.insert(request.spirit_id.clone(), *sequence);
             }
@@ -248,8 +264,8 @@ impl Caller {
     }
 }
 
-/// On a busy machine a connection may be long in coming, which is no matter here.
-fn patient(settings: &mut Settings) {
+/// Raises the acquire timeout: on a busy machine connections are slow to open, which this test does not check.
+fn raise_acquire_timeout(settings: &mut Settings) {
     settings.store.acquire_timeout = PATIENCE;
 }
 
@@ -265,7 +281,7 @@ fn created(response: CreateEventResponse) -> Fate {
 }
 
 fn refusal(code: Code, info: Option<ErrorInfo>) -> Fate {
-    let mut info = info.expect("every error has ErrorInfo");
+    let mut info = info.expect("every error carries an ErrorInfo");
     match (code, info.reason.as_str()) {
         (Code::AlreadyExists, "DUPLICATE_EVENT") => match info.metadata.remove("existing_event_id") {
             Some(id) => Fate::Duplicate { id },
@@ -279,12 +295,12 @@ fn refusal(code: Code, info: Option<ErrorInfo>) -> Fate {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_storm_the_acknowledged_is_stored_once_and_the_refused_is_not() {
+async fn concurrent_random_creates_are_stored_once_if_acknowledged_and_never_if_refused() {
     let seed = std::env::var("STORM_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("STORM_SEED={seed}"); // shown when it fails
+    println!("STORM_SEED={seed}"); // printed when the test fails
     let mut rng = Rng::with_seed(seed);
-    let server = TestServer::start_with(patient).await;
-    let beside = TestServer::start_on(Arc::clone(&server.database), patient).await;
+    let server = TestServer::start_with(raise_acquire_timeout).await;
+    let second_server = TestServer::start_on(Arc::clone(&server.database), raise_acquire_timeout).await;
     let mut spirit_ids = Vec::new();
     for _ in 0..SPIRITS {
         spirit_ids.push(server.spirit().await);
@@ -292,13 +308,13 @@ async fn in_a_storm_the_acknowledged_is_stored_once_and_the_refused_is_not() {
     let spirit_ids: Arc<[String]> = spirit_ids.into();
     let mut callers = JoinSet::new();
     for name in 0..CALLERS {
-        let through = if name % 2 == 0 { &server } else { &beside };
+        let chosen = if name % 2 == 0 { &server } else { &second_server };
         let caller = Caller {
             name,
-            made: 0,
+            sent_count: 0,
             rng: rng.fork(),
-            events: through.events(),
-            spirits: through.spirits(),
+            events: chosen.events(),
+            spirits: chosen.spirits(),
             spirit_ids: Arc::clone(&spirit_ids),
             last: HashMap::new(),
             sent: Vec::new(),
@@ -306,12 +322,12 @@ async fn in_a_storm_the_acknowledged_is_stored_once_and_the_refused_is_not() {
         callers.spawn(caller.run());
     }
     let all: Vec<Sent> = callers.join_all().await.into_iter().flatten().collect();
-    // What callers went away from may still be under way; it ends with its server.
+    // Abandoned calls may still be in flight; they end with their server.
     let database = Arc::clone(&server.database);
     server.stop().await.unwrap();
-    beside.stop().await.unwrap();
+    second_server.stop().await.unwrap();
 
     let reader = TestServer::start_on(database, |_| {}).await;
-    checks::every_kind_came(&all);
-    checks::stored_as_told(&reader, &all).await;
+    checks::every_fate_occurred(&all);
+    checks::rows_match_answers(&reader, &all).await;
 }

@@ -1,4 +1,4 @@
-//! A table as large as the plans need, and PostgreSQL's plans of statements on it.
+//! A data set large enough for realistic query plans, and the plans of statements on it.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,9 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 
 use crate::support::harness::TestServer;
 
-/// 200,000 events of the first 50 of 2,050 spirits, interleaved as agents work at once. A spirit has
-/// sessions of 1 to 60 events and a long one of 800; one event in 1,000 is of a rare type or role. 2,000 keys.
+/// 200,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
+/// has sessions of 1 to 60 events and a long one of 800; one event in 1,000 has a rare type, and one a rare role.
+/// 2,000 API keys.
 const LOAD: &str = "
     set session_replication_role = replica; -- foreign keys are not checked row by row
 
@@ -52,7 +53,7 @@ pub fn spirit(n: u32) -> String {
     format!("'{n:032}'")
 }
 
-/// A connection to a migrated and loaded database, and the statements by name.
+/// Loads the data set into a migrated database and returns a planner on it.
 pub async fn loaded(server: &TestServer) -> Planner {
     let mut connection = server.database.connect().await;
     connection.execute(sqlx::raw_sql(LOAD)).await.unwrap();
@@ -62,8 +63,7 @@ pub async fn loaded(server: &TestServer) -> Planner {
     }
 }
 
-/// A connection to a migrated and empty database with the settings that the store's own have, and the
-/// statements by name.
+/// A planner on a migrated, empty database, with the settings that the store's connections have.
 pub async fn empty(server: &TestServer) -> Planner {
     const SETTINGS: &str =
         "set jit = off; set enable_seqscan = off; set plan_cache_mode = force_generic_plan";
@@ -75,8 +75,8 @@ pub async fn empty(server: &TestServer) -> Planner {
     }
 }
 
-/// How PostgreSQL may be set up, the private cluster and one as it comes, and what it may do with a
-/// prepared statement: plan it for its values, or once for all.
+/// Combinations of PostgreSQL's settings (those of the private cluster, and the defaults) with its ways to plan a
+/// prepared statement (a custom plan for the values, or a generic plan).
 const SETUPS: [(&str, &str); 4] = [
     (
         "private, custom",
@@ -96,14 +96,14 @@ const SETUPS: [(&str, &str); 4] = [
     ),
 ];
 
-/// Plans statements.
+/// Explains statements by name.
 pub struct Planner {
     connection: PgConnection,
     statements: BTreeMap<&'static str, &'static str>,
 }
 
 impl Planner {
-    /// The plan of a statement with these arguments as the connection is set up.
+    /// The plan of a statement with these arguments under the connection's current settings.
     pub async fn plan_once(&mut self, name: &str, arguments: &[String]) -> Value {
         let sql = &self.statements[name];
         let arguments = arguments.join(", ");
@@ -119,8 +119,8 @@ impl Planner {
         serde_json::from_str::<Value>(&json).unwrap()[0]["Plan"].clone()
     }
 
-    /// The plans of a statement with these arguments in every setup, by the setup's name. With
-    /// `analyze` it also runs.
+    /// The plan of a statement with these arguments in every setup, by the setup's name. `analyze` also runs the
+    /// statement.
     pub async fn plans(&mut self, name: &str, arguments: &[String], analyze: bool) -> Vec<(&str, Value)> {
         let sql = &self.statements[name];
         let options = if analyze { "analyze, " } else { "" };
@@ -143,13 +143,13 @@ impl Planner {
     }
 }
 
-/// The plan's nodes, each before those below it.
+/// The nodes of a plan, each before its children.
 pub fn nodes(plan: &Value) -> Vec<&Value> {
-    let below = plan["Plans"].as_array().into_iter().flatten();
-    std::iter::once(plan).chain(below.flat_map(nodes)).collect()
+    let children = plan["Plans"].as_array().into_iter().flatten();
+    std::iter::once(plan).chain(children.flat_map(nodes)).collect()
 }
 
-/// The plan in a line, for people.
+/// The plan in one readable line.
 pub fn outline(plan: &Value) -> String {
     let steps = nodes(plan).into_iter().map(|node| {
         let words =

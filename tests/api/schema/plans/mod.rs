@@ -1,5 +1,5 @@
-//! Plans: every read is an index access by spirit, and pages come in order without a sort, whether
-//! PostgreSQL plans for the values or once for all, with the private cluster's settings or its own.
+//! Query plans: every read is an index access by spirit, and pages need no sort. This holds for custom and generic
+//! plans, with the private cluster's settings and with PostgreSQL's defaults.
 
 mod load;
 
@@ -8,19 +8,19 @@ use serde_json::Value;
 use self::load::{Planner, empty, loaded, nodes, outline, spirit};
 use crate::support::harness::TestServer;
 
-/// A statement with arguments, and what its plan must be.
+/// A statement with arguments, and the rule that its plan must satisfy.
 struct Read {
     statement: String,
     arguments: Vec<String>,
     rule: Rule,
 }
 
-/// Every plan reads by index conditions only, no whole table or index; and:
+/// Requirements on a plan beyond the general one, that it reads by index conditions and never a whole table or index.
 #[derive(Clone, Copy)]
 struct Rule {
-    /// Each of these conditions names the spirit.
+    /// Each index condition includes the spirit.
     by_spirit: bool,
-    /// Rows come in order without a sort.
+    /// The plan contains no sort.
     in_order: bool,
 }
 
@@ -52,7 +52,7 @@ fn read<const N: usize>(rule: Rule, statement: &str, arguments: [&str; N]) -> Re
 const SESSIONS: [&str; 4] = ["'long'", "'s-60'", "'s-1'", "'none such'"];
 const COMMON: &str = "'{message.in}'";
 const RARE: &str = "'{error}'";
-/// Event types, roles, score and meta of a filter: none, a common one, rare ones, all of them.
+/// Filters as event types, roles, score and meta: no filter, a common one, rare ones, all combined.
 const FILTERS: [[&str; 4]; 7] = [
     ["null", "null", "null", "null"],
     ["'{message.in,tool.call}'", "null", "null", "null"],
@@ -63,7 +63,7 @@ const FILTERS: [[&str; 4]; 7] = [
     ["'{error,system}'", "'{auditor}'", "0.98", r#"'{"n": 5}'"#],
 ];
 
-/// `$1` to `$9` of statements with a scope.
+/// Arguments `$1` to `$9` of statements with a scope.
 fn scope(session: &str, filter: [&str; 4]) -> Vec<String> {
     let [types, roles, importance, meta] = filter;
     let spirit_id = spirit(7);
@@ -82,7 +82,7 @@ fn scope(session: &str, filter: [&str; 4]) -> Vec<String> {
         .collect()
 }
 
-/// Every kind of scope, by the name of its access.
+/// Every kind of scope, with the name of its access path.
 fn scopes() -> Vec<(&'static str, Vec<String>)> {
     let mut scopes = Vec::new();
     for filter in FILTERS {
@@ -102,7 +102,7 @@ fn scopes() -> Vec<(&'static str, Vec<String>)> {
     scopes
 }
 
-/// Pages of every shape, first and deep; with the bound of a replay, too, that began long ago.
+/// Pages of every shape, first and deep, also with the sequence bound of a replay that started long ago.
 fn pages() -> Vec<Read> {
     const DEEP: &str = "'2025-01-02 12:00Z'";
     const ALL: &str = "9223372036854775807";
@@ -131,7 +131,7 @@ fn pages() -> Vec<Read> {
     reads
 }
 
-/// Counts, and where a replay of the last events starts.
+/// Counts, and the start position of a replay of the last events.
 fn scans() -> Vec<Read> {
     let mut reads = Vec::new();
     for (access, scope) in scopes() {
@@ -157,7 +157,7 @@ fn scans() -> Vec<Read> {
     reads
 }
 
-/// Look-ups by key: of events, spirits, and what a flush does.
+/// Look-ups by key: events, spirits, API keys, and the statements of a flush.
 fn lookups() -> Vec<Read> {
     let (event, owner) = (format!("'{:032}'", 7), spirit(8));
     let ids = |n: u32| {
@@ -221,7 +221,7 @@ fn lookups() -> Vec<Read> {
     ]
 }
 
-/// Pages of new events, near the spirit's end and far from it.
+/// Pages of live events, near the spirit's last sequence and far from it.
 fn live_pages() -> Vec<Read> {
     let mut reads = Vec::new();
     for (access, scope) in scopes().into_iter().filter(|(access, _)| *access != "type") {
@@ -273,29 +273,29 @@ fn spirit_pages() -> Vec<Read> {
     reads
 }
 
-/// What is wrong with a plan.
-fn faults(plan: &Value, rule: Rule) -> Vec<&'static str> {
-    let mut faults = Vec::new();
+/// Violations of the rule by a plan.
+fn violations(plan: &Value, rule: Rule) -> Vec<&'static str> {
+    let mut violations = Vec::new();
     for node in nodes(plan) {
         let kind = node["Node Type"].as_str().unwrap();
         let by_index = kind.starts_with("Index") || kind == "Bitmap Index Scan";
         if kind == "Seq Scan" {
-            faults.push("reads all of a table");
+            violations.push("reads a whole table");
         }
         if by_index && node["Index Cond"].is_null() {
-            faults.push("reads all of an index");
+            violations.push("reads a whole index");
         }
         if by_index && rule.by_spirit && !node["Index Cond"].to_string().contains("spirit_id") {
-            faults.push("reads an index not by spirit");
+            violations.push("reads an index without a condition on the spirit");
         }
         if kind.ends_with("Sort") && rule.in_order {
-            faults.push("sorts");
+            violations.push("sorts");
         }
     }
-    faults
+    violations
 }
 
-/// What a run of ListSessions sorted: rows that came to its sorts.
+/// The largest number of rows that entered a sort, in a plan with actual row counts.
 fn rows_sorted(plan: &Value) -> f64 {
     let sorts = nodes(plan)
         .into_iter()
@@ -307,14 +307,15 @@ fn rows_sorted(plan: &Value) -> f64 {
     inputs.fold(0.0, f64::max)
 }
 
-async fn list_sessions(planner: &mut Planner) {
+/// Asserts that ListSessions sorts one row per session of the spirit at most.
+async fn list_sessions_sorts_sessions_only(planner: &mut Planner) {
     const SESSIONS_OF_A_SPIRIT: f64 = 91.0;
     let spirit_id = spirit(7);
     for after in ["'10000-01-01Z'", "'2025-01-02 12:00Z'"] {
         let arguments = [&spirit_id, after, "''", "51"].map(str::to_owned);
         for (setup, plan) in planner.plans("list_sessions", &arguments, true).await {
             let outline = outline(&plan);
-            assert_eq!(faults(&plan, SCAN), [""; 0], "{setup}: {outline}");
+            assert_eq!(violations(&plan, SCAN), [""; 0], "{setup}: {outline}");
             let sorted = rows_sorted(&plan);
             assert!(sorted > 0.0, "{setup}: {outline}");
             assert!(
@@ -326,10 +327,10 @@ async fn list_sessions(planner: &mut Planner) {
 }
 
 #[tokio::test]
-async fn every_read_is_an_index_access_by_spirit_and_pages_need_no_sort() {
+async fn every_read_uses_index_conditions_on_the_spirit_and_pages_need_no_sort() {
     let server = TestServer::start().await;
     let mut planner = loaded(&server).await;
-    let mut wrong = Vec::new();
+    let mut failures = Vec::new();
     let reads = [pages(), scans(), lookups(), live_pages(), spirit_pages()];
     for Read {
         statement,
@@ -338,22 +339,27 @@ async fn every_read_is_an_index_access_by_spirit_and_pages_need_no_sort() {
     } in reads.into_iter().flatten()
     {
         for (setup, plan) in planner.plans(&statement, &arguments, false).await {
-            for fault in faults(&plan, rule) {
+            for violation in violations(&plan, rule) {
                 let arguments = arguments.join(", ");
-                wrong.push(format!(
-                    "{statement} ({arguments}), {setup}, {fault}: {}",
+                failures.push(format!(
+                    "{statement} ({arguments}), {setup}, {violation}: {}",
                     outline(&plan)
                 ));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} plans:\n{}", wrong.len(), wrong.join("\n"));
-    list_sessions(&mut planner).await;
+    assert!(
+        failures.is_empty(),
+        "{} plans:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    list_sessions_sorts_sessions_only(&mut planner).await;
 }
 
-/// The index that statements of this name read events by. Not in the list: an edit, which binds id and
-/// spirit by equality, so that it can be routed to one shard, and may read the spirit until the first
-/// ANALYZE of a new table.
+/// The index of `events` that statements must use, by prefix of their name. An edit is not listed: it binds id and
+/// spirit by equality, so that it can be routed to one shard, and may use the spirit's index until the first ANALYZE
+/// of a new table.
 const INDEXES: [(&str, &str); 8] = [
     ("ingest/dedupe_keys", "uq_events_dedupe_key"),
     ("live/spirit", "uq_events_sequence"),
@@ -365,13 +371,13 @@ const INDEXES: [(&str, &str); 8] = [
     ("get_event", "pk_events"),
 ];
 
-/// A prepared statement keeps the plan that it got when the table was empty and without statistics, so
-/// that one must be right already.
+/// A prepared statement keeps the plan made when the table was empty and had no statistics, so that plan must
+/// already use the right index.
 #[tokio::test]
 async fn plans_made_on_a_new_database_use_the_right_index() {
     let server = TestServer::start().await;
     let mut planner = empty(&server).await;
-    let mut wrong = Vec::new();
+    let mut failures = Vec::new();
     let reads = [pages(), scans(), lookups(), live_pages()];
     for Read {
         statement, arguments, ..
@@ -381,14 +387,19 @@ async fn plans_made_on_a_new_database_use_the_right_index() {
             continue;
         };
         let plan = planner.plan_once(&statement, &arguments).await;
-        let of_events = nodes(&plan)
+        let event_indexes = nodes(&plan)
             .into_iter()
             .filter_map(|node| node["Index Name"].as_str())
             .filter(|name| !name.ends_with("_spirits"));
-        if of_events.clone().count() == 0 || of_events.clone().any(|name| name != *index) {
-            wrong.push(format!("{statement}: {}", outline(&plan)));
+        if event_indexes.clone().count() == 0 || event_indexes.clone().any(|name| name != *index) {
+            failures.push(format!("{statement}: {}", outline(&plan)));
         }
     }
-    wrong.dedup();
-    assert!(wrong.is_empty(), "{} plans:\n{}", wrong.len(), wrong.join("\n"));
+    failures.dedup();
+    assert!(
+        failures.is_empty(),
+        "{} plans:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
 }
