@@ -27,7 +27,7 @@ pub(super) enum Lock {
     /// Leave their jobs undecided.
     Skip,
     /// Wait for this one, up to the statement time limit, before anything else is locked: whoever
-    /// waits holds nothing, so nobody else is locked_out up and no deadlock can arise.
+    /// waits holds nothing, so no other transaction is delayed and no deadlock can arise.
     WaitFor(SpiritId),
 }
 
