@@ -29,7 +29,7 @@ impl CallInfo {
     }
 }
 
-/// Returns the current call; `None` in a task that no call waits for.
+/// Returns the current call; `None` outside a call, as in a spawned task.
 pub(super) fn current() -> Option<Arc<CallInfo>> {
     CURRENT.try_with(Arc::clone).ok()
 }
