@@ -1,110 +1,91 @@
-//! `BatchCreateEvents` between its request and its reply: which items are stored, what became of each.
+//! Stores the items of `BatchCreateEvents` and collects their results.
 
 use std::collections::HashMap;
 
-use super::event_service::EventApi;
-use super::status::ApiError;
 use super::{convert, pb};
 use crate::domain::access::SpiritScope;
 use crate::domain::event::{BatchMode, Created, Event, NewEvent};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::refusal::Refusal;
-use crate::store::{Consistency, StoreError};
+use crate::store::{Consistency, Store, StoreError};
 
-type ItemResult = Result<Created, ApiError>;
+type ItemResult = Result<Created, StoreError>;
 
-/// A batch's items, told apart.
+/// Stores a batch. Returns a result for each item, in request order.
+pub(super) async fn create(
+    store: &Store,
+    batch: convert::Batch,
+    scope: &SpiritScope,
+) -> Result<Vec<pb::BatchCreateEventsResult>, StoreError> {
+    let convert::Batch { mode, items } = batch;
+    let mut checked = CheckedBatch::default();
+    for item in items {
+        match item {
+            Ok(event) => checked.add(event, mode, scope),
+            Err(invalid) => checked.refuse(invalid.into()),
+        }
+    }
+    let results = checked.store(store, mode).await?;
+    let duplicates = duplicates(store, &results).await?;
+    Ok(results
+        .into_iter()
+        .map(|result| convert::batch_result(result, &duplicates))
+        .collect())
+}
+
+/// The items of a batch, divided into items to store and refused items.
 #[derive(Default)]
-struct Sorted {
-    /// Those that go to the store.
-    good: Vec<NewEvent>,
-    /// In request order; absent for those.
+struct CheckedBatch {
+    /// The items to store.
+    accepted: Vec<NewEvent>,
+    /// In request order; `None` for an item to store.
     results: Vec<Option<ItemResult>>,
-    /// The spirits that items of an atomic batch named and their caller does not know of, by index.
+    /// The spirits outside the caller's scope that items of an atomic batch name, by index in `accepted`.
     hidden: HashMap<usize, SpiritId>,
 }
 
-impl EventApi {
-    pub(super) async fn create_batch(
-        &self,
-        batch: convert::Batch,
-        scope: &SpiritScope,
-    ) -> Result<Vec<pb::BatchCreateEventsResult>, ApiError> {
-        let convert::Batch { mode, items } = batch;
-        let mut sorted = Sorted::default();
-        for item in items {
-            match item {
-                Ok(event) => sorted.add(event, mode, scope),
-                Err(invalid) => sorted.results.push(Some(Err(invalid.into()))),
-            }
-        }
-        let results = self.store_sorted(sorted, mode).await?;
-        let duplicates = self.duplicates(&results).await?;
-        Ok(results
-            .into_iter()
-            .map(|result| convert::batch_result(result, &duplicates))
-            .collect())
-    }
-
-    async fn store_sorted(&self, sorted: Sorted, mode: BatchMode) -> Result<Vec<ItemResult>, ApiError> {
-        let Sorted {
-            good,
-            mut results,
-            hidden,
-        } = sorted;
-        let stored = if good.is_empty() && mode == BatchMode::Partial {
-            Vec::new()
-        } else {
-            let stored = self.0.store.write.create_batch(good, mode).await;
-            stored.map_err(|error| naming(error, &hidden))?
-        };
-        let mut stored = stored.into_iter();
-        for result in results.iter_mut().filter(|result| result.is_none()) {
-            *result = stored.next().map(|stored| stored.map_err(ApiError::from));
-        }
-        Ok(results.into_iter().flatten().collect())
-    }
-
-    /// The events that the results name as duplicates, in the BASIC view.
-    async fn duplicates(&self, results: &[ItemResult]) -> Result<HashMap<EventId, Event>, ApiError> {
-        let (ids, spirit_ids): (Vec<_>, Vec<_>) = results
-            .iter()
-            .filter_map(|result| match result {
-                Ok(Created::Duplicate { id, spirit_id, .. }) => Some((*id, *spirit_id)),
-                _ => None,
-            })
-            .unzip();
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let events = self
-            .0
-            .store
-            .read(Consistency::Strong)
-            .get_events_basic(&ids, &spirit_ids)
-            .await?;
-        Ok(events.into_iter().map(|event| (event.id, event)).collect())
-    }
-}
-
-impl Sorted {
+impl CheckedBatch {
+    /// Adds an item to store. In a partial batch, an item outside the scope is refused.
     fn add(&mut self, mut event: NewEvent, mode: BatchMode, scope: &SpiritScope) {
         if let Err(refusal) = scope.check(event.spirit_id) {
             if mode == BatchMode::Partial {
-                self.results.push(Some(Err(refusal.into())));
+                self.refuse(refusal);
                 return;
             }
-            // Its refusal is to stand among those of the other items, and the spirit is to be left alone.
+            // The store refuses the item together with the other failed items, and must not lock the spirit.
             let named = std::mem::replace(&mut event.spirit_id, SpiritId::NONE);
-            self.hidden.insert(self.good.len(), named);
+            self.hidden.insert(self.accepted.len(), named);
         }
-        self.good.push(event);
+        self.accepted.push(event);
         self.results.push(None);
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.results.push(Some(Err(refusal.into())));
+    }
+
+    async fn store(self, store: &Store, mode: BatchMode) -> Result<Vec<ItemResult>, StoreError> {
+        let Self {
+            accepted,
+            results,
+            hidden,
+        } = self;
+        let stored = if accepted.is_empty() && mode == BatchMode::Partial {
+            Vec::new()
+        } else {
+            let stored = store.write.create_batch(accepted, mode).await;
+            stored.map_err(|error| with_named_spirits(error, &hidden))?
+        };
+        let mut stored = stored.into_iter();
+        Ok(results
+            .into_iter()
+            .filter_map(|result| result.or_else(|| stored.next()))
+            .collect())
     }
 }
 
-/// The refusal of an atomic batch with the spirits that its items named.
-fn naming(error: StoreError, hidden: &HashMap<usize, SpiritId>) -> StoreError {
+/// Puts the spirits that items named into the refusal of an atomic batch.
+fn with_named_spirits(error: StoreError, hidden: &HashMap<usize, SpiritId>) -> StoreError {
     let StoreError::BatchRefused(mut failures) = error else {
         return error;
     };
@@ -114,4 +95,21 @@ fn naming(error: StoreError, hidden: &HashMap<usize, SpiritId>) -> StoreError {
         }
     }
     StoreError::BatchRefused(failures)
+}
+
+/// Reads the events that the results name as duplicates, in the BASIC view.
+async fn duplicates(store: &Store, results: &[ItemResult]) -> Result<HashMap<EventId, Event>, StoreError> {
+    let (ids, spirit_ids): (Vec<_>, Vec<_>) = results
+        .iter()
+        .filter_map(|result| match result {
+            Ok(Created::Duplicate { id, spirit_id, .. }) => Some((*id, *spirit_id)),
+            _ => None,
+        })
+        .unzip();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut reader = store.read(Consistency::Strong);
+    let events = reader.get_events_basic(&ids, &spirit_ids).await?;
+    Ok(events.into_iter().map(|event| (event.id, event)).collect())
 }

@@ -1,20 +1,20 @@
-//! The call that the running code works on: its request id and its API key.
+//! The current call, available to any code that runs on its behalf.
 
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
 
 tokio::task_local! {
-    /// Set by the outermost layer for the time of a call.
+    /// Set by the outermost layer for the duration of a call.
     pub(super) static CURRENT: Arc<CallInfo>;
 }
 
-/// What belongs to a call, for those who work on it.
+/// Request id and API key of a call.
 #[derive(Debug)]
 pub(super) struct CallInfo {
-    /// The caller's, or made; visible ASCII.
+    /// The caller's id or a generated one; visible ASCII.
     pub(super) request_id: HeaderValue,
-    /// The name of the caller's key; whoever checks the key sets it.
+    /// Name of the caller's API key; set by the auth layer.
     pub(super) key: OnceLock<Arc<str>>,
 }
 
@@ -23,12 +23,13 @@ impl CallInfo {
         self.request_id.to_str().unwrap_or_default()
     }
 
+    /// The name of the API key, empty if there is none.
     pub(super) fn key_name(&self) -> &str {
         self.key.get().map_or("", |name| name)
     }
 }
 
-/// The call that the running code works on; `None` in tasks of their own.
+/// Returns the current call; `None` outside a call, as in a spawned task.
 pub(super) fn current() -> Option<Arc<CallInfo>> {
     CURRENT.try_with(Arc::clone).ok()
 }

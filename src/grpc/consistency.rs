@@ -1,8 +1,7 @@
-//! How new a read has to be: the caller says it in metadata.
+//! The consistency of a read, which the caller chooses in the call's metadata.
 
 use tonic::Request;
 
-use super::status::ApiError;
 use crate::domain::invalid::Invalid;
 use crate::store::Consistency;
 
@@ -10,17 +9,17 @@ const CONSISTENCY: &str = "x-consistency";
 const STRONG: &str = "strong";
 const EVENTUAL: &str = "eventual";
 
-/// What the call's metadata asks for.
-pub(super) fn consistency<T>(request: &Request<T>) -> Result<Consistency, ApiError> {
-    let Some(asked) = request.metadata().get(CONSISTENCY) else {
+/// Reads the consistency from the call's metadata; the default if there is none.
+pub(super) fn consistency<T>(request: &Request<T>) -> Result<Consistency, Invalid> {
+    let Some(value) = request.metadata().get(CONSISTENCY) else {
         return Ok(Consistency::default());
     };
-    match asked.to_str() {
+    match value.to_str() {
         Ok(STRONG) => Ok(Consistency::Strong),
         Ok(EVENTUAL) => Ok(Consistency::Eventual),
         _ => {
             let rule = format_args!("must be {STRONG} or {EVENTUAL}, as metadata of the call");
-            Err(Invalid::field(CONSISTENCY, rule).into())
+            Err(Invalid::field(CONSISTENCY, rule))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the fuzzers of `fuzz/` call with bytes that nobody meant. Here, so that they reach conversions without a
-//! server; and in tests, which give them the corpus.
+//! Entry points of the fuzz targets in `fuzz/`, which reach the conversions without a server. Unit tests run them
+//! over the corpus.
 
 use chrono::Utc;
 use prost::Message;
@@ -20,54 +20,57 @@ const LIMITS: Limits = Limits {
     content_bytes_max: 1024 * 1024,
     meta_bytes_max: 64 * 1024,
 };
-/// Bytes of all that an error says, which clients must be able to take.
+/// Maximum size of an error's message and details, which clients must be able to accept.
 const ERROR_BYTES_MAX: usize = 6 * 1024;
 
-/// Reads the bytes as every request that there is. Each is accepted, or refused in a form that reaches its
-/// caller; what is accepted as an event is accepted again as it is shown, and a query takes its own tokens.
+/// Decodes the bytes as every kind of request. Each request is accepted, or refused with an error that clients can
+/// receive. An accepted event is accepted again as returned by the API, and a query accepts its own tokens.
 pub fn requests(bytes: &[u8]) {
-    let everywhere = &SpiritScope::All;
+    let scope = &SpiritScope::All;
     if let Some(event) = read(bytes, |r| convert::new_event(r, String::new(), &LIMITS)) {
-        is_accepted_as_shown(event);
+        assert_accepted_as_returned(event);
     }
     read(bytes, |r| convert::batch(r, &LIMITS));
     read(bytes, |r| convert::ingest(r, &LIMITS).event);
-    read(bytes, |r| convert::get_event(r, everywhere));
-    read(bytes, |r| convert::event_edit(r, everywhere, &LIMITS));
+    read(bytes, |r| convert::get_event(r, scope));
+    read(bytes, |r| convert::event_edit(r, scope, &LIMITS));
     read(bytes, |r| convert::watch(r, &LIMITS));
     read(bytes, |r| convert::count(r, &LIMITS));
-    read(bytes, |r: pb::SoftDeleteEventRequest| {
-        convert::deletion(&r.event_id, r.spirit_id, r.expected_revision, everywhere)
-    });
+    read(bytes, |r| convert::soft_delete_event(r, scope));
+    read(bytes, |r| convert::restore_event(r, scope));
     if let Some((_, hash)) = read(bytes, |r| convert::list(r, &LIMITS)) {
-        list_takes_its_token(bytes, hash);
+        assert_list_accepts_its_token(bytes, hash);
     }
     if let Some((_, hash)) = read(bytes, |r| convert::replay(r, &LIMITS)) {
-        replay_takes_its_cursor(bytes, hash);
+        assert_replay_accepts_its_cursor(bytes, hash);
     }
-    read(bytes, |r| convert::list_sessions(&r));
-    read(bytes, |r| convert::spirit::new_spirit(r, &LIMITS));
-    read(bytes, |r| convert::spirit::get_spirit(&r));
-    read(bytes, |r| convert::spirit::list_spirits(r, SpiritScope::All));
-    read(bytes, |r| convert::spirit::spirit_edit(r, &LIMITS));
+    read(bytes, convert::list_sessions);
+    read(bytes, |r| convert::new_spirit(r, &LIMITS));
+    read(bytes, convert::get_spirit);
+    read(bytes, |r| convert::list_spirits(r, SpiritScope::All));
+    read(bytes, |r| convert::spirit_edit(r, &LIMITS));
+    read(bytes, convert::soft_delete_spirit);
+    read(bytes, convert::restore_spirit);
 }
 
-/// Reads the bytes as tokens and as the places in them. One that decodes is the only text for its place, and is
-/// of no other query; with a letter changed it is none.
+/// Decodes the bytes as cursors and as positions in cursors. A cursor that decodes is the only encoding of its
+/// position and belongs to no other query; with a character changed it does not decode.
 pub fn tokens(bytes: &[u8]) {
-    is_whole_or_none(&String::from_utf8_lossy(bytes));
-    is_whole_or_none(&encode(query(), &Bytes(bytes)));
-    let [at, letter, place @ ..] = bytes else { return };
-    let mut damaged = encode(query(), &Bytes(place)).into_bytes();
-    let at = usize::from(*at) % damaged.len();
-    if damaged[at] != *letter {
-        damaged[at] = *letter;
+    assert_canonical_or_invalid(&String::from_utf8_lossy(bytes));
+    assert_canonical_or_invalid(&encode(query(), &Bytes(bytes)));
+    let [index, letter, position @ ..] = bytes else {
+        return;
+    };
+    let mut damaged = encode(query(), &Bytes(position)).into_bytes();
+    let index = usize::from(*index) % damaged.len();
+    if damaged[index] != *letter {
+        damaged[index] = *letter;
         let damaged = String::from_utf8_lossy(&damaged);
         assert!(decode::<Bytes>(query(), &damaged).is_err(), "{damaged}");
     }
 }
 
-/// What the bytes are as a request, if they are one and it is accepted.
+/// Decodes and converts a request; `None` if the bytes are not such a request or it is refused.
 fn read<M, T, E>(bytes: &[u8], convert: impl FnOnce(M) -> Result<T, E>) -> Option<T>
 where
     M: Message + Default,
@@ -86,11 +89,11 @@ where
     None
 }
 
-fn is_accepted_as_shown(event: NewEvent) {
+fn assert_accepted_as_returned(event: NewEvent) {
     let now = Utc::now();
     let id = event.id;
-    let shown = convert::event(event.stored(1, now));
-    let request = shown.clone();
+    let returned = convert::event(event.stored(1, now));
+    let request = returned.clone();
     let request = pb::CreateEventRequest {
         spirit_id: request.spirit_id.unwrap_or_default(),
         event_type: request.event_type.unwrap_or_default(),
@@ -106,9 +109,9 @@ fn is_accepted_as_shown(event: NewEvent) {
         importance_score: request.importance_score,
         ..pb::CreateEventRequest::default()
     };
-    let again = convert::new_event(request, String::new(), &LIMITS).expect("what is shown is accepted");
+    let again = convert::new_event(request, String::new(), &LIMITS).expect("a returned event is accepted");
     let again = NewEvent { id, ..again };
-    assert_eq!(convert::event(again.stored(1, now)), shown);
+    assert_eq!(convert::event(again.stored(1, now)), returned);
 }
 
 fn position() -> Position {
@@ -118,7 +121,7 @@ fn position() -> Position {
     }
 }
 
-fn list_takes_its_token(bytes: &[u8], hash: QueryHash) {
+fn assert_list_accepts_its_token(bytes: &[u8], hash: QueryHash) {
     let request = pb::ListEventsRequest {
         page_token: encode(hash, &position()),
         offset: 0,
@@ -127,27 +130,27 @@ fn list_takes_its_token(bytes: &[u8], hash: QueryHash) {
     match convert::list(request, &LIMITS) {
         Ok((query, again)) => {
             assert_eq!(again, hash);
-            assert!(matches!(query.start, PageStart::After(place) if place == position()));
+            assert!(matches!(query.start, PageStart::After(after) if after == position()));
         }
         Err(error) => panic!("a list refuses its own token: {error}"),
     }
 }
 
-fn replay_takes_its_cursor(bytes: &[u8], hash: QueryHash) {
+fn assert_replay_accepts_its_cursor(bytes: &[u8], hash: QueryHash) {
     use pb::stream_session_events_request::Start;
-    let place = ReplayPlace {
+    let position = ReplayPlace {
         phase: Phase::Live,
         position: position(),
         bound: 9,
     };
     let request = pb::StreamSessionEventsRequest {
-        start: Some(Start::AfterCursor(encode(hash, &place))),
+        start: Some(Start::AfterCursor(encode(hash, &position))),
         ..pb::StreamSessionEventsRequest::decode(bytes).unwrap_or_default()
     };
     match convert::replay(request, &LIMITS) {
         Ok((replay, again)) => {
             assert_eq!(again, hash);
-            assert!(matches!(replay.start, ReplayStart::After(after) if after == place));
+            assert!(matches!(replay.start, ReplayStart::After(after) if after == position));
         }
         Err(error) => panic!("a replay refuses its own cursor: {error}"),
     }
@@ -157,7 +160,7 @@ fn query() -> QueryHash {
     QueryHash::of("fuzzing", &[])
 }
 
-/// Any bytes where a place stands.
+/// Arbitrary bytes in place of a position.
 struct Bytes<'b>(&'b [u8]);
 
 impl Place for Bytes<'_> {
@@ -170,17 +173,17 @@ impl Place for Bytes<'_> {
     }
 }
 
-fn is_whole_or_none(text: &str) {
-    as_place::<Position>(text);
-    as_place::<ReplayPlace>(text);
-    as_place::<SessionPlace>(text);
-    as_place::<NewestSpiritPlace>(text);
-    as_place::<NamedSpiritPlace>(text);
+fn assert_canonical_or_invalid(text: &str) {
+    assert_canonical_or_invalid_as::<Position>(text);
+    assert_canonical_or_invalid_as::<ReplayPlace>(text);
+    assert_canonical_or_invalid_as::<SessionPlace>(text);
+    assert_canonical_or_invalid_as::<NewestSpiritPlace>(text);
+    assert_canonical_or_invalid_as::<NamedSpiritPlace>(text);
 }
 
-fn as_place<P: Place>(text: &str) {
-    if let Ok(place) = decode::<P>(query(), text) {
-        assert_eq!(encode(query(), &place), text);
+fn assert_canonical_or_invalid_as<P: Place>(text: &str) {
+    if let Ok(position) = decode::<P>(query(), text) {
+        assert_eq!(encode(query(), &position), text);
         let other = QueryHash::of("other", &[]);
         assert!(decode::<P>(other, text).is_err(), "{text}");
     }
@@ -192,25 +195,25 @@ mod tests {
 
     use super::{requests, tokens};
 
-    fn replay(corpus: &str, with: fn(&[u8])) {
+    fn run(corpus: &str, target: fn(&[u8])) {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/corpus")
             .join(corpus);
         let mut count = 0;
         for file in fs::read_dir(corpus).expect("the corpus") {
-            with(&fs::read(file.expect("a file").path()).expect("a file of the corpus"));
+            target(&fs::read(file.expect("a file").path()).expect("a file of the corpus"));
             count += 1;
         }
         assert!(count >= 10, "{count} files");
     }
 
     #[test]
-    fn the_corpus_of_requests_is_accepted_or_refused_as_it_should_be() {
-        replay("requests", requests);
+    fn requests_of_the_corpus_are_accepted_or_refused_with_a_deliverable_error() {
+        run("requests", requests);
     }
 
     #[test]
-    fn the_corpus_of_tokens_decodes_to_its_own_text_or_not_at_all() {
-        replay("tokens", tokens);
+    fn tokens_of_the_corpus_decode_to_their_own_text_or_not_at_all() {
+        run("tokens", tokens);
     }
 }

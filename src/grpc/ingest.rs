@@ -1,9 +1,9 @@
-//! The body of an ingest stream's replies, which drives the whole stream.
+//! The reply stream of `IngestEvents`, which drives the whole call.
 //!
-//! Each time a reply is wanted it takes in what the client has sent, up to a window of unanswered
-//! items, and gives the answer of the oldest one once that is committed. There is no task and no
-//! channel: a client that does not read its replies is not read from either, and one that goes away
-//! takes with it the items that no flush has taken up.
+//! Each poll for a reply first receives what the client has sent, up to a window of unanswered items, and then
+//! returns the result of the oldest item once it is committed. There is no task and no channel: the stream does
+//! not read from a client that does not read its replies, and a client that disconnects withdraws the items
+//! that no flush has taken up.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,33 +16,35 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 use tonic_types::pb as rpc;
 
-use super::status::{ApiError, translate};
-use super::{Context, convert, pb};
+use super::context::Context;
+use super::status::{ApiError, item_status, translate};
+use super::{convert, pb};
 use crate::domain::access::SpiritScope;
 use crate::domain::event::NewEvent;
+use crate::domain::refusal::Refusal;
 use crate::store::{Queued, StoreError};
-use pb::ingest_events_response::Result as Item;
+use pb::ingest_events_response::Result as ItemResult;
 
-/// Bytes of unanswered items that one stream may have; one item may always be.
+/// Bytes of unanswered items at which a stream stops reading. A single item may be larger.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// Replies of an ingest stream.
 pub struct IngestStream {
     requests: Streaming<pb::IngestEventsRequest>,
-    /// The spirits that its caller knows of.
+    /// The spirits that the caller may see.
     scope: SpiritScope,
     context: Context,
     /// Unanswered items, oldest first.
     window: VecDeque<Unanswered>,
     window_bytes: usize,
-    /// The newest item, while it waits for room in the queue.
-    entering: Option<Entering>,
-    /// Set when nothing more is read: how the stream ends once everything is answered.
+    /// The newest item while it waits for capacity in the queue.
+    enqueuing: Option<Enqueuing>,
+    /// Set once the stream stops reading: its result after the last reply.
     end: Option<Result<(), Status>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-struct Entering {
+struct Enqueuing {
     request_id: String,
     bytes: usize,
     queued: BoxFuture<'static, Result<Queued, StoreError>>,
@@ -70,67 +72,71 @@ impl IngestStream {
             scope,
             window: VecDeque::new(),
             window_bytes: 0,
-            entering: None,
+            enqueuing: None,
             end: None,
             shutdown: Box::pin(context.shutdown.clone().cancelled_owned()),
             context,
         }
     }
 
-    /// Takes in items until none is there, the window is full, or the queue has no room.
-    fn take_in(&mut self, cx: &mut TaskContext<'_>) {
+    /// Receives items until the client has sent no more, the window is full, or the queue has no capacity.
+    fn poll_requests(&mut self, cx: &mut TaskContext<'_>) {
         if self.end.is_none() && self.shutdown.as_mut().poll(cx).is_ready() {
             self.end = Some(Err(ApiError::ShuttingDown.into()));
         }
-        while self.poll_enter(cx).is_ready() && self.end.is_none() && self.has_room() {
+        while self.poll_enqueue(cx).is_ready() && self.end.is_none() && self.has_capacity() {
             match Pin::new(&mut self.requests).poll_next(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok(request))) => self.receive(request),
-                Poll::Ready(Some(Err(status))) => self.end = Some(Err(self.broken(status))),
+                Poll::Ready(Some(Err(status))) => self.end = Some(Err(self.translated(status))),
                 Poll::Ready(None) => self.end = Some(Ok(())),
             }
         }
     }
 
-    /// Moves the entering item into the window; ready when none is left entering.
-    fn poll_enter(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Some(entering) = &mut self.entering else {
+    /// Moves the newest item into the window once it is queued. Ready if no item waits for the queue.
+    fn poll_enqueue(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let Some(enqueuing) = &mut self.enqueuing else {
             return Poll::Ready(());
         };
-        let queued = ready!(entering.queued.poll_unpin(cx));
-        if let Some(Entering {
+        let queued = ready!(enqueuing.queued.poll_unpin(cx));
+        if let Some(Enqueuing {
             request_id, bytes, ..
-        }) = self.entering.take()
+        }) = self.enqueuing.take()
         {
             let state = match queued {
                 Ok(queued) => State::Queued(queued),
-                Err(error) => State::Refused(ApiError::from(error).into_item()),
+                Err(error) => State::Refused(item_status(error)),
             };
             self.push(request_id, bytes, state);
         }
         Poll::Ready(())
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.window.len() < self.context.ingest_window && self.window_bytes < WINDOW_BYTES
     }
 
     fn receive(&mut self, request: pb::IngestEventsRequest) {
         let bytes = request.encoded_len();
         let convert::IngestItem { request_id, event } = convert::ingest(request, &self.context.limits);
-        let known = event.map_err(ApiError::from).and_then(|event| {
-            self.scope.check(event.spirit_id)?;
-            Ok(event)
-        });
-        match known {
-            Ok(event) => self.enter(request_id, bytes, event),
-            Err(error) => self.push(request_id, bytes, State::Refused(error.into_item())),
+        match event
+            .map_err(Refusal::from)
+            .and_then(|event| self.in_scope(event))
+        {
+            Ok(event) => self.enqueue(request_id, bytes, event),
+            Err(refusal) => self.push(request_id, bytes, State::Refused(item_status(refusal.into()))),
         }
     }
 
-    fn enter(&mut self, request_id: String, bytes: usize, event: NewEvent) {
+    fn in_scope(&self, event: NewEvent) -> Result<NewEvent, Refusal> {
+        self.scope.check(event.spirit_id)?;
+        Ok(event)
+    }
+
+    fn enqueue(&mut self, request_id: String, bytes: usize, event: NewEvent) {
         let store = self.context.store.clone();
-        self.entering = Some(Entering {
+        self.enqueuing = Some(Enqueuing {
             request_id,
             bytes,
             queued: Box::pin(async move { store.write.enqueue(event).await }),
@@ -146,9 +152,23 @@ impl IngestStream {
         });
     }
 
-    /// Why the bytes that came are no item.
-    fn broken(&self, status: Status) -> Status {
+    /// Returns a decoding error in the form of this service's errors.
+    fn translated(&self, status: Status) -> Status {
         translate(&status, self.context.message_bytes_max).unwrap_or(status)
+    }
+
+    /// Returns the end of a stream without unanswered items; pending until nothing more is read.
+    fn poll_end(&mut self) -> Poll<Option<Result<pb::IngestEventsResponse, Status>>> {
+        if self.enqueuing.is_some() {
+            return Poll::Pending;
+        }
+        match self.end.take() {
+            None => Poll::Pending,
+            Some(end) => {
+                self.end = Some(Ok(()));
+                Poll::Ready(end.err().map(Err))
+            }
+        }
     }
 }
 
@@ -157,24 +177,15 @@ impl Stream for IngestStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        this.take_in(cx);
+        this.poll_requests(cx);
         let Some(oldest) = this.window.front_mut() else {
-            if this.entering.is_some() {
-                return Poll::Pending;
-            }
-            return match this.end.take() {
-                None => Poll::Pending,
-                Some(end) => {
-                    this.end = Some(Ok(()));
-                    Poll::Ready(end.err().map(Err))
-                }
-            };
+            return this.poll_end();
         };
         let result = match &mut oldest.state {
-            State::Refused(error) => Item::Error(std::mem::take(error)),
+            State::Refused(error) => ItemResult::Error(std::mem::take(error)),
             State::Queued(queued) => match ready!(queued.poll_unpin(cx)) {
-                Ok(created) => Item::Receipt(convert::receipt(&created)),
-                Err(error) => Item::Error(ApiError::from(error).into_item()),
+                Ok(created) => ItemResult::Receipt(convert::receipt(&created)),
+                Err(error) => ItemResult::Error(item_status(error)),
             },
         };
         let request_id = std::mem::take(&mut oldest.request_id);

@@ -1,4 +1,4 @@
-//! `google.protobuf.Struct` to and from JSON text, without a value in between.
+//! Converts `google.protobuf.Struct` to and from JSON text, without an intermediate `serde_json::Value`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 
 use crate::domain::limits::META_LEVELS_MAX;
 
-/// Integral numbers up to this are exact in a double and are written as integers.
+/// Largest magnitude up to which integral doubles are exact and are written as integers.
 const INTEGER_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
 
-/// Writes compact JSON; says what rule the value breaks.
+/// Writes a `Struct` as compact JSON. The error is the rule that the value breaks.
 pub(super) fn write_struct(value: &Struct) -> Result<String, String> {
     let mut json = Vec::new();
     write_fields(&value.fields, 1, &mut json)?;
@@ -86,19 +86,19 @@ fn check_level(level: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The JSON text of a `Struct`; what JSON cannot hold (NaN, too many levels) becomes `{}`.
+/// Returns the JSON text of a `Struct`; one that JSON cannot represent (NaN, too many levels) becomes `{}`.
 #[must_use]
 pub fn object_of_struct(value: &Struct) -> String {
     write_struct(value).unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// Reads a JSON object.
+/// Parses a JSON object into a `Struct`.
 pub(super) fn struct_of_object(json: &str) -> Result<Struct, serde_json::Error> {
     let JsonObject(value) = serde_json::from_str(json)?;
     Ok(value)
 }
 
-/// Reads a JSON object, wherever serde finds one, straight into a `Struct`.
+/// A JSON object that serde deserializes directly into a `Struct`.
 #[derive(Clone, Debug)]
 pub struct JsonObject(pub Struct);
 
@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for AnyValue {
 
 struct KindVisitor;
 
-#[allow(clippy::cast_precision_loss)] // Struct knows doubles only, as the contract says
+#[allow(clippy::cast_precision_loss)] // a Struct has doubles only, as the contract states
 impl<'de> Visitor<'de> for KindVisitor {
     type Value = Kind;
 
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_survives_the_way_there_and_back() {
+    fn json_text_survives_a_round_trip() {
         for json in [
             "{}",
             r#"{"a":1,"b":-9007199254740992,"c":0.1,"d":1e+300,"e":[true,false,null,"x\n\"é🐘"],"f":{"g":{}}}"#,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_that_the_database_wrote_out_in_full_is_the_same_double() {
+    fn a_double_written_out_in_full_by_the_database_is_the_same_double() {
         let written_out = format!("{{\"a\":1{}}}", "0".repeat(300));
         assert_eq!(
             struct_of_object(&written_out).expect("valid"),

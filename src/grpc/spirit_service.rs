@@ -1,19 +1,16 @@
-//! `SpiritService`: convert, one call, convert.
+//! `SpiritService`. A handler converts the request, calls the store once and converts the result.
 
 use tonic::{Request, Response, Status};
 
 use super::auth::spirit_scope;
 use super::consistency::consistency;
-use super::convert::spirit::{
-    SpiritList, get_spirit, list_spirits, new_spirit, spirit_deletion, spirit_edit,
-};
-use super::event_service::within_budget;
-use super::status::ApiError;
-use super::{Context, convert, pb};
+use super::context::Context;
+use super::{convert, pb};
+use crate::domain::access::SpiritScope;
 use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::refusal::Refusal;
 
-/// The service.
+/// Serves `SpiritService`.
 #[derive(Clone)]
 pub struct SpiritApi(pub Context);
 
@@ -23,16 +20,10 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::CreateSpiritRequest>,
     ) -> Result<Response<pb::CreateSpiritResponse>, Status> {
-        let new = new_spirit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
-        let spirit = self
-            .0
-            .store
-            .write
-            .create_spirit(new)
-            .await
-            .map_err(ApiError::from)?;
+        let spirit = convert::new_spirit(request.into_inner(), &self.0.limits)?;
+        let spirit = self.0.store.write.create_spirit(spirit).await?;
         Ok(Response::new(pb::CreateSpiritResponse {
-            spirit: Some(convert::spirit_message(spirit)),
+            spirit: Some(convert::spirit(spirit)),
         }))
     }
 
@@ -40,16 +31,14 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::GetSpiritRequest>,
     ) -> Result<Response<pb::GetSpiritResponse>, Status> {
+        let scope = spirit_scope(&request);
         let mut reader = self.0.store.read(consistency(&request)?);
-        let (id, include_deleted) = get_spirit(request.get_ref()).map_err(ApiError::from)?;
-        spirit_scope(&request).check(id).map_err(ApiError::from)?;
-        let spirit = reader
-            .get_spirit(id, include_deleted)
-            .await
-            .map_err(ApiError::from)?;
-        let spirit = spirit.ok_or(ApiError::from(Refusal::SpiritNotFound(id)))?;
+        let (id, include_deleted) = convert::get_spirit(request.into_inner())?;
+        scope.check(id)?;
+        let spirit = reader.get_spirit(id, include_deleted).await?;
+        let spirit = spirit.ok_or(Refusal::SpiritNotFound(id))?;
         Ok(Response::new(pb::GetSpiritResponse {
-            spirit: Some(convert::spirit_message(spirit)),
+            spirit: Some(convert::spirit(spirit)),
         }))
     }
 
@@ -59,22 +48,9 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
     ) -> Result<Response<pb::ListSpiritsResponse>, Status> {
         let scope = spirit_scope(&request);
         let mut reader = self.0.store.read(consistency(&request)?);
-        let SpiritList { query, tokens } = list_spirits(request.into_inner(), scope)?;
-        let page = reader.list_spirits(query).await.map_err(ApiError::from)?;
-        let tokens_of: Vec<_> = page.spirits.iter().map(|spirit| tokens.behind(spirit)).collect();
-        let (spirits, cut) = within_budget(page.spirits.into_iter().map(convert::spirit_message));
-        let next_page_token = match spirits
-            .len()
-            .checked_sub(1)
-            .and_then(|last| tokens_of.into_iter().nth(last))
-        {
-            Some(token) if cut || page.more => token,
-            _ => String::new(),
-        };
-        Ok(Response::new(pb::ListSpiritsResponse {
-            spirits,
-            next_page_token,
-        }))
+        let list = convert::list_spirits(request.into_inner(), scope)?;
+        let page = reader.list_spirits(list.query).await?;
+        Ok(Response::new(convert::spirit_page(page, &list.tokens)))
     }
 
     async fn update_spirit(
@@ -82,9 +58,8 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         request: Request<pb::UpdateSpiritRequest>,
     ) -> Result<Response<pb::UpdateSpiritResponse>, Status> {
         let scope = spirit_scope(&request);
-        let (target, edit) = spirit_edit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
-        scope.check(target.id).map_err(ApiError::from)?;
-        let spirit = self.edited(target, &edit).await?;
+        let (target, edit) = convert::spirit_edit(request.into_inner(), &self.0.limits)?;
+        let spirit = self.edit(&scope, target, &edit).await?;
         Ok(Response::new(pb::UpdateSpiritResponse { spirit }))
     }
 
@@ -93,13 +68,8 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         request: Request<pb::SoftDeleteSpiritRequest>,
     ) -> Result<Response<pb::SoftDeleteSpiritResponse>, Status> {
         let scope = spirit_scope(&request);
-        let pb::SoftDeleteSpiritRequest {
-            spirit_id,
-            expected_revision,
-        } = request.into_inner();
-        let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
-        scope.check(target.id).map_err(ApiError::from)?;
-        let spirit = self.edited(target, &SpiritEdit::deletion(true)).await?;
+        let target = convert::soft_delete_spirit(request.into_inner())?;
+        let spirit = self.edit(&scope, target, &SpiritEdit::deletion(true)).await?;
         Ok(Response::new(pb::SoftDeleteSpiritResponse { spirit }))
     }
 
@@ -108,13 +78,8 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         request: Request<pb::RestoreSpiritRequest>,
     ) -> Result<Response<pb::RestoreSpiritResponse>, Status> {
         let scope = spirit_scope(&request);
-        let pb::RestoreSpiritRequest {
-            spirit_id,
-            expected_revision,
-        } = request.into_inner();
-        let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
-        scope.check(target.id).map_err(ApiError::from)?;
-        let spirit = self.edited(target, &SpiritEdit::deletion(false)).await?;
+        let target = convert::restore_spirit(request.into_inner())?;
+        let spirit = self.edit(&scope, target, &SpiritEdit::deletion(false)).await?;
         Ok(Response::new(pb::RestoreSpiritResponse { spirit }))
     }
 
@@ -125,18 +90,21 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         let scope = spirit_scope(&request);
         let mut reader = self.0.store.read(consistency(&request)?);
         let pb::CountSpiritsRequest { include_deleted } = request.into_inner();
-        let count = reader
-            .count_spirits(&scope, include_deleted)
-            .await
-            .map_err(ApiError::from)?;
+        let count = reader.count_spirits(&scope, include_deleted).await?;
         Ok(Response::new(pb::CountSpiritsResponse { count }))
     }
 }
 
 impl SpiritApi {
-    /// Edits a spirit: as it then is.
-    async fn edited(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Option<pb::Spirit>, ApiError> {
+    /// Edits a spirit within the caller's scope and returns it as edited.
+    async fn edit(
+        &self,
+        scope: &SpiritScope,
+        target: SpiritTarget,
+        edit: &SpiritEdit,
+    ) -> Result<Option<pb::Spirit>, Status> {
+        scope.check(target.id)?;
         let spirit = self.0.store.write.edit_spirit(target, edit).await?;
-        Ok(Some(convert::spirit_message(spirit)))
+        Ok(Some(convert::spirit(spirit)))
     }
 }

@@ -1,4 +1,5 @@
-//! The bodies of long streams: items of pages, each with where to resume after it.
+//! The reply streams of `StreamSessionEvents` and `WatchEvents`: pages of events as messages, each message with
+//! the position at which a client can resume.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use futures_util::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-use super::status::ApiError;
+use super::status::{ApiError, stream_status};
 use super::{convert, pb};
 use crate::domain::cursor::{Phase, ReplayPlace, encode};
 use crate::domain::event::{Event, Position};
@@ -19,42 +20,43 @@ use pb::stream_session_events_response::Item as SessionItem;
 use pb::watch_events_response::Item as WatchItem;
 
 /// Messages of `StreamSessionEvents`.
-pub type SessionStream = ItemStream<Session>;
+pub type SessionStream = EventStream<SessionEncoder>;
 /// Messages of `WatchEvents`.
-pub type WatchStream = ItemStream<Watch>;
+pub type WatchStream = EventStream<WatchEncoder>;
 
-/// What tells the streams apart: their messages, and how they say where they are.
+/// Encodes the items of a stream as messages and tracks the position at which a client can resume.
 pub trait StreamEncoder: Unpin {
     /// A message of the stream.
     type Message;
-    /// Of an event of a replay up to the bound, or, without one, of a live event.
+    /// Encodes an event. `bound` is the bound of the replay, or `None` for a live event.
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message;
-    /// Everything up to this sequence was sent.
+    /// Encodes that every event up to the sequence `scanned` was sent.
     fn caught_up(&mut self, scanned: i64) -> Self::Message;
-    /// Nothing to send; everything up to this sequence was looked at.
+    /// Encodes a heartbeat; every event up to the sequence `scanned` was examined.
     fn heartbeat(&mut self, scanned: i64) -> Self::Message;
-    /// Where to resume, as an error's metadata says it: its name and value.
+    /// Returns name and value of the error metadata with which a client can resume.
     fn resume(&self) -> Option<(&'static str, String)>;
 }
 
-/// The body of a long stream.
-pub struct ItemStream<C> {
-    course: C,
+/// The reply stream of a replay or a watch.
+pub struct EventStream<E> {
+    encoder: E,
     pages: Pages,
-    events: Events,
+    events: PageEvents,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
-/// The rest of a page.
-enum Events {
+/// The unsent events of a page.
+enum PageEvents {
+    /// Events of a replay and the bound of the replay.
     Replay(std::vec::IntoIter<Event>, i64),
-    /// Streams share a live page; each takes copies.
+    /// A live page and the index of the next event. Streams share live pages, so events are cloned.
     Live(Arc<LivePage>, usize),
 }
 
-impl Events {
-    /// The next event, and the bound if it is of a replay.
+impl PageEvents {
+    /// Returns the next event, and the bound of the replay if it is part of one.
     fn next(&mut self) -> Option<(Event, Option<i64>)> {
         match self {
             Self::Replay(events, bound) => Some((events.next()?, Some(*bound))),
@@ -67,26 +69,26 @@ impl Events {
     }
 }
 
-impl<C: StreamEncoder> ItemStream<C> {
-    pub(super) fn new(course: C, pages: Pages, shutdown: CancellationToken) -> Self {
+impl<E: StreamEncoder> EventStream<E> {
+    pub(super) fn new(encoder: E, pages: Pages, shutdown: CancellationToken) -> Self {
         Self {
-            course,
+            encoder,
             pages,
-            events: Events::Replay(Vec::new().into_iter(), 0),
+            events: PageEvents::Replay(Vec::new().into_iter(), 0),
             shutdown: Box::pin(shutdown.cancelled_owned()),
             ended: false,
         }
     }
 
-    /// The last message: an error that says where to resume.
+    /// Ends the stream with an error that carries the position at which a client can resume.
     fn end(&mut self, error: ApiError) -> Status {
         self.ended = true;
-        error.into_stream_status(self.course.resume())
+        stream_status(error, self.encoder.resume())
     }
 }
 
-impl<C: StreamEncoder> Stream for ItemStream<C> {
-    type Item = Result<C::Message, Status>;
+impl<E: StreamEncoder> Stream for EventStream<E> {
+    type Item = Result<E::Message, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.ended {
@@ -99,19 +101,19 @@ impl<C: StreamEncoder> Stream for ItemStream<C> {
             let this = &mut *self;
             if let Some((event, bound)) = this.events.next() {
                 this.pages.record_progress();
-                return Poll::Ready(Some(Ok(this.course.event(event, bound))));
+                return Poll::Ready(Some(Ok(this.encoder.event(event, bound))));
             }
             let message = match ready!(this.pages.poll_next(cx)) {
                 Ok(StreamPage::Replay { events, bound }) => {
-                    this.events = Events::Replay(events.into_iter(), bound);
+                    this.events = PageEvents::Replay(events.into_iter(), bound);
                     continue;
                 }
                 Ok(StreamPage::Live(page)) => {
-                    this.events = Events::Live(page, 0);
+                    this.events = PageEvents::Live(page, 0);
                     continue;
                 }
-                Ok(StreamPage::CaughtUp(scanned)) => this.course.caught_up(scanned),
-                Ok(StreamPage::Heartbeat(scanned)) => this.course.heartbeat(scanned),
+                Ok(StreamPage::CaughtUp(scanned)) => this.encoder.caught_up(scanned),
+                Ok(StreamPage::Heartbeat(scanned)) => this.encoder.heartbeat(scanned),
                 Err(Ok(())) => {
                     this.ended = true;
                     return Poll::Ready(None);
@@ -124,25 +126,25 @@ impl<C: StreamEncoder> Stream for ItemStream<C> {
     }
 }
 
-/// Where a stream of a session is.
-pub struct Session {
+/// Encodes messages of `StreamSessionEvents`, each with a cursor.
+pub struct SessionEncoder {
     hash: QueryHash,
-    place: Option<ReplayPlace>,
-    /// Before the first event that it may send.
+    /// The position of the last message; at first that of the cursor the stream resumes from, if any.
+    last: Option<ReplayPlace>,
+    /// A position before the first event that the stream may send.
     start: Position,
 }
 
-impl Session {
-    /// At its start; behind a place when it is resumed.
+impl SessionEncoder {
     pub(super) fn new(hash: QueryHash, start: ReplayStart) -> Self {
-        let (place, occurred_at) = match start {
-            ReplayStart::After(place) => (Some(place), start_of_year(1)),
+        let (last, occurred_at) = match start {
+            ReplayStart::After(position) => (Some(position), start_of_year(1)),
             ReplayStart::FromTime(time) => (None, time),
             ReplayStart::Beginning | ReplayStart::LastN(_) => (None, start_of_year(1)),
         };
         Self {
             hash,
-            place,
+            last,
             start: Position {
                 occurred_at,
                 sequence: 0,
@@ -150,56 +152,65 @@ impl Session {
         }
     }
 
-    fn at(&mut self, place: ReplayPlace, item: SessionItem) -> pb::StreamSessionEventsResponse {
-        self.place = Some(place);
+    fn message(&mut self, position: ReplayPlace, item: SessionItem) -> pb::StreamSessionEventsResponse {
+        self.last = Some(position);
         pb::StreamSessionEventsResponse {
-            cursor: encode(self.hash, &place),
+            cursor: encode(self.hash, &position),
             item: Some(item),
         }
     }
 
-    /// Live, behind the last event sent.
-    fn live(&self, scanned: i64) -> ReplayPlace {
+    /// The position after the last event sent, with every event up to the sequence `scanned` examined.
+    fn live_position(&self, scanned: i64) -> ReplayPlace {
         ReplayPlace {
             phase: Phase::Live,
-            position: self.place.map_or(self.start, |place| place.position),
+            position: self.last.map_or(self.start, |last| last.position),
             bound: scanned,
         }
     }
 }
 
-impl StreamEncoder for Session {
+impl StreamEncoder for SessionEncoder {
     type Message = pb::StreamSessionEventsResponse;
 
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message {
-        let place = ReplayPlace {
+        let position = ReplayPlace {
             phase: bound.map_or(Phase::Live, |_| Phase::Replay),
             position: event.position(),
             bound: bound.unwrap_or(event.sequence),
         };
-        self.at(place, SessionItem::Event(convert::event(event)))
+        self.message(position, SessionItem::Event(convert::event(event)))
     }
 
     fn caught_up(&mut self, scanned: i64) -> Self::Message {
-        self.at(self.live(scanned), SessionItem::CaughtUp(pb::CaughtUp {}))
+        let position = self.live_position(scanned);
+        self.message(position, SessionItem::CaughtUp(pb::CaughtUp {}))
     }
 
     fn heartbeat(&mut self, scanned: i64) -> Self::Message {
-        self.at(self.live(scanned), SessionItem::Heartbeat(now()))
+        let position = self.live_position(scanned);
+        self.message(position, SessionItem::Heartbeat(heartbeat()))
     }
 
     fn resume(&self) -> Option<(&'static str, String)> {
-        let place = self.place?;
-        Some(("cursor", encode(self.hash, &place)))
+        let last = self.last?;
+        Some(("cursor", encode(self.hash, &last)))
     }
 }
 
-/// Where a watch is: everything up to this sequence was looked at.
-pub struct Watch(pub(super) i64);
+/// Encodes messages of `WatchEvents`, each with a sequence.
+pub struct WatchEncoder {
+    /// Every event up to this sequence was examined.
+    sequence: i64,
+}
 
-impl Watch {
-    fn at(&mut self, sequence: i64, item: WatchItem) -> pb::WatchEventsResponse {
-        self.0 = sequence;
+impl WatchEncoder {
+    pub(super) fn new(sequence: i64) -> Self {
+        Self { sequence }
+    }
+
+    fn message(&mut self, sequence: i64, item: WatchItem) -> pb::WatchEventsResponse {
+        self.sequence = sequence;
         pb::WatchEventsResponse {
             sequence,
             item: Some(item),
@@ -207,27 +218,27 @@ impl Watch {
     }
 }
 
-impl StreamEncoder for Watch {
+impl StreamEncoder for WatchEncoder {
     type Message = pb::WatchEventsResponse;
 
     fn event(&mut self, event: Event, _bound: Option<i64>) -> Self::Message {
-        self.at(event.sequence, WatchItem::Event(convert::event(event)))
+        self.message(event.sequence, WatchItem::Event(convert::event(event)))
     }
 
     fn caught_up(&mut self, scanned: i64) -> Self::Message {
-        self.at(scanned, WatchItem::CaughtUp(pb::CaughtUp {}))
+        self.message(scanned, WatchItem::CaughtUp(pb::CaughtUp {}))
     }
 
     fn heartbeat(&mut self, scanned: i64) -> Self::Message {
-        self.at(scanned, WatchItem::Heartbeat(now()))
+        self.message(scanned, WatchItem::Heartbeat(heartbeat()))
     }
 
     fn resume(&self) -> Option<(&'static str, String)> {
-        Some(("sequence", self.0.to_string()))
+        Some(("sequence", self.sequence.to_string()))
     }
 }
 
-fn now() -> pb::Heartbeat {
+fn heartbeat() -> pb::Heartbeat {
     pb::Heartbeat {
         server_time: Some(SystemTime::now().into()),
     }

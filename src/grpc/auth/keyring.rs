@@ -1,21 +1,23 @@
-//! The keys in use, known without asking the database at each call.
+//! A cache of the API keys in use, so that a call needs no query.
 //!
-//! A key is looked up when it is first used. From then on one statement a second asks which of the keys in
-//! use are still live; one that is not ends its calls and streams. Until a first key was made, everybody may
-//! do everything; the same tick finds that key, and from then on there is no way back.
+//! A key is looked up in the database on first use. From then on one statement per second fetches which of the
+//! cached keys are still live; a key that is not ends its calls and streams. Before the first key is created,
+//! every caller may do everything. The same task detects the first key; from then on a key is always required,
+//! even if all keys are revoked.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{Allowance, KeyLimits};
+use super::limits::{KeyLimiter, KeyLimits};
 use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
 use crate::domain::key::KeyDigest;
@@ -23,152 +25,154 @@ use crate::grpc::status::ApiError;
 use crate::panics::keep_running;
 use crate::store::{Key, Store, StoreError};
 
-/// Between two looks at whether the keys in use are live, and at whether there is a first key.
+/// Interval of the checks for revoked keys and for the first key.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A key that was not seen live for longer is looked up again when it is used.
+/// Age of the last successful check after which a cached key is looked up again on use.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
-/// A key that nobody used for longer is forgotten until its next use.
+/// Time since the last use after which a key leaves the cache.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 const SCHEME: &str = "Bearer ";
 
-/// What this process knows of keys. Cheap to clone.
+/// A cache of API keys. Cheap to clone.
 #[derive(Clone)]
 pub struct Keyring(Arc<Shared>);
 
 struct Shared {
     store: Store,
     limits: KeyLimits,
-    /// Whether a key was ever made; never unset.
+    /// True once a key was ever created; never reset.
     is_keyed: AtomicBool,
-    /// Everybody, as long as no key was made.
-    anybody: Arc<Session>,
+    /// Stands for every caller until the first key is created.
+    anonymous: Arc<CachedKey>,
     /// Keys in use by prefix.
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    keys: Mutex<HashMap<String, Arc<CachedKey>>>,
 }
 
-/// A key in use.
-pub(super) struct Session {
-    /// Of the key; absent when it stands for everybody.
+/// A key in use, with its limits.
+pub(super) struct CachedKey {
+    /// `None` for anonymous callers.
     pub(super) name: Option<Arc<str>>,
     pub(super) role: Role,
     pub(super) scope: SpiritScope,
-    pub(super) limits: Allowance,
-    mark: Option<KeyDigest>,
+    pub(super) limiter: KeyLimiter,
+    /// `None` for anonymous callers.
+    digest: Option<KeyDigest>,
     expires_at: Option<Time>,
     times: Mutex<Times>,
     /// Cancelled when the key is no longer live.
-    ended: CancellationToken,
+    revoked: CancellationToken,
 }
 
 #[derive(Clone, Copy)]
 struct Times {
-    /// When it was last known to be live.
+    /// Start of the last query that found the key live.
     checked: Instant,
     used: Instant,
 }
 
-/// Whose call it is.
-pub(super) enum Known {
-    Session(Arc<Session>),
-    /// The database has to say.
-    Ask(KeyDigest),
+/// The result of a look-up in the cache.
+pub(super) enum Lookup {
+    Hit(Arc<CachedKey>),
+    /// The key must be looked up in the database.
+    Miss(KeyDigest),
 }
 
 impl Keyring {
-    /// Knows nothing yet, and lets everybody do everything until [`learn`](Self::learn) was called.
+    /// Creates an empty cache. Every caller may do everything until [`learn`](Self::learn) finds a key.
     #[must_use]
     pub fn new(store: Store, limits: KeyLimits) -> Self {
         Self(Arc::new(Shared {
             store,
             limits,
             is_keyed: AtomicBool::new(false),
-            anybody: Arc::new(Session::anybody(limits)),
-            sessions: Mutex::default(),
+            anonymous: Arc::new(CachedKey::anonymous(limits)),
+            keys: Mutex::default(),
         }))
     }
 
-    /// Asks whether a key was ever made.
+    /// Queries whether a key was ever created, unless that is known already.
     pub async fn learn(&self) -> Result<bool, StoreError> {
         if !self.is_keyed() && self.0.store.keys.any_exists().await? {
             self.0.is_keyed.store(true, Ordering::Release);
-            self.0.anybody.ended.cancel();
-            tracing::info!("a key was made: from now on every call needs one");
+            self.0.anonymous.revoked.cancel();
+            tracing::info!("an API key exists: from now on every call needs one");
         }
         Ok(self.is_keyed())
     }
 
-    /// Keeps up with what happens to keys.
+    /// Checks the keys in use every second. Never returns.
     pub async fn keep(self) {
         keep_running("keyring", async move || {
             loop {
                 sleep(CHECK_INTERVAL).await;
                 if let Err(error) = self.check().await {
-                    tracing::debug!(%error, "keys could not be checked");
+                    tracing::debug!(%error, "API keys could not be checked");
                 }
             }
         })
         .await;
     }
 
-    /// Whose call this is, as far as that is known here.
-    pub(super) fn known(&self, headers: &HeaderMap) -> Result<Known, ApiError> {
+    /// Looks up the key of a call in the cache.
+    pub(super) fn cached(&self, headers: &HeaderMap) -> Result<Lookup, ApiError> {
         if !self.is_keyed() {
-            return Ok(Known::Session(Arc::clone(&self.0.anybody)));
+            return Ok(Lookup::Hit(Arc::clone(&self.0.anonymous)));
         }
-        let mark = presented(headers)?;
-        let session = self.sessions().get(&mark.prefix).cloned();
-        match session {
-            Some(session) if !session.has_secret_of(&mark) => Err(ApiError::InvalidKey),
-            Some(session) if session.is_trusted() => Ok(Known::Session(session)),
-            _ => Ok(Known::Ask(mark)),
+        let digest = presented_key(headers)?;
+        let key = self.0.keys.lock().get(&digest.prefix).cloned();
+        match key {
+            Some(key) if !key.has_secret_of(&digest) => Err(ApiError::InvalidKey),
+            Some(key) if key.use_if_trusted() => Ok(Lookup::Hit(key)),
+            _ => Ok(Lookup::Miss(digest)),
         }
     }
 
-    /// Asks the database for a key.
-    pub(super) async fn look_up(&self, mark: &KeyDigest) -> Result<Arc<Session>, ApiError> {
-        let asked = Instant::now();
-        let key = self.0.store.keys.find(&mark.prefix).await?;
+    /// Looks up a key in the database and caches it.
+    pub(super) async fn look_up(&self, digest: &KeyDigest) -> Result<Arc<CachedKey>, ApiError> {
+        let queried = Instant::now();
+        let key = self.0.store.keys.find(&digest.prefix).await?;
         match key {
-            Some(key) if key.is_live && key.digest.has_secret_of(&mark.sha256) => {
-                Ok(self.remember(key, asked))
+            Some(key) if key.is_live && key.digest.has_secret_of(&digest.sha256) => {
+                Ok(self.insert(key, queried))
             }
             _ => Err(ApiError::InvalidKey),
         }
     }
 
-    fn remember(&self, key: Key, asked: Instant) -> Arc<Session> {
-        let mut sessions = self.sessions();
-        // One that is there already has the key's streams and what is left of its limits.
-        let session = sessions
+    fn insert(&self, key: Key, queried: Instant) -> Arc<CachedKey> {
+        let mut keys = self.0.keys.lock();
+        // An existing entry is kept: it holds the limits in use and can end the key's streams.
+        let key = keys
             .entry(key.digest.prefix.clone())
-            .or_insert_with(|| Arc::new(Session::of(key, self.0.limits)));
-        session.times().checked = asked;
-        Arc::clone(session)
+            .or_insert_with(|| Arc::new(CachedKey::new(key, self.0.limits)));
+        key.times.lock().checked = queried;
+        Arc::clone(key)
     }
 
+    /// Evicts idle keys, and ends calls and streams of keys that are no longer live.
     async fn check(&self) -> Result<(), StoreError> {
         if !self.learn().await? {
             return Ok(());
         }
         let prefixes: Vec<String> = {
-            let mut sessions = self.sessions();
-            sessions.retain(|_, session| Arc::strong_count(session) > 1 || !session.is_idle());
-            sessions.keys().cloned().collect()
+            let mut keys = self.0.keys.lock();
+            keys.retain(|_, key| Arc::strong_count(key) > 1 || !key.is_idle());
+            keys.keys().cloned().collect()
         };
         if prefixes.is_empty() {
             return Ok(());
         }
-        let asked = Instant::now();
+        let queried = Instant::now();
         let live = self.0.store.keys.live(&prefixes).await?;
-        let mut sessions = self.sessions();
+        let mut keys = self.0.keys.lock();
         for prefix in prefixes {
             if !live.contains(&prefix) {
-                if let Some(session) = sessions.remove(&prefix) {
-                    session.ended.cancel();
+                if let Some(key) = keys.remove(&prefix) {
+                    key.revoked.cancel();
                 }
-            } else if let Some(session) = sessions.get(&prefix) {
-                session.times().checked = asked;
+            } else if let Some(key) = keys.get(&prefix) {
+                key.times.lock().checked = queried;
             }
         }
         Ok(())
@@ -177,88 +181,73 @@ impl Keyring {
     fn is_keyed(&self) -> bool {
         self.0.is_keyed.load(Ordering::Acquire)
     }
-
-    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        // Every change under the lock is a single step, so a poisoned one is still whole.
-        self.0.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Session {
-    fn anybody(limits: KeyLimits) -> Self {
+impl CachedKey {
+    fn anonymous(limits: KeyLimits) -> Self {
+        let now = Instant::now();
         Self {
             name: None,
             role: Role::Admin,
             scope: SpiritScope::All,
-            limits: Allowance::new(limits),
-            mark: None,
+            limiter: KeyLimiter::new(limits),
+            digest: None,
             expires_at: None,
-            times: Mutex::new(Times::now()),
-            ended: CancellationToken::new(),
+            times: Mutex::new(Times {
+                checked: now,
+                used: now,
+            }),
+            revoked: CancellationToken::new(),
         }
     }
 
-    fn of(key: Key, limits: KeyLimits) -> Self {
+    fn new(key: Key, limits: KeyLimits) -> Self {
         Self {
             name: Some(key.name.into()),
             role: key.role,
             scope: key.scope,
-            mark: Some(key.digest),
+            digest: Some(key.digest),
             expires_at: key.expires_at,
-            ..Self::anybody(limits)
+            ..Self::anonymous(limits)
         }
     }
 
-    /// Returns when the caller must end, with the reason.
-    pub(super) async fn ended(&self) -> ApiError {
-        self.ended.cancelled().await;
-        if self.mark.is_some() {
+    /// Waits until the key is no longer live. Returns the error with which its streams end.
+    pub(super) async fn revoked(&self) -> ApiError {
+        self.revoked.cancelled().await;
+        if self.digest.is_some() {
             ApiError::InvalidKey
         } else {
             ApiError::MissingKey
         }
     }
 
-    fn has_secret_of(&self, shown: &KeyDigest) -> bool {
-        self.mark
+    fn has_secret_of(&self, presented: &KeyDigest) -> bool {
+        self.digest
             .as_ref()
-            .is_some_and(|mark| mark.has_secret_of(&shown.sha256))
+            .is_some_and(|digest| digest.has_secret_of(&presented.sha256))
     }
 
-    /// Whether it can be used without asking; takes note that it is.
-    fn is_trusted(&self) -> bool {
+    /// Records a use of the key. Returns true if the key needs no new look-up.
+    fn use_if_trusted(&self) -> bool {
         let now = Instant::now();
-        let mut times = self.times();
+        let mut times = self.times.lock();
         times.used = now;
         now.duration_since(times.checked) < TRUSTED_FOR
-            && !self.ended.is_cancelled()
+            && !self.revoked.is_cancelled()
             && self.expires_at.is_none_or(|time| time > Utc::now())
     }
 
     fn is_idle(&self) -> bool {
-        self.times().used.elapsed() > KEPT_FOR
-    }
-
-    fn times(&self) -> MutexGuard<'_, Times> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+        self.times.lock().used.elapsed() > KEPT_FOR
     }
 }
 
-impl Times {
-    fn now() -> Self {
-        let now = Instant::now();
-        Self {
-            checked: now,
-            used: now,
-        }
-    }
-}
-
-/// The key that a call shows.
-fn presented(headers: &HeaderMap) -> Result<KeyDigest, ApiError> {
-    let shown = headers.get(AUTHORIZATION).ok_or(ApiError::MissingKey)?;
-    let key = shown.to_str().ok().and_then(|shown| {
-        let (scheme, key) = shown.split_at_checked(SCHEME.len())?;
+/// Reads the key that a call presents.
+fn presented_key(headers: &HeaderMap) -> Result<KeyDigest, ApiError> {
+    let value = headers.get(AUTHORIZATION).ok_or(ApiError::MissingKey)?;
+    let key = value.to_str().ok().and_then(|value| {
+        let (scheme, key) = value.split_at_checked(SCHEME.len())?;
         KeyDigest::of(key.trim()).filter(|_| scheme.eq_ignore_ascii_case(SCHEME))
     });
     key.ok_or(ApiError::InvalidKey)

@@ -1,60 +1,64 @@
-//! How much one key may ask of this server.
+//! Limits of each API key on this server: calls per second and open streams.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::grpc::status::ApiError;
 
-/// Bounds for each key; `None` = no bound.
+/// Limits of each API key; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyLimits {
-    /// Calls a second, and as many at once after a pause.
+    /// Calls per second, and the maximum burst.
     pub calls_per_second: Option<u32>,
-    /// Streams open at the same time.
+    /// Concurrently open streams.
     pub streams: Option<u32>,
 }
 
-/// What one key has left of its bounds.
-pub(super) struct Allowance {
-    calls: Option<Bucket>,
+/// Enforces the limits of one API key.
+pub(super) struct KeyLimiter {
+    calls: Option<TokenBucket>,
     streams: Option<Arc<Semaphore>>,
 }
 
-/// Fills up steadily to one second's worth.
-struct Bucket {
+/// A token bucket with a capacity of one second's tokens.
+struct TokenBucket {
     per_second: f64,
-    level: Mutex<Level>,
+    state: Mutex<BucketState>,
 }
 
-struct Level {
-    calls: f64,
-    at: Instant,
+struct BucketState {
+    tokens: f64,
+    updated_at: Instant,
 }
 
-impl Allowance {
+impl KeyLimiter {
     pub(super) fn new(limits: KeyLimits) -> Self {
         Self {
-            calls: limits.calls_per_second.map(|rate| Bucket::full(f64::from(rate))),
+            calls: limits
+                .calls_per_second
+                .map(|rate| TokenBucket::full(f64::from(rate))),
             streams: limits
                 .streams
                 .map(|count| Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(usize::MAX)))),
         }
     }
 
-    pub(super) fn take_call(&self) -> Result<(), ApiError> {
+    /// Counts a call against the rate limit, or refuses it.
+    pub(super) fn check_call(&self) -> Result<(), ApiError> {
         match &self.calls {
-            Some(calls) => calls.take(Instant::now()).map_err(ApiError::TooManyCalls),
+            Some(bucket) => bucket.take(Instant::now()).map_err(ApiError::TooManyCalls),
             None => Ok(()),
         }
     }
 
-    /// A place for a stream, as long as it lasts.
-    pub(super) fn take_stream(&self) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    /// Returns the permit of a stream, `None` if streams are not limited.
+    pub(super) fn acquire_stream(&self) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
         match &self.streams {
             Some(streams) => match Arc::clone(streams).try_acquire_owned() {
-                Ok(place) => Ok(Some(place)),
+                Ok(permit) => Ok(Some(permit)),
                 Err(_) => Err(ApiError::TooManyStreams),
             },
             None => Ok(None),
@@ -62,29 +66,28 @@ impl Allowance {
     }
 }
 
-impl Bucket {
+impl TokenBucket {
     fn full(per_second: f64) -> Self {
-        let level = Level {
-            calls: per_second,
-            at: Instant::now(),
+        let state = BucketState {
+            tokens: per_second,
+            updated_at: Instant::now(),
         };
         Self {
             per_second,
-            level: Mutex::new(level),
+            state: Mutex::new(state),
         }
     }
 
-    /// Takes a call, or says after how long there will be one.
+    /// Takes a token, or returns the time until the next one.
     fn take(&self, now: Instant) -> Result<(), Duration> {
-        // Both fields are always sound, so a poisoned lock holds a sound level.
-        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
-        let gained = now.saturating_duration_since(level.at).as_secs_f64() * self.per_second;
-        level.calls = (level.calls + gained).min(self.per_second);
-        level.at = now;
-        if level.calls < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - level.calls) / self.per_second));
+        let mut state = self.state.lock();
+        let gained = now.saturating_duration_since(state.updated_at).as_secs_f64() * self.per_second;
+        state.tokens = (state.tokens + gained).min(self.per_second);
+        state.updated_at = now;
+        if state.tokens < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - state.tokens) / self.per_second));
         }
-        level.calls -= 1.0;
+        state.tokens -= 1.0;
         Ok(())
     }
 }
@@ -93,12 +96,12 @@ impl Bucket {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::Bucket;
+    use super::TokenBucket;
 
     #[test]
-    fn a_bucket_gives_its_rate_and_says_when_there_is_more() {
+    fn a_bucket_allows_its_rate_and_returns_the_time_until_the_next_token() {
         let start = Instant::now();
-        let bucket = Bucket::full(4.0);
+        let bucket = TokenBucket::full(4.0);
         let at = |millis| start + Duration::from_millis(millis) + Duration::from_secs(1);
         let taken = |millis| (0..100).take_while(|_| bucket.take(at(millis)).is_ok()).count();
         assert_eq!(taken(0), 4, "full after a pause");

@@ -1,8 +1,9 @@
-//! Who calls: the layer that checks keys before any work is done, and what each key may do.
+//! Authentication and authorization: a layer that checks API keys before a call does any work.
 //!
-//! The layer decides by the RPC alone; which spirits a key knows of the handlers ask by [`scope`]. Keys
-//! that were used lately are known to the [`keyring`] without asking the database.
+//! The layer decides by the RPC alone. The handlers check which spirits a key may see, with [`spirit_scope`].
+//! The [`keyring`] caches the keys in use, so that a call needs no query.
 
+mod caller;
 mod keyring;
 mod limits;
 mod rules;
@@ -18,35 +19,27 @@ use tonic::Status;
 use tower::{Layer, Service};
 
 use super::call_info;
-use super::middleware::body::EndingBody;
+use super::middleware::body::AbortableBody;
 use super::status::ApiError;
 use crate::domain::access::{Permission, SpiritScope};
-use keyring::{Known, Session};
-use rules::Need;
+use caller::Caller;
+use keyring::{CachedKey, Lookup};
+use rules::Requirement;
 
+pub(super) use caller::{reply_in_scope, spirit_scope};
 pub use keyring::Keyring;
 pub use limits::KeyLimits;
 pub use rules::Reflection;
 
-/// Who makes a call, in the extensions of its request.
-#[derive(Clone)]
-struct Caller(Arc<Session>);
-
-/// The spirits that the caller knows of; none for a call that passed no [`AuthLayer`].
-pub(super) fn spirit_scope<T>(request: &tonic::Request<T>) -> SpiritScope {
-    let caller = request.extensions().get::<Caller>();
-    caller.map_or_else(SpiritScope::none, |Caller(session)| session.scope.clone())
-}
-
-/// Lets only those calls through that their key allows.
+/// Refuses calls that the caller's API key does not allow.
 #[derive(Clone)]
 pub struct AuthLayer {
     pub keyring: Keyring,
-    /// Who may use reflection.
+    /// Access to reflection.
     pub reflection: Reflection,
 }
 
-/// The service that the layer makes.
+/// The service of an [`AuthLayer`].
 #[derive(Clone)]
 pub struct AuthService<S> {
     inner: S,
@@ -72,7 +65,7 @@ where
     I: Send + 'static,
     O: Default + Send + 'static,
 {
-    type Response = Response<EndingBody<O>>;
+    type Response = Response<AbortableBody<O>>;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
 
@@ -81,21 +74,21 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        let need = Need::of(request.uri().path(), self.layer.reflection);
-        if need == Need::Nothing {
+        let requirement = Requirement::of(request.uri().path(), self.layer.reflection);
+        if requirement == Requirement::Nothing {
             let call = self.inner.call(request);
-            return Box::pin(async move { Ok(call.await?.map(EndingBody::unlimited)) });
+            return Box::pin(async move { Ok(call.await?.map(AbortableBody::new)) });
         }
-        match self.layer.keyring.known(request.headers()) {
-            Ok(Known::Session(session)) => enter(&mut self.inner, request, session, need),
-            Ok(Known::Ask(mark)) => {
+        match self.layer.keyring.cached(request.headers()) {
+            Ok(Lookup::Hit(key)) => forward(&mut self.inner, request, key, requirement),
+            Ok(Lookup::Miss(digest)) => {
                 let keyring = self.layer.keyring.clone();
-                // The one that was asked whether it is ready must take the call.
-                let ready = self.inner.clone();
-                let mut inner = std::mem::replace(&mut self.inner, ready);
+                // The instance that `poll_ready` was called on must take the call.
+                let clone = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, clone);
                 Box::pin(async move {
-                    match keyring.look_up(&mark).await {
-                        Ok(session) => enter(&mut inner, request, session, need).await,
+                    match keyring.look_up(&digest).await {
+                        Ok(key) => forward(&mut inner, request, key, requirement).await,
                         Err(error) => Ok(Status::from(error).into_http()),
                     }
                 })
@@ -105,64 +98,71 @@ where
     }
 }
 
-/// Hands the call on, if its caller may make it.
-fn enter<S, I, O>(
+/// Passes the call to the inner service if the key allows it.
+fn forward<S, I, O>(
     inner: &mut S,
     mut request: Request<I>,
-    session: Arc<Session>,
-    need: Need,
-) -> BoxFuture<'static, Result<Response<EndingBody<O>>, S::Error>>
+    key: Arc<CachedKey>,
+    requirement: Requirement,
+) -> BoxFuture<'static, Result<Response<AbortableBody<O>>, S::Error>>
 where
     S: Service<Request<I>, Response = Response<O>>,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     O: Default + Send + 'static,
 {
-    if let (Some(call), Some(name)) = (call_info::current(), &session.name) {
+    if let (Some(call), Some(name)) = (call_info::current(), &key.name) {
         call.key.get_or_init(|| Arc::clone(name));
     }
-    let permit = match admit(&session, need, request.uri().path()) {
+    let permit = match authorize(&key, requirement, request.uri().path()) {
         Ok(permit) => permit,
         Err(error) => {
             let refused = Status::from(error).into_http();
             return Box::pin(ready(Ok(refused)));
         }
     };
-    request.extensions_mut().insert(Caller(Arc::clone(&session)));
+    request.extensions_mut().insert(Caller(Arc::clone(&key)));
     let call = inner.call(request);
     Box::pin(async move {
         let response = call.await?;
-        if !need.can_last() {
-            return Ok(response.map(EndingBody::unlimited));
+        if !requirement.may_outlast_key() {
+            return Ok(response.map(AbortableBody::new));
         }
-        let end = async move {
+        let revoked = async move {
             let _permit = permit;
-            session.ended().await
+            key.revoked().await
         };
-        Ok(response.map(|body| EndingBody::until(body, end)))
+        Ok(response.map(|body| AbortableBody::abort_on(body, revoked)))
     })
 }
 
-/// Whether the caller may make the call now; of a stream, with its place among the caller's streams.
-fn admit(session: &Session, need: Need, path: &str) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
-    session.limits.take_call()?;
-    match need {
-        Need::Nothing | Need::AnyKey => Ok(None),
-        Need::Unknown if session.name.is_none() => Ok(None),
-        Need::Unknown => Err(ApiError::NotAllowed(format!("no key may call {path}"))),
-        Need::Permission { right, is_stream } => {
-            if !session.role.allows(right) {
-                let role = session.role.name();
+/// Checks permission and limits of a key. Returns the permit of a stream, to be held until the stream ends.
+fn authorize(
+    key: &CachedKey,
+    requirement: Requirement,
+    path: &str,
+) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    key.limiter.check_call()?;
+    match requirement {
+        Requirement::Nothing | Requirement::AnyKey => Ok(None),
+        Requirement::Unlisted if key.name.is_none() => Ok(None),
+        Requirement::Unlisted => Err(ApiError::NotAllowed(format!("no key may call {path}"))),
+        Requirement::Permission {
+            permission,
+            is_stream,
+        } => {
+            if !key.role.allows(permission) {
+                let role = key.role.name();
                 return Err(ApiError::NotAllowed(format!(
                     "a key of role {role} may not call {path}"
                 )));
             }
-            if right == Permission::CreateSpirits && session.scope != SpiritScope::All {
+            if permission == Permission::CreateSpirits && key.scope != SpiritScope::All {
                 let rule = "a key that is limited to some spirits may not create spirits";
                 return Err(ApiError::NotAllowed(rule.to_owned()));
             }
             if is_stream {
-                return session.limits.take_stream();
+                return key.limiter.acquire_stream();
             }
             Ok(None)
         }

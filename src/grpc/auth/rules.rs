@@ -1,40 +1,40 @@
-//! What each RPC needs of its caller.
+//! The permission that each RPC requires.
 
 use crate::domain::access::Permission;
 
-/// Who may use reflection.
+/// Access to reflection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reflection {
-    /// Everybody.
+    /// Open to everybody.
     Open,
-    /// Who has a key, once there are keys.
+    /// Requires an API key, once a first key was created.
     Keyed,
-    /// Nobody: it is not there.
+    /// Not served.
     Off,
 }
 
-/// What a call needs.
+/// Requirements of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(super) enum Requirement {
     /// No key.
     Nothing,
     /// Any key.
     AnyKey,
-    /// A key with this right.
+    /// A key with this permission.
     Permission {
-        right: Permission,
-        /// Whether it can go on for long.
+        permission: Permission,
+        /// Whether the call is long-lived.
         is_stream: bool,
     },
-    /// There is no rule, and so no key that would do.
-    Unknown,
+    /// The RPC has no rule; no key is sufficient.
+    Unlisted,
 }
 
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.";
 const PACKAGE: &str = "/elephantasm.events.v1.";
 
-impl Need {
+impl Requirement {
     pub(super) fn of(path: &str, reflection: Reflection) -> Self {
         if let Some(rpc) = path.strip_prefix(PACKAGE) {
             return Self::of_rpc(rpc);
@@ -45,7 +45,7 @@ impl Need {
     }
 
     fn of_rpc(rpc: &str) -> Self {
-        let (right, is_stream) = match rpc {
+        let (permission, is_stream) = match rpc {
             "EventService/GetEvent"
             | "EventService/ListEvents"
             | "EventService/CountEvents"
@@ -64,13 +64,16 @@ impl Need {
             | "SpiritService/SoftDeleteSpirit"
             | "SpiritService/RestoreSpirit" => (Permission::WriteSpirits, false),
             "SpiritService/CreateSpirit" => (Permission::CreateSpirits, false),
-            _ => return Self::Unknown,
+            _ => return Self::Unlisted,
         };
-        Self::Permission { right, is_stream }
+        Self::Permission {
+            permission,
+            is_stream,
+        }
     }
 
-    /// Whether the call can outlast its key.
-    pub(super) fn can_last(self) -> bool {
+    /// Whether the call can last longer than its key is live.
+    pub(super) fn may_outlast_key(self) -> bool {
         matches!(self, Self::AnyKey | Self::Permission { is_stream: true, .. })
     }
 }
@@ -81,12 +84,12 @@ mod tests {
     use prost_types::method_options::IdempotencyLevel;
     use prost_types::{FileDescriptorSet, MethodOptions};
 
-    use super::{Need, Reflection};
+    use super::{Reflection, Requirement};
     use crate::domain::access::Permission;
     use crate::grpc::pb::FILE_DESCRIPTOR_SET;
 
     #[test]
-    fn every_rpc_has_the_rule_that_its_proto_asks_for() {
+    fn every_rpc_requires_the_permission_of_its_idempotency_level() {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("the descriptor set");
         let services = set.file.iter().flat_map(|file| &file.service);
         let mut count = 0;
@@ -94,50 +97,58 @@ mod tests {
         {
             let (service, name) = (service.name(), method.name());
             let options = method.options.as_ref();
-            let right = match options.map(MethodOptions::idempotency_level) {
+            let permission = match options.map(MethodOptions::idempotency_level) {
                 Some(IdempotencyLevel::NoSideEffects) => Permission::Read,
                 _ if service == "EventService" => Permission::WriteEvents,
                 _ if name.starts_with("Create") => Permission::CreateSpirits,
                 _ => Permission::WriteSpirits,
             };
-            let expected = Need::Permission {
-                right,
+            let expected = Requirement::Permission {
+                permission,
                 is_stream: method.server_streaming(),
             };
             let path = format!("/elephantasm.events.v1.{service}/{name}");
-            assert_eq!(Need::of(&path, Reflection::Keyed), expected, "{path}");
+            assert_eq!(Requirement::of(&path, Reflection::Keyed), expected, "{path}");
             count += 1;
         }
         assert!(count >= 18, "{count} RPCs");
     }
 
     #[test]
-    fn what_has_no_rule_is_closed() {
+    fn unlisted_paths_require_a_key() {
         const INFO: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-        for (path, reflection, need) in [
+        for (path, reflection, requirement) in [
             (
                 "/elephantasm.events.v1.EventService/DropEverything",
                 Reflection::Open,
-                Need::Unknown,
+                Requirement::Unlisted,
             ),
             (
                 "/elephantasm.events.v1.EventService/getevent",
                 Reflection::Open,
-                Need::Unknown,
+                Requirement::Unlisted,
             ),
             (
                 "/elephantasm.events.v2.EventService/GetEvent",
                 Reflection::Open,
-                Need::AnyKey,
+                Requirement::AnyKey,
             ),
-            ("/grpc.health.v1.Health/Check", Reflection::Off, Need::Nothing),
-            ("/grpc.health.v1.Healthy/Check", Reflection::Open, Need::AnyKey),
-            (INFO, Reflection::Open, Need::Nothing),
-            (INFO, Reflection::Keyed, Need::AnyKey),
-            (INFO, Reflection::Off, Need::AnyKey),
-            ("", Reflection::Open, Need::AnyKey),
+            (
+                "/grpc.health.v1.Health/Check",
+                Reflection::Off,
+                Requirement::Nothing,
+            ),
+            (
+                "/grpc.health.v1.Healthy/Check",
+                Reflection::Open,
+                Requirement::AnyKey,
+            ),
+            (INFO, Reflection::Open, Requirement::Nothing),
+            (INFO, Reflection::Keyed, Requirement::AnyKey),
+            (INFO, Reflection::Off, Requirement::AnyKey),
+            ("", Reflection::Open, Requirement::AnyKey),
         ] {
-            assert_eq!(Need::of(path, reflection), need, "{path}");
+            assert_eq!(Requirement::of(path, reflection), requirement, "{path}");
         }
     }
 }

@@ -1,23 +1,25 @@
-//! `CreateEvent`, `BatchCreateEvents` and `IngestEvents`.
+//! Requests of `CreateEvent`, `BatchCreateEvents` and `IngestEvents`.
 
 use chrono::{SubsecRound as _, Utc};
+use prost::Message as _;
 
+use super::fields::{enumeration, meta};
 use super::timestamp::time;
-use super::{enumeration, meta};
 use crate::domain::event::{BatchMode, NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
 use crate::domain::limits::{
-    AUTHOR_CHARS_MAX, BATCH_ITEMS_MAX, DEDUPE_KEY_CHARS_MAX, EVENT_TYPE_CHARS_MAX, Limits,
+    AUTHOR_CHARS_MAX, BATCH_BYTES_MAX, BATCH_ITEMS_MAX, DEDUPE_KEY_CHARS_MAX, EVENT_TYPE_CHARS_MAX, Limits,
     META_SUMMARY_BYTES_MAX, REQUEST_ID_CHARS_MAX, ROLE_CHARS_MAX, SESSION_ID_CHARS_MAX, SOURCE_URI_CHARS_MAX,
 };
 use crate::domain::meta::Meta;
 use crate::grpc::pb;
+use crate::grpc::status::ApiError;
 
-/// Digits of a second that the service keeps.
+/// Fractional digits of a second in stored times.
 const MICROSECOND_DIGITS: u16 = 6;
 
-/// Reads one create; `below` is the proto path it stands under, such as `requests[3].`.
+/// Reads one create. Errors name fields below the proto path `below`, such as `requests[3].`.
 pub(crate) fn new_event(
     request: pb::CreateEventRequest,
     below: String,
@@ -74,15 +76,21 @@ pub(crate) fn new_event(
     f.finish(event)
 }
 
-/// A batch whose items were read one by one.
+/// A batch whose items are checked separately.
 pub(crate) struct Batch {
     pub(crate) mode: BatchMode,
-    /// In request order. In an atomic batch all of them are good.
+    /// In request order. All items of an atomic batch are valid.
     pub(crate) items: Vec<Result<NewEvent, Invalid>>,
 }
 
-/// Reads a batch.
-pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> Result<Batch, Invalid> {
+/// Reads a batch. One invalid item makes an atomic batch invalid.
+pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> Result<Batch, ApiError> {
+    let bytes = request.encoded_len();
+    if bytes > BATCH_BYTES_MAX {
+        return Err(ApiError::MessageTooLarge(format!(
+            "a batch must have at most {BATCH_BYTES_MAX} bytes, has {bytes}; send it in parts"
+        )));
+    }
     let pb::BatchCreateEventsRequest { requests, mode } = request;
     let mut f = Fields::default();
     let mode = match enumeration(&mut f, "mode", mode) {
@@ -94,7 +102,7 @@ pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> R
             "requests",
             format_args!("must have 1 to {BATCH_ITEMS_MAX} items, has {}", requests.len()),
         );
-        return Err(f.into_invalid());
+        return Err(f.into_invalid().into());
     }
     let mut items = Vec::with_capacity(requests.len());
     for (index, request) in requests.into_iter().enumerate() {
@@ -104,10 +112,10 @@ pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> R
             item => items.push(item),
         }
     }
-    f.finish(Batch { mode, items })
+    Ok(f.finish(Batch { mode, items })?)
 }
 
-/// One item of an ingest stream; a bad one keeps the name that its answer echoes.
+/// One item of an ingest stream. The reply echoes the request id even if the item is invalid.
 pub(crate) struct IngestItem {
     pub(crate) request_id: String,
     pub(crate) event: Result<NewEvent, Invalid>,

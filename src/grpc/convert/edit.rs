@@ -1,8 +1,8 @@
-//! `UpdateEvent`, `SoftDeleteEvent` and `RestoreEvent`; update masks.
+//! Requests of `UpdateEvent`, `SoftDeleteEvent` and `RestoreEvent`; update masks.
 
 use prost_types::FieldMask;
 
-use super::{enumeration, meta};
+use super::fields::{enumeration, meta};
 use crate::domain::access::SpiritScope;
 use crate::domain::edit::{Change, EventEdit, EventTarget};
 use crate::domain::ids::{EventId, SpiritId};
@@ -11,15 +11,16 @@ use crate::domain::limits::{AUTHOR_CHARS_MAX, Limits, META_SUMMARY_BYTES_MAX, RO
 use crate::domain::meta::{Meta, MetaChange};
 use crate::grpc::pb;
 
-/// A caller's paths that an error shows, and characters of each.
-const SHOWN_PATHS: usize = 3;
-const SHOWN_PATH_CHARS: usize = 40;
+/// Maximum number of unknown paths that an error shows.
+const SHOWN_PATHS_MAX: usize = 3;
+/// Maximum number of characters that an error shows of a path.
+const SHOWN_PATH_CHARS_MAX: usize = 40;
 
-/// Which fields an update writes.
+/// The fields that an update writes.
 pub(super) enum Mask {
-    /// Those that are present.
+    /// The fields that are present in the request.
     Present,
-    /// Exactly these.
+    /// Exactly the listed fields.
     Listed(Vec<String>),
 }
 
@@ -32,10 +33,10 @@ impl Mask {
         let unknown: Vec<String> = paths
             .iter()
             .filter(|path| !mutable.contains(&path.as_str()))
-            .take(SHOWN_PATHS)
+            .take(SHOWN_PATHS_MAX)
             .map(|path| {
                 let shown = path.chars().filter(|c| !c.is_control());
-                format!("\"{}\"", shown.take(SHOWN_PATH_CHARS).collect::<String>())
+                format!("\"{}\"", shown.take(SHOWN_PATH_CHARS_MAX).collect::<String>())
             })
             .collect();
         if !unknown.is_empty() {
@@ -51,7 +52,7 @@ impl Mask {
         matches!(self, Self::Listed(paths) if paths.iter().any(|path| path == field))
     }
 
-    /// A field that may be cleared.
+    /// Returns the change of an optional field, which the update may clear.
     pub(super) fn clearable<T>(&self, field: &str, value: Option<T>) -> Change<Option<T>> {
         match (self, value) {
             (Self::Present, Some(value)) => Change::Set(Some(value)),
@@ -60,7 +61,7 @@ impl Mask {
         }
     }
 
-    /// A field that always has a value.
+    /// Returns the change of a required field; clearing it is refused.
     pub(super) fn required<T>(&self, fields: &mut Fields, field: &str, value: Option<T>) -> Change<T> {
         match self.clearable(field, value) {
             Change::Set(Some(value)) => Change::Set(value),
@@ -73,7 +74,7 @@ impl Mask {
     }
 }
 
-/// How an update changes meta.
+/// Returns the change of meta.
 pub(super) fn meta_change(
     fields: &mut Fields,
     mask: &Mask,
@@ -142,16 +143,37 @@ pub(crate) fn event_edit(
     f.finish((target, edit))
 }
 
-/// Reads which event a soft delete or restore means.
-pub(crate) fn deletion(
-    event_id: &str,
-    spirit_id: Option<String>,
-    expected_revision: Option<i64>,
+/// Reads the event that a soft delete names.
+pub(crate) fn soft_delete_event(
+    request: pb::SoftDeleteEventRequest,
     scope: &SpiritScope,
 ) -> Result<EventTarget, Invalid> {
+    let pb::SoftDeleteEventRequest {
+        event_id,
+        spirit_id,
+        expected_revision,
+    } = request;
     let mut f = Fields::default();
-    let target = event_target(&mut f, event_id, spirit_id, expected_revision, scope);
+    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, scope);
     f.finish(target)
+}
+
+/// Reads the event that a restore names: the same fields as in a soft delete.
+pub(crate) fn restore_event(
+    request: pb::RestoreEventRequest,
+    scope: &SpiritScope,
+) -> Result<EventTarget, Invalid> {
+    let pb::RestoreEventRequest {
+        event_id,
+        spirit_id,
+        expected_revision,
+    } = request;
+    let request = pb::SoftDeleteEventRequest {
+        event_id,
+        spirit_id,
+        expected_revision,
+    };
+    soft_delete_event(request, scope)
 }
 
 fn event_target(

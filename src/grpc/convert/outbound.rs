@@ -1,4 +1,4 @@
-//! Domain types into messages.
+//! Converts domain types to messages.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use crate::domain::refusal::Refusal;
 use crate::domain::spirit::Spirit;
 use crate::grpc::json::struct_of_object;
 use crate::grpc::pb;
-use crate::grpc::status::ApiError;
-use crate::store::Session;
+use crate::grpc::status::item_status;
+use crate::store::{Session, StoreError};
 
-/// The message of an event; content and meta are absent where the view left them out.
+/// Converts an event; content and meta are absent in the BASIC view.
 pub(crate) fn event(event: Event) -> pb::Event {
     pb::Event {
         id: event.id.to_string(),
@@ -40,7 +40,7 @@ pub(crate) fn event(event: Event) -> pb::Event {
     }
 }
 
-/// The message of a spirit.
+/// Converts a spirit.
 pub(crate) fn spirit(spirit: Spirit) -> pb::Spirit {
     pb::Spirit {
         id: spirit.id.to_string(),
@@ -60,7 +60,7 @@ fn meta(meta: &Meta) -> Struct {
     struct_of_object(meta.as_json()).expect("meta is a JSON object by construction")
 }
 
-/// What a create did.
+/// Returns the outcome of a create.
 pub(crate) fn outcome(created: &Created) -> pb::CreateOutcome {
     match created {
         Created::New(_) => pb::CreateOutcome::Created,
@@ -69,7 +69,7 @@ pub(crate) fn outcome(created: &Created) -> pb::CreateOutcome {
     }
 }
 
-/// What an ingest stream says of a create.
+/// Returns the receipt of a create on an ingest stream.
 pub(crate) fn receipt(created: &Created) -> pb::IngestReceipt {
     let (id, sequence) = match created {
         Created::New(event) => (event.id, event.sequence),
@@ -82,7 +82,7 @@ pub(crate) fn receipt(created: &Created) -> pb::IngestReceipt {
     }
 }
 
-/// The reply to a create that answered with this event.
+/// Returns the reply to a create.
 pub(crate) fn create_response(stored: Event, outcome: pb::CreateOutcome) -> pb::CreateEventResponse {
     pb::CreateEventResponse {
         event: Some(event(stored)),
@@ -90,14 +90,14 @@ pub(crate) fn create_response(stored: Event, outcome: pb::CreateOutcome) -> pb::
     }
 }
 
-/// What became of one item of a batch; a duplicate's event is among `duplicates`, where a later
-/// item of the batch may need it too.
+/// Returns the result of one item of a batch. `duplicates` holds the events that duplicates of the batch name;
+/// several items can name the same event.
 pub(crate) fn batch_result(
-    result: Result<Created, ApiError>,
+    result: Result<Created, StoreError>,
     duplicates: &HashMap<EventId, Event>,
 ) -> pb::BatchCreateEventsResult {
     use pb::batch_create_events_result::Result as Item;
-    let item = result.and_then(|created| {
+    let response = result.and_then(|created| {
         let outcome = outcome(&created);
         let event = match created {
             Created::New(event) => Event {
@@ -112,15 +112,15 @@ pub(crate) fn batch_result(
         Ok(create_response(event, outcome))
     });
     pb::BatchCreateEventsResult {
-        result: Some(match item {
-            Ok(created) => Item::Created(created),
-            Err(error) => Item::Error(error.into_item()),
+        result: Some(match response {
+            Ok(response) => Item::Created(response),
+            Err(error) => Item::Error(item_status(error)),
         }),
     }
 }
 
-/// The message of a session.
-pub(crate) fn session(spirit_id: SpiritId, session: Session) -> pb::Session {
+/// Converts a session.
+pub(super) fn session(spirit_id: SpiritId, session: Session) -> pb::Session {
     pb::Session {
         spirit_id: spirit_id.to_string(),
         session_id: session.session_id,

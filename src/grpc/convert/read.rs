@@ -1,10 +1,11 @@
-//! Requests that read events: filters, pages, replays.
+//! Requests that read events: lists, counts, replays and watches.
 
+use super::fields::{enumeration, meta, offset};
+use super::page::{page_start, position};
 use super::timestamp::{time, time_of};
-use super::{enumeration, meta};
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::{ReplayPlace, SessionPlace, decode};
-use crate::domain::event::{Order, Position, View};
+use crate::domain::cursor::SessionPlace;
+use crate::domain::event::{Order, View};
 use crate::domain::filter::{EventFilter, QueryHash, Selection};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
@@ -15,7 +16,7 @@ use crate::grpc::pb;
 use crate::grpc::status::ApiError;
 use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart};
 
-/// The event to get, whose it may be, and whether it may be deleted.
+/// Returns the id of the event, the spirits that it may belong to, and whether it may be deleted.
 pub(crate) fn get_event(
     request: pb::GetEventRequest,
     scope: &SpiritScope,
@@ -31,7 +32,7 @@ pub(crate) fn get_event(
     f.finish((id, scope.narrow(spirit_id), include_deleted))
 }
 
-/// A query and the hash that its tokens carry.
+/// Returns the query of a list and the hash that its page tokens carry.
 pub(crate) fn list(
     request: pb::ListEventsRequest,
     limits: &Limits,
@@ -42,17 +43,14 @@ pub(crate) fn list(
         filter,
         page_size,
         page_token,
-        offset,
+        offset: requested_offset,
         order,
         view,
     } = request;
     let mut f = Fields::default();
     let selection = selection(&mut f, &spirit_id, session_id, filter, limits);
     let size = f.page_size("page_size", page_size);
-    let offset = f.count("offset", offset);
-    if offset > 0 && !page_token.is_empty() {
-        f.refuse("offset", "must not be given together with page_token");
-    }
+    let offset = offset(&mut f, requested_offset, &page_token);
     let order = match enumeration(&mut f, "order", order) {
         pb::EventOrder::NewestFirst => Order::NewestFirst,
         pb::EventOrder::OldestFirst => Order::OldestFirst,
@@ -63,12 +61,7 @@ pub(crate) fn list(
     f.finish(())?;
 
     let hash = QueryHash::of_events("ListEvents", &selection, order.name());
-    let start = if page_token.is_empty() {
-        PageStart::Offset(offset)
-    } else {
-        let place: Position = decode(hash, &page_token).map_err(|_| ApiError::InvalidCursor("page_token"))?;
-        PageStart::After(place)
-    };
+    let start = page_start(hash, &page_token)?.map_or(PageStart::Offset(offset), PageStart::After);
     let query = EventQuery {
         selection,
         order,
@@ -81,7 +74,7 @@ pub(crate) fn list(
     Ok((query, hash))
 }
 
-/// A replay and the hash that its cursors carry.
+/// Returns a replay and the hash that its cursors carry.
 pub(crate) fn replay(
     request: pb::StreamSessionEventsRequest,
     limits: &Limits,
@@ -115,11 +108,7 @@ pub(crate) fn replay(
     let hash = QueryHash::of_events("StreamSessionEvents", &selection, Order::OldestFirst.name());
     let start = match after_cursor {
         None => start,
-        Some(cursor) => {
-            let place: ReplayPlace =
-                decode(hash, &cursor).map_err(|_| ApiError::InvalidCursor("after_cursor"))?;
-            ReplayStart::After(place)
-        }
+        Some(cursor) => ReplayStart::After(position(hash, "after_cursor", &cursor)?),
     };
     let replay = Replay {
         selection,
@@ -158,7 +147,7 @@ pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<
     f.finish(watch)
 }
 
-/// Reads what a count is over.
+/// Reads the selection of events to count.
 pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<Selection, Invalid> {
     let pb::CountEventsRequest {
         spirit_id,
@@ -170,7 +159,7 @@ pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<
     f.finish(selection)
 }
 
-/// A page of sessions and the hash that its tokens carry.
+/// A list of sessions and the hash that its page tokens carry.
 pub(crate) struct SessionList {
     pub(crate) spirit_id: SpiritId,
     pub(crate) after: Option<SessionPlace>,
@@ -179,25 +168,21 @@ pub(crate) struct SessionList {
 }
 
 /// Reads a list of sessions.
-pub(crate) fn list_sessions(request: &pb::ListSessionsRequest) -> Result<SessionList, ApiError> {
+pub(crate) fn list_sessions(request: pb::ListSessionsRequest) -> Result<SessionList, ApiError> {
     let pb::ListSessionsRequest {
         spirit_id,
         page_size,
         page_token,
     } = request;
     let mut f = Fields::default();
-    let spirit_id = SpiritId(f.uuid("spirit_id", spirit_id));
-    let size = f.page_size("page_size", *page_size);
+    let spirit_id = SpiritId(f.uuid("spirit_id", &spirit_id));
+    let size = f.page_size("page_size", page_size);
     f.finish(())?;
 
     let hash = QueryHash::of("ListSessions", &[Some(spirit_id.0.as_bytes())]);
-    let after = (!page_token.is_empty())
-        .then(|| decode(hash, page_token))
-        .transpose()
-        .map_err(|_| ApiError::InvalidCursor("page_token"))?;
     Ok(SessionList {
         spirit_id,
-        after,
+        after: page_start(hash, &page_token)?,
         size,
         hash,
     })
@@ -252,7 +237,7 @@ fn event_filter(f: &mut Fields, filter: pb::EventFilter, limits: &Limits) -> Eve
     }
 }
 
-/// A list of values, sorted, each once.
+/// Reads a list of values, sorted and without duplicates.
 fn values(f: &mut Fields, field: &str, values: Vec<String>, chars_max: usize) -> Vec<String> {
     if values.len() > FILTER_VALUES_MAX {
         f.refuse(

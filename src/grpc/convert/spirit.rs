@@ -1,9 +1,11 @@
 //! Requests of `SpiritService`.
 
 use super::edit::{Mask, expected_revision, meta_change};
-use super::meta;
+use super::fields::{meta, offset};
+use super::outbound::spirit;
+use super::page::{limited, page_start};
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace, decode, encode};
+use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
 use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::filter::QueryHash;
 use crate::domain::ids::SpiritId;
@@ -13,8 +15,9 @@ use crate::domain::meta::Meta;
 use crate::domain::spirit::{NewSpirit, Spirit, fold_name};
 use crate::grpc::pb;
 use crate::grpc::status::ApiError;
-use crate::store::{SpiritOrder, SpiritQuery};
+use crate::store::{SpiritOrder, SpiritPage, SpiritQuery};
 
+/// Reads a spirit to create.
 pub(crate) fn new_spirit(request: pb::CreateSpiritRequest, limits: &Limits) -> Result<NewSpirit, Invalid> {
     let pb::CreateSpiritRequest {
         name,
@@ -33,16 +36,18 @@ pub(crate) fn new_spirit(request: pb::CreateSpiritRequest, limits: &Limits) -> R
     f.finish(spirit)
 }
 
-pub(crate) fn get_spirit(request: &pb::GetSpiritRequest) -> Result<(SpiritId, bool), Invalid> {
+/// Returns the id of the spirit and whether it may be deleted.
+pub(crate) fn get_spirit(request: pb::GetSpiritRequest) -> Result<(SpiritId, bool), Invalid> {
     let pb::GetSpiritRequest {
         spirit_id,
         include_deleted,
     } = request;
     let mut f = Fields::default();
-    let id = SpiritId(f.uuid("spirit_id", spirit_id));
-    f.finish((id, *include_deleted))
+    let id = SpiritId(f.uuid("spirit_id", &spirit_id));
+    f.finish((id, include_deleted))
 }
 
+/// Reads an update of a spirit.
 pub(crate) fn spirit_edit(
     request: pb::UpdateSpiritRequest,
     limits: &Limits,
@@ -55,13 +60,10 @@ pub(crate) fn spirit_edit(
         is_deleted,
         update_mask,
         meta_mode,
-        expected_revision: revision,
+        expected_revision,
     } = request;
     let mut f = Fields::default();
-    let target = SpiritTarget {
-        id: SpiritId(f.uuid("spirit_id", &spirit_id)),
-        expected_revision: expected_revision(&mut f, revision),
-    };
+    let target = spirit_target(&mut f, &spirit_id, expected_revision);
     let mask = Mask::read(
         &mut f,
         update_mask,
@@ -80,27 +82,49 @@ pub(crate) fn spirit_edit(
     f.finish((target, edit))
 }
 
-pub(crate) fn spirit_deletion(spirit_id: &str, revision: Option<i64>) -> Result<SpiritTarget, Invalid> {
+/// Reads the spirit that a soft delete names.
+pub(crate) fn soft_delete_spirit(request: pb::SoftDeleteSpiritRequest) -> Result<SpiritTarget, Invalid> {
+    let pb::SoftDeleteSpiritRequest {
+        spirit_id,
+        expected_revision,
+    } = request;
     let mut f = Fields::default();
-    let target = SpiritTarget {
-        id: SpiritId(f.uuid("spirit_id", spirit_id)),
-        expected_revision: expected_revision(&mut f, revision),
-    };
+    let target = spirit_target(&mut f, &spirit_id, expected_revision);
     f.finish(target)
 }
 
-/// A list of spirits and how its tokens are made.
+/// Reads the spirit that a restore names: the same fields as in a soft delete.
+pub(crate) fn restore_spirit(request: pb::RestoreSpiritRequest) -> Result<SpiritTarget, Invalid> {
+    let pb::RestoreSpiritRequest {
+        spirit_id,
+        expected_revision,
+    } = request;
+    soft_delete_spirit(pb::SoftDeleteSpiritRequest {
+        spirit_id,
+        expected_revision,
+    })
+}
+
+fn spirit_target(f: &mut Fields, spirit_id: &str, revision: Option<i64>) -> SpiritTarget {
+    SpiritTarget {
+        id: SpiritId(f.uuid("spirit_id", spirit_id)),
+        expected_revision: expected_revision(f, revision),
+    }
+}
+
+/// The query of a list of spirits, and what its page tokens need.
 pub(crate) struct SpiritList {
     pub(crate) query: SpiritQuery,
     pub(crate) tokens: SpiritTokens,
 }
 
-/// Makes the tokens of a list of spirits.
+/// The hash and the order that the page tokens of a list of spirits carry.
 pub(crate) struct SpiritTokens {
     hash: QueryHash,
     by_name: bool,
 }
 
+/// Reads a list of the spirits within the scope.
 pub(crate) fn list_spirits(
     request: pb::ListSpiritsRequest,
     scope: SpiritScope,
@@ -110,15 +134,12 @@ pub(crate) fn list_spirits(
         include_deleted,
         page_size,
         page_token,
-        offset,
+        offset: requested_offset,
     } = request;
     let mut f = Fields::default();
     let name_contains = name_contains.map(|text| f.chars("name_contains", text, NAME_CHARS_MAX));
     let size = f.page_size("page_size", page_size);
-    let offset = f.count("offset", offset);
-    if offset > 0 && !page_token.is_empty() {
-        f.refuse("offset", "must not be given together with page_token");
-    }
+    let offset = offset(&mut f, requested_offset, &page_token);
     f.finish(())?;
 
     let contains_folded = name_contains.as_deref().map(fold_name);
@@ -129,22 +150,14 @@ pub(crate) fn list_spirits(
             Some(&[u8::from(include_deleted)]),
         ],
     );
-    let token = (!page_token.is_empty()).then_some(page_token.as_str());
     let by_name = contains_folded.is_some();
-    let invalid = |_| ApiError::InvalidCursor("page_token");
     let order = match contains_folded {
         None => SpiritOrder::Newest {
-            after: token
-                .map(|token| decode::<NewestSpiritPlace>(hash, token))
-                .transpose()
-                .map_err(invalid)?,
+            after: page_start(hash, &page_token)?,
         },
         Some(contains_folded) => SpiritOrder::Named {
             contains_folded,
-            after: token
-                .map(|token| decode::<NamedSpiritPlace>(hash, token))
-                .transpose()
-                .map_err(invalid)?,
+            after: page_start(hash, &page_token)?,
         },
     };
     let query = SpiritQuery {
@@ -158,20 +171,23 @@ pub(crate) fn list_spirits(
     Ok(SpiritList { query, tokens })
 }
 
-impl SpiritTokens {
-    /// The token of the page behind this spirit.
-    pub(crate) fn behind(&self, last: &Spirit) -> String {
-        if self.by_name {
-            let place = NamedSpiritPlace {
-                name_folded: fold_name(&last.name),
-                id: last.id,
-            };
-            return encode(self.hash, &place);
-        }
-        let place = NewestSpiritPlace {
-            created_at: last.created_at,
-            id: last.id,
-        };
-        encode(self.hash, &place)
+/// Converts a page of spirits.
+pub(crate) fn spirit_page(page: SpiritPage, tokens: &SpiritTokens) -> pb::ListSpiritsResponse {
+    let by_name = |spirit: &Spirit| NamedSpiritPlace {
+        name_folded: fold_name(&spirit.name),
+        id: spirit.id,
+    };
+    let by_age = |spirit: &Spirit| NewestSpiritPlace {
+        created_at: spirit.created_at,
+        id: spirit.id,
+    };
+    let (spirits, next_page_token) = if tokens.by_name {
+        limited(page.spirits, page.more, tokens.hash, by_name, spirit)
+    } else {
+        limited(page.spirits, page.more, tokens.hash, by_age, spirit)
+    };
+    pb::ListSpiritsResponse {
+        spirits,
+        next_page_token,
     }
 }

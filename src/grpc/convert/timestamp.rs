@@ -1,4 +1,4 @@
-//! `google.protobuf.Timestamp` to and from times in microseconds.
+//! Converts `google.protobuf.Timestamp` to and from times in microseconds.
 
 use chrono::DateTime;
 use prost_types::Timestamp;
@@ -10,8 +10,8 @@ use crate::domain::invalid::Fields;
 const NANOS_PER_SECOND: i32 = 1_000_000_000;
 const NANOS_PER_MICRO: i32 = 1_000;
 
-/// The time in whole microseconds, truncated; `None` outside the years 1 to 9999, or when `nanos`
-/// is not 0 to 999,999,999.
+/// Returns the time, truncated to whole microseconds; `None` outside the years 1 to 9999, or if `nanos` is not
+/// 0 to 999,999,999.
 #[must_use]
 pub fn time_of(timestamp: Timestamp) -> Option<Time> {
     let Timestamp { seconds, nanos } = timestamp;
@@ -25,7 +25,7 @@ pub fn time_of(timestamp: Timestamp) -> Option<Time> {
         .then_some(time)
 }
 
-/// The message of a time.
+/// Converts a time.
 #[must_use]
 pub fn timestamp_of(time: Time) -> Timestamp {
     Timestamp {
@@ -34,7 +34,7 @@ pub fn timestamp_of(time: Time) -> Timestamp {
     }
 }
 
-/// Reads a timestamp under the rules of the contract.
+/// Reads a timestamp; an invalid one is refused.
 pub(super) fn time(fields: &mut Fields, field: &str, timestamp: Timestamp) -> Time {
     time_of(timestamp).unwrap_or_else(|| {
         fields.refuse(

@@ -1,4 +1,4 @@
-//! A reply's body that something other than its service can end, its own panic too.
+//! A reply body that can be aborted with an error, and that ends with INTERNAL if it panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -15,37 +15,40 @@ use crate::grpc::status::ApiError;
 pub(in crate::grpc) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
-    /// A reply's body that ends with an error as soon as there is one, and with INTERNAL when it panics.
+    /// A reply body that ends with an error once a future resolves to it, and with INTERNAL if the body panics.
     #[derive(Default)]
-    pub struct EndingBody<B> {
+    pub struct AbortableBody<B> {
         #[pin]
         inner: B,
-        end: Option<BoxFuture<'static, ApiError>>,
+        abort: Option<BoxFuture<'static, ApiError>>,
         ended: bool,
     }
 }
 
-impl<B> EndingBody<B> {
-    /// Ends by itself alone.
-    pub(in crate::grpc) fn unlimited(inner: B) -> Self {
+impl<B> AbortableBody<B> {
+    /// Creates a body that nothing aborts.
+    pub(in crate::grpc) fn new(inner: B) -> Self {
         Self {
             inner,
-            end: None,
+            abort: None,
             ended: false,
         }
     }
 
-    /// Ends with the error that this gives.
-    pub(in crate::grpc) fn until(inner: B, end: impl Future<Output = ApiError> + Send + 'static) -> Self {
+    /// Creates a body that ends with an error once `abort` resolves to it.
+    pub(in crate::grpc) fn abort_on(
+        inner: B,
+        abort: impl Future<Output = ApiError> + Send + 'static,
+    ) -> Self {
         Self {
             inner,
-            end: Some(Box::pin(end)),
+            abort: Some(Box::pin(abort)),
             ended: false,
         }
     }
 }
 
-impl<B> Body for EndingBody<B>
+impl<B> Body for AbortableBody<B>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -61,13 +64,13 @@ where
         if *this.ended {
             return Poll::Ready(None);
         }
-        if let Some(end) = this.end
-            && let Poll::Ready(error) = end.as_mut().poll(cx)
+        if let Some(abort) = this.abort
+            && let Poll::Ready(error) = abort.as_mut().poll(cx)
         {
             *this.ended = true;
             return Poll::Ready(Some(last_frame(error)));
         }
-        // What has panicked is not used again.
+        // Unwind safe: a body that panicked is not polled again.
         let Ok(polled) = catch_unwind(AssertUnwindSafe(|| this.inner.poll_frame(cx))) else {
             *this.ended = true;
             return Poll::Ready(Some(last_frame(ApiError::Panicked)));
@@ -84,7 +87,7 @@ where
     }
 }
 
-/// The end of a reply that has begun already.
+/// Returns the trailers that end a started reply with this error.
 fn last_frame<D>(error: ApiError) -> Result<Frame<D>, BoxError> {
     let mut trailers = HeaderMap::new();
     Status::from(error).add_header(&mut trailers)?;

@@ -1,7 +1,8 @@
-//! Every call, once: counted and logged when it ends, under an id that the caller gets back.
+//! Counts and logs every call once, when it ends, and returns its request id to the caller.
 //!
-//! A stream ends with its trailers, or when its reader goes away. The id and what else belongs to a
-//! call are at hand in [`current`] wherever its code runs. Content, meta and secrets are never logged.
+//! A stream ends with its trailers, or when the client disconnects. Code that runs for a call gets its request id
+//! and key from [`call_info::current`](crate::grpc::call_info::current). Content, meta and secrets are never
+//! logged.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -19,21 +20,21 @@ use tracing::{Instrument as _, Span, field};
 use super::methods::{Method, Methods};
 use super::request_id;
 use crate::grpc::call_info::{CURRENT, CallInfo};
-use crate::grpc::status::{Ending, Severity};
+use crate::grpc::status::{Severity, StatusCode};
 use crate::telemetry;
 
-/// Counts and logs calls, all of them if it is the outermost layer. Cheap to clone.
+/// Counts and logs calls. As the outermost layer it sees every call. Cheap to clone.
 #[derive(Clone)]
 pub struct CallLayer(Arc<Methods>);
 
 impl CallLayer {
-    /// With nothing counted yet.
+    /// Creates a layer with all counters at zero.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Methods::new()))
     }
 
-    /// What was counted up to now.
+    /// Returns the metrics of all calls so far.
     #[must_use]
     pub fn metrics(&self) -> Vec<MetricFamily> {
         self.0.registry.gather()
@@ -57,7 +58,7 @@ impl<S> Layer<S> for CallLayer {
     }
 }
 
-/// The service that the layer makes.
+/// The service of a [`CallLayer`].
 #[derive(Clone)]
 pub struct CallService<S> {
     inner: S,
@@ -81,26 +82,26 @@ where
         let call = Call::start(&self.methods, request.uri().path(), request.headers());
         let info = Arc::clone(&call.info);
         let span = call.span.clone();
-        // What the layers below do at once is of this call, as what they do later.
-        let answer = CURRENT.sync_scope(Arc::clone(&info), || span.in_scope(|| self.inner.call(request)));
-        let answered = async move {
-            let mut response = answer.await?;
+        // The inner layers do a part of their work in `call` itself, before their future is polled.
+        let reply = CURRENT.sync_scope(Arc::clone(&info), || span.in_scope(|| self.inner.call(request)));
+        let tracked = async move {
+            let mut response = reply.await?;
             let request_id = call.info.request_id.clone();
             response.headers_mut().insert(request_id::REQUEST_ID, request_id);
-            let call = match Ending::of(response.headers()) {
-                Some(ending) => {
-                    call.end(ending);
+            let call = match StatusCode::of(response.headers()) {
+                Some(code) => {
+                    call.end(code);
                     None
                 }
                 None => Some(call),
             };
             Ok(response.map(|inner| CallBody { inner, call }))
         };
-        Box::pin(CURRENT.scope(info, answered.instrument(span)))
+        Box::pin(CURRENT.scope(info, tracked.instrument(span)))
     }
 }
 
-/// A call under way; it was cancelled if it is dropped before its end.
+/// A call in progress. Dropping it before its end counts it as cancelled.
 struct Call {
     methods: Arc<Methods>,
     method: usize,
@@ -113,7 +114,7 @@ struct Call {
 
 impl Call {
     fn start(methods: &Arc<Methods>, path: &str, headers: &HeaderMap) -> Self {
-        let index = methods.find(path);
+        let index = methods.index_of(path);
         let method = methods.get(index);
         method.started.inc();
         let info = CallInfo {
@@ -132,32 +133,32 @@ impl Call {
         }
     }
 
-    fn end(mut self, ending: Ending) {
-        self.count(ending);
+    fn end(mut self, code: StatusCode) {
+        self.record(code);
     }
 
-    fn count(&mut self, ending: Ending) {
+    fn record(&mut self, code: StatusCode) {
         self.ended = true;
         let seconds = self.started.elapsed().as_secs_f64();
         let method = self.methods.get(self.method);
-        method.handled(ending).inc();
+        method.handled(code).inc();
         method.seconds.observe(seconds);
-        self.span.record("rpc.response.status_code", ending.name());
-        if ending.concern() != Severity::Client {
+        self.span.record("rpc.response.status_code", code.name());
+        if code.severity() != Severity::Client {
             self.span.record("otel.status_code", "ERROR");
         }
-        self.log(method, ending, seconds);
+        self.log(method, code, seconds);
     }
 
-    /// A mistake of the client's is none of the service's.
-    fn log(&self, method: &Method, ending: Ending, seconds: f64) {
+    /// Logs the call. Client errors are logged at INFO, as successful calls are.
+    fn log(&self, method: &Method, code: StatusCode, seconds: f64) {
         macro_rules! line {
             ($level:ident) => {
                 tracing::event!(
                     target: "calls",
                     tracing::Level::$level,
                     method = method.path,
-                    code = ending.name(),
+                    code = code.name(),
                     seconds,
                     request_id = self.info.request_id(),
                     key = self.info.key_name(),
@@ -165,7 +166,7 @@ impl Call {
                 )
             };
         }
-        match ending.concern() {
+        match code.severity() {
             Severity::Client => line!(INFO),
             Severity::Operator => line!(WARN),
             Severity::Developer => line!(ERROR),
@@ -173,7 +174,7 @@ impl Call {
     }
 }
 
-/// Goes on with the caller's trace; ends when the call and all that is done for it have.
+/// Creates the span of a call, which continues the caller's trace and ends after all work for the call.
 fn span_of(method: &Method, info: &CallInfo, headers: &HeaderMap) -> Span {
     let span = tracing::debug_span!(
         target: "spans",
@@ -193,13 +194,13 @@ fn span_of(method: &Method, info: &CallInfo, headers: &HeaderMap) -> Span {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.count(Ending::GONE);
+            self.record(StatusCode::CANCELLED);
         }
     }
 }
 
 pin_project! {
-    /// A reply's body, which knows when the call ends.
+    /// A reply body that ends its call with the last frame.
     pub struct CallBody<B> {
         #[pin]
         inner: B,
@@ -222,15 +223,15 @@ impl<B: Body> Body for CallBody<B> {
         let info = Arc::clone(&call.info);
         let poll = || call.span.in_scope(|| this.inner.poll_frame(cx));
         let polled = CURRENT.sync_scope(info, poll);
-        let ending = match &polled {
-            Poll::Ready(Some(Ok(frame))) => frame.trailers_ref().and_then(Ending::of),
-            Poll::Ready(Some(Err(_)) | None) => Some(Ending::UNSAID),
+        let code = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.trailers_ref().and_then(StatusCode::of),
+            Poll::Ready(Some(Err(_)) | None) => Some(StatusCode::UNKNOWN),
             Poll::Pending => None,
         };
-        if let Some(ending) = ending
+        if let Some(code) = code
             && let Some(call) = this.call.take()
         {
-            call.end(ending);
+            call.end(code);
         }
         polled
     }

@@ -1,4 +1,4 @@
-//! The methods that there are, each with its instruments, made once: to count a call makes no label.
+//! The metrics of each RPC method. They are created once, so that counting a call allocates no labels.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -8,34 +8,34 @@ use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 
 use crate::grpc::pb;
-use crate::grpc::status::Ending;
+use crate::grpc::status::StatusCode;
 use crate::metrics::Registry;
 
 const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// What stands for methods that nobody has: a caller can ask for any name.
+/// Label of methods that the server does not have: a caller can send any name.
 const UNKNOWN: &str = "unknown";
 
-/// A method's path and instruments.
+/// A method's path and metrics.
 pub(super) struct Method {
     pub(super) path: &'static str,
     pub(super) started: IntCounter,
     pub(super) seconds: Histogram,
-    handled: [IntCounter; Ending::COUNT],
+    handled: [IntCounter; StatusCode::COUNT],
 }
 
 impl Method {
-    /// The count of calls that ended so.
-    pub(super) fn handled(&self, ending: Ending) -> &IntCounter {
-        &self.handled[ending.index()]
+    /// Returns the counter of calls that ended with this code.
+    pub(super) fn handled(&self, code: StatusCode) -> &IntCounter {
+        &self.handled[code.index()]
     }
 }
 
-/// What is counted of each method.
+/// The metrics of all methods.
 pub(super) struct Methods {
     pub(super) registry: Registry,
-    /// Those of [`KNOWN`], then the one of unknown methods.
+    /// The methods of [`METHODS`] in order, then one for unknown methods.
     methods: Vec<Method>,
 }
 
@@ -43,45 +43,45 @@ impl Methods {
     pub(super) fn new() -> Self {
         let registry = Registry::default();
         let labels = ["grpc_type", "grpc_service", "grpc_method"];
-        let started = registry.counters("grpc_server_started_total", "Calls that were begun", &labels);
+        let started = registry.counters("grpc_server_started_total", "Calls started", &labels);
         let seconds = registry.histograms(
             "grpc_server_handling_seconds",
-            "Time from a call's begin to its end; a stream's whole life",
+            "Time from start to end of a call; of a stream, its whole lifetime",
             &labels,
             &SECONDS,
         );
         let handled = registry.counters(
             "grpc_server_handled_total",
-            "Calls that have ended, streams included, by the code that they ended with",
+            "Calls ended, streams included, by status code",
             &["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
         );
-        let method = |known: &Known| {
-            let labels = [known.kind, known.service, known.method];
+        let method = |name: &MethodName| {
+            let labels = [name.kind, name.service, name.method];
             Method {
-                path: known.path,
+                path: name.path,
                 started: started.with_label_values(&labels),
                 seconds: seconds.with_label_values(&labels),
-                handled: Ending::all().map(|ending| {
-                    handled.with_label_values(&[known.kind, known.service, known.method, ending.name()])
+                handled: StatusCode::all().map(|code| {
+                    handled.with_label_values(&[name.kind, name.service, name.method, code.name()])
                 }),
             }
         };
-        let unknown = Known {
+        let unknown = MethodName {
             path: UNKNOWN,
             service: UNKNOWN,
             method: UNKNOWN,
             kind: UNKNOWN,
         };
         Self {
-            methods: KNOWN.all.iter().chain([&unknown]).map(method).collect(),
+            methods: METHODS.names.iter().chain([&unknown]).map(method).collect(),
             registry,
         }
     }
 
-    /// Where the method of this path stands.
-    pub(super) fn find(&self, path: &str) -> usize {
+    /// Returns the index of the method with this path.
+    pub(super) fn index_of(&self, path: &str) -> usize {
         let unknown = self.methods.len() - 1;
-        KNOWN.by_path.get(path).copied().unwrap_or(unknown)
+        METHODS.by_path.get(path).copied().unwrap_or(unknown)
     }
 
     pub(super) fn get(&self, index: usize) -> &Method {
@@ -89,54 +89,61 @@ impl Methods {
     }
 }
 
-/// A method as the metrics name it.
-struct Known {
+/// A method's path and metric labels.
+struct MethodName {
     path: &'static str,
     service: &'static str,
     method: &'static str,
     kind: &'static str,
 }
 
-/// All methods that the server has.
-struct AllKnown {
-    all: Vec<Known>,
+/// All methods of the server.
+struct MethodTable {
+    names: Vec<MethodName>,
+    /// Indexes in `names`.
     by_path: HashMap<&'static str, usize>,
 }
 
-/// Kept for the life of the process: there are as many as the protos have.
-static KNOWN: LazyLock<AllKnown> = LazyLock::new(|| {
+/// Read once from the descriptors of all served protos; its strings are leaked, as they live as long as the
+/// process.
+static METHODS: LazyLock<MethodTable> = LazyLock::new(|| {
     let sets = [
         pb::FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    let all: Vec<Known> = sets.iter().flat_map(|set| methods_of(set)).collect();
-    let by_path = all.iter().enumerate().map(|(index, known)| (known.path, index));
-    AllKnown {
+    let names: Vec<MethodName> = sets.iter().flat_map(|set| methods_of(set)).collect();
+    let by_path = names.iter().enumerate().map(|(index, name)| (name.path, index));
+    MethodTable {
         by_path: by_path.collect(),
-        all,
+        names,
     }
 });
 
-fn methods_of(set: &[u8]) -> Vec<Known> {
-    let set = FileDescriptorSet::decode(set).expect("the compiler of the protos made it");
-    let mut all = Vec::new();
+fn methods_of(set: &[u8]) -> Vec<MethodName> {
+    let set = FileDescriptorSet::decode(set).expect("the proto compiler wrote the descriptor set");
+    let mut names = Vec::new();
     for file in &set.file {
         for service in &file.service {
-            let name = format!("{}.{}", file.package(), service.name());
-            all.extend(service.method.iter().map(|method| known(&name, method)));
+            let service_name = format!("{}.{}", file.package(), service.name());
+            names.extend(
+                service
+                    .method
+                    .iter()
+                    .map(|method| method_name(&service_name, method)),
+            );
         }
     }
-    all
+    names
 }
 
-fn known(service: &str, method: &MethodDescriptorProto) -> Known {
-    let kept = |text: &str| -> &'static str { Box::leak(text.into()) };
-    Known {
-        path: kept(&format!("/{service}/{}", method.name())),
-        service: kept(service),
-        method: kept(method.name()),
+fn method_name(service: &str, method: &MethodDescriptorProto) -> MethodName {
+    let leak = |text: &str| -> &'static str { Box::leak(text.into()) };
+    MethodName {
+        path: leak(&format!("/{service}/{}", method.name())),
+        service: leak(service),
+        method: leak(method.name()),
         kind: match (method.client_streaming(), method.server_streaming()) {
             (false, false) => "unary",
             (false, true) => "server_stream",

@@ -1,4 +1,4 @@
-//! A panic in a call is that call's end alone: INTERNAL, as every other bug.
+//! Turns a panic in a call into INTERNAL, so that it ends this call only.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
@@ -8,15 +8,15 @@ use http::{Request, Response};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::body::EndingBody;
+use super::body::AbortableBody;
 use crate::grpc::status::ApiError;
 use crate::panics::{Panicked, caught};
 
-/// Answers INTERNAL where a call or the stream that it answers with panics.
+/// Ends a call with INTERNAL if it or its reply stream panics.
 #[derive(Clone, Copy, Debug)]
 pub struct PanicLayer;
 
-/// The service that the layer makes.
+/// The service of a [`PanicLayer`].
 #[derive(Clone, Debug)]
 pub struct PanicService<S> {
     inner: S,
@@ -30,15 +30,15 @@ impl<S> Layer<S> for PanicLayer {
     }
 }
 
-// What has panicked is not used again: a call's future is dropped, its body ends, and the service behind is
-// cloned for each connection and holds nothing that changes.
+// Unwind safe: nothing that panicked is used again. The call's future is dropped, its body ends, and the inner
+// service is cloned for each connection and has no mutable state.
 impl<S, I, O> Service<Request<I>> for PanicService<S>
 where
     S: Service<Request<I>, Response = Response<O>>,
     S::Future: Send + 'static,
     O: Default,
 {
-    type Response = Response<EndingBody<O>>;
+    type Response = Response<AbortableBody<O>>;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
 
@@ -52,7 +52,7 @@ where
         };
         Box::pin(async {
             match caught(call).await {
-                Ok(response) => Ok(response?.map(EndingBody::unlimited)),
+                Ok(response) => Ok(response?.map(AbortableBody::new)),
                 Err(Panicked) => Ok(Status::from(ApiError::Panicked).into_http()),
             }
         })

@@ -1,13 +1,13 @@
-//! The ids by which a call is known: its own, and that of the trace it belongs to.
+//! The ids of a call in logs: its request id, and the id of the trace that it belongs to.
 
 use http::{HeaderMap, HeaderValue};
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
 const TRACE_PARENT: &str = "traceparent";
-/// Characters of an id that a caller may choose.
+/// Maximum length of a request id that a caller sends.
 const REQUEST_ID_MAX: usize = 128;
 
-/// The caller's id where it can stand in a log line, else a new one.
+/// Returns the caller's request id, or a new one if it is missing, too long or not visible ASCII.
 pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let given = headers.get(REQUEST_ID).filter(|id| {
         let id = id.as_bytes();
@@ -16,7 +16,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     given.cloned().unwrap_or_else(new_request_id)
 }
 
-/// 64 random bits as hex digits.
+/// Returns 64 random bits as hex digits.
 fn new_request_id() -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0; 16];
@@ -27,8 +27,8 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&digits).expect("hex digits are visible ASCII")
 }
 
-/// The trace that the caller says the call belongs to, as 32 hex digits. W3C's `traceparent` has a version,
-/// the trace, a span and flags, with hyphens between.
+/// Returns the trace id of the caller's `traceparent`, 32 hex digits. The W3C header consists of version, trace
+/// id, span id and flags, separated by hyphens.
 pub(super) fn trace_id(headers: &HeaderMap) -> Option<String> {
     let parent = headers.get(TRACE_PARENT)?.to_str().ok()?;
     let id = parent.get(3..35)?;

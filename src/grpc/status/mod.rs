@@ -1,20 +1,20 @@
-//! The one place where errors become gRPC statuses.
+//! Maps every error to a gRPC status. Handlers return errors with `?`.
 //!
 //! | error | code | what the client should do |
 //! |---|---|---|
-//! | bad fields, bad cursor, bytes that are no message | `INVALID_ARGUMENT` | mend the request |
-//! | unknown or hidden spirit or event | `NOT_FOUND` | look for the id |
-//! | dedupe key taken | `ALREADY_EXISTS` | treat as done, or use another key |
-//! | revision or sequence guard | `ABORTED` | read again, decide anew |
-//! | no key, no valid key | `UNAUTHENTICATED` | send a key that is neither revoked nor expired |
-//! | the key may not do this | `PERMISSION_DENIED` | use another key |
-//! | queue full, key over its limits, message too large | `RESOURCE_EXHAUSTED` | retry after a pause; send less |
-//! | database away, draining, starting | `UNAVAILABLE` | retry; creates with a dedupe key are safe |
-//! | out of time | `DEADLINE_EXCEEDED` | retry with more time |
+//! | bad fields, bad cursor, an undecodable message | `INVALID_ARGUMENT` | fix the request |
+//! | unknown or hidden spirit or event | `NOT_FOUND` | check the id |
+//! | dedupe key taken | `ALREADY_EXISTS` | treat the event as stored, or use another dedupe key |
+//! | revision or sequence mismatch | `ABORTED` | read again, then decide again |
+//! | missing or invalid API key | `UNAUTHENTICATED` | send an API key that is neither revoked nor expired |
+//! | API key without permission | `PERMISSION_DENIED` | use another API key |
+//! | queue full, API key over its limits, message too large | `RESOURCE_EXHAUSTED` | retry after a delay; send less |
+//! | database unavailable, server starting or draining | `UNAVAILABLE` | retry; creates with a dedupe key are safe |
+//! | time limit exceeded | `DEADLINE_EXCEEDED` | retry with a longer deadline |
 //! | a bug | `INTERNAL` | report the request id |
 
-mod answer;
-mod ending;
+mod builder;
+mod code;
 
 use std::time::Duration;
 
@@ -23,50 +23,51 @@ use tonic::{Code, Status};
 use tonic_types::{FieldViolation, pb as rpc};
 use uuid::Uuid;
 
-use answer::{Answer, shown};
+use builder::{StatusBuilder, truncated};
 
-pub(super) use ending::{Ending, Severity};
+pub(super) use code::{Severity, StatusCode};
 
 use super::call_info::current;
+use crate::domain::cursor::InvalidCursor;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::store::StoreError;
 
-/// Failing items that one error lists.
+/// Maximum number of failed items whose indexes an error lists.
 const FAILED_INDEXES_MAX: usize = 100;
 
-/// Why a call is answered with an error.
+/// An error of a call.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The token in this field is none of this query.
-    #[error("{0} is no token of this query")]
+    /// The named field holds no cursor of this query.
+    #[error("{0} is not a cursor of this query")]
     InvalidCursor(&'static str),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("message too large: {0}")]
     MessageTooLarge(String),
-    #[error("undecodable: {0}")]
+    #[error("undecodable message: {0}")]
     Undecodable(String),
-    #[error("no key")]
+    #[error("missing API key")]
     MissingKey,
-    #[error("no valid key")]
+    #[error("invalid API key")]
     InvalidKey,
-    #[error("not allowed: {0}")]
+    #[error("permission denied: {0}")]
     NotAllowed(String),
-    /// The key has used up its calls; there will be one after this time.
+    /// The API key is over its rate limit; the next call is allowed after this delay.
     #[error("too many calls")]
     TooManyCalls(Duration),
     #[error("too many streams")]
     TooManyStreams,
-    #[error("out of time")]
+    #[error("deadline exceeded")]
     Deadline,
     #[error("shutting down")]
     ShuttingDown,
     #[error("starting")]
     Starting,
-    #[error("a call panicked")]
+    #[error("the call panicked")]
     Panicked,
 }
 
@@ -78,143 +79,108 @@ impl From<Refusal> for ApiError {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        error.status(None)
+        of_error(error).build()
     }
 }
 
-impl ApiError {
-    /// The status of a stream that ends here; metadata of this name says where its client can resume.
-    pub(super) fn into_stream_status(self, resume: Option<(&str, String)>) -> Status {
-        self.status(resume)
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        ApiError::from(error).into()
     }
+}
 
-    /// The error inside a reply, for one item of a batch.
-    pub(super) fn into_item(self) -> rpc::Status {
-        let status = self.status(None);
-        rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
-            code: status.code().into(),
-            message: status.message().to_owned(),
-            details: Vec::new(),
-        })
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        ApiError::from(refusal).into()
     }
+}
 
-    fn status(self, resume: Option<(&str, String)>) -> Status {
-        let mut answer = self.answer();
-        if let (Some((name, place)), Code::Unavailable | Code::DeadlineExceeded) = (resume, answer.code) {
-            answer.put(name, place);
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Self {
+        ApiError::from(invalid).into()
+    }
+}
+
+/// Returns the status of a stream that ends with this error. `resume` is the name and value of the metadata
+/// with which the client can resume; it is added if a retry helps.
+pub(super) fn stream_status(error: ApiError, resume: Option<(&str, String)>) -> Status {
+    let mut status = of_error(error);
+    if let (Some((name, position)), Code::Unavailable | Code::DeadlineExceeded) = (resume, status.code) {
+        status.add_metadata(name, position);
+    }
+    status.build()
+}
+
+/// Returns the error of one item inside a reply.
+pub(super) fn item_status(error: StoreError) -> rpc::Status {
+    let status = Status::from(error);
+    rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+fn of_error(error: ApiError) -> StatusBuilder {
+    match error {
+        ApiError::Invalid(invalid) => of_invalid(invalid),
+        ApiError::InvalidCursor(field) => of_invalid_cursor(field),
+        ApiError::Store(error) => of_store(error),
+        ApiError::MessageTooLarge(message) => {
+            StatusBuilder::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message, &[])
         }
-        answer.into_status()
-    }
-
-    fn answer(self) -> Answer {
-        match self {
-            Self::Invalid(invalid) => of_invalid(invalid),
-            Self::InvalidCursor(field) => {
-                let rule = crate::domain::cursor::InvalidCursor.to_string();
-                Answer::new(
-                    Code::InvalidArgument,
-                    "INVALID_CURSOR",
-                    format!("{field} {rule}"),
-                    &[],
-                )
-                .listing([FieldViolation::new(field, rule)].into_iter())
-            }
-            Self::Store(error) => of_store(error),
-            Self::MessageTooLarge(message) => {
-                Answer::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message, &[])
-            }
-            Self::Undecodable(message) => Answer::new(Code::InvalidArgument, "UNDECODABLE", message, &[]),
-            Self::MissingKey => Answer::new(
-                Code::Unauthenticated,
-                "MISSING_KEY",
-                "a key is needed, as metadata authorization: Bearer ek_…",
-                &[],
-            ),
-            Self::InvalidKey => Answer::new(
-                Code::Unauthenticated,
-                "INVALID_KEY",
-                "the key is unknown, revoked or expired, or is not sent as authorization: Bearer ek_…",
-                &[],
-            ),
-            Self::NotAllowed(message) => Answer::new(Code::PermissionDenied, "NOT_ALLOWED", message, &[]),
-            Self::TooManyCalls(pause) => Answer::new(
-                Code::ResourceExhausted,
-                "OVERLOADED",
-                "the key has made more calls than it may in a second; retry after a pause",
-                &[],
-            )
-            .retry_after(pause),
-            Self::TooManyStreams => Answer::new(
-                Code::ResourceExhausted,
-                "OVERLOADED",
-                "the key has as many streams open as it may; end one, or retry later",
-                &[],
-            )
-            .retry(),
-            Self::Deadline => Answer::new(
-                Code::DeadlineExceeded,
-                "DEADLINE",
-                "the deadline passed; a create may have been stored, and a retry with its dedupe key is safe",
-                &[],
-            ),
-            Self::ShuttingDown => unavailable(
-                "SHUTTING_DOWN",
-                "the server is shutting down; retry elsewhere or later",
-            ),
-            Self::Panicked => internal("a call panicked; the log has told where"),
-            Self::Starting => unavailable("DATABASE_UNAVAILABLE", "the server is starting; retry soon"),
+        ApiError::Undecodable(message) => {
+            StatusBuilder::new(Code::InvalidArgument, "UNDECODABLE", message, &[])
         }
+        ApiError::MissingKey => StatusBuilder::new(
+            Code::Unauthenticated,
+            "MISSING_KEY",
+            "an API key is required, as metadata authorization: Bearer ek_…",
+            &[],
+        ),
+        ApiError::InvalidKey => StatusBuilder::new(
+            Code::Unauthenticated,
+            "INVALID_KEY",
+            "the API key is unknown, revoked or expired, or is not sent as authorization: Bearer ek_…",
+            &[],
+        ),
+        ApiError::NotAllowed(message) => {
+            StatusBuilder::new(Code::PermissionDenied, "NOT_ALLOWED", message, &[])
+        }
+        ApiError::TooManyCalls(delay) => {
+            overloaded("the API key has made more calls than it may in a second; retry after a pause")
+                .retry_after(delay)
+        }
+        ApiError::TooManyStreams => {
+            overloaded("the API key has as many streams open as it may; end one, or retry later").retry()
+        }
+        ApiError::Deadline => deadline_exceeded(
+            "the deadline passed; a create may have been stored, and a retry with its dedupe key is safe",
+        ),
+        ApiError::ShuttingDown => shutting_down(),
+        ApiError::Starting => database_unavailable("the server is starting; retry soon"),
+        ApiError::Panicked => internal("the call panicked; the panic is in the log"),
     }
 }
 
-fn unavailable(reason: &str, message: &str) -> Answer {
-    Answer::new(Code::Unavailable, reason, message, &[]).retry()
-}
-
-fn of_invalid(Invalid(violations): Invalid) -> Answer {
-    let mut message = violations.first().map_or_else(String::new, |first| {
-        format!("{} {}", shown(&first.field), shown(&first.description))
-    });
-    if violations.len() > 1 {
-        message = format!("{message} (and {} more bad fields)", violations.len() - 1);
-    }
-    let listed = violations
-        .into_iter()
-        .map(|violation| FieldViolation::new(shown(&violation.field), shown(&violation.description)));
-    Answer::new(Code::InvalidArgument, "INVALID_FIELD", message, &[]).listing(listed)
-}
-
-fn of_store(error: StoreError) -> Answer {
+fn of_store(error: StoreError) -> StatusBuilder {
     match error {
         StoreError::Refused(refusal) => of_refusal(refusal),
         StoreError::BatchRefused(failures) => of_batch(failures),
-        StoreError::Overloaded => Answer::new(
-            Code::ResourceExhausted,
-            "OVERLOADED",
-            "too many events are waiting to be stored; nothing of this call was, retry after a pause",
-            &[],
+        StoreError::Overloaded => overloaded(
+            "too many events are waiting to be stored; nothing of this call was stored, retry after a pause",
         )
         .retry(),
-        StoreError::Closing => unavailable(
-            "SHUTTING_DOWN",
-            "the server is shutting down; retry elsewhere or later",
-        ),
-        StoreError::TimedOut => Answer::new(
-            Code::DeadlineExceeded,
-            "DEADLINE",
-            "the server's time limit for a statement passed; ask for less, or retry later",
-            &[],
-        ),
-        StoreError::Stalled => Answer::new(
-            Code::DeadlineExceeded,
-            "DEADLINE",
-            "nothing of the stream was taken for longer than the server waits; resume where it ended",
-            &[],
+        StoreError::Closing => shutting_down(),
+        StoreError::TimedOut => {
+            deadline_exceeded("the server's time limit for a statement passed; ask for less, or retry later")
+        }
+        StoreError::Stalled => deadline_exceeded(
+            "the client read nothing from the stream for longer than the server waits; resume where it ended",
         ),
         StoreError::Unavailable(cause) => {
             tracing::warn!(request_id = request_id(), cause, "database unavailable");
-            unavailable(
-                "DATABASE_UNAVAILABLE",
+            database_unavailable(
                 "the database is not available; retry, with the same dedupe key if this is a create",
             )
         }
@@ -222,10 +188,9 @@ fn of_store(error: StoreError) -> Answer {
             tracing::warn!(
                 request_id = request_id(),
                 cause,
-                "the database is read-only: promote it if it is a standby, or let DATABASE_URL lead to the primary"
+                "database read-only: promote it if it is a standby, or point DATABASE_URL to the primary"
             );
-            unavailable(
-                "DATABASE_UNAVAILABLE",
+            database_unavailable(
                 "the database is read-only at the moment, nothing was stored; reads work, retry writes later",
             )
         }
@@ -233,24 +198,10 @@ fn of_store(error: StoreError) -> Answer {
     }
 }
 
-/// Of the call that the error belongs to.
-fn request_id() -> Option<String> {
-    current().map(|call| call.request_id().to_owned())
-}
-
-fn internal(cause: &str) -> Answer {
-    let request_id = request_id().unwrap_or_else(|| Uuid::now_v7().to_string());
-    tracing::error!(request_id, cause, "internal error");
-    let message = format!("internal error; the server's log tells more under request id {request_id}");
-    Answer::new(Code::Internal, "INTERNAL", message, &[]).with(|details| {
-        details.set_request_info(request_id, "");
-    })
-}
-
-fn of_refusal(refusal: Refusal) -> Answer {
+fn of_refusal(refusal: Refusal) -> StatusBuilder {
     match refusal {
-        Refusal::SpiritNotFound(id) => not_found("SPIRIT_NOT_FOUND", "spirit", &id.to_string()),
-        Refusal::EventNotFound(id) => not_found("EVENT_NOT_FOUND", "event", &id.to_string()),
+        Refusal::SpiritNotFound(id) => not_found("SPIRIT_NOT_FOUND", "Spirit", &id.to_string()),
+        Refusal::EventNotFound(id) => not_found("EVENT_NOT_FOUND", "Event", &id.to_string()),
         Refusal::Duplicate { dedupe_key, existing } => {
             of_duplicate(dedupe_key, existing.map(|id| id.to_string()))
         }
@@ -264,38 +215,53 @@ fn of_refusal(refusal: Refusal) -> Answer {
     }
 }
 
-fn not_found(reason: &str, kind: &str, id: &str) -> Answer {
-    let message = format!("{kind} {id} does not exist or is deleted");
-    Answer::new(Code::NotFound, reason, message, &[]).with(|details| {
-        details.set_resource_info(
-            format!("elephantasm.events.v1.{}{}", kind[..1].to_uppercase(), &kind[1..]),
-            id,
-            "",
-            "",
-        );
+fn of_invalid(Invalid(violations): Invalid) -> StatusBuilder {
+    let mut message = violations.first().map_or_else(String::new, |first| {
+        format!("{} {}", truncated(&first.field), truncated(&first.description))
+    });
+    if violations.len() > 1 {
+        message = format!("{message} (and {} more bad fields)", violations.len() - 1);
+    }
+    let listed = violations
+        .into_iter()
+        .map(|violation| FieldViolation::new(truncated(&violation.field), truncated(&violation.description)));
+    StatusBuilder::new(Code::InvalidArgument, "INVALID_FIELD", message, &[]).violations(listed)
+}
+
+fn of_invalid_cursor(field: &str) -> StatusBuilder {
+    let rule = InvalidCursor.to_string();
+    let message = format!("{field} {rule}");
+    StatusBuilder::new(Code::InvalidArgument, "INVALID_CURSOR", message, &[])
+        .violations([FieldViolation::new(field, rule)].into_iter())
+}
+
+fn not_found(reason: &str, kind: &str, id: &str) -> StatusBuilder {
+    let message = format!("{} {id} does not exist or is deleted", kind.to_lowercase());
+    StatusBuilder::new(Code::NotFound, reason, message, &[]).with(|details| {
+        details.set_resource_info(format!("elephantasm.events.v1.{kind}"), id, "", "");
     })
 }
 
-fn of_duplicate(dedupe_key: String, existing: Option<String>) -> Answer {
+fn of_duplicate(dedupe_key: String, existing: Option<String>) -> StatusBuilder {
     let message = match &existing {
         Some(id) => format!("the dedupe_key is taken by event {id}"),
         None => "the dedupe_key is that of an earlier item of this batch, which was refused".to_owned(),
     };
     let mut metadata = vec![("dedupe_key", dedupe_key)];
     metadata.extend(existing.map(|id| ("existing_event_id", id)));
-    Answer::new(Code::AlreadyExists, "DUPLICATE_EVENT", message, &metadata)
+    StatusBuilder::new(Code::AlreadyExists, "DUPLICATE_EVENT", message, &metadata)
 }
 
-fn mismatch(reason: &str, field: &str, expected: i64, actual: i64) -> Answer {
+fn mismatch(reason: &str, field: &str, expected: i64, actual: i64) -> StatusBuilder {
     let message = format!(
         "expected_{field} is {expected}, but the stored {field} is {actual}; read again and decide anew"
     );
     let metadata = [("expected", expected.to_string()), ("actual", actual.to_string())];
-    Answer::new(Code::Aborted, reason, message, &metadata)
+    StatusBuilder::new(Code::Aborted, reason, message, &metadata)
 }
 
-/// The answer of the lowest failing item, and which others failed.
-fn of_batch(failures: Vec<(usize, Refusal)>) -> Answer {
+/// Returns the status of the first failed item, with the indexes of all failed items.
+fn of_batch(failures: Vec<(usize, Refusal)>) -> StatusBuilder {
     let count = failures.len();
     let indexes: Vec<String> = failures
         .iter()
@@ -303,21 +269,52 @@ fn of_batch(failures: Vec<(usize, Refusal)>) -> Answer {
         .map(|(index, _)| index.to_string())
         .collect();
     let Some((index, refusal)) = failures.into_iter().next() else {
-        return internal("a batch was refused without a failing item");
+        return internal("a batch was refused without a failed item");
     };
-    let mut answer = of_refusal(refusal);
-    answer.message = format!(
+    let mut status = of_refusal(refusal);
+    status.message = format!(
         "requests[{index}]: {}; nothing of the batch was stored",
-        answer.message
+        status.message
     );
-    answer.put("failed_index", index.to_string());
-    answer.put("failed_indexes", indexes.join(","));
-    answer.put("failed_count", count.to_string());
-    answer
+    status.add_metadata("failed_index", index.to_string());
+    status.add_metadata("failed_indexes", indexes.join(","));
+    status.add_metadata("failed_count", count.to_string());
+    status
 }
 
-/// Gives an error of tonic's own the form that all errors of this service have; `None` for one that
-/// is not the request's fault or has that form already.
+fn overloaded(message: &str) -> StatusBuilder {
+    StatusBuilder::new(Code::ResourceExhausted, "OVERLOADED", message, &[])
+}
+
+fn deadline_exceeded(message: &str) -> StatusBuilder {
+    StatusBuilder::new(Code::DeadlineExceeded, "DEADLINE", message, &[])
+}
+
+fn shutting_down() -> StatusBuilder {
+    let message = "the server is shutting down; retry elsewhere or later";
+    StatusBuilder::new(Code::Unavailable, "SHUTTING_DOWN", message, &[]).retry()
+}
+
+fn database_unavailable(message: &str) -> StatusBuilder {
+    StatusBuilder::new(Code::Unavailable, "DATABASE_UNAVAILABLE", message, &[]).retry()
+}
+
+fn internal(cause: &str) -> StatusBuilder {
+    let request_id = request_id().unwrap_or_else(|| Uuid::now_v7().to_string());
+    tracing::error!(request_id, cause, "internal error");
+    let message = format!("internal error; the server's log has the cause under request id {request_id}");
+    StatusBuilder::new(Code::Internal, "INTERNAL", message, &[]).with(|details| {
+        details.set_request_info(request_id, "");
+    })
+}
+
+/// Returns the request id of the current call.
+fn request_id() -> Option<String> {
+    current().map(|call| call.request_id().to_owned())
+}
+
+/// Converts an error that tonic raised to the form of this service's errors. Returns `None` for an error that
+/// already has that form or that the request did not cause.
 pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Status> {
     if !status.details().is_empty() {
         return None;
@@ -327,8 +324,8 @@ pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Sta
             ApiError::MessageTooLarge(format!("the message is larger than {message_bytes_max} bytes")).into(),
         ),
         Code::Internal => Some(
-            ApiError::Undecodable(shown(&format!(
-                "the bytes are no such message: {}",
+            ApiError::Undecodable(truncated(&format!(
+                "the bytes are not a valid message: {}",
                 status.message()
             )))
             .into(),

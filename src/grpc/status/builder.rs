@@ -1,4 +1,4 @@
-//! An error as the client sees it, within the bytes that clients take.
+//! Builds statuses with error details, within the size that clients accept.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,30 +9,30 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 /// `ErrorInfo.domain` of every error.
 const DOMAIN: &str = "events.elephantasm";
-/// Bad fields that one error lists.
+/// Maximum number of bad fields that an error lists.
 const VIOLATIONS_MAX: usize = 20;
-/// Bytes of a field's path or rule that an error shows.
+/// Maximum length of a field's path or rule in an error, in bytes.
 const SHOWN_BYTES_MAX: usize = 240;
-/// Bytes that the metadata of an error may have as it goes over the wire, the names included;
-/// clients drop larger ones. Leaves room below 6 KiB for the headers that the transport adds.
+/// Maximum size of an error's metadata on the wire, names included; clients drop larger ones. Leaves room
+/// below 6 KiB for the headers that the transport adds.
 const METADATA_BYTES_MAX: usize = 6 * 1024 - 256;
-/// What HTTP/2 counts for a header besides its name and value (RFC 9113, section 6.5.2).
+/// Bytes that HTTP/2 counts for a header besides its name and value (RFC 9113, section 6.5.2).
 const HEADER_OVERHEAD: usize = 32;
-/// After which a client may retry what was refused for load or for a passing fault.
+/// Delay before a client should retry after overload or a transient fault.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// An error as the client sees it.
-pub(super) struct Answer {
+/// Builds a [`Status`] with `ErrorInfo` and further details.
+pub(super) struct StatusBuilder {
     pub(super) code: Code,
     pub(super) message: String,
-    /// The bad fields that are listed.
+    /// The listed bad fields.
     violations: Vec<FieldViolation>,
-    /// How many more there are.
-    left_out: usize,
+    /// The number of bad fields that are not listed.
+    omitted: usize,
     details: ErrorDetails,
 }
 
-impl Answer {
+impl StatusBuilder {
     pub(super) fn new(
         code: Code,
         reason: &str,
@@ -49,7 +49,7 @@ impl Answer {
             code,
             message: message.into(),
             violations: Vec::new(),
-            left_out: 0,
+            omitted: 0,
             details,
         }
     }
@@ -59,25 +59,26 @@ impl Answer {
         self
     }
 
+    /// Asks the client to retry after [`RETRY_AFTER`].
     pub(super) fn retry(self) -> Self {
         self.retry_after(RETRY_AFTER)
     }
 
-    pub(super) fn retry_after(self, pause: Duration) -> Self {
+    pub(super) fn retry_after(self, delay: Duration) -> Self {
         self.with(|details| {
-            details.set_retry_info(Some(pause));
+            details.set_retry_info(Some(delay));
         })
     }
 
-    /// Lists the first of these bad fields and says how many more there are.
-    pub(super) fn listing(mut self, violations: impl ExactSizeIterator<Item = FieldViolation>) -> Self {
-        self.left_out = violations.len().saturating_sub(VIOLATIONS_MAX);
+    /// Lists the first [`VIOLATIONS_MAX`] of these bad fields and counts the others.
+    pub(super) fn violations(mut self, violations: impl ExactSizeIterator<Item = FieldViolation>) -> Self {
+        self.omitted = violations.len().saturating_sub(VIOLATIONS_MAX);
         self.violations = violations.take(VIOLATIONS_MAX).collect();
         self
     }
 
-    /// Adds to the metadata of `ErrorInfo`.
-    pub(super) fn put(&mut self, key: &str, value: impl Into<String>) {
+    /// Adds an entry to the metadata of `ErrorInfo`.
+    pub(super) fn add_metadata(&mut self, key: &str, value: impl Into<String>) {
         if let Some(info) = self.details.error_info() {
             let (reason, mut metadata) = (info.reason.clone(), info.metadata.clone());
             metadata.insert(key.to_owned(), value.into());
@@ -85,8 +86,8 @@ impl Answer {
         }
     }
 
-    /// The status, with as much of the answer as clients take.
-    pub(super) fn into_status(mut self) -> Status {
+    /// Returns the status, shortened to the size that clients accept.
+    pub(super) fn build(mut self) -> Status {
         loop {
             let status = self.status();
             if metadata_bytes(&status) <= METADATA_BYTES_MAX || !self.shorten() {
@@ -99,8 +100,8 @@ impl Answer {
         let mut details = self.details.clone();
         if !self.violations.is_empty() {
             let mut violations = self.violations.clone();
-            if self.left_out > 0 {
-                let more = format!("{} more bad fields", self.left_out);
+            if self.omitted > 0 {
+                let more = format!("{} more bad fields", self.omitted);
                 violations.push(FieldViolation::new("…", more));
             }
             details.set_bad_request(violations);
@@ -108,12 +109,12 @@ impl Answer {
         Status::with_error_details(self.code, self.message.clone(), details)
     }
 
-    /// Leaves out what helps least: the last of several bad fields, then all that is not the reason
-    /// or a message. Says whether there was something to leave out.
+    /// Omits the least useful part: the last of several bad fields, then everything but the reason and a short
+    /// message. Returns false if nothing is left to omit.
     fn shorten(&mut self) -> bool {
         if self.violations.len() > 1 {
             self.violations.pop();
-            self.left_out += 1;
+            self.omitted += 1;
             return true;
         }
         let Some(info) = self.details.error_info() else {
@@ -124,12 +125,12 @@ impl Answer {
         }
         let reason = info.reason.clone();
         self.details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-        self.message = shown(&self.message);
+        self.message = truncated(&self.message);
         true
     }
 }
 
-/// What the status adds to a reply's headers or trailers, as HTTP/2 counts it.
+/// Returns the size that the status adds to a reply's headers or trailers, as HTTP/2 counts it.
 fn metadata_bytes(status: &Status) -> usize {
     let mut headers = HeaderMap::new();
     match status.add_header(&mut headers) {
@@ -141,8 +142,8 @@ fn metadata_bytes(status: &Status) -> usize {
     }
 }
 
-/// As much of the text as an error shows.
-pub(super) fn shown(text: &str) -> String {
+/// Returns the text, truncated to the length that an error may show.
+pub(super) fn truncated(text: &str) -> String {
     text[..text.floor_char_boundary(SHOWN_BYTES_MAX)].to_owned()
 }
 
@@ -151,32 +152,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_an_answer_holds_its_metadata_stays_within_bounds() {
+    fn metadata_of_a_status_stays_within_bounds() {
         let long = "🐘".repeat(10_000);
         let metadata = [("dedupe_key", long.clone()), ("failed_indexes", long.clone())];
-        let violation = FieldViolation::new(shown(&long), shown(&long));
-        for (what, metadata) in [("without metadata", &metadata[..0]), ("with metadata", &metadata)] {
-            let status = Answer::new(Code::Aborted, "REASON", long.clone(), metadata)
-                .listing(vec![violation.clone(); 50].into_iter())
-                .into_status();
-            assert!(metadata_bytes(&status) <= METADATA_BYTES_MAX, "{what}");
+        let violation = FieldViolation::new(truncated(&long), truncated(&long));
+        for (case, metadata) in [("without metadata", &metadata[..0]), ("with metadata", &metadata)] {
+            let status = StatusBuilder::new(Code::Aborted, "REASON", long.clone(), metadata)
+                .violations(vec![violation.clone(); 50].into_iter())
+                .build();
+            assert!(metadata_bytes(&status) <= METADATA_BYTES_MAX, "{case}");
             let info = status.get_details_error_info().expect("ErrorInfo stays");
             assert_eq!(
                 (info.reason.as_str(), info.domain.as_str()),
                 ("REASON", DOMAIN),
-                "{what}"
+                "{case}"
             );
             assert!(
                 long.starts_with(status.message()) && !status.message().is_empty(),
-                "{what}"
+                "{case}"
             );
             let listed = status
                 .get_details_bad_request()
                 .expect("BadRequest stays")
                 .field_violations;
-            let left_out = 50 - (listed.len() - 1);
+            let omitted = 50 - (listed.len() - 1);
             let last = listed.last().expect("not empty");
-            assert_eq!(last.description, format!("{left_out} more bad fields"), "{what}");
+            assert_eq!(last.description, format!("{omitted} more bad fields"), "{case}");
         }
     }
 }

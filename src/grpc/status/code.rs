@@ -1,25 +1,25 @@
-//! How a call ended, for those who count and log calls and choose no codes.
+//! The status code of an ended call, for metrics and logs.
 
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-/// The code of an ended call.
+/// The gRPC status code that a call ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::grpc) struct Ending(Code);
+pub(in crate::grpc) struct StatusCode(Code);
 
-/// Who has to do something about it.
+/// Who has to act on a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::grpc) enum Severity {
     /// Nobody, or the client.
     Client,
-    /// Whoever runs the service: it cannot do what it is there for.
+    /// The operator: the service cannot do its work.
     Operator,
-    /// Whoever writes it.
+    /// The developer: a bug.
     Developer,
 }
 
-/// All codes, each at its number, as the contract writes them.
-const NAMES: [&str; Ending::COUNT] = [
+/// The names of all codes by number, as the gRPC specification writes them.
+const NAMES: [&str; StatusCode::COUNT] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -39,21 +39,21 @@ const NAMES: [&str; Ending::COUNT] = [
     "UNAUTHENTICATED",
 ];
 
-impl Ending {
-    /// How many endings there are.
+impl StatusCode {
+    /// Number of status codes.
     pub(in crate::grpc) const COUNT: usize = 17;
-    /// The client went away, or its connection broke.
-    pub(in crate::grpc) const GONE: Self = Self(Code::Cancelled);
-    /// The reply broke off without saying how it ended.
-    pub(in crate::grpc) const UNSAID: Self = Self(Code::Unknown);
+    /// The client cancelled the call, or its connection broke.
+    pub(in crate::grpc) const CANCELLED: Self = Self(Code::Cancelled);
+    /// The reply ended without a status.
+    pub(in crate::grpc) const UNKNOWN: Self = Self(Code::Unknown);
 
-    /// What these headers or trailers say, if they end a call.
+    /// Reads the code from headers or trailers; `None` if they do not end a call.
     pub(in crate::grpc) fn of(headers: &HeaderMap) -> Option<Self> {
         let code = headers.get(Status::GRPC_STATUS)?;
         Some(Self(Code::from_bytes(code.as_bytes())))
     }
 
-    /// All of them, each at its index.
+    /// Returns all codes by number.
     pub(in crate::grpc) fn all() -> [Self; Self::COUNT] {
         std::array::from_fn(|index| Self(Code::from_i32(i32::try_from(index).unwrap_or_default())))
     }
@@ -66,7 +66,7 @@ impl Ending {
         NAMES[self.index()]
     }
 
-    pub(in crate::grpc) fn concern(self) -> Severity {
+    pub(in crate::grpc) fn severity(self) -> Severity {
         match self.0 {
             Code::Internal | Code::Unknown | Code::DataLoss => Severity::Developer,
             Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => Severity::Operator,

@@ -1,0 +1,84 @@
+//! Pages of lists: the position after which a page starts, and the page as messages with its next page token.
+
+use prost::Message;
+
+use super::outbound::{event, session};
+use crate::domain::cursor::{InvalidCursor, Place, SessionPlace, decode, encode};
+use crate::domain::event::Event;
+use crate::domain::filter::QueryHash;
+use crate::domain::ids::SpiritId;
+use crate::domain::limits::PAGE_BYTES;
+use crate::grpc::pb;
+use crate::grpc::status::ApiError;
+use crate::store::{EventPage, Session, SessionPage};
+
+/// Reads the position in a cursor of this query.
+pub(super) fn position<P: Place>(query: QueryHash, field: &'static str, cursor: &str) -> Result<P, ApiError> {
+    decode(query, cursor).map_err(|InvalidCursor| ApiError::InvalidCursor(field))
+}
+
+/// Reads the position after which a page starts; `None` for the first page, which has no token.
+pub(super) fn page_start<P: Place>(query: QueryHash, page_token: &str) -> Result<Option<P>, ApiError> {
+    if page_token.is_empty() {
+        return Ok(None);
+    }
+    position(query, "page_token", page_token).map(Some)
+}
+
+/// Converts a page of events.
+pub(crate) fn event_page(page: EventPage, query: QueryHash) -> pb::ListEventsResponse {
+    let (events, next_page_token) = limited(page.events, page.more, query, Event::position, event);
+    pb::ListEventsResponse {
+        events,
+        next_page_token,
+    }
+}
+
+/// Converts a page of a spirit's sessions.
+pub(crate) fn session_page(
+    page: SessionPage,
+    spirit_id: SpiritId,
+    query: QueryHash,
+) -> pb::ListSessionsResponse {
+    let position = |session: &Session| SessionPlace {
+        last_occurred_at: session.last_occurred_at,
+        session_id: session.session_id.clone(),
+    };
+    let message = |row| session(spirit_id, row);
+    let (sessions, next_page_token) = limited(page.sessions, page.more, query, position, message);
+    pb::ListSessionsResponse {
+        sessions,
+        next_page_token,
+    }
+}
+
+/// Converts rows up to [`PAGE_BYTES`] of messages, at least one. Returns the messages and the token of the next
+/// page, empty if this is the last one; `more` tells whether rows follow these.
+pub(super) fn limited<T, P: Place, M: Message>(
+    rows: Vec<T>,
+    more: bool,
+    query: QueryHash,
+    position: impl Fn(&T) -> P,
+    message: impl Fn(T) -> M,
+) -> (Vec<M>, String) {
+    let mut bytes = 0;
+    let mut messages = Vec::with_capacity(rows.len());
+    let mut last = None;
+    for row in rows {
+        let row_position = position(&row);
+        let message = message(row);
+        bytes += message.encoded_len();
+        if bytes > PAGE_BYTES
+            && let Some(last) = &last
+        {
+            return (messages, encode(query, last));
+        }
+        messages.push(message);
+        last = Some(row_position);
+    }
+    let token = match last {
+        Some(last) if more => encode(query, &last),
+        _ => String::new(),
+    };
+    (messages, token)
+}
