@@ -1,9 +1,9 @@
-//! PostgreSQL: all SQL of the service, and the only layer beside [`crate::embedded_postgres`] that uses sqlx.
+//! The PostgreSQL layer: all SQL of the service. Only this layer and [`crate::embedded_postgres`] use sqlx.
 //!
 //! Does not depend on gRPC. [`Store`] has a part for each kind of work: [`Store::write`] for creates and edits,
 //! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys. Most functions run
-//! one statement. A transaction is opened in two places only: a flush of the write path, and, behind a
-//! transaction pooler, around each statement. Both run in tasks that no caller can cancel.
+//! one statement. Transactions are begun in two places only: for a flush of the write path and, behind a
+//! transaction pooler, for each statement. Both run in tasks that no caller can cancel.
 
 mod keys;
 mod live;
@@ -42,29 +42,27 @@ pub use read::{Consistency, Reader};
 pub use statements::STATEMENTS;
 pub use write::{EventWriter, IngestSettings, Queued};
 
-/// Settings of the store. Not `Debug`, because it may hold a password.
+/// Settings of the store. Not `Debug`, because they may contain a password.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// Connections for reads and edits; writers have their own.
+    /// Number of connections for reads and edits; writers have their own.
     pub pool_size: u32,
-    /// Time limit of a call's wait for a connection.
+    /// Timeout of waiting for a connection.
     pub acquire_timeout: Duration,
-    /// Time limit of a statement.
     pub statement_timeout: Duration,
-    /// The write path.
+    /// Settings of the write path.
     pub ingest: IngestSettings,
-    /// Long-lived streams.
+    /// Settings of live streams.
     pub live: LiveSettings,
-    /// True behind a pooler in transaction mode.
+    /// True if connections go through a pooler in transaction mode.
     pub transaction_pooler: bool,
-    /// Connects to PostgreSQL itself where other connections go through a pooler; used for LISTEN and
-    /// migrations.
+    /// Connects to PostgreSQL itself, for LISTEN and migrations, if other connections go through a pooler.
     pub direct: Option<PgConnectOptions>,
-    /// A standby for reads that may lag.
+    /// The standby for reads that may lag.
     pub standby: Option<StandbySettings>,
 }
 
-/// The database of the service. Cheap to clone. Not `Debug`, because it holds the database's password.
+/// Access to the database of the service. Cheap to clone. Not `Debug`, because it holds the database password.
 #[derive(Clone)]
 pub struct Store {
     /// Creates and edits.
@@ -76,8 +74,8 @@ pub struct Store {
     reads: ReadRouter,
     announcer: Announcer,
     pool: ConnectionPool,
-    /// A connection for [`Store::ping`] and for cancelling statements, so that a busy pool does not look like
-    /// a database that is down.
+    /// One connection for [`Store::ping`] and for cancelling statements. With the busy pool's connections, a ping
+    /// could fail although the database is up.
     probe: ConnectionPool,
     standby: Option<Arc<Standby>>,
     connector: Connector,
@@ -86,41 +84,28 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store; connections are made on first use. Needs a Tokio runtime.
+    /// Creates a store, which connects on first use, and starts its background tasks. Needs a Tokio runtime.
     #[must_use]
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
-        let connector = |options| {
-            let connector = if settings.transaction_pooler {
-                Connector::shared(with_name(options))
-            } else {
-                Connector::own(with_name(options))
-            };
-            with_settings(connector, settings.statement_timeout)
-        };
-        let standby = settings
-            .standby
-            .map(|standby| (connector(standby.connect), standby.lag_max));
-        let connector = connector(options);
-        let direct = settings.direct.map(|direct| {
-            let direct = with_settings(Connector::own(with_name(direct)), settings.statement_timeout);
-            direct.options().clone()
-        });
-        let listening = match &direct {
-            None if connector.is_shared() => None,
+        let connector = settings.connector(options);
+        let direct = settings.direct_options();
+        let listen = match &direct {
+            None if connector.is_transaction_pooled() => None,
             None => Some(connector.options().clone()),
             direct => direct.clone(),
         };
-        let wait = settings.acquire_timeout;
-        let probe = ConnectionPool::new(connector.clone(), 1, wait, None);
-        let pool = ConnectionPool::new(connector.clone(), settings.pool_size, wait, Some(probe.clone()));
         let metrics = StoreMetrics::default();
-        let standby = standby.map(|(connector, lag_max)| {
-            let primary = probe.clone();
-            let (size, metrics) = (settings.pool_size, metrics.clone());
-            Arc::new(Standby::start(connector, size, wait, lag_max, primary, metrics))
-        });
+        let timeout = settings.acquire_timeout;
+        let probe = ConnectionPool::new(connector.clone(), 1, timeout, None);
+        let pool = ConnectionPool::new(
+            connector.clone(),
+            settings.pool_size,
+            timeout,
+            Some(probe.clone()),
+        );
+        let standby = settings.start_standby(&probe, &metrics);
         let reads = ReadRouter::start(pool.clone(), standby.clone());
-        let announcer = Announcer::start(pool.clone(), listening, settings.live.listen.clone(), &metrics);
+        let announcer = Announcer::start(pool.clone(), listen, settings.live.listen.clone(), &metrics);
         Self {
             write: EventWriter::start(
                 connector.clone(),
@@ -137,7 +122,7 @@ impl Store {
                 settings.live,
                 metrics.clone(),
             ),
-            keys: ApiKeys::open(connector.clone(), wait),
+            keys: ApiKeys::open(connector.clone(), timeout),
             reads,
             announcer,
             pool,
@@ -149,13 +134,13 @@ impl Store {
         }
     }
 
-    /// Returns a reader of this consistency. Without a standby every read is strong.
+    /// Returns a reader with the given consistency. Without a standby every read is strong.
     #[must_use]
     pub fn read(&self, consistency: Consistency) -> Reader {
         self.reads.reader(consistency)
     }
 
-    /// Checks the connections and brings the schema up to date. Returns the newest version applied.
+    /// Checks the connections and applies missing migrations. Returns the newest version applied.
     ///
     /// # Errors
     /// See [`StartupError`]; a retry can help if [`StartupError::is_transient`].
@@ -169,13 +154,13 @@ impl Store {
         startup.migrate().await
     }
 
-    /// Succeeds if the database answers.
+    /// Runs a trivial statement; succeeds if the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let (_,): (i32,) = self.probe.one(sqlx::query_as("select 1")).await?;
         Ok(())
     }
 
-    /// Returns all metrics of the store, gauges as of now.
+    /// Returns all metrics of the store, with current values of the gauges.
     #[must_use]
     pub fn metrics(&self) -> Vec<MetricFamily> {
         for (share, usage) in self.write.queue_usage() {
@@ -203,27 +188,58 @@ impl Store {
     }
 }
 
-/// Names the connections and turns off statement logging.
+impl StoreSettings {
+    fn connector(&self, options: PgConnectOptions) -> Connector {
+        let options = with_name(options);
+        let connector = if self.transaction_pooler {
+            Connector::transaction_pooled(options)
+        } else {
+            Connector::dedicated(options)
+        };
+        self.with_session_settings(connector)
+    }
+
+    fn direct_options(&self) -> Option<PgConnectOptions> {
+        let direct = self.direct.clone()?;
+        let connector = self.with_session_settings(Connector::dedicated(with_name(direct)));
+        Some(connector.options().clone())
+    }
+
+    /// `primary` is the pool that probes the primary.
+    fn start_standby(&self, primary: &ConnectionPool, metrics: &StoreMetrics) -> Option<Arc<Standby>> {
+        let standby = self.standby.clone()?;
+        Some(Arc::new(Standby::start(
+            self.connector(standby.connect),
+            self.pool_size,
+            self.acquire_timeout,
+            standby.lag_max,
+            primary.clone(),
+            metrics.clone(),
+        )))
+    }
+
+    /// Adds the PostgreSQL settings of all sessions.
+    fn with_session_settings(&self, connector: Connector) -> Connector {
+        let millis = self.statement_timeout.as_millis().to_string();
+        connector.with_settings([
+            (STATEMENT_TIMEOUT, millis.as_str()),
+            // The planner estimates the cost of a page without its limit, and would compile it for nothing.
+            ("jit", "off"),
+            // Every statement has an index. On a new database PostgreSQL has no table sizes and would choose a
+            // sequential scan, and a prepared statement keeps that plan while the table grows.
+            ("enable_seqscan", "off"),
+            // Generic plans are the right ones, see tests/api/schema/plans; planning a page for its values costs
+            // more than reading it.
+            ("plan_cache_mode", "force_generic_plan"),
+            // Bounds how long a transaction whose host has vanished keeps its row locks.
+            ("idle_in_transaction_session_timeout", millis.as_str()),
+        ])
+    }
+}
+
+/// Sets the application name and turns off statement logging.
 fn with_name(options: PgConnectOptions) -> PgConnectOptions {
     options
         .application_name("elephantasm-events")
-        .disable_statement_logging() // a flush's statements are long
-}
-
-/// Adds the settings under which every statement runs.
-fn with_settings(connector: Connector, statement_timeout: Duration) -> Connector {
-    let millis = statement_timeout.as_millis().to_string();
-    connector.with([
-        (STATEMENT_TIMEOUT, millis.as_str()),
-        // A page's cost is estimated without its limit, and would be worth compiling if it were true.
-        ("jit", "off"),
-        // Every statement has its index. On a new database PostgreSQL knows no table's size and would scan
-        // it, and a prepared statement keeps that plan while the table grows.
-        ("enable_seqscan", "off"),
-        // The plans made once for all are the right ones, see tests/api/plans.rs; planning a page for its
-        // values costs more than reading it.
-        ("plan_cache_mode", "force_generic_plan"),
-        // A transaction whose host has vanished must not hold a row for long.
-        ("idle_in_transaction_session_timeout", millis.as_str()),
-    ])
+        .disable_statement_logging() // the statements of a flush are long
 }

@@ -1,11 +1,11 @@
-//! Every statement of the service by name, so that tests can prepare each against the migrated schema and
-//! check its plan.
+//! All statements of the service, by name. Tests prepare each of them against the migrated schema and check its
+//! plan.
 
 use super::keys;
 use super::live::{notifier, page};
 use super::pg::{migrate, standby};
 use super::read::{get_event, list_events, list_sessions, spirits};
-use super::write::{self, fast_path, flush};
+use super::write::{self, dedupe_keys, fast_path, flush};
 
 /// Names and texts of all statements that have parameters.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -48,7 +48,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("ingest/lock", flush::LOCK_SPIRITS),
     ("ingest/wait", flush::WAIT_FOR_SPIRIT),
     ("ingest/spirits", flush::READ_SPIRITS),
-    ("ingest/dedupe_keys", flush::DEDUPE_KEYS),
+    ("ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS),
     ("ingest/insert", flush::INSERT_EVENTS),
     ("ingest/insert_plain", fast_path::FAST_PATH),
     ("ingest/advance", flush::ADVANCE_SPIRITS),

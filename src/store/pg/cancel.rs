@@ -1,8 +1,8 @@
-//! Ends the statement that a caller left behind, so that its connection is soon free and the database
-//! does no work that nobody waits for.
+//! Cancels statements whose caller has gone away, so that their connection is soon free and the database
+//! does no work that is not needed.
 //!
-//! The backend is found by the name that the connection alone has. Its process id would not do: behind
-//! a pooler it may serve somebody else by now.
+//! A backend is found by its unique `application_name`. The process id is not reliable: behind a pooler the
+//! backend may serve another client by the time of the cancel.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use super::error::ends_connection;
 use super::pool::ConnectionPool;
 use super::session::PgSession;
 
-/// Most statements end by themselves sooner than they could be cancelled; a flood of callers that go away
-/// must not queue for the one connection that cancels.
+/// Time for a statement to end by itself before it is cancelled. Most end sooner than a cancel could reach
+/// them, and a flood of departing callers must not queue for the one connection that sends cancels.
 const GRACE: Duration = Duration::from_millis(50);
 
 const CANCEL: &str = "
@@ -24,45 +24,52 @@ const CANCEL: &str = "
     where application_name = $1
     and state <> 'idle'";
 
-/// A name that no other connection has.
-pub(super) fn new_name(connect: &PgConnectOptions) -> String {
-    let base = connect.get_application_name().unwrap_or_default();
+/// Returns an `application_name` that no other connection has.
+pub(super) fn unique_name(options: &PgConnectOptions) -> String {
+    let base = options.get_application_name().unwrap_or_default();
     format!("{base} {:08x}", fastrand::u32(..))
 }
 
-/// Ends what the connection of this name runs. It is over when this returns, and whether the connection
-/// can be used for another statement is what is returned.
-pub(super) async fn cancel(session: &mut PgSession, name: &str, by: &ConnectionPool) -> bool {
-    if let Ok(usable) = timeout(GRACE, settle(session)).await {
+/// Ends the statement of a session and waits for its end. Returns true if the session can run another
+/// statement.
+pub(super) async fn end_statement(session: &mut PgSession, name: &str, canceller: &ConnectionPool) -> bool {
+    if let Ok(usable) = timeout(GRACE, wait_until_idle(session)).await {
         return usable;
     }
-    signal(name, by).await;
-    // The signal has been sent when the cancel is answered, so the backend gets it before the next ping and
-    // it cannot meet a later statement.
-    settle(session).await
+    send_cancel(name, canceller).await;
+    // PostgreSQL has signalled the backend by the time that the cancel returns. The backend handles the signal
+    // before the next ping, so the signal cannot hit a later statement.
+    wait_until_idle(session).await
 }
 
-/// Lets a transaction behind a pooler end, cancelled if it does not end soon. A cancel that comes a moment too
-/// late meets whatever the pooler has its server do next; that fails and can be tried again.
-pub(super) async fn unless_it_ends(run: &mut (impl Future + Unpin), name: &str, by: &ConnectionPool) {
-    if timeout(GRACE, &mut *run).await.is_err() {
-        signal(name, by).await;
-        run.await;
+/// Waits for a transaction behind a pooler, and cancels its statement if it does not end soon. A cancel that
+/// comes too late can hit the next statement that the pooler runs on that backend; that statement fails with
+/// an error that its client can retry.
+pub(super) async fn end_transaction(
+    transaction: &mut (impl Future + Unpin),
+    name: &str,
+    canceller: &ConnectionPool,
+) {
+    if timeout(GRACE, &mut *transaction).await.is_err() {
+        send_cancel(name, canceller).await;
+        transaction.await;
     }
 }
 
-/// Boxed, since a statement behind a pooler may have to signal itself.
-fn signal<'s>(name: &'s str, by: &'s ConnectionPool) -> BoxFuture<'s, ()> {
+/// Boxed because the future is recursive: behind a pooler, the statement that cancels can be cancelled too.
+fn send_cancel<'s>(name: &'s str, canceller: &'s ConnectionPool) -> BoxFuture<'s, ()> {
     Box::pin(async move {
-        let cancelled = by.all(sqlx::query_as::<_, (bool,)>(CANCEL).bind(name)).await;
+        let cancelled = canceller
+            .all(sqlx::query_as::<_, (bool,)>(CANCEL).bind(name))
+            .await;
         if let Err(error) = cancelled {
-            tracing::debug!(%error, "a statement could not be cancelled, waiting for its end");
+            tracing::debug!(%error, "could not cancel a statement; waiting for its end");
         }
     })
 }
 
-/// Waits for the end of what runs: its errors come first, then the answer to a ping.
-async fn settle(session: &mut PgSession) -> bool {
+/// Pings until the session answers: the errors of an unfinished statement come before the answer.
+async fn wait_until_idle(session: &mut PgSession) -> bool {
     loop {
         match session.ping().await {
             Ok(()) => return true,

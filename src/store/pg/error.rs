@@ -1,4 +1,4 @@
-//! What can go wrong below the service: few variants, one for each different reaction.
+//! Errors of the store: one variant for each different reaction of a caller.
 
 use std::fmt::Write as _;
 
@@ -7,41 +7,8 @@ use sqlx::error::DatabaseError;
 use crate::domain::refusal::Refusal;
 use crate::panics::Panicked;
 
-/// Why the store did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The data says no; nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// An atomic batch was refused; nothing was changed. Failing items by index, lowest first.
-    #[error("{} item(s) of the batch refused", .0.len())]
-    BatchRefused(Vec<(usize, Refusal)>),
-    /// The queue is full; nothing was changed and a retry helps.
-    #[error("the queue of writes is full")]
-    Overloaded,
-    /// The store was told to close.
-    #[error("the store is closing")]
-    Closing,
-    /// The statement ran into its time limit and was stopped.
-    #[error("the statement took too long")]
-    TimedOut,
-    /// The reader of a stream took nothing for longer than it may.
-    #[error("the reader has stalled")]
-    Stalled,
-    /// The database cannot be reached or does not take the work now. A write's outcome may be
-    /// unknown.
-    #[error("the database is not available: {0}")]
-    Unavailable(String),
-    /// The database takes no writes now: a standby, or a primary turned read-only. Nothing was changed.
-    #[error("the database is read-only: {0}")]
-    ReadOnly(String),
-    /// A bug, or a database that is not as the migrations left it.
-    #[error("the database refused what it should not: {0}")]
-    Bug(String),
-}
-
-/// `SQLSTATE`s, by prefix, after which the same call can succeed later.
-const PASSING: [&str; 8] = [
+/// `SQLSTATE` prefixes of transient errors: the same call can succeed later.
+const TRANSIENT: [&str; 8] = [
     "08",    // connection exception
     "40",    // transaction rollback: serialization failure, deadlock
     "53",    // insufficient resources: connections, memory, disk
@@ -52,8 +19,40 @@ const PASSING: [&str; 8] = [
     "58030", // input or output error
 ];
 const QUERY_CANCELED: &str = "57014";
-/// A standby, or a primary turned read-only.
+/// `read_only_sql_transaction`: a standby, or a primary turned read-only.
 const READ_ONLY: &str = "25006";
+
+/// The error of a store operation.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The request conflicts with the stored data; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// An atomic batch was refused; nothing was changed. Holds the failing items by index, lowest first.
+    #[error("{} item(s) of the batch refused", .0.len())]
+    BatchRefused(Vec<(usize, Refusal)>),
+    /// The write queue is full; nothing was changed. A retry after a pause can succeed.
+    #[error("the write queue is full")]
+    Overloaded,
+    /// The store is closing and takes no further work.
+    #[error("the store is closing")]
+    Closing,
+    /// The statement reached its timeout and was cancelled.
+    #[error("the statement timed out")]
+    TimedOut,
+    /// The reader of a stream took no page within the stall limit.
+    #[error("the reader of the stream has stalled")]
+    Stalled,
+    /// The database cannot be reached or cannot do the work now. The outcome of a write may be unknown.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The database is read-only: a standby, or a primary turned read-only. Nothing was changed.
+    #[error("the database is read-only: {0}")]
+    ReadOnly(String),
+    /// A bug, or a schema that differs from what the migrations made.
+    #[error("unexpected database error: {0}")]
+    Bug(String),
+}
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -62,7 +61,7 @@ impl From<sqlx::Error> for StoreError {
             E::Database(database) => match database.code().as_deref() {
                 Some(QUERY_CANCELED) => Self::TimedOut,
                 Some(READ_ONLY) => Self::ReadOnly(chain(&error)),
-                Some(code) if PASSING.iter().any(|prefix| code.starts_with(prefix)) => {
+                Some(code) if TRANSIENT.iter().any(|prefix| code.starts_with(prefix)) => {
                     Self::Unavailable(chain(&error))
                 }
                 _ => Self::Bug(chain(&error)),
@@ -75,27 +74,27 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Of a write the outcome is unknown, unless it is known where it panicked.
+/// The outcome of a write that panicked is unknown, unless the caller knows where the panic happened.
 impl From<Panicked> for StoreError {
     fn from(panicked: Panicked) -> Self {
         Self::Bug(panicked.to_string())
     }
 }
 
-/// Who was to answer is gone without having done so: nothing but a panic does that.
+/// Converts the error of a oneshot channel whose sender was dropped unused, which only a panic causes.
 pub(in crate::store) fn unanswered<E>(_dropped: E) -> StoreError {
     Panicked.into()
 }
 
-/// Whether the connection is of no use after this error: the server closes it, since it is shutting down or
-/// was told to, or takes no writes, and the next connection may lead to the one that does.
+/// Returns true if the connection must not be used after this error: PostgreSQL closes it (shutdown, or the
+/// backend was terminated), or the database is read-only and a new connection may lead to the primary.
 pub(super) fn ends_connection(error: &dyn DatabaseError) -> bool {
     error
         .code()
         .is_some_and(|code| code.starts_with("57P") || code == READ_ONLY)
 }
 
-/// The error and its sources, for the log.
+/// Formats the error and its sources for the log.
 pub(in crate::store) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,5 +1,5 @@
-//! What the store counts. Events happening are counted as they happen; what is simply there, as the
-//! depth of the queue, is looked at when somebody asks.
+//! Metrics of the store. Counters and histograms are updated as events happen; gauges, such as the queue
+//! depth, are set at each scrape.
 
 use std::time::Duration;
 
@@ -15,221 +15,33 @@ const SECONDS: [f64; 13] = [
 const EVENTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 const LAG_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0];
 
-/// The instruments. Cheap to clone.
+/// The metrics of the store. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::store) struct StoreMetrics {
     registry: Registry,
-    pub(in crate::store) queue: Queue,
-    pub(in crate::store) flushes: Flushes,
-    pool: Pool,
-    pub(in crate::store) live: Live,
-    standby: Standby,
+    pub(in crate::store) queue: QueueMetrics,
+    pub(in crate::store) flushes: FlushMetrics,
+    pool: PoolMetrics,
+    pub(in crate::store) live: LiveMetrics,
+    standby: StandbyMetrics,
 }
 
 impl Default for StoreMetrics {
     fn default() -> Self {
         let registry = Registry::default();
         Self {
-            queue: Queue::new(&registry),
-            flushes: Flushes::new(&registry),
-            pool: Pool::new(&registry),
-            live: Live::new(&registry),
-            standby: Standby::new(&registry),
+            queue: QueueMetrics::new(&registry),
+            flushes: FlushMetrics::new(&registry),
+            pool: PoolMetrics::new(&registry),
+            live: LiveMetrics::new(&registry),
+            standby: StandbyMetrics::new(&registry),
             registry,
         }
     }
 }
 
-/// How full one part of the queue is.
-pub(in crate::store) struct QueueUsage {
-    pub(in crate::store) events: usize,
-    pub(in crate::store) events_max: usize,
-    pub(in crate::store) bytes: usize,
-    pub(in crate::store) bytes_max: usize,
-}
-
-/// The queue of events to be stored.
-#[derive(Clone)]
-pub(in crate::store) struct Queue {
-    events: IntGaugeVec,
-    bytes: IntGaugeVec,
-    events_max: IntGaugeVec,
-    bytes_max: IntGaugeVec,
-    pub(in crate::store) overloads: IntCounter,
-}
-
-impl Queue {
-    fn new(registry: &Registry) -> Self {
-        let share = &["share"];
-        Self {
-            events: registry.gauges(
-                "events_ingest_queue_events",
-                "Events that wait to be stored or are in a flush, of unary calls and of ingest streams",
-                share,
-            ),
-            bytes: registry.gauges(
-                "events_ingest_queue_bytes",
-                "Bytes of the events that wait to be stored or are in a flush, in steps of 1 KiB",
-                share,
-            ),
-            events_max: registry.gauges(
-                "events_ingest_queue_events_max",
-                "Events at which calls are refused as overloaded and streams wait",
-                share,
-            ),
-            bytes_max: registry.gauges(
-                "events_ingest_queue_bytes_max",
-                "Bytes at which calls are refused as overloaded and streams wait",
-                share,
-            ),
-            overloads: registry.counter(
-                "events_overload_refusals_total",
-                "Creates and batches refused because the queue was full",
-            ),
-        }
-    }
-}
-
-/// What is stored.
-#[derive(Clone)]
-pub(in crate::store) struct Flushes {
-    /// Of a flush, and how long it took.
-    pub(in crate::store) events: Histogram,
-    pub(in crate::store) seconds: Histogram,
-    pub(in crate::store) failures: IntCounter,
-    pub(in crate::store) stored: IntCounter,
-    pub(in crate::store) duplicates: IntCounter,
-}
-
-impl Flushes {
-    fn new(registry: &Registry) -> Self {
-        Self {
-            events: registry.histogram("events_flush_events", "Events that one commit decided", &EVENTS),
-            seconds: registry.histogram(
-                "events_flush_seconds",
-                "Time that a commit of events took, waiting for locks included",
-                &SECONDS,
-            ),
-            failures: registry.counter(
-                "events_flush_failures_total",
-                "Commits of events that failed; some are tried again",
-            ),
-            stored: registry.counter("events_stored_total", "New events that were committed"),
-            duplicates: registry.counter("events_duplicates_total", "Creates whose dedupe key was taken"),
-        }
-    }
-}
-
-/// Connections for reads and edits.
-#[derive(Clone)]
-struct Pool {
-    connections: IntGaugeVec,
-    connections_max: IntGauge,
-    waiting: IntGauge,
-}
-
-impl Pool {
-    fn new(registry: &Registry) -> Self {
-        Self {
-            connections: registry.gauges(
-                "events_pool_connections",
-                "Connections for reads and edits, in use and idle",
-                &["state"],
-            ),
-            connections_max: registry.gauge(
-                "events_pool_connections_max",
-                "Connections for reads and edits that there may be",
-            ),
-            waiting: registry.gauge("events_pool_waiting", "Statements that wait for a connection"),
-        }
-    }
-}
-
-/// Streams that follow what is stored.
-#[derive(Clone)]
-pub(in crate::store) struct Live {
-    streams: IntGauge,
-    spirits: IntGauge,
-    /// From an event's commit until a live stream that had caught up was given it.
-    pub(in crate::store) delivery_lag: Histogram,
-    /// Whether other instances' hints are heard.
-    pub(in crate::store) listening: IntGauge,
-}
-
-impl Live {
-    fn new(registry: &Registry) -> Self {
-        Self {
-            streams: registry.gauge(
-                "events_live_streams",
-                "Streams that follow a spirit or a session",
-            ),
-            spirits: registry.gauge("events_live_spirits", "Spirits that some stream follows"),
-            delivery_lag: registry.histogram(
-                "events_delivery_lag_seconds",
-                "From an event's commit, by the database's clock, to its delivery to a stream that had caught up, by the server's",
-                &LAG_SECONDS,
-            ),
-            listening: registry.gauge(
-                "events_listen_up",
-                "Whether LISTEN works, so that other instances' commits are heard of at once: 1 or 0",
-            ),
-        }
-    }
-}
-
-/// The standby, where there is one.
-#[derive(Clone)]
-struct Standby {
-    reads: IntCounterVec,
-    lag: Gauge,
-}
-
-impl Standby {
-    fn new(registry: &Registry) -> Self {
-        let made = Self {
-            reads: registry.counters(
-                "events_standby_reads_total",
-                "Reads that may go to the standby: served there, of those missed, so that the primary was asked, too; or \
-                 sent to the primary, since the standby failed or was lagging",
-                &["outcome"],
-            ),
-            lag: registry.seconds(
-                "events_standby_lag_seconds",
-                "How far the standby is behind at the most; +Inf while it cannot be read, 0 where there is none",
-            ),
-        };
-        // The first one is an increase already.
-        for read in StandbyRead::ALL {
-            made.reads(read);
-        }
-        made
-    }
-
-    fn reads(&self, outcome: StandbyRead) -> IntCounter {
-        let outcome = match outcome {
-            StandbyRead::Served => "served",
-            StandbyRead::Failed => "failed",
-            StandbyRead::Missed => "missed",
-            StandbyRead::Lagging => "lagging",
-        };
-        self.reads.with_label_values(&[outcome])
-    }
-}
-
-/// How a read ended that might go to the standby.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::store) enum StandbyRead {
-    Served,
-    Failed,
-    Missed,
-    Lagging,
-}
-
-impl StandbyRead {
-    const ALL: [Self; 4] = [Self::Served, Self::Failed, Self::Missed, Self::Lagging];
-}
-
 impl StoreMetrics {
+    /// Returns the counter of reads with this outcome.
     pub(in crate::store) fn standby_reads(&self, outcome: StandbyRead) -> IntCounter {
         self.standby.reads(outcome)
     }
@@ -265,6 +77,207 @@ impl StoreMetrics {
     pub(in crate::store) fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
+}
+
+/// Usage of one part of the write queue.
+pub(in crate::store) struct QueueUsage {
+    pub(in crate::store) events: usize,
+    pub(in crate::store) events_max: usize,
+    pub(in crate::store) bytes: usize,
+    pub(in crate::store) bytes_max: usize,
+}
+
+/// Metrics of the write queue.
+#[derive(Clone)]
+pub(in crate::store) struct QueueMetrics {
+    events: IntGaugeVec,
+    bytes: IntGaugeVec,
+    events_max: IntGaugeVec,
+    bytes_max: IntGaugeVec,
+    pub(in crate::store) overloads: IntCounter,
+}
+
+impl QueueMetrics {
+    fn new(registry: &Registry) -> Self {
+        let share = &["share"];
+        Self {
+            events: registry.gauges(
+                "events_ingest_queue_events",
+                "Events that are queued or in a flush, of unary calls and of ingest streams",
+                share,
+            ),
+            bytes: registry.gauges(
+                "events_ingest_queue_bytes",
+                "Bytes of the events that are queued or in a flush, in steps of 1 KiB",
+                share,
+            ),
+            events_max: registry.gauges(
+                "events_ingest_queue_events_max",
+                "Limit of queued events, beyond which calls are refused as overloaded and streams wait",
+                share,
+            ),
+            bytes_max: registry.gauges(
+                "events_ingest_queue_bytes_max",
+                "Limit of queued bytes, beyond which calls are refused as overloaded and streams wait",
+                share,
+            ),
+            overloads: registry.counter(
+                "events_overload_refusals_total",
+                "Creates and batches refused because the queue was full",
+            ),
+        }
+    }
+}
+
+/// Metrics of flushes.
+#[derive(Clone)]
+pub(in crate::store) struct FlushMetrics {
+    /// Events per flush.
+    pub(in crate::store) events: Histogram,
+    /// Duration of a flush.
+    pub(in crate::store) seconds: Histogram,
+    pub(in crate::store) failures: IntCounter,
+    pub(in crate::store) stored: IntCounter,
+    pub(in crate::store) duplicates: IntCounter,
+}
+
+impl FlushMetrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            events: registry.histogram(
+                "events_flush_events",
+                "Events per commit, duplicates and refused events included",
+                &EVENTS,
+            ),
+            seconds: registry.histogram(
+                "events_flush_seconds",
+                "Duration of a commit of events, waiting for locks included",
+                &SECONDS,
+            ),
+            failures: registry.counter(
+                "events_flush_failures_total",
+                "Failed commits of events; some are retried",
+            ),
+            stored: registry.counter("events_stored_total", "New events committed"),
+            duplicates: registry.counter(
+                "events_duplicates_total",
+                "Creates whose dedupe key was already taken",
+            ),
+        }
+    }
+}
+
+/// Metrics of the connection pool for reads and edits.
+#[derive(Clone)]
+struct PoolMetrics {
+    connections: IntGaugeVec,
+    connections_max: IntGauge,
+    waiting: IntGauge,
+}
+
+impl PoolMetrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            connections: registry.gauges(
+                "events_pool_connections",
+                "Connections for reads and edits, in use and idle",
+                &["state"],
+            ),
+            connections_max: registry.gauge(
+                "events_pool_connections_max",
+                "Size limit of the pool of connections for reads and edits",
+            ),
+            waiting: registry.gauge("events_pool_waiting", "Statements waiting for a connection"),
+        }
+    }
+}
+
+/// Metrics of live streams.
+#[derive(Clone)]
+pub(in crate::store) struct LiveMetrics {
+    streams: IntGauge,
+    spirits: IntGauge,
+    /// Time from an event's commit to its delivery to a stream that had caught up.
+    pub(in crate::store) delivery_lag: Histogram,
+    /// 1 while notifications of other instances are received, else 0.
+    pub(in crate::store) listening: IntGauge,
+}
+
+impl LiveMetrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            streams: registry.gauge(
+                "events_live_streams",
+                "Streams that follow a spirit or a session",
+            ),
+            spirits: registry.gauge("events_live_spirits", "Spirits that are followed by a stream"),
+            delivery_lag: registry.histogram(
+                "events_delivery_lag_seconds",
+                "Time from an event's commit (database clock) to its delivery to a stream that had caught up (server clock)",
+                &LAG_SECONDS,
+            ),
+            listening: registry.gauge(
+                "events_listen_up",
+                "1 while LISTEN works, so that commits of other instances are noticed at once; 0 while they are polled for",
+            ),
+        }
+    }
+}
+
+/// Metrics of the standby.
+#[derive(Clone)]
+struct StandbyMetrics {
+    reads: IntCounterVec,
+    lag: Gauge,
+}
+
+impl StandbyMetrics {
+    fn new(registry: &Registry) -> Self {
+        let metrics = Self {
+            reads: registry.counters(
+                "events_standby_reads_total",
+                "Reads that may use the standby. served: by the standby; missed: served, but not found there, so the \
+                 primary was read as well; failed, lagging: sent to the primary for this reason",
+                &["outcome"],
+            ),
+            lag: registry.seconds(
+                "events_standby_lag_seconds",
+                "Upper bound of the standby's replication lag; +Inf while it cannot be read, 0 without a standby",
+            ),
+        };
+        // Creates each series with 0, so that the first count is visible as an increase.
+        for outcome in StandbyRead::ALL {
+            metrics.reads(outcome);
+        }
+        metrics
+    }
+
+    fn reads(&self, outcome: StandbyRead) -> IntCounter {
+        let outcome = match outcome {
+            StandbyRead::Served => "served",
+            StandbyRead::Failed => "failed",
+            StandbyRead::Missed => "missed",
+            StandbyRead::Lagging => "lagging",
+        };
+        self.reads.with_label_values(&[outcome])
+    }
+}
+
+/// Outcome of a read that may use the standby.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) enum StandbyRead {
+    /// The standby served the read.
+    Served,
+    /// The standby failed, so the primary served the read.
+    Failed,
+    /// The standby did not have the item, so the primary was read as well. Counted in addition to `Served`.
+    Missed,
+    /// The standby was not fresh enough, so the primary served the read.
+    Lagging,
+}
+
+impl StandbyRead {
+    const ALL: [Self; 4] = [Self::Served, Self::Failed, Self::Missed, Self::Lagging];
 }
 
 fn number(count: usize) -> i64 {

@@ -4,18 +4,29 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use super::pool::ConnectionPool;
-use super::pooler_check::{Separation, check_pooler};
+use super::pooler_check::{Backends, check_pooler};
 use super::session::Connector;
 use super::startup_error::StartupError;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// The connections that a start needs.
+/// True on a standby and on a primary that was set read-only.
+const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::bool";
+
+const HAS_MIGRATIONS: &str = "select to_regclass('_sqlx_migrations') is not null";
+
+pub(in crate::store) const APPLIED_MIGRATIONS: &str = "
+    select version, checksum
+    from _sqlx_migrations
+    where success
+    order by version";
+
+/// The connections used to check and migrate the database at start.
 pub(in crate::store) struct Startup<'s> {
     pub(in crate::store) probe: &'s ConnectionPool,
     pub(in crate::store) pool: &'s ConnectionPool,
     pub(in crate::store) connector: &'s Connector,
-    /// Reaches PostgreSQL itself where `connector` goes through a pooler.
+    /// Connects to PostgreSQL itself if `connector` goes through a pooler.
     pub(in crate::store) direct: Option<&'s PgConnectOptions>,
 }
 
@@ -23,28 +34,28 @@ impl Startup<'_> {
     /// Checks that transactions work and that prepared statements stay on their connection, then applies
     /// missing migrations. Returns the newest version applied.
     ///
-    /// Migrations hold an advisory lock of a PostgreSQL session. Where only a transaction pooler is
-    /// reachable, and on a standby, the schema is checked instead and has to be up to date.
+    /// Migrations hold an advisory lock of a PostgreSQL session. On a standby, and if PostgreSQL is reachable
+    /// only through a transaction pooler, the schema is checked instead and has to be up to date.
     pub(in crate::store) async fn migrate(&self) -> Result<i64, StartupError> {
-        let separation = check_pooler([self.probe, self.pool], self.connector).await?;
-        let direct = match (self.direct, separation) {
+        let backends = check_pooler([self.probe, self.pool], self.connector).await?;
+        let options = match (self.direct, backends) {
             (Some(direct), _) => direct,
-            (None, Separation::Own) => self.connector.options(),
-            (None, Separation::Shared) => return self.check_schema().await,
+            (None, Backends::Dedicated) => self.connector.options(),
+            (None, Backends::Shared) => return self.check_schema().await,
         };
-        match apply(direct).await? {
+        match apply(options).await? {
             Applied::UpTo(version) => Ok(version),
             Applied::Nothing => match self.check_schema().await {
                 Err(StartupError::Outdated { found, needed }) => Err(StartupError::Failed(format!(
-                    "the database is read-only and its schema at version {found}, this binary needs {needed}: \
-                     its primary has to be migrated"
+                    "the database is read-only, its schema is at version {found} and this binary needs {needed}; \
+                     migrate its primary"
                 ))),
                 checked => checked,
             },
         }
     }
 
-    /// Returns the schema's version if it is the one that this binary needs.
+    /// Returns the version of the schema if it is the one that this binary needs.
     async fn check_schema(&self) -> Result<i64, StartupError> {
         let needed = newest();
         let (exists,): (bool,) = self.pool.one(sqlx::query_as(HAS_MIGRATIONS)).await?;
@@ -82,10 +93,10 @@ enum Applied {
 /// start at the same time.
 ///
 /// Uses a connection of its own without a statement timeout: building an index may take long.
-async fn apply(connect: &PgConnectOptions) -> Result<Applied, StartupError> {
+async fn apply(options: &PgConnectOptions) -> Result<Applied, StartupError> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .connect_with(connect.clone().options([("statement_timeout", "0")]))
+        .connect_with(options.clone().options([("statement_timeout", "0")]))
         .await?;
     let applied = apply_to(&pool).await;
     pool.close().await;
@@ -101,18 +112,8 @@ async fn apply_to(pool: &PgPool) -> Result<Applied, StartupError> {
     Ok(Applied::UpTo(newest()))
 }
 
+/// Returns the newest version that this binary has.
 fn newest() -> i64 {
     let versions = MIGRATOR.iter().map(|migration| migration.version);
     versions.max().unwrap_or(0)
 }
-
-/// True on a standby and on a primary that was set read-only.
-const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::bool";
-
-pub(in crate::store) const HAS_MIGRATIONS: &str = "select to_regclass('_sqlx_migrations') is not null";
-
-pub(in crate::store) const APPLIED_MIGRATIONS: &str = "
-    select version, checksum
-    from _sqlx_migrations
-    where success
-    order by version";

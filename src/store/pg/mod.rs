@@ -1,10 +1,11 @@
-//! Access to PostgreSQL: connections, transactions, rows, errors, schema, and the standby.
+//! Access to PostgreSQL: connections, transactions, rows, errors, migrations, and the standby.
 //!
-//! Holds no logic of the service and does not import the other parts of the store. Start at [`pool`], which
-//! runs every statement of reads and edits, and at [`session`], which says how a connection gets its settings.
+//! Contains no business logic and does not import the other parts of the store. Start with [`pool`], which runs
+//! the statements of reads and edits, and [`session`], which opens connections with their settings.
 
 pub(super) mod cancel;
 pub(super) mod error;
+mod lease;
 pub(super) mod metrics;
 pub(super) mod migrate;
 pub(super) mod pool;

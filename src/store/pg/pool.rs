@@ -1,91 +1,79 @@
-//! The connections for reads and edits, each statement on one of them.
+//! The connection pool for reads and edits; each call runs one statement.
 //!
-//! sqlx's own pool asks the database whether a connection lives, at each take and each return: three
-//! round trips for a read of one. Here only a connection that was idle for a while is asked. One whose
-//! statement was dropped by its caller goes to a task that cancels the statement and gives it back. Behind
-//! a pooler in transaction mode the whole statement runs in a task.
+//! sqlx's own pool pings a connection at each acquire and each release, which makes a read three round trips.
+//! This pool pings only connections that were idle for a while. When a caller drops a statement before its
+//! end, a task cancels the statement and puts the connection back. Behind a transaction pooler, the whole
+//! statement runs in a task.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
 use super::cancel;
-use super::error::{StoreError, ends_connection, unanswered};
-use super::session::{Connector, PgSession, Statement, detached};
+use super::error::{StoreError, unanswered};
+use super::lease::{Lease, LeaseState};
+use super::session::{Connector, PgSession, Statement, into_static};
 use super::spans;
 
-/// A connection that was idle for longer is asked whether it lives.
-pub(in crate::store) const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// A connection that is older is not used again, so that backends do not grow for ever.
-const LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// In which one is made, or found dead, whether or not anybody still waits for it.
-const MADE_WITHIN: Duration = Duration::from_secs(10);
-/// What a statement has here beyond its limit in the database, so that a database that lives answers first.
-const BEYOND: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer is pinged before use.
+pub(in crate::store) const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+/// An older connection is closed instead of reused, so that the memory of its backend does not grow for ever.
+const AGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// Connect timeout. It holds whether or not a caller still waits for the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Added to the database's statement timeout to get the client's, so that a healthy database times out first.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
-/// A bounded number of connections. Cheap to clone.
+/// A bounded connection pool. Cheap to clone.
 #[derive(Clone)]
-pub(in crate::store) struct ConnectionPool(Arc<Shared>);
+pub(in crate::store) struct ConnectionPool(Arc<PoolInner>);
 
-struct Shared {
-    connector: Connector,
-    acquire_timeout: Duration,
-    /// In which a statement is answered.
-    answer_limit: Duration,
-    max: usize,
-    free: Arc<Semaphore>,
-    /// Statements that wait for a free one.
-    waiting: AtomicUsize,
-    idle: Mutex<Vec<PooledConnection>>,
-    closed: AtomicBool,
-    /// For cancelling statements; without it those left behind run to their end.
-    canceller: Option<ConnectionPool>,
-}
-
-/// How many connections are in use, and how many might be.
+/// Gauges of a pool.
 pub(in crate::store) struct PoolUsage {
     pub(in crate::store) in_use: usize,
     pub(in crate::store) idle: usize,
     pub(in crate::store) max: usize,
+    /// Statements that wait for a connection.
     pub(in crate::store) waiting: usize,
 }
 
-struct PooledConnection {
-    session: PgSession,
-    /// As the database knows it.
-    name: String,
-    made: Instant,
-    used: Instant,
+/// The state that the clones of a pool and its leases share.
+pub(super) struct PoolInner {
+    connector: Connector,
+    pub(super) acquire_timeout: Duration,
+    /// Client-side timeout of a statement.
+    pub(super) answer_timeout: Duration,
+    max: usize,
+    permits: Arc<Semaphore>,
+    /// Statements that wait for a permit.
+    waiting: AtomicUsize,
+    /// The most recently used connection is last.
+    idle: Mutex<Vec<PooledConnection>>,
+    closed: AtomicBool,
+    /// Runs the cancels; without it, abandoned statements run to their end.
+    pub(super) canceller: Option<ConnectionPool>,
 }
 
-/// A connection in use; goes back when it is dropped.
-pub(in crate::store) struct Lease {
-    home: Arc<Shared>,
-    held: Option<PooledConnection>,
-    state: State,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// A statement may be under way.
-    Busy,
-    /// Ready for the next statement.
-    Ready,
-    /// Not to be used again.
-    Broken,
+/// A connection of the pool, idle or leased.
+pub(super) struct PooledConnection {
+    pub(super) session: PgSession,
+    /// The unique `application_name` of the connection.
+    pub(super) name: String,
+    created: Instant,
+    last_used: Instant,
 }
 
 impl ConnectionPool {
-    /// At most so many, made as they are needed. Statements that are left behind are cancelled by another
-    /// one's, if there is one.
+    /// Creates a pool of at most `max` connections, which are opened on demand. Abandoned statements are
+    /// cancelled on a connection of `canceller`, if given.
     pub(in crate::store) fn new(
         connector: Connector,
         max: u32,
@@ -93,12 +81,12 @@ impl ConnectionPool {
         canceller: Option<Self>,
     ) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
-        Self(Arc::new(Shared {
-            answer_limit: connector.statement_timeout().saturating_add(BEYOND),
+        Self(Arc::new(PoolInner {
+            answer_timeout: connector.statement_timeout().saturating_add(ANSWER_GRACE),
             connector,
             acquire_timeout,
             max,
-            free: Arc::new(Semaphore::new(max)),
+            permits: Arc::new(Semaphore::new(max)),
             waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -106,7 +94,7 @@ impl ConnectionPool {
         }))
     }
 
-    /// All rows of a statement.
+    /// Runs a statement and returns all its rows.
     pub(in crate::store) async fn all<Row>(
         &self,
         statement: Statement<'_, Row>,
@@ -116,13 +104,14 @@ impl ConnectionPool {
     {
         let (statement, span) = spans::traced(statement)?;
         let mut lease = self.lease().await?;
-        if lease.session()?.is_shared() {
-            return lease.in_task(detached(statement)?).instrument(span).await;
+        if lease.session()?.is_transaction_pooled() {
+            let statement = into_static(statement)?;
+            return lease.all_in_task(statement).instrument(span).await;
         }
         Ok(lease.all(statement).instrument(span).await?)
     }
 
-    /// The row of a statement that gives one or none.
+    /// Runs a statement that returns at most one row.
     pub(in crate::store) async fn optional<Row>(
         &self,
         statement: Statement<'_, Row>,
@@ -133,75 +122,131 @@ impl ConnectionPool {
         Ok(self.all(statement).await?.into_iter().next())
     }
 
-    /// The row of a statement that always gives one.
+    /// Runs a statement that always returns one row.
     pub(in crate::store) async fn one<Row>(&self, statement: Statement<'_, Row>) -> Result<Row, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
         let row = self.optional(statement).await?;
-        row.ok_or_else(|| StoreError::Bug("a statement gave no row".to_owned()))
+        row.ok_or_else(|| StoreError::Bug("a statement returned no row".to_owned()))
     }
 
-    /// How many there are at the most.
-    pub(in crate::store) fn max(&self) -> usize {
+    /// Returns the size limit of the pool.
+    pub(super) fn max(&self) -> usize {
         self.0.max
     }
 
     pub(in crate::store) fn usage(&self) -> PoolUsage {
-        let shared = &self.0;
+        let pool = &self.0;
         PoolUsage {
-            in_use: shared.max.saturating_sub(shared.free.available_permits()),
-            idle: shared.lock().len(),
-            max: shared.max,
-            waiting: shared.waiting.load(Ordering::Relaxed),
+            in_use: pool.max.saturating_sub(pool.permits.available_permits()),
+            idle: pool.idle.lock().len(),
+            max: pool.max,
+            waiting: pool.waiting.load(Ordering::Relaxed),
         }
     }
 
-    /// Closes those that are idle, and the others when they come back.
+    /// Closes the idle connections now and the leased ones when their leases end.
     pub(in crate::store) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
-        let idle = std::mem::take(&mut *self.0.lock());
-        for held in idle {
-            if let Err(error) = held.session.close().await {
-                tracing::debug!(%error, "a connection did not close in order");
+        let idle = std::mem::take(&mut *self.0.idle.lock());
+        for connection in idle {
+            if let Err(error) = connection.session.close().await {
+                tracing::debug!(%error, "could not close a connection cleanly");
             }
         }
     }
 
-    /// One of them, until it is dropped.
-    pub(in crate::store) async fn lease(&self) -> Result<Lease, StoreError> {
-        let home = Arc::clone(&self.0);
-        if home.closed.load(Ordering::Acquire) {
+    /// Leases a connection until the lease is dropped.
+    pub(super) async fn lease(&self) -> Result<Lease, StoreError> {
+        let pool = Arc::clone(&self.0);
+        if pool.closed.load(Ordering::Acquire) {
             return Err(StoreError::Closing);
         }
-        let deadline = Instant::now() + home.acquire_timeout;
-        let late = || StoreError::Unavailable("no connection was free in time".to_owned());
-        let permit = if let Ok(permit) = Arc::clone(&home.free).try_acquire_owned() {
-            permit
-        } else {
-            let _waiting = Waiting::new(&home.waiting);
-            timeout_at(deadline, Arc::clone(&home.free).acquire_owned())
-                .await
-                .map_err(|_| late())?
-                .map_err(|_| StoreError::Closing)?
-        };
-        if let Some(held) = home.trusted() {
-            return Ok(Lease::new(home, held, permit, State::Busy));
+        let deadline = Instant::now() + pool.acquire_timeout;
+        let permit = pool.acquire_permit(deadline).await?;
+        if let Some(connection) = pool.take_recently_used() {
+            return Ok(Lease::new(pool, connection, permit, LeaseState::Busy));
         }
-        // A task of its own, which gives the connection to the others when the caller has gone: callers that go
-        // away sooner than one is made would have them made for ever.
-        let made = tokio::spawn(async move {
-            let held = home.take().await?;
-            Ok::<_, sqlx::Error>(Lease::new(home, held, permit, State::Ready))
+        // A task opens the connection and pools it if the caller has gone away. Otherwise callers that give up
+        // sooner than a connection opens would cause an endless series of attempts.
+        let task = tokio::spawn(async move {
+            let connection = pool.take_or_connect().await?;
+            Ok::<_, sqlx::Error>(Lease::new(pool, connection, permit, LeaseState::Ready))
         });
-        let made = timeout_at(deadline, made).await.map_err(|_| late())?;
-        let mut lease = made.map_err(unanswered)??;
-        lease.state = State::Busy;
+        let joined = timeout_at(deadline, task).await.map_err(|_| acquire_timeout())?;
+        let mut lease = joined.map_err(unanswered)??;
+        lease.set_state(LeaseState::Busy);
         Ok(lease)
     }
 }
 
-/// Counts a statement while it waits; it may be dropped at any time.
+impl PoolInner {
+    /// Waits for the right to use one of the connections.
+    async fn acquire_permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())
+            .await
+            .map_err(|_| acquire_timeout())?
+            .map_err(|_| StoreError::Closing)
+    }
+
+    /// Takes the most recently used connection if it can be used without a ping.
+    fn take_recently_used(&self) -> Option<PooledConnection> {
+        self.idle
+            .lock()
+            .pop_if(|connection| connection.last_used.elapsed() < PING_AFTER_IDLE)
+    }
+
+    /// Takes an idle connection that is alive, or opens a new one.
+    async fn take_or_connect(&self) -> Result<PooledConnection, sqlx::Error> {
+        loop {
+            let idle = self.idle.lock().pop();
+            let Some(mut connection) = idle else { break };
+            if connection.last_used.elapsed() < PING_AFTER_IDLE || connection.session.is_alive().await {
+                return Ok(connection);
+            }
+            // Connections that were idle for longer are dropped unpinged: a ping timeout for each would take
+            // too long.
+            let dead_since = connection.last_used;
+            self.idle.lock().retain(|other| other.last_used > dead_since);
+        }
+        let now = Instant::now();
+        let name = cancel::unique_name(self.connector.options());
+        let session = timeout(CONNECT_TIMEOUT, self.connector.connect_with_name(&name)).await;
+        Ok(PooledConnection {
+            session: session.unwrap_or_else(|_| Err(answer_timeout()))?,
+            name,
+            created: now,
+            last_used: now,
+        })
+    }
+
+    /// Cancels an abandoned statement, or waits for its end. Returns true if the connection can run another
+    /// statement.
+    pub(super) async fn end_statement(&self, connection: &mut PooledConnection) -> bool {
+        match &self.canceller {
+            Some(canceller) => {
+                cancel::end_statement(&mut connection.session, &connection.name, canceller).await
+            }
+            None => connection.session.ping().await.is_ok(),
+        }
+    }
+
+    /// Returns a connection to the pool; closes it if it is old or inside a transaction.
+    pub(super) fn put_back(&self, mut connection: PooledConnection) {
+        connection.last_used = Instant::now();
+        let is_reusable = !connection.session.is_in_transaction() && connection.created.elapsed() < AGE_MAX;
+        if is_reusable && !self.closed.load(Ordering::Acquire) {
+            self.idle.lock().push(connection);
+        }
+    }
+}
+
+/// Counts a waiting statement until it is dropped.
 struct Waiting<'c>(&'c AtomicUsize);
 
 impl<'c> Waiting<'c> {
@@ -217,168 +262,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Vec<PooledConnection>> {
-        // Every change under the lock is a single step, so a poisoned one is still whole.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One that was used a moment ago, if there is one.
-    fn trusted(&self) -> Option<PooledConnection> {
-        self.lock().pop_if(|held| held.used.elapsed() < TRUSTED_FOR)
-    }
-
-    async fn take(&self) -> Result<PooledConnection, sqlx::Error> {
-        loop {
-            let idle = self.lock().pop();
-            let Some(mut held) = idle else { break };
-            if held.used.elapsed() < TRUSTED_FOR || held.session.lives().await {
-                return Ok(held);
-            }
-            // To wait for the silence of each that was idle for longer would take too long.
-            self.lock().retain(|other| other.used > held.used);
-        }
-        let now = Instant::now();
-        let name = cancel::new_name(self.connector.options());
-        let session = timeout(MADE_WITHIN, self.connector.connect_as(&name)).await;
-        Ok(PooledConnection {
-            session: session.unwrap_or_else(|_| Err(silence()))?,
-            name,
-            made: now,
-            used: now,
-        })
-    }
-
-    /// Ends a statement that was left behind, or waits for its end; whether the connection is good for
-    /// another.
-    async fn free(&self, held: &mut PooledConnection) -> bool {
-        match &self.canceller {
-            Some(canceller) => cancel::cancel(&mut held.session, &held.name, canceller).await,
-            None => held.session.ping().await.is_ok(),
-        }
-    }
-
-    fn put(&self, mut held: PooledConnection) {
-        held.used = Instant::now();
-        let is_good = !held.session.is_in_transaction() && held.made.elapsed() < LIFETIME;
-        if is_good && !self.closed.load(Ordering::Acquire) {
-            self.lock().push(held);
-        }
-    }
+fn acquire_timeout() -> StoreError {
+    StoreError::Unavailable("timed out waiting for a free connection".to_owned())
 }
 
-impl Lease {
-    fn new(home: Arc<Shared>, held: PooledConnection, permit: OwnedSemaphorePermit, state: State) -> Self {
-        Self {
-            home,
-            held: Some(held),
-            state,
-            permit: Some(permit),
-        }
-    }
-
-    /// All rows of a statement.
-    pub(in crate::store) async fn all<Row>(
-        &mut self,
-        statement: Statement<'_, Row>,
-    ) -> Result<Vec<Row>, sqlx::Error>
-    where
-        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-    {
-        // The database ends it sooner, if it can be heard; a network that swallows everything does not say so.
-        let limit = self.home.answer_limit;
-        let rows = timeout(limit, self.session()?.all(statement)).await;
-        self.end(rows.unwrap_or_else(|_| Err(silence())))
-    }
-
-    /// Opens a transaction and ends it.
-    pub(in crate::store) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
-        let limit = self.home.acquire_timeout;
-        let ended = timeout(limit, self.session()?.try_transaction()).await;
-        self.end(ended.unwrap_or(Err(sqlx::Error::PoolTimedOut)))
-    }
-
-    /// Runs a statement in a transaction, in a task: were it dropped half-way, the next statement on the
-    /// connection would find itself in the transaction. When its caller goes it is cancelled.
-    async fn in_task<Row>(self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>
-    where
-        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
-    {
-        let (mut caller, answer) = oneshot::channel();
-        let home = Arc::clone(&self.home);
-        let name = self.held.as_ref().map(|held| held.name.clone());
-        tokio::spawn(async move {
-            let mut run = std::pin::pin!(self.in_transaction(statement));
-            let result = tokio::select! {
-                result = &mut run => result,
-                () = caller.closed() => {
-                    if let (Some(canceller), Some(name)) = (&home.canceller, &name) {
-                        cancel::unless_it_ends(&mut run, name, canceller).await;
-                    }
-                    return;
-                }
-            };
-            if caller.send(result).is_err() {
-                tracing::trace!("a caller has gone");
-            }
-        });
-        answer.await.map_err(unanswered)?
-    }
-
-    async fn in_transaction<Row>(mut self, statement: Statement<'static, Row>) -> Result<Vec<Row>, StoreError>
-    where
-        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-    {
-        // Where the pooler has no server free, this waits as for a connection.
-        let begun = timeout(self.home.acquire_timeout, self.session()?.begin()).await;
-        let begun = begun.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        self.end(begun)?;
-        Ok(self.all(statement).await?)
-    }
-
-    fn session(&mut self) -> Result<&mut PgSession, sqlx::Error> {
-        let held = self.held.as_mut();
-        held.map(|held| &mut held.session)
-            .ok_or_else(|| sqlx::Error::InvalidArgument("a lease without a connection".to_owned()))
-    }
-
-    /// Takes note of how the statement ended.
-    fn end<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        self.state = match &result {
-            Ok(_) => State::Ready,
-            Err(sqlx::Error::Database(error)) if !ends_connection(error.as_ref()) => State::Ready,
-            Err(_) => State::Broken,
-        };
-        result
-    }
-}
-
-/// Nothing came in time.
-fn silence() -> sqlx::Error {
+/// The error of a database that does not answer in time.
+pub(super) fn answer_timeout() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the database does not answer").into()
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let (Some(mut held), permit) = (self.held.take(), self.permit.take()) else {
-            return;
-        };
-        match self.state {
-            State::Ready => self.home.put(held),
-            State::Broken => {}
-            State::Busy => {
-                let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-                    return;
-                };
-                let home = Arc::clone(&self.home);
-                runtime.spawn(async move {
-                    let limit = home.acquire_timeout;
-                    if timeout(limit, home.free(&mut held)).await.unwrap_or(false) {
-                        home.put(held);
-                    }
-                    drop(permit);
-                });
-            }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The columns and rows of events and spirits.
+//! Columns and rows of events and spirits.
 
 use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
@@ -10,24 +10,28 @@ use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::meta::Meta;
 use crate::domain::spirit::Spirit;
 
-/// Columns of every view, in the order of the table.
+/// Columns of an event in every view, in the order in which [`EventRow`] reads them.
 pub(in crate::store) const BASIC_COLUMNS: &str = "id, spirit_id, sequence, event_type, meta_summary, occurred_at, session_id, \
      role, author, source_uri, dedupe_key, importance_score, revision, deleted_at, created_at, updated_at";
 
-/// What the FULL view adds, behind them.
+/// Columns that the FULL view adds after the basic ones.
 pub(in crate::store) const FULL_COLUMNS: &str = "content, meta::text as meta";
 
-/// What stands in their place in the BASIC view.
+/// Placeholders for [`FULL_COLUMNS`] in the BASIC view, so that both views have the same columns.
 pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
 
-/// Bytes of a row in the BASIC view, told without reading a long value.
+/// Size of a row in the BASIC view, in bytes, computed without detoasting long values.
 pub(in crate::store) const BASIC_LENGTH: &str = "coalesce(octet_length(meta_summary), 0)";
 
-/// Bytes of a row in the FULL view, told without reading a long value.
+/// Approximate size of a row in the FULL view, in bytes, computed without detoasting long values.
 pub(in crate::store) const FULL_LENGTH: &str =
     "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)";
 
-/// Reads the columns above by their place, which is several times faster than by name.
+/// Columns of a spirit.
+pub(in crate::store) const SPIRIT_COLUMNS: &str =
+    "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
+
+/// A row of [`BASIC_COLUMNS`] and [`FULL_COLUMNS`], read by position, which is several times faster than by name.
 #[derive(Debug)]
 pub(in crate::store) struct EventRow(Event);
 
@@ -62,9 +66,7 @@ impl FromRow<'_, PgRow> for EventRow {
     }
 }
 
-pub(in crate::store) const SPIRIT_COLUMNS: &str =
-    "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
-
+/// A row of [`SPIRIT_COLUMNS`].
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct SpiritRow {
     id: Uuid,

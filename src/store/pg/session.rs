@@ -1,9 +1,9 @@
-//! How the store reaches its database: connections, and how a statement on one gets its settings.
+//! Database sessions: how the store connects to PostgreSQL and how a statement gets its settings.
 //!
-//! On a connection of our own the settings stand on the connection, and statements are prepared on it
-//! once. Behind a pooler in transaction mode a connection has another server in each transaction:
-//! settings go with each transaction, statements have no name, and each stands in a transaction, since
-//! preparing and executing are two round trips.
+//! On a dedicated connection, settings are sent once at connect and statements are prepared once. Behind a
+//! pooler in transaction mode, each transaction may run on another backend. There, settings are part of each
+//! transaction, statements are unnamed, and each statement has a transaction of its own, because preparing and
+//! executing it are two round trips.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,79 +17,83 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-/// The setting, in milliseconds.
+/// The PostgreSQL setting; its value is in milliseconds.
 pub(in crate::store) const STATEMENT_TIMEOUT: &str = "statement_timeout";
-/// In which a connection that lives answers a ping.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// Ping timeout; a connection that does not answer within it counts as dead.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The way to the database.
+/// A statement that has not run yet.
+pub(in crate::store) type Statement<'q, Row> = QueryAs<'q, Postgres, Row, PgArguments>;
+
+/// Opens database sessions with the store's settings.
 #[derive(Clone)]
 pub(in crate::store) struct Connector {
-    connect: PgConnectOptions,
-    /// Opens a transaction; with the settings, where the connection cannot have them.
+    options: PgConnectOptions,
+    /// SQL that begins a transaction. Includes the settings if they cannot be sent at connect.
     begin: Arc<str>,
-    is_shared: bool,
+    is_transaction_pooled: bool,
     /// Names and values.
     settings: Vec<(&'static str, String)>,
 }
 
-/// A connection made by a [`Connector`].
+/// A database session, opened by a [`Connector`].
 pub(in crate::store) struct PgSession {
     connection: PgConnection,
     begin: Arc<str>,
-    is_shared: bool,
+    is_transaction_pooled: bool,
     in_transaction: bool,
 }
 
-pub(in crate::store) type Statement<'q, Row> = QueryAs<'q, Postgres, Row, PgArguments>;
-
 impl Connector {
-    /// To PostgreSQL itself, or through a pooler that behaves so.
-    pub(in crate::store) fn own(connect: PgConnectOptions) -> Self {
+    /// Connects to PostgreSQL itself, or through a pooler that gives each client a dedicated backend.
+    pub(in crate::store) fn dedicated(options: PgConnectOptions) -> Self {
         Self {
-            // Values travel in binary form, and poolers refuse parameters that they do not know.
-            connect: connect.extra_float_digits(None),
+            // Not needed, since values travel in binary form; and poolers refuse parameters that they do not know.
+            options: options.extra_float_digits(None),
             begin: "begin;".into(),
-            is_shared: false,
+            is_transaction_pooled: false,
             settings: Vec::new(),
         }
     }
 
-    /// Through a pooler in transaction mode.
-    pub(in crate::store) fn shared(connect: PgConnectOptions) -> Self {
+    /// Connects through a pooler in transaction mode.
+    pub(in crate::store) fn transaction_pooled(options: PgConnectOptions) -> Self {
         Self {
-            is_shared: true,
-            ..Self::own(connect)
+            is_transaction_pooled: true,
+            ..Self::dedicated(options)
         }
     }
 
-    /// The same with these settings; a value is a word or a number.
-    pub(in crate::store) fn with<const N: usize>(mut self, settings: [(&'static str, &str); N]) -> Self {
-        if self.is_shared {
+    /// Adds PostgreSQL settings. Values are not quoted, so each has to be a word or a number.
+    pub(in crate::store) fn with_settings<const N: usize>(
+        mut self,
+        settings: [(&'static str, &str); N],
+    ) -> Self {
+        if self.is_transaction_pooled {
             let mut begin = self.begin.to_string();
             for (name, value) in settings {
                 write!(begin, "set local {name} = {value};").expect("writing to a String cannot fail");
             }
             self.begin = begin.into();
         } else {
-            self.connect = self.connect.options(settings);
+            self.options = self.options.options(settings);
         }
         let settings = settings.map(|(name, value)| (name, value.to_owned()));
         self.settings.extend(settings);
         self
     }
 
-    /// Whether the connections go through a pooler in transaction mode.
-    pub(in crate::store) fn is_shared(&self) -> bool {
-        self.is_shared
+    /// Returns true if connections go through a pooler in transaction mode.
+    pub(in crate::store) fn is_transaction_pooled(&self) -> bool {
+        self.is_transaction_pooled
     }
 
-    /// Names and values of the settings.
+    /// Returns the names and values of the settings.
     pub(in crate::store) fn settings(&self) -> &[(&'static str, String)] {
         &self.settings
     }
 
-    /// The database's own limit of a statement.
+    /// Returns the statement timeout that the database applies.
     pub(in crate::store) fn statement_timeout(&self) -> Duration {
         let mut newest_first = self.settings.iter().rev();
         newest_first
@@ -98,50 +102,54 @@ impl Connector {
             .map_or(Duration::MAX, Duration::from_millis)
     }
 
-    /// How to connect, for what manages its connections by itself.
+    /// Returns the connect options, for code that manages its own connections.
     pub(in crate::store) fn options(&self) -> &PgConnectOptions {
-        &self.connect
+        &self.options
     }
 
     pub(in crate::store) async fn connect(&self) -> Result<PgSession, sqlx::Error> {
-        self.open(&self.connect).await
+        self.open(&self.options).await
     }
 
-    /// Under a name by which the database knows the connection.
-    pub(in crate::store) async fn connect_as(&self, name: &str) -> Result<PgSession, sqlx::Error> {
-        self.open(&self.connect.clone().application_name(name)).await
+    /// Connects under an `application_name`, by which `pg_stat_activity` lists the session.
+    pub(in crate::store) async fn connect_with_name(&self, name: &str) -> Result<PgSession, sqlx::Error> {
+        self.open(&self.options.clone().application_name(name)).await
     }
 
-    async fn open(&self, connect: &PgConnectOptions) -> Result<PgSession, sqlx::Error> {
+    async fn open(&self, options: &PgConnectOptions) -> Result<PgSession, sqlx::Error> {
         Ok(PgSession {
-            connection: connect.connect().await?,
+            connection: options.connect().await?,
             begin: Arc::clone(&self.begin),
-            is_shared: self.is_shared,
+            is_transaction_pooled: self.is_transaction_pooled,
             in_transaction: false,
         })
     }
 }
 
 impl PgSession {
-    /// Whether a statement of its own needs a transaction, in a task that nobody cancels.
-    pub(in crate::store) fn is_shared(&self) -> bool {
-        self.is_shared
+    /// Returns true behind a pooler in transaction mode: a single statement then needs a transaction, and has
+    /// to run in a task that no caller can cancel.
+    pub(in crate::store) fn is_transaction_pooled(&self) -> bool {
+        self.is_transaction_pooled
     }
 
-    /// Whether a transaction of [`begin`](Self::begin) has not ended, so that the connection is of no use.
+    /// Returns true if a transaction of this type's methods is still open, so that the session must not be
+    /// reused.
     pub(in crate::store) fn is_in_transaction(&self) -> bool {
         self.in_transaction
     }
 
-    /// Makes ready for a statement of its own; a round trip where the connection is shared.
-    pub(in crate::store) async fn begin(&mut self) -> Result<(), sqlx::Error> {
-        if self.is_shared {
-            self.open_transaction().await?;
+    /// Begins the transaction of a single statement behind a transaction pooler, which is one round trip.
+    /// Does nothing on a dedicated connection.
+    pub(in crate::store) async fn begin_if_pooled(&mut self) -> Result<(), sqlx::Error> {
+        if self.is_transaction_pooled {
+            self.begin().await?;
         }
         Ok(())
     }
 
-    /// All rows of a statement of its own, committed; after [`begin`](Self::begin).
+    /// Runs a single statement, commits it and returns all its rows. Has to follow
+    /// [`begin_if_pooled`](Self::begin_if_pooled).
     pub(in crate::store) async fn all<Row>(
         &mut self,
         statement: Statement<'_, Row>,
@@ -149,7 +157,7 @@ impl PgSession {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        if !self.is_shared {
+        if !self.is_transaction_pooled {
             return statement.fetch_all(&mut self.connection).await;
         }
         let rows = statement.persistent(false).fetch_all(&mut self.connection).await;
@@ -162,32 +170,34 @@ impl PgSession {
         }
     }
 
-    async fn open_transaction(&mut self) -> Result<(), sqlx::Error> {
+    /// Begins a transaction and rolls it back, in two messages.
+    pub(in crate::store) async fn probe_transaction(&mut self) -> Result<(), sqlx::Error> {
+        self.begin().await?;
+        sqlx::raw_sql("rollback").execute(&mut self.connection).await?;
+        self.in_transaction = false;
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
         self.in_transaction = true;
         let begin = AssertSqlSafe(Arc::clone(&self.begin));
         sqlx::raw_sql(begin).execute(&mut self.connection).await?;
         Ok(())
     }
 
-    /// Opens a transaction and ends it, in two messages.
-    pub(in crate::store) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
-        self.open_transaction().await?;
-        sqlx::raw_sql("rollback").execute(&mut self.connection).await?;
-        self.in_transaction = false;
-        Ok(())
-    }
-
-    /// Opens a transaction: goes before its first statement in one message of the simple protocol.
-    pub(in crate::store) fn opening(&self) -> String {
+    /// Returns the SQL that begins a transaction, to be sent with the transaction's first statement in one
+    /// message of the simple query protocol. [`is_in_transaction`](Self::is_in_transaction) does not know of
+    /// such a transaction.
+    pub(in crate::store) fn begin_sql(&self) -> String {
         self.begin.to_string()
     }
 
-    /// Whether a prepared statement is still there in the next transaction.
-    pub(in crate::store) fn names_statements(&self) -> bool {
-        !self.is_shared
+    /// Returns true if a prepared statement outlives its transaction.
+    pub(in crate::store) fn keeps_prepared_statements(&self) -> bool {
+        !self.is_transaction_pooled
     }
 
-    /// The connection itself, in a transaction that was opened by hand.
+    /// Returns the connection, for a transaction that was begun with [`begin_sql`](Self::begin_sql).
     pub(in crate::store) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
@@ -196,9 +206,9 @@ impl PgSession {
         self.connection.ping().await
     }
 
-    /// Whether it answers soon; to be asked while nothing runs on it.
-    pub(in crate::store) async fn lives(&mut self) -> bool {
-        let answer = timeout(ANSWERS_WITHIN, self.ping()).await;
+    /// Returns true if the session answers a ping in time. No statement may be running on it.
+    pub(in crate::store) async fn is_alive(&mut self) -> bool {
+        let answer = timeout(PING_TIMEOUT, self.ping()).await;
         matches!(answer, Ok(Ok(())))
     }
 
@@ -207,30 +217,28 @@ impl PgSession {
     }
 }
 
-/// The statement without what it borrowed, which its arguments have copied.
-pub(in crate::store) fn detached<Row>(
-    statement: Statement<'_, Row>,
-) -> Result<Statement<'static, Row>, sqlx::Error>
+/// Returns the statement without its borrows; the arguments already own copies of the bound values.
+pub(super) fn into_static<Row>(statement: Statement<'_, Row>) -> Result<Statement<'static, Row>, sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
 {
-    let (sql, arguments) = parts(statement)?;
+    let (sql, arguments) = into_parts(statement)?;
     Ok(sqlx::query_as_with(sql, arguments))
 }
 
-/// The statement and a copy of it, for another connection.
+/// Returns the statement and a copy of it, so that it can run on two connections.
 pub(in crate::store) fn twice<Row>(
     statement: Statement<'_, Row>,
 ) -> Result<(Statement<'static, Row>, Statement<'static, Row>), sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
 {
-    let (sql, arguments) = parts(statement)?;
+    let (sql, arguments) = into_parts(statement)?;
     let copy = sqlx::query_as_with(sql.clone(), arguments.clone());
     Ok((sqlx::query_as_with(sql, arguments), copy))
 }
 
-fn parts<Row>(mut statement: Statement<'_, Row>) -> Result<(SqlStr, PgArguments), sqlx::Error>
+fn into_parts<Row>(mut statement: Statement<'_, Row>) -> Result<(SqlStr, PgArguments), sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
 {

@@ -1,4 +1,4 @@
-//! Spans of the store's work, for traces: which caller's call it belongs to, and each statement.
+//! Tracing spans of the store: the span of a caller, of a statement, and of work shared by several callers.
 
 use sqlx::postgres::PgRow;
 use sqlx::{Execute, FromRow};
@@ -8,7 +8,7 @@ use super::error::StoreError;
 use super::session::Statement;
 pub(in crate::store) use crate::telemetry::are_wanted;
 
-/// The span of the caller, for work that goes on in a task.
+/// Returns the caller's span, to be the parent of work that runs in a task.
 pub(in crate::store) fn current() -> Span {
     if are_wanted() {
         Span::current()
@@ -17,18 +17,19 @@ pub(in crate::store) fn current() -> Span {
     }
 }
 
-/// A statement; its text has no values.
-pub(in crate::store) fn statement(text: &str) -> Span {
+/// Creates the span of a statement. The SQL contains no parameter values.
+pub(in crate::store) fn statement(sql: &str) -> Span {
     tracing::debug_span!(
         target: "spans",
         "statement",
         otel.kind = "client",
         db.system.name = "postgresql",
-        db.query.text = text,
+        db.query.text = sql,
     )
 }
 
-/// The statement and its span, for which it is taken apart: its text cannot be had otherwise.
+/// Returns the statement with its span. The statement is rebuilt, because sqlx gives out its SQL only by taking
+/// it apart.
 pub(in crate::store) fn traced<Row>(
     mut query: Statement<'_, Row>,
 ) -> Result<(Statement<'_, Row>, Span), StoreError>
@@ -47,7 +48,8 @@ where
     Ok((query.persistent(persistent), span))
 }
 
-/// Work that is done for several callers at once: part of the first one's call, linked to the others'.
+/// Creates the span of work that serves several callers at once: a child of the first caller's span, linked to
+/// the other callers' spans.
 pub(in crate::store) fn shared<'s>(name: &'static str, mut callers: impl Iterator<Item = &'s Span>) -> Span {
     if !are_wanted() {
         return Span::none();

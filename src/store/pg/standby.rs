@@ -1,9 +1,9 @@
-//! A streaming standby of the primary, for reads that may lag, and how far it lags.
+//! A streaming standby for reads that may lag, and the measurement of its replication lag.
 //!
-//! The primary is asked now and then how far its log has been written, the standby how far it has replayed
-//! it. Once it has replayed a place that the primary had reached at some time, it knows everything that
-//! was acknowledged before that time, whatever the clocks of the two say and also while nothing is written.
-//! How long ago the newest such time is bounds its lag.
+//! The store periodically reads the WAL position that the primary has flushed and the position that the standby
+//! has replayed. Once the standby has replayed a position that the primary had reached at some time, it has
+//! everything that was acknowledged before that time. The age of the newest such time is an upper bound of the
+//! lag, independent of the servers' clocks and valid while nothing is written.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,124 +22,147 @@ use super::session::Connector;
 use super::startup_error::StartupError;
 use crate::panics::keep_running;
 
-/// Where reads may go that may lag. Not `Debug`: it may know a password.
+/// Probes per maximum lag, within [`PROBE_INTERVAL`].
+const PROBES_PER_LAG_MAX: u32 = 4;
+/// Bounds of the time between two probes.
+const PROBE_INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout of the pooler check, which opens several connections.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Reads the flushed WAL position, since only flushed commits are acknowledged. The name of a WAL file begins
+/// with its timeline.
+pub(in crate::store) const PRIMARY_POSITION: &str = "
+    select
+        pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8 as reached,
+        system_identifier,
+        ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int8 as timeline,
+        (select oid::int8 from pg_database where datname = current_database()) as database
+    from pg_control_system()";
+
+/// The WAL receiver has the newest timeline, but shows it only to roles that may read statistics.
+pub(in crate::store) const STANDBY_POSITION: &str = "
+    select
+        pg_is_in_recovery() as is_standby,
+        coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::int8, 0) as replayed,
+        system_identifier,
+        coalesce((select received_tli from pg_stat_wal_receiver), min_recovery_end_timeline)::int8 as timeline,
+        (select oid::int8 from pg_database where datname = current_database()) as database
+    from pg_control_system(), pg_control_recovery()";
+
+/// Settings of the standby for reads that may lag. Not `Debug`, because it may hold a password.
 #[derive(Clone)]
 pub struct StandbySettings {
     pub connect: PgConnectOptions,
-    /// A standby that lags more is not read.
+    /// Maximum replication lag; the standby is not read while its lag is larger.
     pub lag_max: Duration,
 }
 
-/// Looks at the standby in the time that it may lag; looks are further apart than this at the most.
-const LOOKS_IN_LAG_MAX: u32 = 4;
-const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// After which a look has failed.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
-/// After which the self-test has failed, which makes several connections.
-const TEST_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The standby.
+/// The standby: a connection pool and the state of its replication.
 pub(in crate::store) struct Standby {
     pub(in crate::store) connections: ConnectionPool,
     lag_max: Duration,
-    /// It knows everything that was acknowledged before this; `None` while it is not to be read.
-    knows_until: watch::Receiver<Option<Instant>>,
+    /// The standby has everything that was acknowledged before this time; `None` while it must not be read.
+    current_as_of: watch::Receiver<Option<Instant>>,
     metrics: StoreMetrics,
     probe: ConnectionPool,
-    watch: AbortOnDropHandle<()>,
+    monitor: AbortOnDropHandle<()>,
 }
 
 impl Standby {
-    /// Starts to look at it; it is read once it is found to be good. Needs connections to the primary that
-    /// are free while others are busy.
+    /// Starts monitoring the standby, which is read once the first probes succeed. `primary` is the pool that
+    /// probes the primary; its connections have to be free while others are busy.
     pub(in crate::store) fn start(
         connector: Connector,
         pool_size: u32,
-        wait: Duration,
+        acquire_timeout: Duration,
         lag_max: Duration,
         primary: ConnectionPool,
         metrics: StoreMetrics,
     ) -> Self {
-        let probe = ConnectionPool::new(connector.clone(), 1, wait, None);
-        let connections = ConnectionPool::new(connector.clone(), pool_size, wait, Some(probe.clone()));
-        let (until, knows_until) = watch::channel(None);
-        let mut watch = LagMonitor {
+        let probe = ConnectionPool::new(connector.clone(), 1, acquire_timeout, None);
+        let connections =
+            ConnectionPool::new(connector.clone(), pool_size, acquire_timeout, Some(probe.clone()));
+        let (sender, current_as_of) = watch::channel(None);
+        let mut monitor = LagMonitor {
             connector,
             primary,
             probe: probe.clone(),
             connections: connections.clone(),
             lag_max,
-            begun: Instant::now(),
-            until,
-            is_tested: false,
-            identity: Err("it was not asked yet".to_owned()),
-            reached: VecDeque::new(),
+            started: Instant::now(),
+            current_as_of: sender,
+            pooler_checked: false,
+            primary_identity: Err("not probed yet".to_owned()),
+            primary_positions: VecDeque::new(),
         };
-        let watching = keep_running("standby watch", async move || watch.run().await);
+        let run = keep_running("standby lag monitor", async move || monitor.run().await);
         Self {
             connections,
             lag_max,
-            knows_until,
+            current_as_of,
             metrics,
             probe,
-            watch: AbortOnDropHandle::new(tokio::spawn(watching)),
+            monitor: AbortOnDropHandle::new(tokio::spawn(run)),
         }
     }
 
-    /// Whether it lags no more than it may.
+    /// Returns true if the lag is at most `lag_max`.
     pub(in crate::store) fn is_fresh(&self) -> bool {
         self.lag().is_some_and(|lag| lag <= self.lag_max)
     }
 
-    /// How far it lags at the most; `None` while it is not to be read.
+    /// Returns an upper bound of the lag; `None` while the standby must not be read.
     pub(in crate::store) fn lag(&self) -> Option<Duration> {
-        self.knows_until.borrow().map(|until| until.elapsed())
+        self.current_as_of.borrow().map(|time| time.elapsed())
     }
 
-    /// The answer to a read; none is waited for from a standby that is found to be of no use meanwhile.
+    /// Waits for the result of a read. Fails as soon as the standby becomes unusable.
     pub(in crate::store) async fn answer<T>(
         &self,
         read: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let mut until = self.knows_until.clone();
+        let mut current_as_of = self.current_as_of.clone();
         tokio::select! {
-            answer = read => answer,
-            _ = until.wait_for(Option::is_none) => {
-                Err(StoreError::Unavailable("the standby has gone".to_owned()))
+            result = read => result,
+            _ = current_as_of.wait_for(Option::is_none) => {
+                Err(StoreError::Unavailable("the standby became unusable".to_owned()))
             }
         }
     }
 
+    /// Counts a read.
     pub(in crate::store) fn count(&self, read: StandbyRead) {
         self.metrics.standby_reads(read).inc();
     }
 
     pub(in crate::store) async fn close(&self) {
-        self.watch.abort();
+        self.monitor.abort();
         self.connections.close().await;
         self.probe.close().await;
     }
 }
 
-/// The task that looks.
+/// The background task that measures the replication lag.
 struct LagMonitor {
     connector: Connector,
     primary: ConnectionPool,
     probe: ConnectionPool,
     connections: ConnectionPool,
     lag_max: Duration,
-    begun: Instant,
-    until: watch::Sender<Option<Instant>>,
-    /// Whether its connections have passed the self-test.
-    is_tested: bool,
-    /// Of the primary, or why that is not known.
-    identity: Result<Identity, String>,
-    /// Places in its log that the primary had reached at a time and the standby not yet, oldest first.
-    reached: VecDeque<(Instant, i64)>,
+    started: Instant,
+    current_as_of: watch::Sender<Option<Instant>>,
+    /// True after the connections to the standby have passed the pooler check.
+    pooler_checked: bool,
+    /// The error of the last probe if the identity is unknown.
+    primary_identity: Result<Identity, String>,
+    /// WAL positions of the primary, with the times at which they were read, that the standby has not replayed
+    /// yet; oldest first.
+    primary_positions: VecDeque<(Instant, i64)>,
 }
 
-/// Whose log a server writes or replays, and the database in it. Copies of a cluster have its name, and go
-/// ways of their own from the timeline on that one of them was promoted to.
+/// Identifies the WAL that a server writes or replays, and the database. Copies of a cluster have the same
+/// system identifier; their WAL diverges from the timeline on which one of them was promoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
 struct Identity {
     system_identifier: i64,
@@ -162,141 +185,125 @@ struct StandbyRow {
     identity: Identity,
 }
 
-/// Why the standby is not read.
+/// The reason why the standby must not be read.
 #[derive(Debug, thiserror::Error)]
-enum NotRead {
-    #[error("it is further behind than it may be")]
-    Behind,
-    #[error("how far it is behind is not known, since the primary does not say how far itself is: {0}")]
-    Unmeasured(String),
-    #[error("it is not in recovery, so it is no standby")]
-    NoStandby,
-    #[error("it does not follow the primary: theirs are other clusters, databases or timelines")]
-    Stranger,
+enum Unusable {
+    #[error("the replication lag exceeds its limit")]
+    Lagging,
+    #[error("the replication lag is unknown, since the primary could not be probed: {0}")]
+    LagUnknown(String),
+    #[error("the server is not in recovery, so it is not a standby")]
+    NotInRecovery,
+    #[error("the standby does not follow the primary: their cluster, database or timeline differs")]
+    NotOfThePrimary,
     #[error(transparent)]
-    Unfit(#[from] StartupError),
+    PoolerCheck(#[from] StartupError),
     #[error(transparent)]
-    Failed(#[from] StoreError),
-    #[error("it did not answer in time")]
-    Late,
+    ProbeFailed(#[from] StoreError),
+    #[error("the standby did not answer in time")]
+    ProbeTimedOut,
 }
 
 impl LagMonitor {
+    /// Probes until the standby turns out to be unusable for good, that is, until a restart.
     async fn run(&mut self) {
-        let between = (self.lag_max / LOOKS_IN_LAG_MAX).clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
-        let mut looks = interval(between);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut was_read = None;
+        let period = (self.lag_max / PROBES_PER_LAG_MAX).clamp(PROBE_INTERVAL.0, PROBE_INTERVAL.1);
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut was_usable = None;
         loop {
-            looks.tick().await;
-            self.ask_primary().await;
-            let found = self.ask_standby().await;
-            if found.is_err() {
-                self.until.send_replace(None);
-            }
-            let Some(found) = found.map_or_else(|cause| Some(Err(cause)), |()| self.measured()) else {
+            ticks.tick().await;
+            let Some(state) = self.probe_servers().await else {
                 continue;
             };
-            match &found {
-                Ok(()) if was_read != Some(true) => tracing::info!("the standby is read"),
-                Err(cause) if was_read != Some(false) => {
-                    tracing::warn!(%cause, "the standby is not read, the primary serves all");
+            match &state {
+                Ok(()) if was_usable != Some(true) => tracing::info!("reading from the standby"),
+                Err(cause) if was_usable != Some(false) => {
+                    tracing::warn!(%cause, "not reading from the standby; the primary serves all reads");
                 }
                 _ => {}
             }
-            was_read = Some(found.is_ok());
-            if matches!(&found, Err(NotRead::Unfit(unfit)) if !unfit.is_transient()) {
-                tracing::error!("the standby will not be read before a restart");
+            was_usable = Some(state.is_ok());
+            if matches!(&state, Err(Unusable::PoolerCheck(error)) if !error.is_transient()) {
+                tracing::error!("the standby will not be used until the service is restarted");
                 return;
             }
         }
     }
 
-    /// Whether it is near enough; `None` while that cannot be said yet.
-    fn measured(&self) -> Option<Result<(), NotRead>> {
-        let until = self.until.borrow().unwrap_or(self.begun);
-        let is_near = until.elapsed() <= self.lag_max;
-        match &self.identity {
-            Ok(_) if is_near => self.until.borrow().map(|_| Ok(())),
-            Err(_) if is_near => None,
-            Ok(_) => Some(Err(NotRead::Behind)),
-            Err(cause) => Some(Err(NotRead::Unmeasured(cause.clone()))),
+    /// Probes the primary and then the standby. Returns `None` while it is undecided whether the standby is
+    /// usable.
+    async fn probe_servers(&mut self) -> Option<Result<(), Unusable>> {
+        self.probe_primary().await;
+        match self.probe_standby().await {
+            Ok(()) => self.check_lag(),
+            Err(cause) => {
+                self.current_as_of.send_replace(None);
+                Some(Err(cause))
+            }
         }
     }
 
-    /// Takes note of what the primary has reached.
-    async fn ask_primary(&mut self) {
+    /// Checks the lag against its limit. Returns `None` while the lag is unknown and the last success, or the
+    /// start, is recent.
+    fn check_lag(&self) -> Option<Result<(), Unusable>> {
+        let current_as_of = *self.current_as_of.borrow();
+        let is_recent = current_as_of.unwrap_or(self.started).elapsed() <= self.lag_max;
+        match &self.primary_identity {
+            Ok(_) if is_recent => current_as_of.map(|_| Ok(())),
+            Err(_) if is_recent => None,
+            Ok(_) => Some(Err(Unusable::Lagging)),
+            Err(cause) => Some(Err(Unusable::LagUnknown(cause.clone()))),
+        }
+    }
+
+    /// Records the position of the primary.
+    async fn probe_primary(&mut self) {
         let now = Instant::now();
-        let asked = self
+        let probe = self
             .primary
             .one(sqlx::query_as::<_, PrimaryRow>(PRIMARY_POSITION));
-        match timeout(LOOK_TIMEOUT, asked).await {
+        match timeout(PROBE_TIMEOUT, probe).await {
             Ok(Ok(PrimaryRow { reached, identity })) => {
-                if self.identity.as_ref() != Ok(&identity) {
-                    self.reached.clear(); // places in another log
+                if self.primary_identity.as_ref() != Ok(&identity) {
+                    self.primary_positions.clear(); // positions in another WAL
                 }
-                self.identity = Ok(identity);
-                self.reached.push_back((now, reached));
+                self.primary_identity = Ok(identity);
+                self.primary_positions.push_back((now, reached));
             }
-            Ok(Err(error)) => self.identity = Err(error.to_string()),
-            Err(_) => self.identity = Err("it did not answer in time".to_owned()),
+            Ok(Err(error)) => self.primary_identity = Err(error.to_string()),
+            Err(_) => self.primary_identity = Err("the primary did not answer in time".to_owned()),
         }
-        // What is older does not make it fresh any more.
-        while self
-            .reached
-            .front()
-            .is_some_and(|(time, _)| time.elapsed() > self.lag_max)
-        {
-            self.reached.pop_front();
-        }
+        // Replaying an older position would not make the standby fresh.
+        self.primary_positions
+            .retain(|(time, _)| time.elapsed() <= self.lag_max);
     }
 
-    /// Finds up to when the standby knows everything.
-    async fn ask_standby(&mut self) -> Result<(), NotRead> {
-        if !self.is_tested {
-            let tested = check_pooler([&self.probe, &self.connections], &self.connector);
-            timeout(TEST_TIMEOUT, tested).await.map_err(|_| NotRead::Late)??;
-            self.is_tested = true;
+    /// Checks the standby and advances `current_as_of` to the newest position that the standby has replayed.
+    async fn probe_standby(&mut self) -> Result<(), Unusable> {
+        if !self.pooler_checked {
+            let check = check_pooler([&self.probe, &self.connections], &self.connector);
+            let checked = timeout(CHECK_TIMEOUT, check).await;
+            checked.map_err(|_| Unusable::ProbeTimedOut)??;
+            self.pooler_checked = true;
         }
-        let asked = self.probe.one(sqlx::query_as::<_, StandbyRow>(STANDBY_POSITION));
-        let row = timeout(LOOK_TIMEOUT, asked).await.map_err(|_| NotRead::Late)??;
+        let probe = self.probe.one(sqlx::query_as::<_, StandbyRow>(STANDBY_POSITION));
+        let probed = timeout(PROBE_TIMEOUT, probe).await;
+        let row = probed.map_err(|_| Unusable::ProbeTimedOut)??;
         if !row.is_standby {
-            return Err(NotRead::NoStandby);
+            return Err(Unusable::NotInRecovery);
         }
-        if self
-            .identity
-            .as_ref()
-            .is_ok_and(|primary| *primary != row.identity)
-        {
-            return Err(NotRead::Stranger);
+        if matches!(&self.primary_identity, Ok(primary) if *primary != row.identity) {
+            return Err(Unusable::NotOfThePrimary);
         }
-        let known = self
-            .reached
+        let replayed = self
+            .primary_positions
             .iter()
             .take_while(|(_, reached)| *reached <= row.replayed)
             .count();
-        if let Some((time, _)) = self.reached.drain(..known).next_back() {
-            self.until.send_replace(Some(time));
+        if let Some((time, _)) = self.primary_positions.drain(..replayed).next_back() {
+            self.current_as_of.send_replace(Some(time));
         }
         Ok(())
     }
 }
-
-/// What is acknowledged has been flushed. The name of a file of the log begins with its timeline.
-pub(in crate::store) const PRIMARY_POSITION: &str = "
-    select
-        pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8 as reached,
-        system_identifier,
-        ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::int8 as timeline,
-        (select oid::int8 from pg_database where datname = current_database()) as database
-    from pg_control_system()";
-
-/// The receiver's timeline is the newest, and shown to those alone who may see statistics.
-pub(in crate::store) const STANDBY_POSITION: &str = "
-    select
-        pg_is_in_recovery() as is_standby,
-        coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::int8, 0) as replayed,
-        system_identifier,
-        coalesce((select received_tli from pg_stat_wal_receiver), min_recovery_end_timeline)::int8 as timeline,
-        (select oid::int8 from pg_database where datname = current_database()) as database
-    from pg_control_system(), pg_control_recovery()";

@@ -1,54 +1,56 @@
-//! Why a database cannot be used at start.
+//! Errors that keep the service from using a database at start.
 
 use super::error::{StoreError, chain};
 
-/// Why the database cannot be used.
+/// The reason why the database cannot be used. Only [`Failed`](Self::Failed) is transient.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
-    /// Waiting does not help: the database belongs to a newer binary.
+    /// The schema belongs to a newer version of this binary.
     #[error(
-        "the database has migration {0}, which this binary does not know: it was made by a newer version; use that version or a later one"
+        "the database has migration {0}, which this binary does not have: a newer version made it; use that version \
+         or a later one"
     )]
     Newer(i64),
-    /// Waiting does not help: the schema is not what the migrations made.
+    /// An applied migration differs from the one in this binary.
     #[error(
-        "migration {0} was applied with another content than this binary carries; restore the database or use the binary that made it"
+        "migration {0} was applied with another content than this binary carries; restore the database or use the \
+         binary that made it"
     )]
     Changed(i64),
-    /// Waiting does not help: the connections are not to be used as they are.
+    /// Connections do not keep their prepared statements apart.
     #[error(
-        "prepared statements get mixed up between connections ({0}): a pooler in transaction mode stands before \
-         PostgreSQL; start with --pooler transaction (EVENTS_POOLER=transaction), or let the pooler follow \
+        "prepared statements get mixed up between connections ({0}): there is a pooler in transaction mode in front of \
+         PostgreSQL; start with --pooler transaction (EVENTS_POOLER=transaction), or use a pooler that supports \
          prepared statements (PgBouncer 1.21 or newer, max_prepared_statements)"
     )]
-    MixedUp(String),
-    /// Waiting does not help: a pooler keeps no connection for a transaction.
+    StatementsMixedUp(String),
+    /// A pooler in statement mode does not allow transactions.
     #[error(
-        "a pooler in statement mode stands before PostgreSQL ({0}), and this service needs transactions: give PgBouncer \
-         pool_mode=transaction and start with --pooler transaction (EVENTS_POOLER=transaction), or pool_mode=session; \
-         pool_mode=statement is not supported"
+        "there is a pooler in statement mode in front of PostgreSQL ({0}), and this service needs transactions: set \
+         PgBouncer to pool_mode=transaction and start with --pooler transaction (EVENTS_POOLER=transaction), or use \
+         pool_mode=session; pool_mode=statement is not supported"
     )]
     NoTransactions(String),
-    /// Waiting does not help: a pooler refuses the settings of our sessions.
+    /// A pooler refuses the settings that the connections are opened with.
     #[error(
-        "a pooler stands before PostgreSQL and refuses our connections ({0}): start with --pooler transaction \
-         (EVENTS_POOLER=transaction), which works with every pooler; or let PgBouncer pass them with \
-         ignore_startup_parameters = options, where it is in session mode or follows prepared statements"
+        "a pooler in front of PostgreSQL refuses connections with settings ({0}): start with --pooler transaction \
+         (EVENTS_POOLER=transaction), which works with every pooler; or let PgBouncer pass the settings with \
+         ignore_startup_parameters = options, if it is in session mode or supports prepared statements"
     )]
     SettingsRefused(String),
-    /// Waiting does not help: somebody has to migrate.
+    /// The schema is out of date and cannot be migrated through a pooler.
     #[error(
-        "the schema is at version {found}, this binary needs {needed}, and a pooler stands before PostgreSQL: set \
-         MIGRATION_DATABASE_URL to PostgreSQL itself, or run `elephantasm-events migrate` there first"
+        "the schema is at version {found}, this binary needs {needed}, and there is a pooler in front of PostgreSQL: \
+         set MIGRATION_DATABASE_URL to PostgreSQL itself, or run `elephantasm-events migrate` there first"
     )]
     Outdated { found: i64, needed: i64 },
-    /// The database is away, or refused; trying again can help.
-    #[error("could not migrate: {0}")]
+    /// The database is unavailable or refused an operation; a retry can succeed.
+    #[error("could not check or migrate the database: {0}")]
     Failed(String),
 }
 
 impl StartupError {
-    /// Whether a retry can succeed.
+    /// Returns true if a retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Failed(_))

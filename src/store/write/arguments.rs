@@ -1,4 +1,4 @@
-//! The arguments of the statements that insert events: one array per column.
+//! Arguments of the statements that insert events: one array per column.
 
 use sqlx::Arguments as _;
 use sqlx::error::BoxDynError;
@@ -6,7 +6,8 @@ use sqlx::postgres::PgArguments;
 
 use crate::domain::event::NewEvent;
 
-/// Adds the columns of new events; the third column is the number given with each event.
+/// Adds the columns of new events. The third column is the number given with each event: its sequence, or its
+/// ordinal among the new events of its spirit.
 pub(super) fn add_events(
     arguments: &mut PgArguments,
     events: &[(&NewEvent, i64)],

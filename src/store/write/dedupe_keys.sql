@@ -1,6 +1,7 @@
--- Who has these dedupe keys, soft-deleted events included. Each is a seek: the first key from the wanted
--- one on in the order of its index, which no other index has. By equality alone, and without statistics,
--- PostgreSQL may as well read all of a spirit, and a prepared statement keeps that plan.
+-- Finds the events that have these dedupe keys, soft-deleted ones included. Each lookup is an index seek:
+-- the first key at or after the wanted one in the order of its index, an order that no other index has. For
+-- an equality alone, and without statistics, PostgreSQL might choose to read all events of a spirit, and a
+-- prepared statement would keep that plan.
 select
     holder.spirit_id, holder.dedupe_key, holder.id, holder.sequence, holder.event_type,
     holder.session_id, holder.source_uri, holder.occurred_at,

@@ -1,8 +1,8 @@
 //! Edits of events and spirits.
 //!
-//! An edit reads, decides in the domain and writes on the condition that nobody wrote in between;
-//! if somebody did, it starts over. Every step is one statement, so a caller that goes away leaves
-//! nothing half-done, and concurrent merge patches all take effect.
+//! An edit reads the row, applies the change in the domain and updates the row if its revision is unchanged;
+//! otherwise it starts over. Each step is one statement, so a caller that goes away leaves nothing half-done,
+//! and concurrent merge patches all take effect.
 
 use const_format::formatcp;
 
@@ -15,80 +15,6 @@ use crate::domain::refusal::Refusal;
 use crate::domain::spirit::{Spirit, fold_name};
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, SPIRIT_COLUMNS, SpiritRow};
-
-impl EventWriter {
-    /// Edits an event and returns it as it then is.
-    pub async fn edit_event(&self, target: EventTarget, edit: &EventEdit) -> Result<Event, StoreError> {
-        loop {
-            let Some(event) = self
-                .reads
-                .primary()
-                .get_event(target.id, &target.scope, true)
-                .await?
-            else {
-                return Err(Refusal::EventNotFound(target.id).into());
-            };
-            check_revision(target.expected_revision, event.revision)?;
-            let Some(fields) = edit.apply(&event).map_err(Refusal::from)? else {
-                return Ok(event);
-            };
-            if let Some(edited) = self.update_event_row(&event, fields).await? {
-                return Ok(edited);
-            }
-        }
-    }
-
-    /// Edits a spirit and returns it as it then is.
-    pub async fn edit_spirit(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Spirit, StoreError> {
-        loop {
-            let Some(spirit) = self.reads.primary().get_spirit(target.id, true).await? else {
-                return Err(Refusal::SpiritNotFound(target.id).into());
-            };
-            check_revision(target.expected_revision, spirit.revision)?;
-            let Some(fields) = edit.apply(&spirit).map_err(Refusal::from)? else {
-                return Ok(spirit);
-            };
-            if let Some(edited) = self.update_spirit_row(&spirit, fields).await? {
-                self.announcer.announce(&[edited.id]);
-                return Ok(edited);
-            }
-        }
-    }
-
-    /// Writes the fields unless the event was changed since it was read.
-    async fn update_event_row(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
-        let statement = sqlx::query_as::<_, EventRow>(UPDATE_EVENT)
-            .bind(read.id.0)
-            .bind(read.spirit_id.0)
-            .bind(read.revision)
-            .bind(fields.meta_summary)
-            .bind(fields.importance_score)
-            .bind(fields.meta.as_json())
-            .bind(fields.role)
-            .bind(fields.author)
-            .bind(fields.is_deleted);
-        let row = self.pool.optional(statement).await?;
-        Ok(row.map(Event::from))
-    }
-
-    /// Writes the fields unless the spirit was changed since it was read.
-    async fn update_spirit_row(
-        &self,
-        read: &Spirit,
-        fields: SpiritFields,
-    ) -> Result<Option<Spirit>, StoreError> {
-        let statement = sqlx::query_as::<_, SpiritRow>(UPDATE_SPIRIT)
-            .bind(read.id.0)
-            .bind(read.revision)
-            .bind(fold_name(&fields.name))
-            .bind(fields.name)
-            .bind(fields.description)
-            .bind(fields.meta.as_json())
-            .bind(fields.is_deleted);
-        let row = self.pool.optional(statement).await?;
-        Ok(row.map(Spirit::from))
-    }
-}
 
 pub(in crate::store) const UPDATE_EVENT: &str = formatcp!(
     "update events set
@@ -120,3 +46,77 @@ pub(in crate::store) const UPDATE_SPIRIT: &str = formatcp!(
          and revision = $2
          returning {SPIRIT_COLUMNS}"
 );
+
+impl EventWriter {
+    /// Edits an event and returns the edited event.
+    pub async fn edit_event(&self, target: EventTarget, edit: &EventEdit) -> Result<Event, StoreError> {
+        loop {
+            let Some(event) = self
+                .reads
+                .primary()
+                .get_event(target.id, &target.scope, true)
+                .await?
+            else {
+                return Err(Refusal::EventNotFound(target.id).into());
+            };
+            check_revision(target.expected_revision, event.revision)?;
+            let Some(fields) = edit.apply(&event).map_err(Refusal::from)? else {
+                return Ok(event);
+            };
+            if let Some(edited) = self.update_event_row(&event, fields).await? {
+                return Ok(edited);
+            }
+        }
+    }
+
+    /// Edits a spirit and returns the edited spirit.
+    pub async fn edit_spirit(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Spirit, StoreError> {
+        loop {
+            let Some(spirit) = self.reads.primary().get_spirit(target.id, true).await? else {
+                return Err(Refusal::SpiritNotFound(target.id).into());
+            };
+            check_revision(target.expected_revision, spirit.revision)?;
+            let Some(fields) = edit.apply(&spirit).map_err(Refusal::from)? else {
+                return Ok(spirit);
+            };
+            if let Some(edited) = self.update_spirit_row(&spirit, fields).await? {
+                self.announcer.announce(&[edited.id]);
+                return Ok(edited);
+            }
+        }
+    }
+
+    /// Updates the event; returns `None` if its revision has changed since it was read.
+    async fn update_event_row(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
+        let statement = sqlx::query_as::<_, EventRow>(UPDATE_EVENT)
+            .bind(read.id.0)
+            .bind(read.spirit_id.0)
+            .bind(read.revision)
+            .bind(fields.meta_summary)
+            .bind(fields.importance_score)
+            .bind(fields.meta.as_json())
+            .bind(fields.role)
+            .bind(fields.author)
+            .bind(fields.is_deleted);
+        let row = self.pool.optional(statement).await?;
+        Ok(row.map(Event::from))
+    }
+
+    /// Updates the spirit; returns `None` if its revision has changed since it was read.
+    async fn update_spirit_row(
+        &self,
+        read: &Spirit,
+        fields: SpiritFields,
+    ) -> Result<Option<Spirit>, StoreError> {
+        let statement = sqlx::query_as::<_, SpiritRow>(UPDATE_SPIRIT)
+            .bind(read.id.0)
+            .bind(read.revision)
+            .bind(fold_name(&fields.name))
+            .bind(fields.name)
+            .bind(fields.description)
+            .bind(fields.meta.as_json())
+            .bind(fields.is_deleted);
+        let row = self.pool.optional(statement).await?;
+        Ok(row.map(Spirit::from))
+    }
+}

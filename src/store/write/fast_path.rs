@@ -1,15 +1,17 @@
-//! A flush that has nothing to decide, which most are: one statement, one round trip.
+//! The fast path: a flush without decisions, which most flushes are, runs as one statement in one round trip.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::Arguments as _;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::arguments::add_events;
-use super::job::{Decided, Job};
+use super::job::{Decision, Job};
 use super::outcome::{Failure, Outcome};
 use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
@@ -22,7 +24,10 @@ pub(in crate::store) const FAST_PATH: &str = include_str!("fast_path.sql");
 
 const UNIQUE_VIOLATION: &str = "23505";
 
-/// Whether the jobs have neither guards nor keys in common.
+/// A spirit's id, its `last_sequence` before the flush, and the time of the transaction.
+type AdvancedRow = (Uuid, i64, DateTime<Utc>);
+
+/// Returns true if no item expects a last sequence and no two items have the same dedupe key.
 pub(super) fn is_eligible(jobs: &[Job]) -> bool {
     let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
     jobs.iter().flat_map(|job| &job.items).all(|item| {
@@ -34,47 +39,50 @@ pub(super) fn is_eligible(jobs: &[Job]) -> bool {
     })
 }
 
-/// Stores the jobs whose spirits are free and live, and leaves the others undecided; all of them, if a job
-/// has several spirits, since it is not to be stored in part. `None` when a key is taken, and nothing was
-/// changed.
+/// Stores the jobs whose spirits exist and are neither deleted nor locked; the other jobs stay undecided. If a
+/// job has several spirits, all jobs are stored or none, so that no job is stored in part. Returns `None` if a
+/// dedupe key was taken; nothing was changed then.
 pub(super) async fn insert_and_commit(
     session: &mut PgSession,
     jobs: &[Job],
 ) -> Result<Option<Vec<Outcome>>, Failure> {
-    let mut gained: HashMap<Uuid, i64> = HashMap::new();
+    let arguments = arguments(jobs);
+    let arguments = arguments.map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
+    let begun = session.begin_if_pooled().await;
+    begun.map_err(|error| Failure::uncommitted(error.into()))?;
+    let result = session
+        .all(sqlx::query_as_with(FAST_PATH, arguments))
+        .instrument(spans::statement(FAST_PATH))
+        .await;
+    match result {
+        Ok(rows) => Ok(Some(outcomes(jobs, rows))),
+        Err(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some(UNIQUE_VIOLATION) && !session.is_in_transaction() =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Failure::from_commit(error)),
+    }
+}
+
+fn arguments(jobs: &[Job]) -> Result<PgArguments, BoxDynError> {
+    let mut counts: HashMap<Uuid, i64> = HashMap::new();
     let numbered: Vec<(&NewEvent, i64)> = jobs
         .iter()
         .flat_map(|job| &job.items)
         .map(|event| {
-            let ordinal = gained.entry(event.spirit_id.0).or_default();
+            let ordinal = counts.entry(event.spirit_id.0).or_default();
             *ordinal += 1;
             (event.as_ref(), *ordinal)
         })
         .collect();
-    let (spirit_ids, counts): (Vec<Uuid>, Vec<i64>) = gained.into_iter().unzip();
-    let mut arguments = sqlx::postgres::PgArguments::default();
-    arguments
-        .add(spirit_ids)
-        .and_then(|()| arguments.add(counts))
-        .and_then(|()| arguments.add(jobs.iter().any(has_several_spirits)))
-        .and_then(|()| add_events(&mut arguments, &numbered))
-        .map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
-    let begun = session.begin().await;
-    begun.map_err(|error| Failure::uncommitted(error.into()))?;
-    let stored = session
-        .all(sqlx::query_as_with(FAST_PATH, arguments))
-        .instrument(spans::statement(FAST_PATH))
-        .await;
-    let rows: Vec<(Uuid, i64, DateTime<Utc>)> = match stored {
-        Ok(rows) => rows,
-        Err(sqlx::Error::Database(error))
-            if error.code().as_deref() == Some(UNIQUE_VIOLATION) && !session.is_in_transaction() =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(Failure::of_commit(error)),
-    };
-    Ok(Some(outcomes(jobs, rows)))
+    let (spirit_ids, counts): (Vec<Uuid>, Vec<i64>) = counts.into_iter().unzip();
+    let mut arguments = PgArguments::default();
+    arguments.add(spirit_ids)?;
+    arguments.add(counts)?;
+    arguments.add(jobs.iter().any(has_several_spirits))?;
+    add_events(&mut arguments, &numbered)?;
+    Ok(arguments)
 }
 
 fn has_several_spirits(job: &Job) -> bool {
@@ -83,18 +91,18 @@ fn has_several_spirits(job: &Job) -> bool {
     spirit_ids.any(|spirit_id| Some(spirit_id) != first)
 }
 
-fn outcomes(jobs: &[Job], rows: Vec<(Uuid, i64, DateTime<Utc>)>) -> Vec<Outcome> {
+fn outcomes(jobs: &[Job], rows: Vec<AdvancedRow>) -> Vec<Outcome> {
     let Some(&(_, _, now)) = rows.first() else {
         return jobs.iter().map(|_| Outcome::Undecided).collect();
     };
-    let mut last: HashMap<SpiritId, i64> = rows
+    let mut last_sequences: HashMap<SpiritId, i64> = rows
         .into_iter()
         .map(|(id, base, _)| (SpiritId(id), base))
         .collect();
     jobs.iter()
         .map(|job| {
             let admitted = job.items.iter().map(|event| {
-                let sequence = last.get_mut(&event.spirit_id)?;
+                let sequence = last_sequences.get_mut(&event.spirit_id)?;
                 *sequence += 1;
                 Some(Ok(Admitted::New {
                     event: Arc::clone(event),
@@ -102,7 +110,7 @@ fn outcomes(jobs: &[Job], rows: Vec<(Uuid, i64, DateTime<Utc>)>) -> Vec<Outcome>
                 }))
             });
             match admitted.collect() {
-                Some(results) => Outcome::Decided(Decided {
+                Some(results) => Outcome::Decided(Decision {
                     verdict: Ok(results),
                     now,
                 }),

@@ -1,4 +1,4 @@
--- The winners of a flush. The join with the locked spirits routes the statement on a sharded
+-- Inserts the admitted events of a flush. The join with the locked spirits routes the statement on a sharded
 -- database and costs little elsewhere.
 insert into events (
     id, spirit_id, sequence, event_type, meta_summary, content, occurred_at, session_id,

@@ -1,7 +1,8 @@
-//! A request on its way into the database, and the way back to its caller.
+//! A create request in the write queue, and the channel of its answer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::Span;
 
@@ -13,48 +14,49 @@ use crate::domain::ids::SpiritId;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::spans;
 
-/// One request; its items permit one fate where `mode` is atomic.
+/// A queued request. If `mode` is atomic, all its items are stored or none.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) items: Vec<Arc<NewEvent>>,
     pub(super) mode: BatchMode,
-    /// Of the caller's call.
+    /// The span of the call.
     pub(super) span: Span,
     reply: Reply,
 }
 
-/// What was decided about a job, committed.
+/// The committed decision on a job.
 #[derive(Clone, Debug)]
-pub(super) struct Decided {
+pub(super) struct Decision {
     pub(super) verdict: Verdict,
-    /// `created_at` of what was stored.
+    /// `created_at` of the stored events.
     pub(super) now: Time,
 }
 
-type Outcome = Result<Decided, StoreError>;
+type JobResult = Result<Decision, StoreError>;
 
-/// What a caller gets.
+/// The answer to a request.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Whole(Outcome),
-    /// The items were stored apart: one outcome for each, in their order.
-    Split(Vec<Outcome>),
+    Whole(JobResult),
+    /// The items were stored one by one; a result for each, in their order.
+    Split(Vec<JobResult>),
 }
 
 #[derive(Debug)]
 enum Reply {
-    /// To the caller, with the permit that is given back then.
+    /// Answers the caller and then returns the permit.
     Whole(oneshot::Sender<Answer>, QueuePermit),
-    /// One item's place in the answer to the caller.
+    /// Contributes the result of one item, given by index, to the answer.
     Part(Arc<Mutex<Parts>>, usize),
 }
 
-/// The answer to a request whose items are stored apart, as far as it is there.
+/// The partial answer to a request whose items are stored one by one.
 #[derive(Debug)]
 struct Parts {
-    outcomes: Vec<Option<Outcome>>,
+    results: Vec<Option<JobResult>>,
+    /// Number of results that are still missing.
     missing: usize,
-    /// Taken with the last outcome.
+    /// Taken with the last result.
     caller: Option<(oneshot::Sender<Answer>, QueuePermit)>,
 }
 
@@ -64,39 +66,41 @@ impl Job {
         mode: BatchMode,
         permit: QueuePermit,
     ) -> (Self, oneshot::Receiver<Answer>) {
-        let (sender, answer) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let job = Self {
             items: items.into_iter().map(Arc::new).collect(),
             mode,
             span: spans::current(),
             reply: Reply::Whole(sender, permit),
         };
-        (job, answer)
+        (job, receiver)
     }
 
-    pub(super) fn concerns(&self, spirit_id: SpiritId) -> bool {
+    /// Returns true if the job has an event of the spirit.
+    pub(super) fn involves(&self, spirit_id: SpiritId) -> bool {
         self.items.iter().any(|item| item.spirit_id == spirit_id)
     }
 
-    /// Whether nobody waits for it any more.
+    /// Returns true if the caller no longer waits for the answer.
     pub(super) fn is_abandoned(&self) -> bool {
         match &self.reply {
             Reply::Whole(caller, _) => caller.is_closed(),
             Reply::Part(parts, _) => {
-                let parts = lock(parts);
+                let parts = parts.lock();
                 parts.caller.as_ref().is_none_or(|(caller, _)| caller.is_closed())
             }
         }
     }
 
-    /// Whether its items may be stored apart.
+    /// Returns true if the items may be stored one by one.
     pub(super) fn is_divisible(&self) -> bool {
         self.mode == BatchMode::Partial && self.items.len() > 1
     }
 
-    /// A job for each item; once all are answered, the caller is. Itself, where it must not be divided.
+    /// Splits the job into one job per item; the caller gets an answer after the last of them. A job that is
+    /// not divisible is returned as it is.
     pub(super) fn divide(self) -> Vec<Self> {
-        let divisible = self.is_divisible();
+        let is_divisible = self.is_divisible();
         let Self {
             items,
             mode,
@@ -104,7 +108,7 @@ impl Job {
             reply,
         } = self;
         let (sender, permit) = match reply {
-            Reply::Whole(sender, permit) if divisible => (sender, permit),
+            Reply::Whole(sender, permit) if is_divisible => (sender, permit),
             reply => {
                 return vec![Self {
                     items,
@@ -115,7 +119,7 @@ impl Job {
             }
         };
         let parts = Arc::new(Mutex::new(Parts {
-            outcomes: items.iter().map(|_| None).collect(),
+            results: items.iter().map(|_| None).collect(),
             missing: items.len(),
             caller: Some((sender, permit)),
         }));
@@ -128,34 +132,55 @@ impl Job {
         items.into_iter().enumerate().map(part).collect()
     }
 
-    pub(super) fn answer(self, outcome: Outcome) {
+    /// Sends the result to the caller.
+    pub(super) fn answer(self, result: JobResult) {
         let Self { items, reply, .. } = self;
-        drop(items); // so that the caller becomes the only owner of what was stored
+        drop(items); // so that the caller becomes the only owner of the stored events
         match reply {
-            Reply::Whole(caller, _permit) => send(caller, Answer::Whole(outcome)),
-            Reply::Part(parts, index) => lock(&parts).put(index, outcome),
+            Reply::Whole(caller, _permit) => send(caller, Answer::Whole(result)),
+            Reply::Part(parts, index) => parts.lock().put(index, result),
         }
     }
 }
 
+impl Parts {
+    /// Records the result of an item; answers the caller if it is the last one.
+    fn put(&mut self, index: usize, result: JobResult) {
+        self.results[index] = Some(result);
+        self.missing -= 1;
+        if self.missing == 0
+            && let Some((caller, _permit)) = self.caller.take()
+        {
+            let results = std::mem::take(&mut self.results);
+            send(caller, Answer::Split(results.into_iter().flatten().collect()));
+        }
+    }
+}
+
+fn send(caller: oneshot::Sender<Answer>, answer: Answer) {
+    if caller.send(answer).is_err() {
+        tracing::debug!("the caller of a flushed request has gone away");
+    }
+}
+
 impl Answer {
-    /// Returns a result for each event, in order; an error if the request failed as a whole.
+    /// Returns a result for each event, in order, or an error if the request failed as a whole.
     pub(super) fn into_results(self) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
         match self {
-            Self::Whole(decided) => decided.and_then(batch_results),
-            Self::Split(outcomes) => {
-                let results = |decided: Outcome| match decided.and_then(batch_results) {
+            Self::Whole(result) => result.and_then(item_results),
+            Self::Split(results) => {
+                let flatten = |result: JobResult| match result.and_then(item_results) {
                     Ok(results) => results,
                     Err(error) => vec![Err(error)],
                 };
-                Ok(outcomes.into_iter().flat_map(results).collect())
+                Ok(results.into_iter().flat_map(flatten).collect())
             }
         }
     }
 }
 
-fn batch_results(decided: Decided) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
-    let Decided { verdict, now } = decided;
+fn item_results(decision: Decision) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
+    let Decision { verdict, now } = decision;
     let results = verdict.map_err(StoreError::BatchRefused)?;
     Ok(results
         .into_iter()
@@ -179,29 +204,5 @@ fn created(admitted: Admitted, now: Time) -> Created {
             sequence,
             different,
         },
-    }
-}
-
-impl Parts {
-    fn put(&mut self, index: usize, outcome: Outcome) {
-        self.outcomes[index] = Some(outcome);
-        self.missing -= 1;
-        if self.missing == 0
-            && let Some((caller, _permit)) = self.caller.take()
-        {
-            let outcomes = std::mem::take(&mut self.outcomes);
-            send(caller, Answer::Split(outcomes.into_iter().flatten().collect()));
-        }
-    }
-}
-
-fn lock(parts: &Mutex<Parts>) -> MutexGuard<'_, Parts> {
-    // Jobs are answered one after another; a poisoned lock only means that one of them was not.
-    parts.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn send(caller: oneshot::Sender<Answer>, answer: Answer) {
-    if caller.send(answer).is_err() {
-        tracing::debug!("the caller of a flushed request has gone");
     }
 }

@@ -1,9 +1,11 @@
-//! Jobs of spirits whose row another transaction has locked: they wait apart, in order, and delay no other job.
+//! Jobs of spirits whose row another transaction has locked: they wait in a queue per spirit, in order, and
+//! delay no other job.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -18,9 +20,11 @@ const WAITING_CONNECTIONS_MAX: usize = 4;
 
 /// A queue per locked spirit, each drained by a task of its own.
 pub(super) struct LockedSpirits {
+    /// Every change under the lock is a single step, so a task that panics leaves the queues consistent.
     queues: Mutex<HashMap<SpiritId, VecDeque<Job>>>,
     connections: Semaphore,
-    /// Writers that have waited before. Where instances contend for a spirit, waits are frequent and short.
+    /// Writers that have waited before. They are kept because, where instances contend for a spirit, waits are
+    /// frequent and short.
     idle: Mutex<Vec<Writer>>,
 }
 
@@ -37,7 +41,7 @@ impl Default for LockedSpirits {
 impl LockedSpirits {
     /// Queues the job if one of its spirits is locked; returns it otherwise.
     pub(super) fn queue_if_locked(&self, job: Job) -> Option<Job> {
-        let mut queues = lock(&self.queues);
+        let mut queues = self.queues.lock();
         if queues.is_empty() {
             return Some(job);
         }
@@ -64,7 +68,7 @@ impl LockedSpirits {
         tasks: &TaskTracker,
     ) {
         let is_running = {
-            let mut queues = lock(&self.queues);
+            let mut queues = self.queues.lock();
             let is_running = queues.contains_key(&spirit_id);
             queues.entry(spirit_id).or_default().push_back(job);
             is_running
@@ -74,7 +78,7 @@ impl LockedSpirits {
         }
     }
 
-    /// Boxed because it starts tasks of its own type.
+    /// Stores the jobs of a spirit until its queue is empty. Boxed because it starts tasks of its own type.
     fn drain(
         self: Arc<Self>,
         spirit_id: SpiritId,
@@ -85,20 +89,20 @@ impl LockedSpirits {
             let Ok(_connection) = self.connections.acquire().await else {
                 return;
             };
-            let idle = lock(&self.idle).pop();
+            let idle = self.idle.lock().pop();
             let mut writer = idle.unwrap_or_else(|| new.sibling());
             while let Some(jobs) = self.take(spirit_id) {
                 for (other, job) in writer.write(jobs, Lock::WaitFor(spirit_id)).await {
                     self.wait(other, job, &writer, &tasks);
                 }
             }
-            lock(&self.idle).push(writer);
+            self.idle.lock().push(writer);
         }))
     }
 
     /// Takes the jobs that wait for the spirit. When there are none, the spirit's queue is removed.
     fn take(&self, spirit_id: SpiritId) -> Option<Vec<Job>> {
-        let mut queues = lock(&self.queues);
+        let mut queues = self.queues.lock();
         let queue = queues.get_mut(&spirit_id)?;
         if queue.is_empty() {
             queues.remove(&spirit_id);
@@ -106,9 +110,4 @@ impl LockedSpirits {
         }
         Some(queue.drain(..).collect())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under a lock is a single step, so the data behind a poisoned lock is consistent.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,11 @@
-//! Writes: creates of events through a bounded queue and group commit, edits, and creates of spirits.
+//! The write path: creates of events through a bounded queue and group commit, edits, and creates of spirits.
 //!
-//! [`EventWriter`] queues a create as a [`Job`]. A [`Writer`] on a thread of its own takes what was queued
-//! during the previous commit and commits it as one flush, so a lone caller waits for no timer. A caller may
-//! go away at any time; no caller can cancel a flush.
+//! [`EventWriter`] queues a create as a [`Job`]. A [`Writer`] on a thread of its own takes the jobs that were
+//! queued during the previous commit and commits them as one flush, so a lone caller waits for no timer. A
+//! caller may go away at any time; no caller can cancel a flush.
 
 mod arguments;
+pub(super) mod dedupe_keys;
 mod edits;
 pub(super) mod fast_path;
 pub(super) mod flush;
@@ -48,7 +49,8 @@ pub(super) use spirits::INSERT_SPIRIT;
 /// Bounds of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
-    /// Number of writers. Each has a thread and a connection of its own, and writes a share of the spirits.
+    /// Number of writers. Each has a thread and a connection of its own, and writes the events of a part of the
+    /// spirits.
     pub writers: usize,
     /// Events that may be queued or in a flush.
     pub queue_items_max: usize,
@@ -65,11 +67,12 @@ pub struct IngestSettings {
 pub struct EventWriter {
     /// One queue per writer.
     queues: Arc<[mpsc::UnboundedSender<Job>]>,
-    /// Unary calls and streams have half of the capacity each, so that neither starves the other. A call is
-    /// refused when its half is full; a stream waits.
+    /// Half of the queue's capacity, for unary calls, which are refused when it is used up. Calls and streams
+    /// have a budget each, so that neither starves the other.
     calls: QueueBudget,
+    /// The other half, for ingest streams, which wait when it is used up.
     streams: QueueBudget,
-    /// Calls refused since the last warning about them.
+    /// Calls refused since the last log line about them.
     refused: Arc<AtomicU64>,
     closing: CancellationToken,
     writers: TaskTracker,
@@ -79,8 +82,8 @@ pub struct EventWriter {
     metrics: StoreMetrics,
 }
 
-/// A queued create; resolves to its result after the commit. Dropping it before a flush has taken it up
-/// withdraws the create.
+/// A queued create; resolves to its result after the commit. Dropping it before a flush has taken it from the
+/// queue withdraws the create.
 #[derive(Debug)]
 pub struct Queued(oneshot::Receiver<Answer>);
 
@@ -110,23 +113,22 @@ impl EventWriter {
         let writer = Writer::new(connector, settings, announcer.clone(), metrics.clone());
         let queues = (0..settings.writers).map(|_| {
             let (sender, queue) = mpsc::unbounded_channel();
-            let (writer, refused) = (writer.sibling(), Arc::clone(&refused));
-            let run = GroupCommit {
-                writer,
+            let group_commit = GroupCommit {
+                writer: writer.sibling(),
                 locked: Arc::default(),
-                refused,
+                refused: Arc::clone(&refused),
                 waiting: TaskTracker::new(),
             };
-            start_thread(run, queue, closing.clone(), writers.token());
+            start_thread(group_commit, queue, closing.clone(), writers.token());
             sender
         });
         let queues = queues.collect();
         writers.close();
-        let half = QueueBudget::new(settings.queue_items_max / 2, settings.queue_bytes_max / 2);
+        let half = || QueueBudget::new(settings.queue_items_max / 2, settings.queue_bytes_max / 2);
         Self {
             queues,
-            streams: QueueBudget::new(settings.queue_items_max / 2, settings.queue_bytes_max / 2),
-            calls: half,
+            calls: half(),
+            streams: half(),
             refused,
             closing,
             writers,
@@ -145,7 +147,7 @@ impl EventWriter {
         Queued(self.send(events, BatchMode::Partial, permit)?).await
     }
 
-    /// Stores events in order and returns after the commit, with a result for each.
+    /// Stores events in order and returns after the commit, with a result for each event.
     pub async fn create_batch(
         &self,
         events: Vec<NewEvent>,
@@ -157,8 +159,8 @@ impl EventWriter {
         answer.await.map_err(unanswered)?.into_results()
     }
 
-    /// Queues one event of a stream, waiting for capacity. Events that one caller queues one after another
-    /// are stored in that order per spirit.
+    /// Queues one event of a stream, waiting for capacity. Events of a spirit that a caller queues one after
+    /// another are stored in that order.
     pub async fn enqueue(&self, event: NewEvent) -> Result<Queued, StoreError> {
         let events = vec![event];
         let permit = self.streams.acquire(&events).await?;
@@ -171,34 +173,35 @@ impl EventWriter {
         self.writers.wait().await;
     }
 
-    /// How full the queue is, for unary calls and for ingest streams.
+    /// Returns the usage of the queue by unary calls and by ingest streams, with their metric labels.
     pub(super) fn queue_usage(&self) -> [(&'static str, QueueUsage); 2] {
         [("calls", self.calls.usage()), ("streams", self.streams.usage())]
     }
 
-    /// Counts a refused call.
+    /// Counts a refused call and returns its error.
     fn overloaded(&self) -> StoreError {
         self.refused.fetch_add(1, Ordering::Relaxed);
         self.metrics.queue.overloads.inc();
         StoreError::Overloaded
     }
 
+    /// Queues a job with its writer.
     fn send(
         &self,
         events: Vec<NewEvent>,
         mode: BatchMode,
         permit: QueuePermit,
     ) -> Result<oneshot::Receiver<Answer>, StoreError> {
-        let queue = &self.queues[writer_of(&events, self.queues.len())];
+        let queue = &self.queues[writer_index(&events, self.queues.len())];
         let (job, answer) = Job::new(events, mode, permit);
         queue.send(job).map_err(|_| StoreError::Closing)?;
         Ok(answer)
     }
 }
 
-/// The index of the writer of a request: that of its first spirit, so that a spirit's events keep the order in
-/// which one caller sends them.
-fn writer_of(events: &[NewEvent], writers: usize) -> usize {
+/// Returns the index of the writer of a request, which depends on its first spirit only. So events of a spirit that
+/// one caller queues one after another keep their order.
+fn writer_index(events: &[NewEvent], writers: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     events.first().map(|event| event.spirit_id).hash(&mut hasher);
     usize::try_from(hasher.finish() % writers as u64).unwrap_or_default()
@@ -209,14 +212,14 @@ struct GroupCommit {
     writer: Writer,
     locked: Arc<LockedSpirits>,
     refused: Arc<AtomicU64>,
-    /// Tasks that wait for locks.
+    /// Tasks that wait for the locks of spirits.
     waiting: TaskTracker,
 }
 
 /// Runs the writer on a thread and a runtime of its own. On the threads that serve calls, each of its round
 /// trips would queue behind calls that are ready to run.
 fn start_thread(
-    run: GroupCommit,
+    group_commit: GroupCommit,
     queue: mpsc::UnboundedReceiver<Job>,
     closing: CancellationToken,
     token: TaskTrackerToken,
@@ -224,25 +227,26 @@ fn start_thread(
     let started = std::thread::Builder::new()
         .name("events-writer".to_owned())
         .spawn(move || {
-            let _token = token; // dropped when the writer has ended
+            let _token = token; // dropped after the writer has ended
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(run.run(queue, closing)),
-                Err(error) => tracing::error!(%error, "the writer cannot start; creates are refused"),
+                Ok(runtime) => runtime.block_on(group_commit.run(queue, closing)),
+                Err(error) => tracing::error!(%error, "could not start a writer; creates are refused"),
             }
         });
     if let Err(error) = started {
-        tracing::error!(%error, "the writer's thread cannot start; creates are refused");
+        tracing::error!(%error, "could not start the thread of a writer; creates are refused");
     }
 }
 
 impl GroupCommit {
-    /// Runs until the queue is closed and empty and no job waits for a lock.
+    /// Commits jobs until the queue is closed and empty and no job waits for a lock.
     async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>, closing: CancellationToken) {
         keep_running("writer", async || self.drain(&mut queue, &closing).await).await;
         self.waiting.close();
         self.waiting.wait().await;
     }
 
+    /// Commits the queued jobs until the queue is closed and empty.
     async fn drain(&mut self, queue: &mut mpsc::UnboundedReceiver<Job>, closing: &CancellationToken) {
         loop {
             let first = tokio::select! {
@@ -263,13 +267,13 @@ impl GroupCommit {
             }
             let refused = self.refused.swap(0, Ordering::Relaxed);
             if refused > 0 {
-                tracing::warn!(refused, "the queue was full, calls were refused");
+                tracing::warn!(refused, "calls were refused because the write queue was full");
             }
         }
     }
 
-    /// Returns the queued jobs, up to the size of a flush. A job of a spirit that is known to be locked is
-    /// queued behind the other jobs of that spirit instead.
+    /// Takes jobs from the queue, up to the size of a flush. A job of a spirit that is known to be locked goes to
+    /// the queue of that spirit instead.
     fn gather(&self, first: Job, queue: &mut mpsc::UnboundedReceiver<Job>) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut items = 0;

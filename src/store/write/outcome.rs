@@ -1,30 +1,30 @@
-//! What a flush comes to: an outcome for each job, or a failure of all.
+//! The result of a flush: an outcome for each job, or a failure of the whole flush.
 
 use std::sync::Arc;
 
-use super::job::Decided;
+use super::job::Decision;
 use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
 
-/// What became of a job.
+/// The outcome of a job in a flush that was committed.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Decided, and committed as decided.
-    Decided(Decided),
-    /// Untouched: another transaction holds this spirit.
+    /// The job was decided and the decision committed.
+    Decided(Decision),
+    /// The job was not decided, because another transaction has locked this spirit.
     Locked(SpiritId),
-    /// Untouched: a flush that decides nothing could not store it.
+    /// The job was not decided, because the fast path could not store it.
     Undecided,
 }
 
 impl Outcome {
-    /// The events that it stores, each with its sequence.
+    /// Returns the stored events, each with its sequence.
     pub(super) fn admitted(&self) -> impl Iterator<Item = (&Arc<NewEvent>, i64)> {
         let results = match self {
-            Self::Decided(decided) => decided.verdict.as_deref().unwrap_or_default(),
+            Self::Decided(decision) => decision.verdict.as_deref().unwrap_or_default(),
             Self::Locked(_) | Self::Undecided => &[],
         };
         results.iter().filter_map(|result| match result {
@@ -33,38 +33,39 @@ impl Outcome {
         })
     }
 
-    /// Items whose key was taken.
+    /// Returns the number of items whose dedupe key was taken.
     pub(super) fn duplicates(&self) -> usize {
-        let Self::Decided(decided) = self else {
+        let Self::Decided(decision) = self else {
             return 0;
         };
-        let is_duplicate = |refusal: &Refusal| matches!(refusal, Refusal::Duplicate { .. });
-        match &decided.verdict {
+        let refused_as_duplicate = |refusal: &Refusal| matches!(refusal, Refusal::Duplicate { .. });
+        match &decision.verdict {
             Ok(results) => {
                 let is_duplicate = |result: &&Result<Admitted, Refusal>| match result {
                     Ok(Admitted::Duplicate { .. }) => true,
                     Ok(Admitted::New { .. }) => false,
-                    Err(refusal) => is_duplicate(refusal),
+                    Err(refusal) => refused_as_duplicate(refusal),
                 };
                 results.iter().filter(is_duplicate).count()
             }
             Err(failures) => failures
                 .iter()
-                .filter(|(_, refusal)| is_duplicate(refusal))
+                .filter(|(_, refusal)| refused_as_duplicate(refusal))
                 .count(),
         }
     }
 }
 
-/// A flush that failed.
+/// The failure of a flush.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: StoreError,
-    /// Whether it is certain that nothing was stored.
+    /// True if it is certain that nothing was stored.
     pub(super) uncommitted: bool,
 }
 
 impl Failure {
+    /// A failure before the commit: nothing was stored.
     pub(super) fn uncommitted(error: StoreError) -> Self {
         Self {
             error,
@@ -72,31 +73,33 @@ impl Failure {
         }
     }
 
-    /// Of a statement that commits: certain only where the database says so itself.
-    pub(super) fn of_commit(error: sqlx::Error) -> Self {
-        let said = matches!(error, sqlx::Error::Database(_));
+    /// A failure that leaves open whether the flush was committed.
+    pub(super) fn unknown(error: StoreError) -> Self {
+        Self {
+            error,
+            uncommitted: false,
+        }
+    }
+
+    /// The failure of a statement that commits: uncommitted only if PostgreSQL itself reported an error that
+    /// rules out a commit.
+    pub(super) fn from_commit(error: sqlx::Error) -> Self {
+        let is_reported = matches!(error, sqlx::Error::Database(_));
         match StoreError::from(error) {
-            error @ (StoreError::Bug(_) | StoreError::TimedOut | StoreError::ReadOnly(_)) if said => {
+            error @ (StoreError::Bug(_) | StoreError::TimedOut | StoreError::ReadOnly(_)) if is_reported => {
                 Self::uncommitted(error)
             }
             error => Self::unknown(error),
         }
     }
 
-    /// Whether the same flush may succeed on a new connection without storing anything twice.
+    /// Returns true if the same flush may succeed on a new connection without storing anything twice.
     pub(super) fn is_retriable(&self) -> bool {
         self.uncommitted && matches!(self.error, StoreError::Unavailable(_) | StoreError::ReadOnly(_))
     }
 
-    /// Whether the database rejected the data of some job, and nothing was stored.
-    pub(super) fn is_of_the_data(&self) -> bool {
+    /// Returns true if the database rejected the data of a job and nothing was stored.
+    pub(super) fn is_data_error(&self) -> bool {
         self.uncommitted && matches!(self.error, StoreError::Bug(_))
-    }
-
-    pub(super) fn unknown(error: StoreError) -> Self {
-        Self {
-            error,
-            uncommitted: false,
-        }
     }
 }

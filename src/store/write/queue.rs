@@ -1,4 +1,4 @@
-//! The bounds of the queue of creates, in events and bytes.
+//! Bounds of the write queue, in events and bytes.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use crate::domain::event::NewEvent;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::metrics::QueueUsage;
 
-/// The bytes that one permit of the byte semaphore stands for.
+/// Bytes per permit of the byte semaphore.
 const BYTES_PER_PERMIT: usize = 1024;
 
-/// A request's place in the queue, in events and bytes; dropping it gives both back.
+/// The queue capacity that a request holds, in events and bytes. Dropping it returns both.
 pub(super) type QueuePermit = [OwnedSemaphorePermit; 2];
 
-/// The capacity of one part of the queue. Cheap to clone.
+/// The capacity of one part of the write queue. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct QueueBudget {
     items: Arc<Semaphore>,
@@ -64,7 +64,8 @@ impl QueueBudget {
         }
     }
 
-    /// The number of permits that the events need. A request larger than the whole budget takes all of it.
+    /// Returns the number of permits that the events need, for events and for bytes. A request larger than the
+    /// whole budget takes all of it.
     fn permits(&self, events: &[NewEvent]) -> (u32, u32) {
         let bytes: usize = events.iter().map(NewEvent::size).sum();
         let permits = |wanted: usize, max: usize| u32::try_from(wanted.clamp(1, max)).unwrap_or(u32::MAX);

@@ -7,6 +7,12 @@ use crate::domain::spirit::{NewSpirit, Spirit, fold_name};
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow};
 
+pub(in crate::store) const INSERT_SPIRIT: &str = formatcp!(
+    "insert into spirits (id, name_folded, name, description, meta)
+     values ($1, $2, $3, $4, $5::jsonb)
+     returning {SPIRIT_COLUMNS}"
+);
+
 impl EventWriter {
     /// Stores a spirit.
     pub async fn create_spirit(&self, new: NewSpirit) -> Result<Spirit, StoreError> {
@@ -20,9 +26,3 @@ impl EventWriter {
         Ok(row.into())
     }
 }
-
-pub(in crate::store) const INSERT_SPIRIT: &str = formatcp!(
-    "insert into spirits (id, name_folded, name, description, meta)
-     values ($1, $2, $3, $4, $5::jsonb)
-     returning {SPIRIT_COLUMNS}"
-);

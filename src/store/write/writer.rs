@@ -1,4 +1,4 @@
-//! A writer: one connection to the primary that commits jobs, retries and answers them.
+//! The writer: commits jobs on one connection to the primary, with retries, and answers their callers.
 
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
@@ -12,53 +12,23 @@ use crate::domain::ids::SpiritId;
 use crate::panics::caught;
 use crate::store::live::Announcer;
 use crate::store::pg::error::StoreError;
-use crate::store::pg::metrics::{Flushes, StoreMetrics};
-use crate::store::pg::pool::TRUSTED_FOR;
-use crate::store::pg::session::{Connector, PgSession};
+use crate::store::pg::metrics::{FlushMetrics, StoreMetrics};
+use crate::store::pg::pool::PING_AFTER_IDLE;
+use crate::store::pg::session::{Connector, PgSession, STATEMENT_TIMEOUT};
 use crate::store::pg::spans;
 
-/// Commits jobs on a connection of its own, which it opens on first use and again after a loss.
+/// Full flushes after a taken dedupe key, before the fast path is tried again.
+const FULL_FLUSHES: u32 = 16;
+
+/// Commits jobs on a connection of its own.
 pub(super) struct Writer {
     connection: FlushConnection,
     settings: IngestSettings,
     announcer: Announcer,
     metrics: StoreMetrics,
-    /// Flushes that skip the fast path because a dedupe key was taken recently.
+    /// Number of coming flushes that skip the fast path, because a dedupe key was taken or a job stayed
+    /// undecided.
     full_flushes: u32,
-}
-
-/// The connection of a writer while no flush uses it.
-struct FlushConnection {
-    connector: Connector,
-    idle: Option<IdleSession>,
-}
-
-struct IdleSession {
-    session: PgSession,
-    since: Instant,
-}
-
-/// The number of flushes without a taken dedupe key after which the fast path is tried again.
-const FULL_FLUSHES: u32 = 16;
-
-impl FlushConnection {
-    /// Returns the idle session, or a new one. A session that was idle for long is pinged first: after an
-    /// error on a dead connection it is unknown whether a flush was committed.
-    async fn session(&mut self) -> Result<PgSession, sqlx::Error> {
-        if let Some(IdleSession { mut session, since }) = self.idle.take()
-            && (since.elapsed() < TRUSTED_FOR || session.lives().await)
-        {
-            return Ok(session);
-        }
-        self.connector.connect().await
-    }
-
-    fn put_back(&mut self, session: PgSession) {
-        self.idle = Some(IdleSession {
-            session,
-            since: Instant::now(),
-        });
-    }
 }
 
 impl Writer {
@@ -69,16 +39,13 @@ impl Writer {
         metrics: StoreMetrics,
     ) -> Self {
         let millis = settings.flush_timeout.as_millis().to_string();
-        let connector = connector.with([
-            ("statement_timeout", millis.as_str()),
-            // A client whose host vanishes inside a transaction must not keep its locks for long.
+        let connector = connector.with_settings([
+            (STATEMENT_TIMEOUT, millis.as_str()),
+            // Bounds how long a service whose host vanishes inside a transaction keeps its locks.
             ("idle_in_transaction_session_timeout", millis.as_str()),
         ]);
         Self {
-            connection: FlushConnection {
-                connector,
-                idle: None,
-            },
+            connection: FlushConnection::new(connector),
             settings,
             announcer,
             metrics,
@@ -89,10 +56,7 @@ impl Writer {
     /// Returns another writer to the same database, not yet connected.
     pub(super) fn sibling(&self) -> Self {
         Self {
-            connection: FlushConnection {
-                connector: self.connection.connector.clone(),
-                idle: None,
-            },
+            connection: FlushConnection::new(self.connection.connector.clone()),
             settings: self.settings,
             announcer: self.announcer.clone(),
             metrics: self.metrics.clone(),
@@ -120,7 +84,7 @@ impl Writer {
                 let Remaining {
                     mut locked,
                     undecided,
-                } = answer_all(jobs, outcomes);
+                } = answer_decided(jobs, outcomes);
                 if !undecided.is_empty() {
                     self.full_flushes = self.full_flushes.max(1);
                     locked.extend(Box::pin(self.write(undecided, lock)).await);
@@ -128,9 +92,9 @@ impl Writer {
                 locked
             }
             Err(failure)
-                if failure.is_of_the_data() && (jobs.len() > 1 || jobs.iter().any(Job::is_divisible)) =>
+                if failure.is_data_error() && (jobs.len() > 1 || jobs.iter().any(Job::is_divisible)) =>
             {
-                tracing::error!(error = %failure.error, jobs = jobs.len(), "flush failed on its data; storing its requests apart");
+                tracing::error!(error = %failure.error, jobs = jobs.len(), "flush failed on its data; storing its requests one by one");
                 self.write_one_by_one(jobs, lock).await
             }
             Err(failure) => {
@@ -149,9 +113,9 @@ impl Writer {
         }
         let mut locked: Vec<(SpiritId, Job)> = Vec::new();
         for job in jobs {
-            // A job behind one that waits for a spirit waits too, which keeps the order.
-            let behind = locked.iter().map(|(id, _)| *id).find(|id| job.concerns(*id));
-            match behind {
+            // A job waits behind an earlier job that waits for one of its spirits, which keeps the order.
+            let blocker = locked.iter().map(|(id, _)| *id).find(|id| job.involves(*id));
+            match blocker {
                 Some(spirit_id) => locked.push((spirit_id, job)),
                 None => locked.extend(Box::pin(self.write(vec![job], lock)).await),
             }
@@ -159,43 +123,43 @@ impl Writer {
         locked
     }
 
-    /// Runs one flush: on the fast path if no job needs a decision, else in a transaction that decides.
+    /// Runs one flush, with its span, metrics and notifications.
     async fn flush(&mut self, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
         let started = Instant::now();
         let span = spans::shared("flush", jobs.iter().map(|job| &job.span));
-        let result = self.flush_within_limit(jobs, lock).instrument(span).await;
+        let result = self.flush_with_timeout(jobs, lock).instrument(span).await;
         let seconds = started.elapsed().as_secs_f64();
         self.metrics.flushes.seconds.observe(seconds);
         match &result {
             Ok(outcomes) => {
                 count(jobs, outcomes, &self.metrics.flushes);
-                self.announcer.announce(&grown_spirits(outcomes));
+                self.announcer.announce(&spirits_with_new_events(outcomes));
             }
             Err(_) => self.metrics.flushes.failures.inc(),
         }
         result
     }
 
-    async fn flush_within_limit(&mut self, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
+    async fn flush_with_timeout(&mut self, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
         let limit = self.settings.flush_timeout;
-        let mut session = match timeout(limit, self.connection.session()).await {
-            Ok(connected) => connected.map_err(|error| Failure::uncommitted(error.into()))?,
-            Err(_) => return Err(Failure::uncommitted(no_answer())),
-        };
-        // The statements have their own limit; this one is for a network that drops everything. A panic may
-        // have come after the commit.
+        let connected = timeout(limit, self.connection.session()).await;
+        let connected = connected.map_err(|_| Failure::uncommitted(no_answer()))?;
+        let mut session = connected.map_err(|error| Failure::uncommitted(error.into()))?;
+        // The statements have the statement timeout; this one is for a network that drops packets silently.
         let flushed = timeout(limit * 2, caught(self.fast_or_full(&mut session, jobs, lock))).await;
         let flushed = flushed.map_err(|_| Failure::unknown(no_answer()))?;
+        // A panic may come after the commit.
         let outcomes = flushed.unwrap_or_else(|panicked| Err(Failure::unknown(panicked.into())))?;
-        // After an error the state of the connection is unknown; the next flush opens a new one.
+        // Not reached after an error, which leaves the session in an unknown state; the next flush opens a new one.
         self.connection.put_back(session);
         Ok(outcomes)
     }
 
-    /// Takes the fast path if no job needs a decision and no dedupe key was taken lately.
+    /// Takes the fast path if no job needs a decision and no dedupe key was taken recently; otherwise runs a full
+    /// flush.
     async fn fast_or_full(
         &mut self,
         session: &mut PgSession,
@@ -218,7 +182,47 @@ impl Writer {
     }
 }
 
-fn count(jobs: &[Job], outcomes: &[Outcome], flushes: &Flushes) {
+/// The connection of a writer, opened on first use and again after a loss.
+struct FlushConnection {
+    connector: Connector,
+    /// `None` while a flush uses the session, and after an error.
+    idle: Option<IdleSession>,
+}
+
+struct IdleSession {
+    session: PgSession,
+    since: Instant,
+}
+
+impl FlushConnection {
+    fn new(connector: Connector) -> Self {
+        Self {
+            connector,
+            idle: None,
+        }
+    }
+
+    /// Takes the idle session, or opens a new one. A session that was idle for long is pinged first: if a flush
+    /// failed on a dead connection, it would be unknown whether it was committed.
+    async fn session(&mut self) -> Result<PgSession, sqlx::Error> {
+        if let Some(IdleSession { mut session, since }) = self.idle.take()
+            && (since.elapsed() < PING_AFTER_IDLE || session.is_alive().await)
+        {
+            return Ok(session);
+        }
+        self.connector.connect().await
+    }
+
+    fn put_back(&mut self, session: PgSession) {
+        self.idle = Some(IdleSession {
+            session,
+            since: Instant::now(),
+        });
+    }
+}
+
+/// Counts the events of a flush.
+fn count(jobs: &[Job], outcomes: &[Outcome], flushes: &FlushMetrics) {
     let decided = jobs
         .iter()
         .zip(outcomes)
@@ -232,8 +236,8 @@ fn count(jobs: &[Job], outcomes: &[Outcome], flushes: &Flushes) {
     flushes.duplicates.inc_by(duplicates as u64);
 }
 
-/// The spirits that have new events.
-fn grown_spirits(outcomes: &[Outcome]) -> Vec<SpiritId> {
+/// Returns the spirits that have new events, each once.
+fn spirits_with_new_events(outcomes: &[Outcome]) -> Vec<SpiritId> {
     let admitted = outcomes.iter().flat_map(Outcome::admitted);
     let mut spirit_ids: Vec<SpiritId> = admitted.map(|(event, _)| event.spirit_id).collect();
     spirit_ids.sort_unstable();
@@ -248,13 +252,14 @@ fn no_answer() -> StoreError {
 /// The jobs that a flush did not answer.
 #[derive(Default)]
 struct Remaining {
-    /// Jobs that wait for this spirit.
+    /// Jobs with the locked spirit that they wait for.
     locked: Vec<(SpiritId, Job)>,
     /// Jobs for a full flush.
     undecided: Vec<Job>,
 }
 
-fn answer_all(jobs: Vec<Job>, outcomes: Vec<Outcome>) -> Remaining {
+/// Answers the jobs that were decided and returns the others.
+fn answer_decided(jobs: Vec<Job>, outcomes: Vec<Outcome>) -> Remaining {
     let mut remaining = Remaining::default();
     for (job, outcome) in jobs.into_iter().zip(outcomes) {
         match outcome {

@@ -1,0 +1,158 @@
+//! A leased connection: runs statements with timeouts and goes back to its pool when dropped.
+
+use std::sync::Arc;
+
+use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::timeout;
+
+use super::cancel;
+use super::error::{StoreError, ends_connection, unanswered};
+use super::pool::{PoolInner, PooledConnection, answer_timeout};
+use super::session::{PgSession, Statement};
+
+/// A connection in use.
+pub(super) struct Lease {
+    pool: Arc<PoolInner>,
+    /// Taken by the drop.
+    connection: Option<PooledConnection>,
+    state: LeaseState,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaseState {
+    /// A statement may be running.
+    Busy,
+    /// Ready for the next statement.
+    Ready,
+    /// Must not be used again.
+    Broken,
+}
+
+impl Lease {
+    pub(super) fn new(
+        pool: Arc<PoolInner>,
+        connection: PooledConnection,
+        permit: OwnedSemaphorePermit,
+        state: LeaseState,
+    ) -> Self {
+        Self {
+            pool,
+            connection: Some(connection),
+            state,
+            permit: Some(permit),
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: LeaseState) {
+        self.state = state;
+    }
+
+    pub(super) fn session(&mut self) -> Result<&mut PgSession, sqlx::Error> {
+        let connection = self.connection.as_mut();
+        connection
+            .map(|connection| &mut connection.session)
+            .ok_or_else(|| sqlx::Error::InvalidArgument("a lease without a connection".to_owned()))
+    }
+
+    /// Runs a statement and returns all its rows.
+    pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, sqlx::Error>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        // The statement timeout of the database ends the statement sooner. This one is for a network that
+        // drops packets silently.
+        let limit = self.pool.answer_timeout;
+        let rows = timeout(limit, self.session()?.all(statement)).await;
+        self.record(rows.unwrap_or_else(|_| Err(answer_timeout())))
+    }
+
+    /// Runs a statement in a transaction of its own, in a task: if a caller could drop the future half-way, the
+    /// next statement on the connection would run inside the open transaction. When the caller goes away, the
+    /// statement is cancelled.
+    pub(super) async fn all_in_task<Row>(
+        self,
+        statement: Statement<'static, Row>,
+    ) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        let (mut caller, answer) = oneshot::channel();
+        let pool = Arc::clone(&self.pool);
+        let name = self.connection.as_ref().map(|connection| connection.name.clone());
+        tokio::spawn(async move {
+            let mut transaction = std::pin::pin!(self.all_in_transaction(statement));
+            let result = tokio::select! {
+                result = &mut transaction => result,
+                () = caller.closed() => {
+                    if let (Some(canceller), Some(name)) = (&pool.canceller, &name) {
+                        cancel::end_transaction(&mut transaction, name, canceller).await;
+                    }
+                    return;
+                }
+            };
+            if caller.send(result).is_err() {
+                tracing::trace!("the caller of a statement has gone away");
+            }
+        });
+        answer.await.map_err(unanswered)?
+    }
+
+    async fn all_in_transaction<Row>(
+        mut self,
+        statement: Statement<'static, Row>,
+    ) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        // If the pooler has no free backend, this waits, so it has the timeout of waiting for a connection.
+        let begun = timeout(self.pool.acquire_timeout, self.session()?.begin_if_pooled()).await;
+        self.record(begun.unwrap_or(Err(sqlx::Error::PoolTimedOut)))?;
+        Ok(self.all(statement).await?)
+    }
+
+    /// Begins a transaction and rolls it back.
+    pub(super) async fn probe_transaction(&mut self) -> Result<(), sqlx::Error> {
+        let limit = self.pool.acquire_timeout;
+        let probed = timeout(limit, self.session()?.probe_transaction()).await;
+        self.record(probed.unwrap_or(Err(sqlx::Error::PoolTimedOut)))
+    }
+
+    /// Sets the state after a statement and passes its result on.
+    fn record<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        self.state = match &result {
+            Ok(_) => LeaseState::Ready,
+            Err(sqlx::Error::Database(error)) if !ends_connection(error.as_ref()) => LeaseState::Ready,
+            Err(_) => LeaseState::Broken,
+        };
+        result
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let (Some(mut connection), permit) = (self.connection.take(), self.permit.take()) else {
+            return;
+        };
+        match self.state {
+            LeaseState::Ready => self.pool.put_back(connection),
+            LeaseState::Broken => {}
+            LeaseState::Busy => {
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+                    return;
+                };
+                let pool = Arc::clone(&self.pool);
+                runtime.spawn(async move {
+                    let limit = pool.acquire_timeout;
+                    let ended = timeout(limit, pool.end_statement(&mut connection)).await;
+                    if ended.unwrap_or(false) {
+                        pool.put_back(connection);
+                    }
+                    drop(permit);
+                });
+            }
+        }
+    }
+}
