@@ -1,4 +1,4 @@
-//! The one binary: a subcommand a file. Without one it serves.
+//! The command line: one file for each subcommand. Without a subcommand the binary serves.
 
 mod bench;
 mod client;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::{BadSettings, ServeArgs};
-use crate::server::Unguarded;
+use crate::server::MissingAuthentication;
 use crate::telemetry;
 
 /// Long-term memory for AI agents: stores events durably and replays them in order.
@@ -39,11 +39,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve (the default)
+    /// Run the server (the default)
     Serve(Box<ServeArgs>),
-    /// Bring the database's schema up to date and end
+    /// Bring the database's schema up to date and exit
     Migrate(Box<migrate::MigrateArgs>),
-    /// Make, list and revoke API keys
+    /// Create, list and revoke API keys
     Key(key::KeyArgs),
     /// Store events from JSON lines
     Import(import::ImportArgs),
@@ -53,23 +53,23 @@ enum Command {
     Tail(tail::TailArgs),
     /// Measure a running server
     Bench(bench::BenchArgs),
-    /// Ask a server whether it serves; exit code 0 if so, 1 if not
+    /// Check a running server; exit code 0 if it serves, 1 if not
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
-/// Exit code for settings that cannot be used, as clap has it.
+/// Exit code for invalid settings, the same as clap's.
 const BAD_SETTINGS: u8 = 2;
-/// How long tasks that were cut off at the drain limit may still take to end.
-const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+/// Time that tasks aborted at the drain limit have to end.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs the subcommand to its end.
+/// Runs the subcommand and returns its exit code.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    let ended = runtime.block_on(async {
+    let result = runtime.block_on(async {
         match cli.command {
             None => Box::pin(serve::run(cli.serve)).await,
             Some(Command::Serve(args)) => Box::pin(serve::run(*args)).await,
@@ -83,14 +83,14 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     });
     telemetry::end_traces();
-    runtime.shutdown_timeout(LEAVE_LIMIT);
+    runtime.shutdown_timeout(ABORT_TIMEOUT);
     telemetry::flush();
-    ended.unwrap_or_else(|error| fail(&error))
+    result.unwrap_or_else(|error| fail(&error))
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
-    if error.is::<BadSettings>() || error.is::<Unguarded>() {
+    if error.is::<BadSettings>() || error.is::<MissingAuthentication>() {
         ExitCode::from(BAD_SETTINGS)
     } else {
         ExitCode::FAILURE

@@ -23,7 +23,7 @@ use crate::domain::limits::Limits;
 use crate::store::Store;
 use tokio_util::sync::CancellationToken;
 
-pub use auth::{AuthLayer, KeyLimits, Keyring, Reflection};
+pub use auth::{AuthLayer, Keyring};
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};

@@ -197,7 +197,7 @@ async fn the_last_lines_are_written_before_the_process_ends() {
     assert_eq!(server.ended().await.0, Some(0));
     let log = server.log();
     assert_eq!(log.matches("SpiritService/CreateSpirit").count(), 20, "{log}");
-    assert!(log.contains("told to end"), "{log}");
+    assert!(log.contains("shutting down"), "{log}");
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn a_port_in_use_is_named_before_anything_is_made() {
 async fn sigterm_drains_within_its_limit_whoever_stays_connected() {
     const SOON: Duration = Duration::from_secs(10);
     let place = Place::new();
-    let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "2"])).await;
+    let mut server = Server::run(&place, &mut place.command(&["--drain-timeout", "2s"])).await;
     let silent = TcpStream::connect(&server.addr).await.unwrap();
     let mut health = HealthClient::new(server.channel().await);
     let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_second_sigterm_leaves_at_once() {
     let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
     server.signal("TERM").await;
     eventually("it drains", async || {
-        server.log().contains("told to end").then_some(())
+        server.log().contains("shutting down").then_some(())
     })
     .await;
     server.signal("TERM").await;

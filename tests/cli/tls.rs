@@ -159,7 +159,7 @@ async fn a_command_says_why_the_server_is_not_trusted_or_does_not_let_it_in() {
 async fn sighup_reads_the_files_again() {
     let secured = Secured::new();
     let server = secured.serve(&[]).await;
-    let read_again = || server.log().matches("read again").count();
+    let read_again = || server.log().matches("reloaded").count();
     server.signal("HUP").await;
     eventually("the log says so, though nothing has changed", async || {
         (read_again() == 1).then_some(())
@@ -171,7 +171,7 @@ async fn sighup_reads_the_files_again() {
     eventually("the log names the file", async || {
         server
             .log()
-            .contains("server.key holds no private key")
+            .contains("server.key contains no private key")
             .then_some(())
     })
     .await;

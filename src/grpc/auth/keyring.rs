@@ -15,7 +15,8 @@ use http::header::AUTHORIZATION;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{Allowance, KeyLimits};
+use super::limits::Allowance;
+use crate::config::KeyLimits;
 use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
 use crate::domain::key::KeyDigest;

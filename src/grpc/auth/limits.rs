@@ -5,16 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::config::KeyLimits;
 use crate::grpc::status::ApiError;
-
-/// Bounds for each key; `None` = no bound.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KeyLimits {
-    /// Calls a second, and as many at once after a pause.
-    pub calls_per_second: Option<u32>,
-    /// Streams open at the same time.
-    pub streams: Option<u32>,
-}
 
 /// What one key has left of its bounds.
 pub(super) struct Allowance {

@@ -20,13 +20,12 @@ use tower::{Layer, Service};
 use super::call_info;
 use super::middleware::body::EndingBody;
 use super::status::ApiError;
+use crate::config::Reflection;
 use crate::domain::access::{Permission, SpiritScope};
 use keyring::{Known, Session};
 use rules::Need;
 
 pub use keyring::Keyring;
-pub use limits::KeyLimits;
-pub use rules::Reflection;
 
 /// Who makes a call, in the extensions of its request.
 #[derive(Clone)]

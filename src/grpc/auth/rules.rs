@@ -1,17 +1,7 @@
 //! What each RPC needs of its caller.
 
+use crate::config::Reflection;
 use crate::domain::access::Permission;
-
-/// Who may use reflection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reflection {
-    /// Everybody.
-    Open,
-    /// Who has a key, once there are keys.
-    Keyed,
-    /// Nobody: it is not there.
-    Off,
-}
 
 /// What a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
