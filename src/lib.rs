@@ -1,19 +1,22 @@
-//! Elephantasm Events: what agents live through, stored once and replayable in order.
+//! Elephantasm Events stores the events of AI agents durably and replays them in order.
 //!
-//! Layers, outermost first; each knows only those below it:
+//! Layers, outermost first. A layer depends only on layers below it:
 //!
-//! - [`cli`]: the subcommands of the one binary;
-//! - [`server`]: puts services, health, reflection and layers together, and drains them;
-//! - [`gathered`]: connections that send replies together;
+//! - [`cli`]: the subcommands of the binary;
+//! - [`server`]: assembles services and middleware, serves, and drains;
 //! - [`admin`]: metrics and readiness over HTTP, for operators;
 //! - [`grpc`]: the wire: converts messages to domain types and back, chooses status codes;
-//! - [`store`]: PostgreSQL: all SQL, the write path, replay;
-//! - [`domain`]: pure types and rules; [`metrics`]: makes the counters of each layer; [`panics`]: what goes
-//!   on after one.
+//! - [`store`]: PostgreSQL: all SQL, the write path, replay and live streams;
+//! - [`embedded_postgres`]: runs a private PostgreSQL, independent of the other layers;
+//! - [`telemetry`]: logs and traces;
+//! - [`config`]: settings: flags, environment variables, defaults and bounds;
+//! - [`domain`]: pure types and rules;
+//! - [`metrics`]: Prometheus metrics, independent of the other layers;
+//! - [`panics`]: catches panics and restarts tasks, independent of the other layers.
 //!
-//! To follow a create: `grpc/event_service.rs`, `grpc/convert/create.rs`, `store/ingest.rs`,
-//! `store/ingest/flush.rs`, `domain/admission.rs`. To follow a replay: `grpc/streams.rs`,
-//! `store/replay.rs`, `store/reader.rs`, `store/events.rs`.
+//! To follow a create, read `grpc/event_service.rs`, `grpc/convert/create.rs`, `store/write/mod.rs`,
+//! `store/write/writer.rs`, `store/write/fast_path.rs` or `store/write/flush.rs`, and `domain/admission.rs`.
+//! To follow a replay, read `grpc/streams.rs`, `store/live/replay.rs` and `store/read/list_events.rs`.
 
 pub mod admin;
 pub mod cli;

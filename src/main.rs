@@ -1,4 +1,4 @@
-//! The life of the process: parse, run the subcommand, say why it failed.
+//! The binary: parses the command line and runs the subcommand.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! A panic is a bug, and the end of the piece of work that met it. What goes on after that piece, or beside
-//! it, is kept running.
+//! Containment of panics. A panic is a bug and ends the unit of work in which it happens; work after it and beside
+//! it continues.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -7,28 +7,29 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::sleep;
 
-/// Before work that panicked starts again, so that one that always panics does not keep a thread busy.
+/// Pause before work that panicked is restarted, so that work that always panics does not keep a thread busy.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
-/// The work panicked; the log has told where.
+/// The work panicked. The log contains the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it panicked; the log has told where")]
+#[error("the work panicked; the log contains the place")]
 pub struct Panicked;
 
-/// Does the work. What it changed when it panicked must be fit for use, or is not to be used again.
+/// Runs the work and catches a panic. State that the work changed before it panicked must still be valid, or must
+/// not be used again.
 pub async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|_| Panicked)
 }
 
-/// Does work that goes on for as long as the process does, and starts it again whenever it panics. What it
-/// holds between two steps must be fit for that at any time; whoever waits for a piece that was lost has to
-/// learn so by its being dropped.
+/// Runs work that lasts as long as the process, and restarts it whenever it panics. The state that it keeps must be
+/// valid after a panic at any point. A request that is lost in a panic is dropped, so its sender must treat a dropped
+/// reply as a failure.
 pub async fn keep_running<T>(name: &'static str, mut work: impl AsyncFnMut() -> T) -> T {
     loop {
         if let Ok(output) = caught(work()).await {
             return output;
         }
-        tracing::error!(name, "it panicked, and starts again");
+        tracing::error!(name, "a task panicked and restarts");
         sleep(RESTART_PAUSE).await;
     }
 }
@@ -40,33 +41,33 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_that_panics_goes_on_with_what_waits_and_those_who_lost_theirs_learn_of_it() {
-        let (pieces, mut waiting) = mpsc::unbounded_channel::<(u8, oneshot::Sender<u8>)>();
-        let ask = |number| {
-            let (reply, answer) = oneshot::channel();
-            pieces.send((number, reply)).expect("somebody works");
-            answer
+    async fn work_that_panics_continues_with_the_next_request_and_drops_the_lost_one() {
+        let (requests, mut queue) = mpsc::unbounded_channel::<(u8, oneshot::Sender<u8>)>();
+        let send = |divisor| {
+            let (reply, quotient) = oneshot::channel();
+            requests.send((divisor, reply)).expect("the queue is open");
+            quotient
         };
-        let answers = [ask(1), ask(0), ask(2), ask(0), ask(5)];
-        drop(pieces);
+        let quotients = [send(1), send(0), send(2), send(0), send(5)];
+        drop(requests);
         let work = keep_running("division", async || {
             let mut done = 0;
-            while let Some((number, reply)) = waiting.recv().await {
-                reply.send(10 / number).expect("somebody waits");
+            while let Some((divisor, reply)) = queue.recv().await {
+                reply.send(10 / divisor).expect("the receiver waits");
                 done += 1;
             }
             done
         });
-        assert_eq!(work.await, 1, "since it last started");
-        let mut got = Vec::new();
-        for answer in answers {
-            got.push(answer.await.ok());
+        assert_eq!(work.await, 1, "since the last restart");
+        let mut results = Vec::new();
+        for quotient in quotients {
+            results.push(quotient.await.ok());
         }
-        assert_eq!(got, [Some(10), None, Some(5), None, Some(2)]);
+        assert_eq!(results, [Some(10), None, Some(5), None, Some(2)]);
     }
 
     #[tokio::test]
-    async fn a_panic_is_caught_wherever_it_is() {
+    async fn a_panic_is_caught_at_any_poll() {
         assert_eq!(caught(async { 1 }).await, Ok(1));
         let late = async {
             tokio::task::yield_now().await;

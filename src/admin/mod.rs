@@ -1,7 +1,7 @@
-//! What operators ask, over plain HTTP on an address of its own: `/metrics`, `/healthz`, `/readyz`.
+//! Endpoints for operators, over plain HTTP on a separate address: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Nothing here asks who asks and nothing touches the database, so it answers while that is away. The
-//! address belongs to the operators' network alone.
+//! They require no authentication, so the address must be reachable from the operators' network only. They do not
+//! use the database, so they work while it is away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,21 +13,24 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::IntGauge;
+use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
 
 use crate::grpc::CallLayer;
 use crate::metrics::{self, Registry};
 use crate::store::Store;
+use crate::telemetry;
 
-/// What the server is doing.
+/// The state of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The database has not been reached and migrated yet.
     Starting,
+    /// Calls are served.
     Serving,
-    /// The database does not answer.
+    /// The database does not respond.
     DatabaseAway,
-    /// Told to end; calls under way finish.
+    /// The server is shutting down; calls in progress finish.
     Draining,
 }
 
@@ -35,15 +38,15 @@ impl Stage {
     const ALL: [(Self, &'static str); 4] = [
         (
             Self::Starting,
-            "starting: the database was not reached and migrated yet\n",
+            "starting: the database has not been reached and migrated yet\n",
         ),
         (Self::Serving, "serving\n"),
-        (Self::DatabaseAway, "the database does not answer\n"),
-        (Self::Draining, "draining: told to end\n"),
+        (Self::DatabaseAway, "the database does not respond\n"),
+        (Self::Draining, "draining: shutting down\n"),
     ];
 }
 
-/// What the server is doing, as it says so here. Cheap to clone.
+/// The current [`Stage`], and the metrics derived from it. Cheap to clone.
 #[derive(Clone)]
 pub struct Readiness {
     stage: Arc<AtomicU8>,
@@ -53,29 +56,31 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Of a server that starts.
+    /// Returns the readiness of a server at [`Stage::Starting`].
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::default();
         let labels = &["version"];
         registry
-            .gauges("events_build_info", "Always 1; the label is what runs", labels)
+            .gauges(
+                "events_build_info",
+                "Always 1; the label is the version of the binary",
+                labels,
+            )
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         Self {
             stage: Arc::default(),
-            ready: registry.gauge(
-                "events_ready",
-                "Whether calls are served, as /readyz says: 1 or 0",
-            ),
+            ready: registry.gauge("events_ready", "Whether calls are served, as in /readyz: 1 or 0"),
             database_up: registry.gauge(
                 "events_database_up",
-                "Whether the database answered when it was last asked: 1 or 0",
+                "Whether the last probe of the database succeeded: 1 or 0",
             ),
             registry,
         }
     }
 
+    /// Changes the stage.
     pub fn set(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Release);
         self.ready.set((stage == Stage::Serving).into());
@@ -86,6 +91,7 @@ impl Readiness {
         }
     }
 
+    /// Returns the stage and its description.
     fn get(&self) -> (Stage, &'static str) {
         Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
     }
@@ -97,7 +103,7 @@ impl Default for Readiness {
     }
 }
 
-/// Where the answers come from.
+/// The state of the endpoints.
 #[derive(Clone)]
 pub struct Admin {
     pub calls: CallLayer,
@@ -105,7 +111,7 @@ pub struct Admin {
     pub readiness: Readiness,
 }
 
-/// Answers until it is dropped.
+/// Serves until the future is dropped.
 pub async fn serve(listener: TcpListener, admin: Admin) {
     let routes = Router::new()
         .route("/metrics", get(scrape))
@@ -119,8 +125,8 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     match admin.readiness.get() {
-        (Stage::Serving, says) => (StatusCode::OK, says),
-        (_, says) => (StatusCode::SERVICE_UNAVAILABLE, says),
+        (Stage::Serving, text) => (StatusCode::OK, text),
+        (_, text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     }
 }
 
@@ -129,11 +135,20 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     families.extend(admin.store.metrics());
     families.extend(admin.readiness.registry.gather());
     families.extend(metrics::process());
+    families.extend(log_metrics());
     match metrics::text(&families) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the metrics cannot be printed");
+            tracing::error!(%error, "the metrics cannot be encoded");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+fn log_metrics() -> Vec<MetricFamily> {
+    let registry = Registry::default();
+    let help = "Log lines that were dropped because the log was not read fast enough";
+    let dropped = registry.counter("events_log_lines_dropped_total", help);
+    dropped.inc_by(telemetry::dropped_log_lines());
+    registry.gather()
 }

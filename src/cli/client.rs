@@ -9,6 +9,7 @@ use clap::Args;
 use http::Uri;
 use http::uri::Scheme;
 use hyper_util::rt::TokioIo;
+use secrecy::ExposeSecret as _;
 use tokio::net::TcpStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -19,7 +20,7 @@ use tonic_types::StatusExt as _;
 use tower::service_fn;
 
 use super::printable::printable_lines;
-use crate::config::{BadSettings, Secret};
+use crate::config::{BadSettings, read_secret};
 use crate::domain::key::KeyDigest;
 use crate::server::write_coalescer::WriteCoalescer;
 
@@ -95,7 +96,7 @@ impl AddrArgs {
                 let both = format!("--api-key-file and {KEY_VARIABLE} are both given");
                 return Err(BadSettings(both));
             }
-            (Some(file), None) => Secret::read(file)?.expose().to_owned(),
+            (Some(file), None) => read_secret(file)?.expose_secret().to_owned(),
             (None, Some(key)) => key,
             (None, None) => return Ok(Bearer(None)),
         };

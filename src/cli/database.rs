@@ -1,33 +1,34 @@
-//! The database a command works on: the one of the URL, or the private one.
+//! The database of a command: that of the URL, or the private PostgreSQL.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
-use std::time::Duration;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::config::{BadSettings, DatabaseArgs, Secret};
+use crate::config::{BadSettings, DatabaseArgs};
 use crate::embedded_postgres::{self, EmbeddedError, EmbeddedPostgres, Options, default_data_dir};
 use crate::store::{StandbySettings, Store, StoreSettings};
 
-/// Database of the private PostgreSQL.
+/// Name of the database in the private PostgreSQL.
 const DATABASE: &str = "events";
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
-/// How to connect, and the private PostgreSQL if there is one: it runs as long as this value lives.
+/// Connection options of the database. Keeps the private PostgreSQL running if this process started it.
 pub(super) struct Database {
     connect: PgConnectOptions,
-    /// Around a pooler, if there is one.
+    /// Bypasses a pooler.
     direct: Option<PgConnectOptions>,
-    /// A copy for reads that may lag, if there is one.
+    /// A standby for reads that may lag.
     standby: Option<StandbySettings>,
     embedded: Option<EmbeddedPostgres>,
 }
 
 impl Database {
+    /// Opens the database of the URL, or starts the private PostgreSQL.
     pub(super) async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        if let Some(given) = Self::given(args)? {
-            return Ok(given);
+        if let Some(database) = Self::from_urls(args)? {
+            return Ok(database);
         }
         let embedded = EmbeddedPostgres::start(Options {
             data_dir: data_dir(args)?,
@@ -44,7 +45,7 @@ impl Database {
         })
     }
 
-    /// The same beside a server that may run the private one already.
+    /// Like [`open`](Self::open), but uses the private PostgreSQL of a running server if there is one.
     pub(super) async fn join(args: &DatabaseArgs) -> anyhow::Result<Self> {
         match Self::open(args).await {
             Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse(_))) => {}
@@ -59,13 +60,13 @@ impl Database {
         })
     }
 
-    /// The one of the URL, if there is one.
-    fn given(args: &DatabaseArgs) -> Result<Option<Self>, BadSettings> {
+    /// Returns the database of the URL, or `None` without a URL.
+    fn from_urls(args: &DatabaseArgs) -> Result<Option<Self>, BadSettings> {
         let standby = args.read_database_url()?;
         let Some(url) = args.database_url()? else {
             if standby.is_some() {
-                let rule = "READ_DATABASE_URL needs DATABASE_URL: the private PostgreSQL has no standby";
-                return Err(BadSettings(rule.to_owned()));
+                let message = "READ_DATABASE_URL needs DATABASE_URL: the private PostgreSQL has no standby";
+                return Err(BadSettings(message.to_owned()));
             }
             return Ok(None);
         };
@@ -80,18 +81,18 @@ impl Database {
                 .transpose()?,
             standby: standby.map(|connect| StandbySettings {
                 connect,
-                lag_max: Duration::from_secs(args.read_lag_seconds),
+                lag_max: args.read_lag_max,
             }),
             embedded: None,
         }))
     }
 
-    /// A store on it.
+    /// Opens a store on the primary.
     pub(super) fn store(&self, args: &DatabaseArgs) -> Store {
         self.open_store(args, None)
     }
 
-    /// A store for a server, which has the standby, too.
+    /// Opens a store for a server, which also uses the standby.
     pub(super) fn serving_store(&self, args: &DatabaseArgs) -> Store {
         self.open_store(args, self.standby.clone())
     }
@@ -102,11 +103,12 @@ impl Database {
             StoreSettings {
                 direct: self.direct.clone(),
                 standby,
-                ..args.store_settings()
+                ..StoreSettings::from(args)
             },
         )
     }
 
+    /// Stops the private PostgreSQL if this process started it.
     pub(super) async fn close(self) -> anyhow::Result<()> {
         if let Some(embedded) = self.embedded {
             embedded.stop().await?;
@@ -119,13 +121,13 @@ fn data_dir(args: &DatabaseArgs) -> Result<PathBuf, EmbeddedError> {
     args.data_dir.clone().map_or_else(default_data_dir, Ok)
 }
 
-/// The driver's own message could repeat parts of the URL, so it is not shown; and it would take any
-/// scheme.
-fn connect_options(name: &str, url: &Secret) -> Result<PgConnectOptions, BadSettings> {
-    let form = format!("{name} cannot be read; it has the form postgres://user:password@host:5432/database");
-    let url = url.expose();
+/// Parses a URL. Checks the scheme, because the driver accepts any, and hides the driver's error, because it may
+/// repeat parts of the URL.
+fn connect_options(name: &str, url: &SecretString) -> Result<PgConnectOptions, BadSettings> {
+    let message = format!("{name} is invalid; it has the form postgres://user:password@host:5432/database");
+    let url = url.expose_secret();
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(BadSettings(form));
+        return Err(BadSettings(message));
     }
-    PgConnectOptions::from_str(url).map_err(|_| BadSettings(form))
+    PgConnectOptions::from_str(url).map_err(|_| BadSettings(message))
 }

@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand. Without a subcommand the binary serves.
+//! The command line: one file for each subcommand. Without a subcommand the binary serves.
 
 mod bench;
 mod client;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::{BadSettings, ServeArgs};
-use crate::server::Unguarded;
+use crate::server::MissingAuthentication;
 use crate::telemetry;
 
 /// Long-term memory for AI agents: stores events durably and replays them in order.
@@ -40,7 +40,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve (the default)
+    /// Run the server (the default)
     Serve(Box<ServeArgs>),
     /// Bring the database's schema up to date and exit
     Migrate(Box<migrate::MigrateArgs>),
@@ -54,14 +54,14 @@ enum Command {
     Tail(tail::TailArgs),
     /// Measure a running server
     Bench(bench::BenchArgs),
-    /// Check whether a server is serving; exit code 0 if it is, 1 if not
+    /// Check a running server; exit code 0 if it serves, 1 if not
     Healthcheck(healthcheck::HealthcheckArgs),
 }
 
 /// Exit code for invalid settings, the same as clap's.
 const BAD_SETTINGS: u8 = 2;
-/// Time limit for the end of tasks that were cut off at the drain limit.
-const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time that tasks aborted at the drain limit have to end.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the subcommand and returns its exit code.
 #[must_use]
@@ -84,14 +84,14 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     });
     telemetry::end_traces();
-    runtime.shutdown_timeout(EXIT_TIMEOUT);
+    runtime.shutdown_timeout(ABORT_TIMEOUT);
     telemetry::flush();
     result.unwrap_or_else(|error| fail(&error))
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
-    if error.is::<BadSettings>() || error.is::<Unguarded>() {
+    if error.is::<BadSettings>() || error.is::<MissingAuthentication>() {
         ExitCode::from(BAD_SETTINGS)
     } else {
         ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! `serve`: runs the server until it is told to end.
+//! `serve`: runs the server until SIGTERM or SIGINT.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
-use crate::config::{BadSettings, ServeArgs, TlsArgs};
+use crate::config::{BadSettings, ConnectionLimits, ServeArgs, TlsArgs};
 use crate::panics::keep_running;
-use crate::server::{self, ConnectionLimits, Listeners, Tls};
+use crate::server::{self, Listeners, ServerSettings, Tls};
 use crate::telemetry;
 
-/// Files for all but callers' connections: the database's, the log, certificates.
+/// File descriptors for everything except client connections: the database, the log, certificates.
 const FILES_RESERVED: usize = 256;
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let mut settings = args.server_settings()?;
+    let mut settings = ServerSettings::try_from(&args)?;
     settings.tls = open_tls(&args.tls).await?;
     telemetry::init_traced(&args.log)?;
-    bound_by_files(&mut settings.connections);
+    limit_by_open_files(&mut settings.connections);
     let shutdown = CancellationToken::new();
     listen_for_signals(shutdown.clone())?;
     if let Some(tls) = settings.tls.clone() {
@@ -41,16 +41,17 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let database = tokio::select! {
         opened = &mut opening => opened?,
         () = shutdown.cancelled() => {
-            // Left half-way, what initialises the data would go on without us, and meet the next start.
+            // Waits until the private PostgreSQL has started: left half-way, its initialization would continue
+            // without this process and collide with the next start.
             opening.await?.close().await?;
             return Ok(ExitCode::SUCCESS);
         }
     };
     let store = database.serving_store(&args.database);
 
-    let (ready, is_ready) = oneshot::channel();
-    let announced = tokio::spawn(async move {
-        if is_ready.await.is_ok() {
+    let (ready, ready_receiver) = oneshot::channel();
+    let announcement = tokio::spawn(async move {
+        if ready_receiver.await.is_ok() {
             announce(&format!("listening on {addr}"));
         }
     });
@@ -65,7 +66,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         ready,
     )
     .await;
-    announced.abort();
+    announcement.abort();
     database.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
@@ -75,13 +76,13 @@ async fn listen_for_operators(addr: Option<SocketAddr>) -> anyhow::Result<Option
     let Some(addr) = addr else { return Ok(None) };
     let listener = TcpListener::bind(addr).await;
     let listener = listener.with_context(|| format!("cannot listen on {addr} for operators"))?;
-    tracing::info!(addr = %listener.local_addr()?, "metrics and readiness are served");
+    tracing::info!(addr = %listener.local_addr()?, "serving metrics and readiness");
     Ok(Some(listener))
 }
 
-/// Each connection is an open file: allows this process as many as the system lets it have, and takes no
-/// more connections than that.
-fn bound_by_files(limits: &mut ConnectionLimits) {
+/// Raises the soft limit of open files to the hard limit, and lowers the connection limit if the files do not
+/// suffice, because each connection is an open file.
+fn limit_by_open_files(limits: &mut ConnectionLimits) {
     let mut files = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: files.maximum,
@@ -98,7 +99,7 @@ fn bound_by_files(limits: &mut ConnectionLimits) {
         tracing::warn!(
             open,
             connections_max,
-            "few files may be open, taking fewer connections"
+            "lowered the connection limit to the limit of open files"
         );
         limits.connections_max = connections_max;
     }
@@ -112,7 +113,7 @@ async fn open_tls(args: &TlsArgs) -> anyhow::Result<Option<Tls>> {
     Ok(Some(tls.map_err(|error| BadSettings(format!("{error:#}")))?))
 }
 
-/// One line to stdout; whoever started the server may have closed it, which is no reason to end.
+/// Prints a line to stdout. Logs a failure, because the parent process may have closed stdout.
 fn announce(line: &str) {
     let mut stdout = std::io::stdout();
     if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
@@ -120,7 +121,7 @@ fn announce(line: &str) {
     }
 }
 
-/// The first SIGTERM or SIGINT drains, the second leaves at once.
+/// Drains on the first SIGTERM or SIGINT and exits at once on the second.
 fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -131,11 +132,11 @@ fn listen_for_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
             if shutdown.is_cancelled() {
-                tracing::warn!("told to end again, leaving at once");
+                tracing::warn!("second signal to shut down, exiting at once");
                 telemetry::flush();
                 std::process::exit(1);
             }
-            tracing::info!("told to end, finishing calls under way");
+            tracing::info!("shutting down, finishing calls in progress");
             shutdown.cancel();
         }
     });

@@ -1,44 +1,63 @@
-//! Certificates of the server and of its callers.
+//! Settings of TLS.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::BadSettings;
-use crate::server::{ClientAuth, TlsFiles};
 
-/// Who the server says that it is, and whom it lets in.
+/// PEM files for TLS.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The server's certificate chain.
+    pub cert: PathBuf,
+    /// The private key of the server's certificate.
+    pub key: PathBuf,
+    /// The CA certificates for client certificates, and whether a client must present a certificate.
+    pub client_ca: Option<(PathBuf, ClientAuth)>,
+}
+
+/// Whether a client must present a certificate. A presented certificate is always verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClientAuth {
+    /// Clients without a certificate are accepted.
+    Optional,
+    /// Clients without a certificate are rejected.
+    Required,
+}
+
+/// Flags for TLS.
 #[derive(Args, Clone, Debug)]
 pub struct TlsArgs {
-    /// PEM file with the server's certificate and those between it and its authority; with it only TLS
-    /// is spoken [default: plain text]
+    /// PEM file with the server's certificate chain; with it the server accepts TLS only
+    /// [default: plain text]
     #[arg(long, env = "EVENTS_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
-    /// PEM file with the key of --tls-cert [default: none]
+    /// PEM file with the private key of --tls-cert [default: none]
     #[arg(long, env = "EVENTS_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// PEM file with the authorities whose certificates callers show [default: none]
+    /// PEM file with the CA certificates for client certificates [default: none]
     #[arg(long, env = "EVENTS_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// Whether callers must show a certificate of --tls-client-ca [default: required]
+    /// Whether clients must present a certificate of --tls-client-ca [default: required]
     #[arg(long, env = "EVENTS_TLS_CLIENT_AUTH", value_name = "WHETHER", value_enum)]
     pub tls_client_auth: Option<ClientAuth>,
 }
 
 impl TlsArgs {
-    /// The files, if TLS is to be spoken.
+    /// Returns the files for TLS, or `None` for plain text.
     ///
     /// # Errors
-    /// When one is given without the other that it needs.
+    /// When a file is given without another that it needs.
     pub fn files(&self) -> Result<Option<TlsFiles>, BadSettings> {
-        let together = |message: &str| Err(BadSettings(message.to_owned()));
+        let incomplete = |message: &str| Err(BadSettings(message.to_owned()));
         match (&self.tls_client_ca, self.tls_client_auth) {
-            (None, Some(_)) => return together("--tls-client-auth needs --tls-client-ca"),
+            (None, Some(_)) => return incomplete("--tls-client-auth needs --tls-client-ca"),
             (Some(_), _) if self.tls_cert.is_none() => {
-                return together("--tls-client-ca needs --tls-cert and --tls-key");
+                return incomplete("--tls-client-ca needs --tls-cert and --tls-key");
             }
             _ => {}
         }
@@ -52,7 +71,7 @@ impl TlsArgs {
                     .clone()
                     .map(|path| (path, self.tls_client_auth.unwrap_or(ClientAuth::Required))),
             })),
-            _ => together("--tls-cert and --tls-key go together"),
+            _ => incomplete("--tls-cert and --tls-key go together"),
         }
     }
 }

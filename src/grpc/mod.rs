@@ -20,7 +20,7 @@ mod spirit_service;
 mod status;
 mod streams;
 
-pub use auth::{AuthLayer, KeyLimits, Keyring, Reflection};
+pub use auth::{AuthLayer, Keyring};
 pub use context::Context;
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;

@@ -1,7 +1,7 @@
-//! Makes the counters of a layer and prints those of all, as Prometheus reads them.
+//! Prometheus metrics: a registry for each layer, the metrics of the process, and the text format.
 //!
-//! Knows neither wire nor database: each layer keeps instruments of its own, made once, so that to
-//! count is an atomic addition. `docs/operations.md` lists them all.
+//! Depends on no other layer. Each layer creates its instruments once, so that counting is an atomic addition.
+//! `docs/operations.md` lists all metrics.
 
 mod process;
 
@@ -17,38 +17,38 @@ pub(crate) use process::process;
 /// The content type of [`text`].
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// The instruments of one layer.
+/// The instruments of a layer.
 #[derive(Clone, Default)]
 pub(crate) struct Registry(prometheus::Registry);
 
 impl Registry {
-    /// A count that only grows; its name ends with `_total`.
+    /// Creates a counter; its name ends with `_total`.
     pub(crate) fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.keep(IntCounter::new(name, help))
+        self.register(IntCounter::new(name, help))
     }
 
     pub(crate) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(Opts::new(name, help), labels))
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    /// A number that goes up and down.
+    /// Creates a gauge of a whole number.
     pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::new(name, help))
+        self.register(IntGauge::new(name, help))
     }
 
-    /// A time that goes up and down.
+    /// Creates a gauge of a duration in seconds.
     pub(crate) fn seconds(&self, name: &str, help: &str) -> Gauge {
-        self.keep(Gauge::new(name, help))
+        self.register(Gauge::new(name, help))
     }
 
     pub(crate) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(Opts::new(name, help), labels))
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    /// A distribution; buckets are upper bounds.
+    /// Creates a histogram; the buckets are inclusive upper bounds.
     pub(crate) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.keep(Histogram::with_opts(options))
+        self.register(Histogram::with_opts(options))
     }
 
     pub(crate) fn histograms(
@@ -59,16 +59,16 @@ impl Registry {
         buckets: &[f64],
     ) -> HistogramVec {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.keep(HistogramVec::new(options, labels))
+        self.register(HistogramVec::new(options, labels))
     }
 
-    /// What the instruments say now.
+    /// Returns the current values.
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         self.0.gather()
     }
 
-    fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        let instrument = made.expect("names and buckets are constants that Prometheus accepts");
+    fn register<C: Collector + Clone + 'static>(&self, instrument: prometheus::Result<C>) -> C {
+        let instrument = instrument.expect("names and buckets are constants that Prometheus accepts");
         self.0
             .register(Box::new(instrument.clone()))
             .expect("no two instruments have the same name");
@@ -76,10 +76,10 @@ impl Registry {
     }
 }
 
-/// The text that Prometheus scrapes.
+/// Encodes metrics in Prometheus' text format.
 ///
 /// # Errors
-/// When a metric cannot be printed, which is a bug.
+/// When a metric cannot be encoded, which is a bug.
 pub(crate) fn text(families: &[MetricFamily]) -> prometheus::Result<String> {
     TextEncoder::new().encode_to_string(families)
 }

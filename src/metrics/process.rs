@@ -1,31 +1,27 @@
-//! The process as the kernel sees it, under the names that Prometheus' own libraries use. Read from
-//! `/proc`; elsewhere than on Linux there is nothing.
+//! Metrics of the process from `/proc`, under the names that Prometheus' client libraries use. Empty on systems
+//! other than Linux.
+//!
+//! The `process` feature of the crate `prometheus` is not used: it counts CPU time in whole seconds, which makes
+//! the rate of a mostly idle server useless.
 
 use std::fs;
 
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, IntCounter};
+use prometheus::{Counter, Gauge};
 
-use crate::telemetry;
-
-/// Clock ticks of a second in `/proc`: 100 for every program on Linux, whatever the kernel's own rate.
+/// Clock ticks per second in `/proc`: always 100 for programs on Linux, whatever the kernel's own rate.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What there is to say about the process now.
+/// Returns the current metrics of the process; leaves out those that cannot be read.
 pub(crate) fn process() -> Vec<MetricFamily> {
     let mut families = Vec::new();
     if let Some(seconds) = cpu_seconds() {
-        let help = "CPU time that the process has used, in seconds";
+        let help = "CPU time used by the process, in seconds";
         if let Ok(counter) = Counter::new("process_cpu_seconds_total", help) {
             counter.inc_by(seconds);
             families.extend(counter.collect());
         }
-    }
-    let help = "Log lines that were dropped because the log was not read fast enough";
-    if let Ok(counter) = IntCounter::new("events_log_lines_dropped_total", help) {
-        counter.inc_by(telemetry::dropped());
-        families.extend(counter.collect());
     }
     let gauges = [
         (
@@ -35,29 +31,17 @@ pub(crate) fn process() -> Vec<MetricFamily> {
         ),
         (
             "process_resident_memory_bytes",
-            "Memory that the process holds",
-            status_kib("VmRSS:").map(|kib| kib * 1024.0),
+            "Resident memory of the process",
+            status("VmRSS:").map(|kib| kib * 1024.0),
         ),
         (
             "process_virtual_memory_bytes",
-            "Addresses that the process has reserved",
-            status_kib("VmSize:").map(|kib| kib * 1024.0),
+            "Virtual memory of the process",
+            status("VmSize:").map(|kib| kib * 1024.0),
         ),
-        (
-            "process_threads",
-            "Threads of the process",
-            status_kib("Threads:"),
-        ),
-        (
-            "process_open_fds",
-            "Files and sockets that the process has open",
-            open_fds(),
-        ),
-        (
-            "process_max_fds",
-            "Files and sockets that the process may have open",
-            max_fds(),
-        ),
+        ("process_threads", "Threads of the process", status("Threads:")),
+        ("process_open_fds", "Open file descriptors", open_fds()),
+        ("process_max_fds", "Limit of open file descriptors", max_fds()),
     ];
     for (name, help, value) in gauges {
         if let (Some(value), Ok(gauge)) = (value, Gauge::new(name, help)) {
@@ -68,8 +52,8 @@ pub(crate) fn process() -> Vec<MetricFamily> {
     families
 }
 
-/// Fields of `/proc/self/stat` behind the name, which may hold spaces and brackets; the first is the
-/// third of proc(5).
+/// Returns the fields of `/proc/self/stat` after the process name, which may contain spaces and parentheses. Index 0
+/// is field 3 of proc(5).
 fn stat() -> Option<Vec<f64>> {
     let text = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, fields) = text.rsplit_once(')')?;
@@ -93,7 +77,8 @@ fn start_time_seconds() -> Option<f64> {
     Some(boot + since_boot)
 }
 
-fn status_kib(name: &str) -> Option<f64> {
+/// Returns the number of a line of `/proc/self/status`.
+fn status(name: &str) -> Option<f64> {
     let text = fs::read_to_string("/proc/self/status").ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     value.split_whitespace().next()?.parse().ok()

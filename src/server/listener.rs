@@ -1,8 +1,8 @@
-//! Takes connections in: bounds how many there are, makes TLS of them, and lets none wait in silence.
+//! Accepts connections: bounds their number, performs TLS handshakes and closes silent connections.
 //!
-//! A connection is handed on once its client has sent HTTP/2's first bytes; from then on pings find
-//! out whether it lives. Until then it is a newcomer, with a time limit. Their number is bounded, too: past
-//! it the oldest has to go, so that silent ones do not shut out those who speak.
+//! A connection is passed on once its client has sent the HTTP/2 preface; from then on keepalive pings detect
+//! whether it is alive. Until then it is a pending handshake with a time limit. Pending handshakes are bounded,
+//! too: above the limit the oldest is closed, so that silent clients do not shut out others.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,59 +23,49 @@ use tokio_util::either::Either;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::tls::Tls;
+use crate::config::ConnectionLimits;
 use crate::panics::keep_running;
 
-/// Bounds of connections.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionLimits {
-    /// Open at the same time; further ones are closed at once.
-    pub connections_max: usize,
-    /// In which a client has to have shaken hands and sent its first bytes.
-    pub handshake: Duration,
-    /// Of silence, after which HTTP/2 asks whether the client is still there.
-    pub ping_interval: Duration,
-}
-
-/// Connections that have not yet sent HTTP/2's first bytes, and no more than half of all.
-const NEWCOMERS_MAX: usize = 1_000;
-/// What every HTTP/2 client sends first.
+/// Pending handshakes; also at most half of all connections.
+const PENDING_MAX: usize = 1_000;
+/// Bytes of the preface that every HTTP/2 client sends first.
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
-/// Before the next try when the system gives no connection, for want of file descriptors for one.
+/// Pause after a failed accept, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Between two log lines about the same trouble.
+/// The shortest time between two warnings.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
-/// Connections handed on and not yet taken.
-const HANDOVER_MAX: usize = 16;
+/// Connections that were passed on and not yet taken by the server.
+const READY_MAX: usize = 16;
 
-/// A client's connection, from which its first bytes have been read already.
+/// A client's connection whose HTTP/2 preface has been read already.
 pub(super) struct Connection {
     wire: Wire,
     peer: TcpConnectInfo,
     preface: [u8; PREFACE_BYTES],
-    /// Bytes of the preface that the reader has got.
-    given: usize,
+    /// Bytes of the preface that were returned to the reader.
+    preface_returned: usize,
     _permit: OwnedSemaphorePermit,
 }
 
 type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// The connections of a listener, which closes when they are dropped.
+/// Returns the connections of a listener. Dropping the stream closes the listener.
 pub(super) fn incoming(
     listener: TcpListener,
     tls: Option<Tls>,
     limits: ConnectionLimits,
 ) -> ReceiverStream<io::Result<Connection>> {
-    let (ready, connections) = mpsc::channel(HANDOVER_MAX);
-    let mut entrance = Acceptor {
+    let (ready, connections) = mpsc::channel(READY_MAX);
+    let mut acceptor = Acceptor {
         listener,
         tls,
         limits,
         free: Arc::new(Semaphore::new(limits.connections_max)),
         ready,
-        newcomers: PendingHandshakes::at_most(NEWCOMERS_MAX.min(limits.connections_max / 2)),
-        warned: None,
+        pending: PendingHandshakes::new(PENDING_MAX.min(limits.connections_max / 2)),
+        last_warning: None,
     };
-    tokio::spawn(keep_running("entrance", async move || entrance.open().await));
+    tokio::spawn(keep_running("acceptor", async move || acceptor.run().await));
     ReceiverStream::new(connections)
 }
 
@@ -85,12 +75,12 @@ struct Acceptor {
     limits: ConnectionLimits,
     free: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
-    newcomers: PendingHandshakes,
-    warned: Option<Instant>,
+    pending: PendingHandshakes,
+    last_warning: Option<Instant>,
 }
 
 impl Acceptor {
-    async fn open(&mut self) {
+    async fn run(&mut self) {
         loop {
             let accepted = tokio::select! {
                 () = self.ready.closed() => return,
@@ -98,9 +88,9 @@ impl Acceptor {
             };
             match accepted {
                 Ok((tcp, _)) => self.admit(tcp),
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    self.warn(&format!("no connection can be taken: {error}"));
+                    self.warn(&format!("cannot accept connections: {error}"));
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -109,31 +99,31 @@ impl Acceptor {
 
     fn admit(&mut self, tcp: TcpStream) {
         let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
-            self.warn("as many connections as there may be, closing new ones");
+            self.warn("connection limit reached, closing new connections");
             return;
         };
         let acceptor = self.tls.as_ref().map(Tls::acceptor);
         let ready = self.ready.clone();
         let limit = self.limits.handshake;
-        self.newcomers.add(async move {
-            match timeout(limit, greet(tcp, acceptor, permit)).await {
-                // Nobody takes it when the server is about to end.
+        self.pending.add(async move {
+            match timeout(limit, handshake(tcp, acceptor, permit)).await {
+                // The send fails if the server is shutting down.
                 Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
-                Ok(Err(error)) => tracing::debug!(%error, "a connection came to nothing"),
-                Err(_) => tracing::debug!("a connection stayed silent"),
+                Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
+                Err(_) => tracing::debug!("a handshake timed out"),
             }
         });
     }
 
-    fn warn(&mut self, trouble: &str) {
-        if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-            self.warned = Some(Instant::now());
-            tracing::warn!("{trouble}");
+    fn warn(&mut self, message: &str) {
+        if self.last_warning.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            self.last_warning = Some(Instant::now());
+            tracing::warn!("{message}");
         }
     }
 }
 
-/// Connections being made, the oldest first; they end with this value.
+/// Handshakes in progress. They are aborted when this value is dropped.
 struct PendingHandshakes {
     max: usize,
     tasks: JoinSet<()>,
@@ -141,7 +131,7 @@ struct PendingHandshakes {
 }
 
 impl PendingHandshakes {
-    fn at_most(max: usize) -> Self {
+    fn new(max: usize) -> Self {
         Self {
             max: max.max(1),
             tasks: JoinSet::new(),
@@ -149,7 +139,8 @@ impl PendingHandshakes {
         }
     }
 
-    fn add(&mut self, newcomer: impl Future<Output = ()> + Send + 'static) {
+    /// Starts a handshake; aborts the oldest one if there are too many.
+    fn add(&mut self, handshake: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
         if self.tasks.len() >= self.max {
             self.oldest_first.retain(|task| !task.is_finished());
@@ -160,12 +151,12 @@ impl PendingHandshakes {
         while self.oldest_first.front().is_some_and(AbortHandle::is_finished) {
             self.oldest_first.pop_front();
         }
-        self.oldest_first.push_back(self.tasks.spawn(newcomer));
+        self.oldest_first.push_back(self.tasks.spawn(handshake));
     }
 }
 
-/// Reads what every client sends first, under TLS if that is on.
-async fn greet(
+/// Performs the TLS handshake, if TLS is on, and reads the HTTP/2 preface.
+async fn handshake(
     tcp: TcpStream,
     acceptor: Option<TlsAcceptor>,
     permit: OwnedSemaphorePermit,
@@ -173,7 +164,7 @@ async fn greet(
     tcp.set_nodelay(true)?;
     let peer = tcp.connect_info();
     let mut wire: Wire = match acceptor {
-        Some(acceptor) => Either::Right(Box::new(shake_hands(tcp, &acceptor).await?)),
+        Some(acceptor) => Either::Right(Box::new(tls_handshake(tcp, &acceptor).await?)),
         None => Either::Left(tcp),
     };
     let mut preface = [0; PREFACE_BYTES];
@@ -182,16 +173,16 @@ async fn greet(
         wire,
         peer,
         preface,
-        given: 0,
+        preface_returned: 0,
         _permit: permit,
     })
 }
 
-async fn shake_hands(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
+async fn tls_handshake(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
     match acceptor.accept(tcp).into_fallible().await {
         Ok(tls) => Ok(tls),
         Err((error, mut tcp)) => {
-            // Closed with bytes unread, the connection would be reset, and the client would not get to read why.
+            // Closing with unread bytes would reset the connection before the client has read the TLS alert.
             tcp.shutdown().await?;
             copy(&mut tcp, &mut sink()).await?;
             Err(error)
@@ -199,8 +190,8 @@ async fn shake_hands(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsSt
     }
 }
 
-/// Whether the error concerns a connection that ended before it was taken, not the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Returns true if the error concerns a connection that ended before it was accepted, not the listener.
+fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
@@ -221,10 +212,10 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.given < PREFACE_BYTES {
-            let end = PREFACE_BYTES.min(self.given + buffer.remaining());
-            buffer.put_slice(&self.preface[self.given..end]);
-            self.given = end;
+        if self.preface_returned < PREFACE_BYTES {
+            let end = PREFACE_BYTES.min(self.preface_returned + buffer.remaining());
+            buffer.put_slice(&self.preface[self.preface_returned..end]);
+            self.preface_returned = end;
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.wire).poll_read(cx, buffer)

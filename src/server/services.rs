@@ -1,4 +1,4 @@
-//! What a call goes through: the layers, then the service that it is for.
+//! The gRPC services and the middleware around them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use tonic::service::Routes;
 
 use super::ServerSettings;
+use crate::config::Reflection;
 use crate::grpc::pb::event_service_server::EventServiceServer;
 use crate::grpc::pb::spirit_service_server::SpiritServiceServer;
 use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, Keyring, PanicLayer};
-use crate::grpc::{ReadyLayer, Reflection, SpiritApi, pb};
+use crate::grpc::{ReadyLayer, SpiritApi, pb};
 
-/// Ours beside health, and reflection where it is wanted.
+/// Adds the event and spirit services to the health service, and reflection unless it is off.
 pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -> anyhow::Result<Routes> {
     let max = context.message_bytes_max;
     let routes = health
@@ -21,18 +22,18 @@ pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -
         return Ok(routes);
     }
     Ok(routes
-        .add_service(describe().build_v1()?)
-        .add_service(describe().build_v1alpha()?))
+        .add_service(reflection_builder().build_v1()?)
+        .add_service(reflection_builder().build_v1alpha()?))
 }
 
-fn describe() -> tonic_reflection::server::Builder<'static> {
+fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// From the outermost to the innermost.
+/// The middleware of every call, outermost first.
 pub(super) type Layers = (
     CallLayer,
     PanicLayer,

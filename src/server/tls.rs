@@ -1,16 +1,16 @@
-//! TLS from PEM files: what the server shows, whom it lets in, and reading it again while it runs.
+//! TLS from PEM files: certificates, client authentication, and reloads while the server runs.
 //!
-//! Connections keep what they were made with; new ones get what was read last. Files that cannot be
-//! used leave the former ones in force.
+//! New connections use the files as they were last loaded; open connections are not affected. Files that cannot be
+//! used leave the previous ones in force.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use clap::ValueEnum;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -22,74 +22,57 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use crate::config::{ClientAuth, TlsFiles};
 use crate::panics::keep_running;
 
-/// Between two looks at whether the files have changed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// The one protocol of gRPC, as TLS names it.
+/// Interval between checks whether the files have changed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// The ALPN name of HTTP/2, the protocol of gRPC.
 const ALPN: &[u8] = b"h2";
 
-/// PEM files.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    /// The server's certificate and those between it and its authority.
-    pub cert: PathBuf,
-    /// The key of the first certificate.
-    pub key: PathBuf,
-    /// The authorities of callers' certificates, and whether one must be shown.
-    pub client_ca: Option<(PathBuf, ClientAuth)>,
-}
-
-/// Whether a caller must show a certificate; one that is shown is always checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ClientAuth {
-    /// A caller may come without one.
-    Optional,
-    /// A caller without one is refused.
-    Required,
-}
-
-/// What new connections are made with. Cheap to clone; all clones change together.
+/// The TLS configuration of new connections. Cheap to clone; a reload changes all clones.
 #[derive(Clone)]
 pub struct Tls(Arc<Shared>);
 
 struct Shared {
     files: TlsFiles,
     current: watch::Sender<Arc<ServerConfig>>,
-    /// Of the files when they were last read, good or bad; none if they could not be.
-    seen: Mutex<Option<Fingerprint>>,
+    /// Fingerprint of the files when they were last read, usable or not; `None` if they could not be read.
+    last_seen: Mutex<Option<Fingerprint>>,
 }
 
 type Fingerprint = [u8; 32];
 
 impl Tls {
+    /// Loads the files.
+    ///
     /// # Errors
-    /// When a file cannot be read or does not hold what it should; the message names it.
+    /// When a file cannot be read or has the wrong content; the message names it.
     pub async fn open(files: TlsFiles) -> anyhow::Result<Self> {
         let contents = Contents::read(&files).await?;
         let config = contents.config(&files)?;
         Ok(Self(Arc::new(Shared {
-            seen: Mutex::new(Some(contents.fingerprint())),
+            last_seen: Mutex::new(Some(contents.fingerprint())),
             current: watch::Sender::new(Arc::new(config)),
             files,
         })))
     }
 
-    /// Reads the files again.
+    /// Reloads the files.
     pub async fn reload(&self) {
         let contents = Contents::read(&self.0.files).await;
-        self.note(contents.as_ref().ok().map(Contents::fingerprint));
+        self.update_fingerprint(contents.as_ref().ok().map(Contents::fingerprint));
         self.apply(contents);
     }
 
-    /// Reads the files again whenever they have changed; never returns.
+    /// Reloads the files whenever they have changed; never returns.
     pub(super) async fn follow_files(&self) -> Infallible {
         let tls = self.clone();
         keep_running("TLS files", async move || {
             loop {
-                sleep(LOOK_INTERVAL).await;
+                sleep(CHECK_INTERVAL).await;
                 let contents = Contents::read(&tls.0.files).await;
-                if tls.note(contents.as_ref().ok().map(Contents::fingerprint)) {
+                if tls.update_fingerprint(contents.as_ref().ok().map(Contents::fingerprint)) {
                     tls.apply(contents);
                 }
             }
@@ -97,26 +80,25 @@ impl Tls {
         .await
     }
 
-    /// For the next connection.
+    /// Returns an acceptor with the current configuration.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.0.current.borrow()))
     }
 
-    /// Whether this is not what was seen before.
-    fn note(&self, fingerprint: Option<Fingerprint>) -> bool {
-        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *seen, fingerprint) != fingerprint
+    /// Stores the fingerprint; returns true if it differs from the last one.
+    fn update_fingerprint(&self, fingerprint: Option<Fingerprint>) -> bool {
+        std::mem::replace(&mut *self.0.last_seen.lock(), fingerprint) != fingerprint
     }
 
     fn apply(&self, contents: anyhow::Result<Contents>) {
         match contents.and_then(|contents| contents.config(&self.0.files)) {
             Ok(config) => {
                 self.0.current.send_replace(Arc::new(config));
-                tracing::info!(cert = %self.0.files.cert.display(), "TLS files read again");
+                tracing::info!(cert = %self.0.files.cert.display(), "TLS files reloaded");
             }
             Err(error) => tracing::error!(
                 error = format!("{error:#}"),
-                "TLS files cannot be used, keeping the former ones"
+                "TLS files cannot be used, keeping the previous ones"
             ),
         }
     }
@@ -128,7 +110,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// What the files hold.
+/// The contents of the files.
 struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
@@ -158,7 +140,7 @@ impl Contents {
     fn config(&self, files: &TlsFiles) -> anyhow::Result<ServerConfig> {
         let provider = Arc::new(ring::default_provider());
         let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .with_context(|| format!("{} holds no private key", files.key.display()))?;
+            .with_context(|| format!("{} contains no private key", files.key.display()))?;
         let verifier = self.client_verifier(files, &provider)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -166,7 +148,7 @@ impl Contents {
             .with_single_cert(certificates(&files.cert, &self.cert)?, key)
             .with_context(|| {
                 format!(
-                    "the certificate in {} and the key in {} do not go together",
+                    "the certificate in {} and the key in {} do not match",
                     files.cert.display(),
                     files.key.display()
                 )
@@ -187,7 +169,7 @@ impl Contents {
         for authority in certificates(path, &self.client_ca)? {
             roots
                 .add(authority)
-                .with_context(|| format!("{} holds a certificate that cannot be used", path.display()))?;
+                .with_context(|| format!("{} contains an unusable certificate", path.display()))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
         Ok(match auth {
@@ -200,16 +182,16 @@ impl Contents {
 async fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     tokio::fs::read(path)
         .await
-        .with_context(|| format!("{} cannot be read", path.display()))
+        .with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .with_context(|| format!("{} is no PEM file", path.display()))?;
+        .with_context(|| format!("{} is not a PEM file", path.display()))?;
     ensure!(
         !certificates.is_empty(),
-        "{} holds no certificate",
+        "{} contains no certificate",
         path.display()
     );
     Ok(certificates)

@@ -1,8 +1,8 @@
-//! A connection that sends what its tasks have written together.
+//! A connection that coalesces small writes.
 //!
-//! HTTP/2 writes each reply by itself, with a system call or two for each, even where a commit has just
-//! answered thirty calls. Here what is written is kept until the writing task has given way once, in which
-//! time other replies that are ready join it. Nothing waits for a timer.
+//! HTTP/2 writes each reply separately, with a system call or two for each, even where a commit has just answered
+//! thirty calls. [`WriteCoalescer`] buffers writes until the writing task has yielded once; replies that become
+//! ready in that time join the same write. No timer is involved.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,26 +11,26 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// Bytes that are kept at the most; past it they are sent at once.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// Size at which the buffer is sent at once.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// A connection that gathers what is written to it.
+/// A connection whose writes are buffered until the next flush.
 #[derive(Debug)]
 pub struct WriteCoalescer<IO> {
     io: IO,
-    kept: Vec<u8>,
-    /// Of those kept, bytes that are sent.
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were sent.
     sent: usize,
-    /// Set once the writer has given way since the last flush.
+    /// Whether the writing task has yielded since the last flush.
     has_yielded: bool,
 }
 
 impl<IO> WriteCoalescer<IO> {
-    /// Nothing is kept yet.
+    /// Wraps a connection.
     pub const fn new(io: IO) -> Self {
         Self {
             io,
-            kept: Vec::new(),
+            buffer: Vec::new(),
             sent: 0,
             has_yielded: false,
         }
@@ -39,14 +39,14 @@ impl<IO> WriteCoalescer<IO> {
 
 impl<IO: AsyncWrite + Unpin> WriteCoalescer<IO> {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.kept.len() {
-            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.kept[self.sent..]))?;
+        while self.sent < self.buffer.len() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(cx, &self.buffer[self.sent..]))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += sent;
         }
-        self.kept = Vec::new(); // thousands of idle connections are to need no memory
+        self.buffer = Vec::new(); // an idle connection holds no memory
         self.sent = 0;
         self.has_yielded = false;
         Poll::Ready(Ok(()))
@@ -63,14 +63,14 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<IO> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.kept.len() >= KEPT_BYTES_MAX {
+        if self.buffer.len() >= BUFFER_BYTES_MAX {
             ready!(self.poll_send(cx))?;
         }
-        let before = self.kept.len();
+        let before = self.buffer.len();
         for slice in slices {
-            self.kept.extend_from_slice(slice);
+            self.buffer.extend_from_slice(slice);
         }
-        Poll::Ready(Ok(self.kept.len() - before))
+        Poll::Ready(Ok(self.buffer.len() - before))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -78,7 +78,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.kept.is_empty() && !self.has_yielded {
+        if !self.buffer.is_empty() && !self.has_yielded {
             self.has_yielded = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;

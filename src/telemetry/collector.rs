@@ -1,4 +1,4 @@
-//! The way to the collector of traces, as OpenTelemetry's standard variables name it.
+//! The exporter of traces, configured by OpenTelemetry's standard environment variables.
 
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
@@ -8,20 +8,20 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use super::variable;
 use crate::config::BadSettings;
 
-/// Sends spans to the collector; `None` where no variable names one. Needs a Tokio runtime.
+/// Returns the exporter to the collector, or `None` if no variable names a collector. Needs a Tokio runtime.
 pub(super) fn exporter() -> Result<Option<SpanExporter>, BadSettings> {
     let is_off = variable("OTEL_SDK_DISABLED") == "true" || variable("OTEL_TRACES_EXPORTER") == "none";
     let Some((_, endpoint)) = given("ENDPOINT").filter(|_| !is_off) else {
         return Ok(None);
     };
     if let Some((name, protocol)) = given("PROTOCOL").filter(|(_, protocol)| protocol != "grpc") {
-        let said = format!("{name} is {protocol}; traces are sent by grpc only");
-        return Err(BadSettings(said));
+        let message = format!("{name} is {protocol}, but traces are exported by grpc only");
+        return Err(BadSettings(message));
     }
     let endpoint = with_scheme(endpoint);
-    let is_secured = scheme(&endpoint).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+    let uses_tls = scheme(&endpoint).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
     let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
-    if is_secured {
+    if uses_tls {
         exporter = exporter.with_tls_config(tls()?);
     }
     let exporter = exporter.build();
@@ -29,7 +29,7 @@ pub(super) fn exporter() -> Result<Option<SpanExporter>, BadSettings> {
     Ok(Some(exporter))
 }
 
-/// Where the endpoint has no scheme, another variable says whether plain text is spoken.
+/// Adds a scheme if the endpoint has none: `http` if the variable `…_INSECURE` is true, otherwise `https`.
 fn with_scheme(endpoint: String) -> String {
     if scheme(&endpoint).is_some() {
         return endpoint;
@@ -43,12 +43,12 @@ fn scheme(endpoint: &str) -> Option<&str> {
     (!scheme.contains(['/', '?', '#'])).then_some(scheme)
 }
 
-/// Whom to trust, and what to show to whom asks for it.
+/// Returns the trusted CA certificates and the client certificate.
 fn tls() -> Result<ClientTlsConfig, BadSettings> {
     let tls = match pem("CERTIFICATE")? {
         Some((name, pem)) => {
             if !matches!(CertificateDer::pem_slice_iter(&pem).next(), Some(Ok(_))) {
-                return Err(BadSettings(format!("the file of {name} holds no certificate")));
+                return Err(BadSettings(format!("the file of {name} contains no certificate")));
             }
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
         }
@@ -58,23 +58,23 @@ fn tls() -> Result<ClientTlsConfig, BadSettings> {
         (None, None) => Ok(tls),
         (Some((_, cert)), Some((_, key))) => Ok(tls.identity(Identity::from_pem(cert, key))),
         (Some((name, _)), None) | (None, Some((name, _))) => {
-            let said = format!("{name} is set alone; a client's certificate and its key go together");
-            Err(BadSettings(said))
+            let message = format!("{name} is set alone; a client certificate and its key go together");
+            Err(BadSettings(message))
         }
     }
 }
 
-/// The content of the file that a variable names, and the variable.
+/// Returns a variable and the content of the file that it names.
 fn pem(suffix: &str) -> Result<Option<(String, Vec<u8>)>, BadSettings> {
     let Some((name, path)) = given(suffix) else {
         return Ok(None);
     };
     let content = std::fs::read(&path);
-    let content = content.map_err(|error| BadSettings(format!("{name}: {path} cannot be read: {error}")))?;
+    let content = content.map_err(|error| BadSettings(format!("{name}: cannot read {path}: {error}")))?;
     Ok(Some((name, content)))
 }
 
-/// A variable's name and value; what is said of traces goes before what is said of all signals.
+/// Returns a variable's name and value. The variable for traces takes precedence over that for all signals.
 fn given(suffix: &str) -> Option<(String, String)> {
     let names = [
         format!("OTEL_EXPORTER_OTLP_TRACES_{suffix}"),

@@ -1,7 +1,7 @@
-//! Logs: to stderr, as text for people or as JSON lines.
+//! Logs to stderr, as text or JSON lines, and traces to an OpenTelemetry collector.
 
 mod collector;
-mod lines;
+mod log;
 mod traces;
 
 use std::io::IsTerminal as _;
@@ -13,16 +13,15 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::{BadSettings, LogArgs, LogFormat};
 
-pub(crate) use lines::dropped;
-pub use lines::flush;
+pub use log::{dropped_log_lines, flush};
 pub(crate) use traces::{are_wanted, continue_from, trace_id};
 
 type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Starts logging for the whole process, and sends traces where the environment says where to.
+/// Starts logging for the whole process, and exports traces if the environment names a collector.
 ///
 /// # Errors
-/// When the filter or the environment cannot be read.
+/// When the log filter or the environment is invalid.
 pub fn init_traced(args: &LogArgs) -> Result<(), BadSettings> {
     start(args, traces::layer()?)
 }
@@ -30,12 +29,12 @@ pub fn init_traced(args: &LogArgs) -> Result<(), BadSettings> {
 /// Starts logging for the whole process.
 ///
 /// # Errors
-/// When the filter cannot be read.
+/// When the log filter is invalid.
 pub fn init(args: &LogArgs) -> Result<(), BadSettings> {
     start(args, None)
 }
 
-/// Sends what is left to send; to be called before the runtime ends, and [`flush`] after it.
+/// Exports the remaining spans. To be called before the runtime ends, and [`flush`] after it.
 pub fn end_traces() {
     traces::end();
 }
@@ -43,7 +42,7 @@ pub fn end_traces() {
 fn start(args: &LogArgs, traces: Option<AnyLayer>) -> Result<(), BadSettings> {
     let filter = EnvFilter::try_new(&args.log).map_err(|error| BadSettings(format!("--log: {error}")))?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(lines::Lines)
+        .with_writer(log::start())
         .with_ansi(std::io::stderr().is_terminal());
     let lines = match args.log_format {
         LogFormat::Text => lines.boxed(),
@@ -57,15 +56,15 @@ fn start(args: &LogArgs, traces: Option<AnyLayer>) -> Result<(), BadSettings> {
     Ok(())
 }
 
-/// Where it was, and what it says if that was written beforehand: what is put together at that moment may
-/// hold a caller's content.
+/// Logs where a panic happened, and its message only if that is a constant: a formatted message may contain a
+/// caller's content.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let says = panic.payload().downcast_ref::<&'static str>().copied();
     tracing::error!(place, says, "panicked");
 }
 
-/// A variable of the environment; empty if it is not set.
+/// Returns an environment variable; empty if it is not set.
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }

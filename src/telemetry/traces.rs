@@ -1,7 +1,7 @@
-//! Traces, sent by OTLP over gRPC where OpenTelemetry's standard variables say where to.
+//! Traces, exported by OTLP over gRPC if OpenTelemetry's standard environment variables name a collector.
 //!
-//! Spans are those of the target [`SPANS`] alone. Where nobody listens to it, making one costs as much
-//! as looking at a flag.
+//! Only spans of the target [`SPANS`] are exported. Without a subscriber to the target, creating a span costs no
+//! more than reading a flag.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -23,17 +23,17 @@ use crate::config::BadSettings;
 /// The target of every span, at level DEBUG.
 const SPANS: &str = "spans";
 const SERVICE: &str = "elephantasm-events";
-/// How long the end of the process waits for the last spans.
+/// Time limit for exporting the last spans at exit.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// Whether anybody wants spans: a collector, or a log at this level.
+/// Returns true if spans are exported to a collector or logged at this level.
 pub(crate) fn are_wanted() -> bool {
     tracing::enabled!(target: SPANS, Level::DEBUG)
 }
 
-/// Sends spans to the collector; `None` where no variable names one. Needs a Tokio runtime.
+/// Returns the layer that exports spans, or `None` if no variable names a collector. Needs a Tokio runtime.
 pub(super) fn layer() -> Result<Option<AnyLayer>, BadSettings> {
     let Some(exporter) = collector::exporter()? else {
         return Ok(None);
@@ -44,7 +44,7 @@ pub(super) fn layer() -> Result<Option<AnyLayer>, BadSettings> {
         .build();
     let tracer = provider.tracer(SERVICE);
     if PROVIDER.set(provider).is_err() {
-        return Err(BadSettings("traces are sent already".to_owned()));
+        return Err(BadSettings("traces are exported already".to_owned()));
     }
     let spans = Targets::new().with_target(SPANS, Level::DEBUG);
     Ok(Some(
@@ -58,16 +58,16 @@ pub(super) fn layer() -> Result<Option<AnyLayer>, BadSettings> {
     ))
 }
 
-/// Makes the span, which has not been entered yet, part of the trace that the caller's `traceparent` names.
+/// Makes the span part of the trace in the caller's `traceparent` header. The span must not have been entered yet.
 pub(crate) fn continue_from(span: &Span, headers: &HeaderMap) {
     if !span.is_disabled() {
         let parent = TraceContextPropagator::new().extract(&Headers(headers));
-        // Fails where spans go to the log alone; there is no trace then.
+        // Fails if spans go to the log only; then there are no traces.
         span.set_parent(parent).unwrap_or_default();
     }
 }
 
-/// The trace of a span that is sent, as 32 hex digits.
+/// Returns the trace id of an exported span, as 32 hex digits.
 pub(crate) fn trace_id(span: &Span) -> Option<String> {
     if span.is_disabled() {
         return None;
@@ -77,16 +77,16 @@ pub(crate) fn trace_id(span: &Span) -> Option<String> {
     context.is_valid().then(|| context.trace_id().to_string())
 }
 
-/// Sends the last spans; to be called before the runtime ends.
+/// Exports the remaining spans. To be called before the runtime ends.
 pub(super) fn end() {
     if let Some(provider) = PROVIDER.get()
         && let Err(error) = provider.shutdown_with_timeout(END_LIMIT)
     {
-        tracing::warn!(%error, "the last spans were not sent");
+        tracing::warn!(%error, "the last spans were not exported");
     }
 }
 
-/// What the variables say of the process, and its name where they say none.
+/// Returns the resource of the process: the environment's attributes, its version, and a default service name.
 fn resource() -> Resource {
     let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let resource = Resource::builder().with_attribute(version);

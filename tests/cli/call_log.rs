@@ -202,7 +202,7 @@ async fn the_log_is_complete_when_the_process_exits() {
     assert_eq!(server.wait_for_exit().await.0, Some(0));
     let log = server.log();
     assert_eq!(log.matches("SpiritService/CreateSpirit").count(), 20, "{log}");
-    assert!(log.contains("told to end"), "{log}");
+    assert!(log.contains("shutting down"), "{log}");
 }
 
 #[tokio::test]

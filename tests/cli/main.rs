@@ -15,6 +15,7 @@ mod call_log;
 mod cancelled_calls;
 mod commands;
 mod drain;
+mod durations;
 mod import;
 mod key;
 mod killed_server;

@@ -73,7 +73,7 @@ async fn a_port_in_use_is_reported_before_any_data_is_created() {
 async fn sigterm_drains_within_the_limit_despite_connected_clients() {
     const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
     let place = Place::new();
-    let mut server = Server::run(&place, &mut place.command(&["--drain-seconds", "2"])).await;
+    let mut server = Server::run(&place, &mut place.command(&["--drain-timeout", "2s"])).await;
     let silent = TcpStream::connect(&server.addr).await.unwrap();
     let mut health = HealthClient::new(server.channel().await);
     let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_second_sigterm_ends_the_drain_at_once() {
     let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
     server.signal("TERM").await;
     eventually("the drain starts", async || {
-        server.log().contains("told to end").then_some(())
+        server.log().contains("shutting down").then_some(())
     })
     .await;
     server.signal("TERM").await;

@@ -159,7 +159,7 @@ async fn a_command_reports_why_its_tls_connection_failed() {
 async fn sighup_reloads_the_certificate_files() {
     let secured = TlsPlace::new();
     let server = secured.serve(&[]).await;
-    let reload_count = || server.log().matches("read again").count();
+    let reload_count = || server.log().matches("reloaded").count();
     server.signal("HUP").await;
     eventually("the reload of unchanged files is logged", async || {
         (reload_count() == 1).then_some(())
@@ -171,7 +171,7 @@ async fn sighup_reloads_the_certificate_files() {
     eventually("the unusable key file is logged", async || {
         server
             .log()
-            .contains("server.key holds no private key")
+            .contains("server.key contains no private key")
             .then_some(())
     })
     .await;

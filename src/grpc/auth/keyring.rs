@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{KeyLimiter, KeyLimits};
+use super::limits::KeyLimiter;
+use crate::config::KeyLimits;
 use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
 use crate::domain::key::KeyDigest;

@@ -6,16 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::config::KeyLimits;
 use crate::grpc::status::ApiError;
-
-/// Limits of each API key; `None` means no limit.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KeyLimits {
-    /// Calls per second, and the maximum burst.
-    pub calls_per_second: Option<u32>,
-    /// Concurrently open streams.
-    pub streams: Option<u32>,
-}
 
 /// Enforces the limits of one API key.
 pub(super) struct KeyLimiter {

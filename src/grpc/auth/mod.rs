@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 use super::call_info;
 use super::middleware::body::AbortableBody;
 use super::status::ApiError;
+use crate::config::Reflection;
 use crate::domain::access::{Permission, SpiritScope};
 use caller::Caller;
 use keyring::{CachedKey, Lookup};
@@ -28,8 +29,6 @@ use rules::Requirement;
 
 pub(super) use caller::{reply_in_scope, spirit_scope};
 pub use keyring::Keyring;
-pub use limits::KeyLimits;
-pub use rules::Reflection;
 
 /// Refuses calls that the caller's API key does not allow.
 #[derive(Clone)]

@@ -1,17 +1,7 @@
 //! The permission that each RPC requires.
 
+use crate::config::Reflection;
 use crate::domain::access::Permission;
-
-/// Access to reflection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reflection {
-    /// Open to everybody.
-    Open,
-    /// Requires an API key, once a first key was created.
-    Keyed,
-    /// Not served.
-    Off,
-}
 
 /// Requirements of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

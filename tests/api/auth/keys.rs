@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use elephantasm_events::config::Reflection;
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
-use elephantasm_events::grpc::Reflection;
 use elephantasm_events::grpc::pb::{
     IngestEventsRequest, ListSpiritsRequest, StreamSessionEventsRequest, WatchEventsRequest,
 };

@@ -4,10 +4,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use elephantasm_events::config::{ClientAuth, TlsFiles};
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{CreateSpiritRequest, ListSpiritsRequest, WatchEventsRequest};
-use elephantasm_events::server::{ClientAuth, Tls, TlsFiles};
+use elephantasm_events::server::Tls;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

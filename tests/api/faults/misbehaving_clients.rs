@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use elephantasm_events::config::ConnectionLimits;
 use elephantasm_events::grpc::pb::ListSpiritsRequest;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
-use elephantasm_events::server::ConnectionLimits;
 use h2::Reason;
 use h2::client::{self, SendRequest};
 use http::Request;

@@ -44,8 +44,8 @@ impl Default for Settings {
     fn default() -> Self {
         let args = default_args();
         Self {
-            store: args.database.store_settings(),
-            server: args.server_settings().unwrap(),
+            store: StoreSettings::from(&args.database),
+            server: ServerSettings::try_from(&args).unwrap(),
         }
     }
 }

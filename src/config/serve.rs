@@ -1,0 +1,156 @@
+//! Settings of `serve`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+use super::duration::duration;
+use super::{BadSettings, DatabaseArgs, LogArgs, RARELY_NEEDED, TlsArgs, variable};
+
+/// Flags of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Address for gRPC; port 0 takes a free port
+    #[arg(
+        long,
+        env = "EVENTS_LISTEN_ADDR",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:50051"
+    )]
+    pub listen_addr: SocketAddr,
+
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// Address for /metrics, /healthz and /readyz over HTTP, without authentication [default: none]
+    #[arg(long, env = "EVENTS_ADMIN_ADDR", value_name = "ADDR")]
+    pub admin_addr: Option<SocketAddr>,
+
+    /// Serve without authentication on a non-loopback address, as long as no API key was ever
+    /// created [default: off]
+    #[arg(long, env = "EVENTS_INSECURE_NO_AUTH", value_parser = BoolishValueParser::new())]
+    pub insecure_no_auth: bool,
+
+    /// Time that calls in progress have to finish at shutdown
+    #[arg(long, alias = "drain-seconds", env = variable("EVENTS_DRAIN_TIMEOUT", "EVENTS_DRAIN_SECONDS"), value_name = "DURATION", default_value = "30s", value_parser = duration(0..=3_600))]
+    pub drain_timeout: Duration,
+
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// Bytes of an event's content
+    #[arg(long, env = "EVENTS_MAX_CONTENT_BYTES", value_name = "BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u32).range(1..=268_435_456), help_heading = RARELY_NEEDED)]
+    pub max_content_bytes: u32,
+
+    /// Bytes of an event's `meta` as compact JSON
+    #[arg(long, env = "EVENTS_MAX_META_BYTES", value_name = "BYTES", default_value_t = 64 * 1024, value_parser = clap::value_parser!(u32).range(2..=16_777_216), help_heading = RARELY_NEEDED)]
+    pub max_meta_bytes: u32,
+
+    /// Bytes of a request message
+    #[arg(long, env = "EVENTS_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = 4 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_024..=536_870_912), help_heading = RARELY_NEEDED)]
+    pub max_message_bytes: u32,
+
+    /// Calls per second of each API key on this server; 0 = no limit
+    #[arg(
+        long,
+        env = "EVENTS_KEY_CALLS_PER_SECOND",
+        value_name = "COUNT",
+        default_value_t = 0,
+        help_heading = RARELY_NEEDED
+    )]
+    pub key_calls_per_second: u32,
+
+    /// Open streams of each API key on this server; 0 = no limit
+    #[arg(long, env = "EVENTS_KEY_STREAMS", value_name = "COUNT", default_value_t = 0, help_heading = RARELY_NEEDED)]
+    pub key_streams: u32,
+
+    /// Who may use gRPC reflection
+    #[arg(long, env = "EVENTS_REFLECTION", value_name = "WHO", value_enum, default_value_t = Reflection::Keyed, help_heading = RARELY_NEEDED)]
+    pub reflection: Reflection,
+
+    /// Time limit of a call, even if its own deadline is longer; for streams, until they begin
+    #[arg(long, alias = "call-seconds", env = variable("EVENTS_CALL_TIMEOUT", "EVENTS_CALL_SECONDS"), value_name = "DURATION", default_value = "60s", value_parser = duration(1..=3_600), help_heading = RARELY_NEEDED)]
+    pub call_timeout: Duration,
+
+    /// Open client connections; further connections are closed at once
+    #[arg(long, env = "EVENTS_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = RARELY_NEEDED)]
+    pub max_connections: u32,
+}
+
+/// Authentication and its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthSettings {
+    /// Whether to serve without authentication on a non-loopback address, as long as no API key was ever
+    /// created.
+    pub insecure_no_auth: bool,
+    /// Who may use reflection.
+    pub reflection: Reflection,
+    /// Limits of each API key on this server.
+    pub key_limits: KeyLimits,
+}
+
+/// Who may use gRPC reflection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reflection {
+    /// Everybody.
+    Open,
+    /// Callers with an API key, once there are API keys.
+    Keyed,
+    /// Nobody: the server does not offer reflection.
+    Off,
+}
+
+/// Limits of each API key; `None` = no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyLimits {
+    /// Calls per second, and the size of a burst.
+    pub calls_per_second: Option<u32>,
+    /// Open streams.
+    pub streams: Option<u32>,
+}
+
+/// Limits of client connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Open connections; further connections are closed at once.
+    pub connections_max: usize,
+    /// Time limit of a connection's TLS handshake and HTTP/2 preface.
+    pub handshake: Duration,
+    /// Idle time of a connection before an HTTP/2 keepalive ping.
+    pub ping_interval: Duration,
+}
+
+impl ServeArgs {
+    /// Returns the settings of authentication.
+    #[must_use]
+    pub fn auth(&self) -> AuthSettings {
+        let limit = |count: u32| (count > 0).then_some(count);
+        AuthSettings {
+            insecure_no_auth: self.insecure_no_auth,
+            reflection: self.reflection,
+            key_limits: KeyLimits {
+                calls_per_second: limit(self.key_calls_per_second),
+                streams: limit(self.key_streams),
+            },
+        }
+    }
+
+    /// Checks that an event within the limits fits into a message.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check_sizes(&self) -> Result<(), BadSettings> {
+        if self.max_content_bytes.max(self.max_meta_bytes) >= self.max_message_bytes {
+            return Err(BadSettings(format!(
+                "--max-message-bytes ({}) must be above --max-content-bytes ({}) and --max-meta-bytes ({})",
+                self.max_message_bytes, self.max_content_bytes, self.max_meta_bytes
+            )));
+        }
+        Ok(())
+    }
+}
