@@ -1,6 +1,6 @@
 //! A private PostgreSQL that a test can stop, kill, restart and promote, and its standbys.
 //!
-//! Dropping a [`Cluster`] stops PostgreSQL and deletes its data.
+//! Dropping a [`Cluster`] stops PostgreSQL and deletes its temporary directory.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};

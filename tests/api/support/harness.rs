@@ -268,7 +268,7 @@ impl Database {
 }
 
 /// The PostgreSQL that the tests share: the one at `TEST_DATABASE_URL`, or a private one that stops with the
-/// last test that uses it. The private one runs without fsync, since no test here depends on the disk.
+/// last test that uses it. The private one runs without fsync, since no test on it is about durability.
 struct Postgres {
     connect: PgConnectOptions,
     pooler: Option<Pooler>,

@@ -161,6 +161,7 @@ pub fn wanted_pooler() -> Option<String> {
 }
 
 impl Pooler {
+    /// Starts the pooler, if the tests are to run behind one.
     pub async fn start(postgres: &PgConnectOptions) -> Option<Self> {
         // In transaction mode the pool is smaller than what one server uses, so that connections are shared.
         let (mode, pool_size, more) = match wanted_pooler()?.as_str() {
