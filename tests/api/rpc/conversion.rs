@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::support::builders::bad_fields;
 use crate::support::harness::TestServer;
-use crate::support::probes::list_of;
+use crate::support::validation::list_of;
 
 const CASES: u32 = 300;
 

@@ -7,8 +7,8 @@ use tonic::Code;
 
 use crate::support::builders::{create, event, keyed, refused, stream};
 use crate::support::harness::TestServer;
-use crate::support::probes::{UNKNOWN, nested_objects};
 use crate::support::raw::{RawClient, encoded, framed, read_to_end};
+use crate::support::validation::{UNKNOWN_ID, nested_objects};
 
 const CREATE: &str = "/elephantasm.events.v1.EventService/CreateEvent";
 const BATCH: &str = "/elephantasm.events.v1.EventService/BatchCreateEvents";
@@ -18,14 +18,14 @@ const STREAM: &str = "/elephantasm.events.v1.EventService/StreamSessionEvents";
 async fn malformed_messages_are_undecodable() {
     let server = TestServer::start().await;
     let raw = RawClient::connect(server.addr).await;
-    let whole = event(UNKNOWN).encode_to_vec();
+    let whole = event(UNKNOWN_ID).encode_to_vec();
     let cut = &whole[..whole.len() - 1];
     for (description, body) in [
         ("garbage", framed(&[0xff; 40])),
         ("a field of another type", framed(&[0x08, 0x01])),
         ("invalid UTF-8 in a string", framed(&[0x12, 0x02, 0xc3, 0x28])),
         ("a message cut short", framed(cut)),
-        ("a frame cut short", encoded(&event(UNKNOWN))[..20].to_vec()),
+        ("a frame cut short", encoded(&event(UNKNOWN_ID))[..20].to_vec()),
         ("a frame without its length", vec![0, 0, 0]),
         ("no message", vec![]),
         ("an unknown compression", [&[1], &framed(&whole)[1..]].concat()),
@@ -38,12 +38,12 @@ async fn malformed_messages_are_undecodable() {
     }
     let too_deep = CreateEventRequest {
         meta: Some(nested_objects(150)),
-        ..event(UNKNOWN)
+        ..event(UNKNOWN_ID)
     };
     let end = raw.call(CREATE, &[], encoded(&too_deep)).await;
     refused(end.error::<()>(), Code::InvalidArgument, "UNDECODABLE");
     // The connection is still usable.
-    let end = raw.call(CREATE, &[], encoded(&event(UNKNOWN))).await;
+    let end = raw.call(CREATE, &[], encoded(&event(UNKNOWN_ID))).await;
     refused(end.error::<()>(), Code::NotFound, "SPIRIT_NOT_FOUND");
 }
 

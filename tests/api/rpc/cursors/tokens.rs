@@ -221,13 +221,13 @@ async fn a_cursor_of_another_query_is_refused() {
         bad_cursor_field(fixture.server.events().list_sessions(request).await),
         "page_token"
     );
-    let named = ListSpiritsRequest {
+    let by_name = ListSpiritsRequest {
         name_contains: Some("t".to_owned()),
         page_token: fixture.spirits_after("").await.unwrap(),
         ..ListSpiritsRequest::default()
     };
     assert_eq!(
-        bad_cursor_field(fixture.server.spirits().list_spirits(named).await),
+        bad_cursor_field(fixture.server.spirits().list_spirits(by_name).await),
         "page_token"
     );
 }
