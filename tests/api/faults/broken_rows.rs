@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
-use crate::support::builders::{create, drain, event, event_at, hold, keyed, list, refused, stream};
+use crate::support::builders::{create, drain, event, event_at, keyed, list, lock_spirit, refused, stream};
 use crate::support::harness::{Database, PATIENCE, TestServer};
 use crate::support::live::{beginning, watch};
 
@@ -141,7 +141,7 @@ async fn behind_a_lock_a_create_whose_key_one_has_fails_alone_too() {
     with_unreadable_key(&server, &spirit_id).await;
     for _ in 0..2 {
         let mut connection = server.database.connect().await;
-        let transaction = hold(&mut connection, &spirit_id).await;
+        let transaction = lock_spirit(&mut connection, &spirit_id).await;
         let calls = join_all((0..TOGETHER).map(async |_| {
             let failing = try_create(&server, keyed(&spirit_id, "k"));
             let (failed, created) = tokio::join!(failing, try_create(&server, event(&spirit_id)));

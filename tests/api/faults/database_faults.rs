@@ -15,8 +15,8 @@ use crate::support::builders::{create, event, keyed, list};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{TestServer, eventually, reachable_dir};
-use crate::support::load::{Load, connections, impatient};
-use crate::support::watched::Watched;
+use crate::support::health_watch::HealthWatch;
+use crate::support::load::{Load, connections, short_timeouts};
 
 const END_CONNECTIONS: &str = "
     select pg_terminate_backend(pid)
@@ -34,11 +34,11 @@ async fn a_database_without_free_connections_is_unavailable_until_there_are_some
     ])
     .await;
     let mut first = own.database.connect().await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
-    let mut health = Watched::start(&server).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), short_timeouts).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     // Somebody else takes what there is, and at last the server's own, so that it cannot even ask. Those that it is just
     // making are not to be seen yet, but not to be had either.
     let mut others = Vec::new();
@@ -51,14 +51,14 @@ async fn a_database_without_free_connections_is_unavailable_until_there_are_some
         (others.len() == all).then_some(())
     })
     .await;
-    health.turns(NotServing).await;
-    load.is_refused(50).await;
+    health.wait_for(NotServing).await;
+    load.wait_for_refusals(50).await;
     for other in others {
         other.close().await.unwrap();
     }
-    health.turns(Serving).await;
-    load.stores(50).await;
-    load.ends_all_there(&mut first).await;
+    health.wait_for(Serving).await;
+    load.wait_for_creates(50).await;
+    load.finish_and_verify(&mut first).await;
     server.stop().await.unwrap();
     drop(first);
 }
@@ -78,13 +78,13 @@ async fn alter(connection: &mut PgConnection, setting: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_read_only_for_a_while_is_read_and_refuses_creates() {
     let own = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), short_timeouts).await;
     let spirit_id = server.spirit().await;
     let mut beside = own.database.connect().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     alter(&mut beside, "default_transaction_read_only = on").await;
-    load.is_refused(20).await;
+    load.wait_for_refusals(20).await;
     let mut events = server.events();
     let mut own_creates = 0;
     let refused = eventually("a create is refused", async || {
@@ -102,33 +102,33 @@ async fn a_database_that_is_read_only_for_a_while_is_read_and_refuses_creates() 
         .await
         .unwrap();
     alter(&mut beside, "default_transaction_read_only = off").await;
-    load.stores(50).await;
-    load.ends_all_there(&mut beside).await;
+    load.wait_for_creates(50).await;
+    load.finish_and_verify(&mut beside).await;
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_behind_a_lock_are_given_up_and_go_on_after_it() {
     let own = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), short_timeouts).await;
     let spirit_id = server.spirit().await;
     let (mut holder, mut beside) = (own.database.connect().await, own.database.connect().await);
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     let usual = connections(&mut beside).await;
     let mut lock = holder.begin().await.unwrap();
     sqlx::query("lock table events, spirits in access exclusive mode")
         .execute(&mut *lock)
         .await
         .unwrap();
-    load.is_refused(20).await;
+    load.wait_for_refusals(20).await;
     assert!(
         connections(&mut beside).await <= usual + 10,
         "what is stuck makes no connections"
     );
     lock.rollback().await.unwrap();
-    load.stores(50).await;
-    load.ends_all_there(&mut beside).await;
+    load.wait_for_creates(50).await;
+    load.finish_and_verify(&mut beside).await;
     server.stop().await.unwrap();
 }
 
@@ -169,7 +169,7 @@ async fn a_full_disk_refuses_creates_and_loses_nothing() {
         ("min_wal_size", "32MB"),
     ];
     let own = Cluster::start_at(data_dir, &settings).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), short_timeouts).await;
     let spirit_id = server.spirit().await;
     let ballast = disk.0.path().join("ballast");
     std::fs::write(&ballast, vec![1; 30 * 1024 * 1024]).unwrap();

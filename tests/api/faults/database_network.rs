@@ -11,10 +11,10 @@ use crate::support::builders::{create, event, list};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{Database, Settings, TestServer, eventually, left_out_behind_pooler};
-use crate::support::load::{Load, connections, impatient};
-use crate::support::proxy::{Proxy, Weather};
+use crate::support::health_watch::HealthWatch;
+use crate::support::load::{Load, connections, short_timeouts};
+use crate::support::proxy::{NetworkState, Proxy};
 use crate::support::scrape::Scrape;
-use crate::support::watched::Watched;
 
 const WHY_LEFT_OUT: &str = "the network here is between the service and a PostgreSQL of its own";
 
@@ -29,7 +29,7 @@ impl Far {
     async fn start(set: impl FnOnce(&mut Settings)) -> Self {
         let own = Cluster::start(&[("fsync", "off")]).await;
         let proxy = Proxy::start(own.socket()).await;
-        let through = Database::elsewhere(own.connect_by(proxy.addr));
+        let through = Database::external(own.connect_through(proxy.addr));
         let server = TestServer::start_on(Arc::new(through), |settings| {
             set(settings);
             // Migrations and LISTEN need a session.
@@ -46,49 +46,49 @@ async fn a_network_that_is_slow_cut_or_swallows_everything_is_survived() {
     if left_out_behind_pooler(WHY_LEFT_OUT) {
         return;
     }
-    let Far { own, proxy, server } = Far::start(impatient).await;
-    let mut health = Watched::start(&server).await;
+    let Far { own, proxy, server } = Far::start(short_timeouts).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let mut beside = own.database.connect().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
-    proxy.turn(Weather::Slow(Duration::from_millis(30)));
-    load.stores(20).await;
-    for weather in [Weather::Cut, Weather::Swallowing] {
-        proxy.turn(weather);
-        load.is_refused(20).await;
-        health.turns(NotServing).await;
-        proxy.turn(Weather::Fair);
-        health.turns(Serving).await;
-        load.stores(50).await;
+    load.wait_for_creates(50).await;
+    proxy.set(NetworkState::Slow(Duration::from_millis(30)));
+    load.wait_for_creates(20).await;
+    for weather in [NetworkState::Cut, NetworkState::Stalled] {
+        proxy.set(weather);
+        load.wait_for_refusals(20).await;
+        health.wait_for(NotServing).await;
+        proxy.set(NetworkState::Up);
+        health.wait_for(Serving).await;
+        load.wait_for_creates(50).await;
     }
     eventually("no more connections than the settings allow", async || {
         let count = connections(&mut beside).await;
         (count <= CONNECTIONS_MAX).then_some(())
     })
     .await;
-    load.ends_all_there(&mut beside).await;
+    load.finish_and_verify(&mut beside).await;
     server.stop().await.unwrap();
 }
 
 /// As when a host between has lost its tables: no connection is reset, and each has to be given up.
 async fn forgotten_connections_are_given_up(set: impl FnOnce(&mut Settings)) {
     let Far { own, proxy, server } = Far::start(set).await;
-    let mut health = Watched::start(&server).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     for _ in 0..2 {
-        load.stores(50).await;
-        proxy.turn(Weather::Forgetting);
-        load.is_refused(20).await;
-        health.turns(NotServing).await;
-        proxy.turn(Weather::Fair);
-        health.turns(Serving).await;
+        load.wait_for_creates(50).await;
+        proxy.set(NetworkState::Blackholed);
+        load.wait_for_refusals(20).await;
+        health.wait_for(NotServing).await;
+        proxy.set(NetworkState::Up);
+        health.wait_for(Serving).await;
     }
-    load.stores(50).await;
-    let most = i64::try_from(proxy.most_open()).unwrap();
+    load.wait_for_creates(50).await;
+    let most = i64::try_from(proxy.max_open()).unwrap();
     assert!(most <= CONNECTIONS_MAX, "{most} connections");
-    load.ends_all_there(&mut own.database.connect().await).await;
+    load.finish_and_verify(&mut own.database.connect().await).await;
     server.stop().await.unwrap();
 }
 
@@ -97,7 +97,7 @@ async fn connections_that_the_network_forgets_under_load_are_given_up() {
     if left_out_behind_pooler(WHY_LEFT_OUT) {
         return;
     }
-    forgotten_connections_are_given_up(impatient).await;
+    forgotten_connections_are_given_up(short_timeouts).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +106,7 @@ async fn so_are_those_with_a_transaction_for_each_statement() {
         return;
     }
     forgotten_connections_are_given_up(|settings| {
-        impatient(settings);
+        short_timeouts(settings);
         settings.store.transaction_pooler = true;
     })
     .await;
@@ -126,9 +126,9 @@ async fn connections_that_the_network_forgot_while_they_were_idle_cost_a_call_a_
         async move { events.list_events(request).await.unwrap() }
     });
     join_all(reads).await;
-    proxy.turn(Weather::Forgetting);
+    proxy.set(NetworkState::Blackholed);
     sleep(TRUSTED_FOR).await; // idle for longer than they are trusted
-    proxy.turn(Weather::Fair);
+    proxy.set(NetworkState::Up);
     let since = Instant::now();
     let listed = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert_eq!(listed.into_inner().events, [first]);

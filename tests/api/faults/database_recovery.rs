@@ -11,30 +11,31 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 use crate::support::builders::{create, event, keyed, list, refused};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually};
-use crate::support::load::{Load, connections, impatient};
+use crate::support::health_watch::HealthWatch;
+use crate::support::load::{Load, connections, short_timeouts};
 use crate::support::scrape::Scrape;
-use crate::support::watched::Watched;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_recovers_is_away_until_it_has_recovered() {
     let mut own = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&own.database), impatient).await;
-    let mut health = Watched::start(&server).await;
+    let server = TestServer::start_on(Arc::clone(&own.database), short_timeouts).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     own.kill().await;
-    own.recover().await;
-    health.turns(NotServing).await;
-    load.is_refused(50).await;
-    let another = tokio::spawn(TestServer::start_on(Arc::clone(&own.database), impatient));
+    own.run_in_recovery().await;
+    health.wait_for(NotServing).await;
+    load.wait_for_refusals(50).await;
+    let another = tokio::spawn(TestServer::start_on(Arc::clone(&own.database), short_timeouts));
     own.promote().await;
-    health.turns(Serving).await;
-    load.stores(50).await;
+    health.wait_for(Serving).await;
+    load.wait_for_creates(50).await;
     let another = another.await.unwrap();
     create(&mut another.events(), keyed(&spirit_id, "another")).await;
     another.stop().await.unwrap();
-    load.ends_within_bounds(&mut own.database.connect().await).await;
+    load.finish_and_verify_connections(&mut own.database.connect().await)
+        .await;
     server.stop().await.unwrap();
 }
 
@@ -47,7 +48,7 @@ async fn a_server_on_a_standby_reads_and_once_it_is_promoted_writes() {
     let mut standby = primary.standby(&[("fsync", "off")]).await;
 
     let server = TestServer::start_on(Arc::clone(&standby.database), |_| {}).await;
-    let mut health = Watched::start(&server).await;
+    let mut health = HealthWatch::start(&server).await;
     let mut events = server.events();
     let second = create(&mut home.events(), event(&spirit_id)).await;
     eventually("what is written to the primary is read", async || {
@@ -76,7 +77,7 @@ async fn a_server_on_a_standby_reads_and_once_it_is_promoted_writes() {
     .await;
     assert_eq!(third.into_inner().event.unwrap().sequence, 3);
     server.shut_down();
-    health.next_turns(NotServing).await; // and not before: it served all the time
+    health.expect_next(NotServing).await; // and not before: it served all the time
     server.stop().await.unwrap();
 }
 

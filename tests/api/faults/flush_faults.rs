@@ -9,7 +9,7 @@ use sqlx::Executor as _;
 use tonic::Code;
 use tonic_types::RpcStatusExt as _;
 
-use crate::support::builders::{create, event, hold, keyed, list};
+use crate::support::builders::{create, event, keyed, list, lock_spirit};
 use crate::support::harness::{TestServer, eventually, left_out_behind_pooler};
 
 /// The sequence of what was created; `None` for an error, which must be INTERNAL.
@@ -107,7 +107,7 @@ async fn a_spirit_that_is_held_again_is_waited_for_on_the_same_connection() {
     let mut observer = server.database.connect().await;
     let mut backends = Vec::new();
     for _ in 0..5 {
-        let transaction = hold(&mut holder, &spirit_id).await;
+        let transaction = lock_spirit(&mut holder, &spirit_id).await;
         let (mut events, request) = (server.events(), event(&spirit_id));
         let waiting = tokio::spawn(async move { create(&mut events, request).await });
         let backend = eventually("it waits", async || {

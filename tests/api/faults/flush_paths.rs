@@ -14,9 +14,9 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tonic::{Code, Response, Status};
 
-use crate::support::builders::{create, event, hold, keyed, metadata, refused};
+use crate::support::builders::{create, event, keyed, lock_spirit, metadata, refused};
 use crate::support::harness::{TestServer, eventually, left_out_without_settings};
-use crate::support::probes::UNKNOWN;
+use crate::support::validation::UNKNOWN_ID;
 
 /// Sends creates while the writer is busy with one of this spirit, so that a flush takes them together.
 async fn together(
@@ -179,7 +179,7 @@ async fn an_atomic_batch_stores_nothing_anywhere_when_one_of_its_spirits_takes_n
         ..SoftDeleteSpiritRequest::default()
     };
     server.spirits().soft_delete_spirit(request).await.unwrap();
-    for (what, absent) in [("unknown", UNKNOWN), ("deleted", deleted.as_str())] {
+    for (what, absent) in [("unknown", UNKNOWN_ID), ("deleted", deleted.as_str())] {
         let requests = vec![event(&one), event(&other), event(absent), event(&one)];
         let status = refused(
             atomic(&server, requests).await,
@@ -200,7 +200,7 @@ async fn an_atomic_batch_waits_whole_for_a_spirit_that_is_held() {
     let server = TestServer::start().await;
     let (free, held) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
+    let transaction = lock_spirit(&mut connection, &held).await;
     let requests = vec![event(&free), event(&held), event(&free)];
     let waiting = atomic(&server, requests);
     let meanwhile = async {
@@ -233,7 +233,7 @@ async fn an_atomic_batch_that_waited_too_long_leaves_nothing() {
     .await;
     let (free, held) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
+    let transaction = lock_spirit(&mut connection, &held).await;
     let status = atomic(&server, vec![event(&free), event(&held)])
         .await
         .unwrap_err();

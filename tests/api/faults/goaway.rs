@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::builders::{hold, keyed};
+use crate::support::builders::{keyed, lock_spirit};
 use crate::support::frames::{Frame, Frames, GoAway, Kind};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 use crate::support::raw::encoded;
@@ -32,7 +32,7 @@ struct Rest {
 async fn read_to_end(frames: &mut Frames) -> Rest {
     let mut rest = Rest::default();
     while let Some(frame) = frames.next().await {
-        if frame.asks() {
+        if frame.is_ping_request() {
             frames.pong(&frame).await;
         }
         rest.go_aways.extend(frame.go_away());
@@ -49,7 +49,7 @@ async fn told(frames: &mut Frames) -> Frame {
     loop {
         let frame = frames.next().await.expect("it does not just close");
         first = first.or(frame.go_away());
-        if frame.asks() && first.is_some() {
+        if frame.is_ping_request() && first.is_some() {
             assert_eq!(first, Some(SOON));
             return frame;
         }
@@ -93,7 +93,7 @@ async fn takes_nothing_new(busy: &mut Frames, server: &TestServer, spirit_id: &s
     loop {
         let frame = busy.next().await.expect("the call is answered");
         assert_ne!((frame.kind, frame.stream), (Kind::Data, 3), "a reply");
-        if frame.ends(3) {
+        if frame.ends_stream(3) {
             break;
         }
     }
@@ -128,7 +128,7 @@ async fn a_server_that_ends_says_goaway_finishes_what_is_under_way_and_takes_not
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let (mut holder, mut beside) = (server.database.connect().await, server.database.connect().await);
-    let lock = hold(&mut holder, &spirit_id).await;
+    let lock = lock_spirit(&mut holder, &spirit_id).await;
     let idle = Frames::connect(server.addr).await;
     let mut busy = Frames::connect(server.addr).await;
     busy.call(1, CREATE, &create(&spirit_id, "under way")).await;

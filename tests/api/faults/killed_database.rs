@@ -17,16 +17,16 @@ async fn after_kill_9_of_the_database_every_acknowledged_create_is_there_once() 
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     for _ in 0..2 {
-        load.stores(50).await;
+        load.wait_for_creates(50).await;
         own.kill().await;
-        load.is_refused(1).await;
+        load.wait_for_refusals(1).await;
         own.run().await;
     }
     // By itself: nobody restarts the server.
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     let reasons = load.refusals().reasons;
     assert!(reasons.iter().eq(["DATABASE_UNAVAILABLE"]), "{reasons:?}");
-    load.ends_all_there(&mut own.database.connect().await).await;
+    load.finish_and_verify(&mut own.database.connect().await).await;
     server.stop().await.unwrap();
 }
 

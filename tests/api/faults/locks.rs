@@ -5,7 +5,7 @@ use std::time::Duration;
 use elephantasm_events::grpc::pb::{BatchCreateEventsRequest, BatchMode};
 use tokio::time::timeout;
 
-use crate::support::builders::{create, event, hold, keyed};
+use crate::support::builders::{create, event, keyed, lock_spirit};
 use crate::support::harness::{PATIENCE, TestServer, eventually, left_out_without_settings};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,7 +13,7 @@ async fn others_go_on_and_the_held_ones_follow_in_order() {
     let server = TestServer::start().await;
     let (held, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
+    let transaction = lock_spirit(&mut connection, &held).await;
 
     let waiting: Vec<_> = ["a", "b", "c"]
         .into_iter()
@@ -60,7 +60,7 @@ async fn a_create_that_waits_longer_than_a_flush_may_is_out_of_time_and_leaves_n
     .await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &spirit_id).await;
+    let transaction = lock_spirit(&mut connection, &spirit_id).await;
     let status = server.events().create_event(event(&spirit_id)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
     transaction.rollback().await.unwrap();

@@ -5,7 +5,7 @@ use elephantasm_events::grpc::pb::{CreateEventRequest, IngestEventsRequest, Inge
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
 
-use crate::support::builders::{create, event, hold, refused};
+use crate::support::builders::{create, event, lock_spirit, refused};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 
 const KIB: usize = 1024;
@@ -66,7 +66,7 @@ async fn calls_are_refused_by_bytes_and_one_larger_than_the_queue_is_served_alon
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_bytes_max = 64 * KIB).await;
     let (held, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
+    let transaction = lock_spirit(&mut connection, &held).await;
     let (mut events, request) = (server.events(), with_content(&held, 20 * KIB));
     let waiting = tokio::spawn(async move { create(&mut events, request).await });
     create_waits(&server).await;
@@ -88,7 +88,7 @@ async fn streams_are_served_while_the_share_of_calls_is_full() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 2).await;
     let (held, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
+    let transaction = lock_spirit(&mut connection, &held).await;
     let (mut events, request) = (server.events(), event(&held));
     let waiting = tokio::spawn(async move { create(&mut events, request).await });
     create_waits(&server).await;
@@ -116,7 +116,7 @@ async fn a_held_spirit_delays_only_its_own_items_of_streams() {
     );
     let mut connection = server.database.connect().await;
     let mut observer = server.database.connect().await;
-    let transaction = hold(&mut connection, &held).await;
+    let transaction = lock_spirit(&mut connection, &held).await;
     let creates = vec![event(&free), event(&held), event(&free), event(&held)];
     let mut stream = ingest(&server, creates).await;
     assert_eq!(sequence(&mut stream).await, 1);

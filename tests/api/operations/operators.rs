@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use crate::support::builders::{create, event, hold, keyed, refused};
+use crate::support::builders::{create, event, keyed, lock_spirit, refused};
 use crate::support::harness::{TestServer, eventually};
 use crate::support::live::{beginning, watch};
 use crate::support::scrape::{Scrape, get};
@@ -36,7 +36,7 @@ async fn while_it_drains_it_is_alive_but_not_ready_and_then_nobody_answers() {
     let server = TestServer::start().await;
     let (addr, spirit_id) = (server.admin, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
+    let held = lock_spirit(&mut connection, &spirit_id).await;
     let mut events = server.events();
     let waits = tokio::spawn(async move { create(&mut events, event(&spirit_id)).await });
     becomes(&server, "events_ingest_queue_events{share=\"calls\"}", 1).await;
@@ -73,7 +73,7 @@ async fn the_queue_its_flushes_and_its_refusals_are_counted() {
     assert_eq!(scrape.count("events_ingest_queue_events_max{share=\"calls\"}"), 2);
 
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
+    let held = lock_spirit(&mut connection, &spirit_id).await;
     let waiting = [0, 1].map(|_| {
         let (mut events, request) = (server.events(), event(&spirit_id));
         tokio::spawn(async move { create(&mut events, request).await })
@@ -102,7 +102,7 @@ async fn the_pool_says_how_many_are_in_use_and_how_many_wait() {
     let server = TestServer::start_with(|settings| settings.store.pool_size = 1).await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
+    let held = lock_spirit(&mut connection, &spirit_id).await;
     let edits = [0, 1, 2].map(|number| {
         let mut spirits = server.spirits();
         let request = elephantasm_events::grpc::pb::UpdateSpiritRequest {
