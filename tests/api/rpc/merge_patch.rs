@@ -58,7 +58,7 @@ async fn a_merge_patch_sets_and_removes_nested_keys_and_replaces_lists() {
     let list = |value| Value {
         kind: Some(Kind::ListValue(ListValue { values: vec![value] })),
     };
-    let before = with_meta(
+    let before = event_with_meta(
         &server,
         object([
             ("kept", text("k")),
