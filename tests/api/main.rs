@@ -1,8 +1,8 @@
-//! The service as its callers see it: a real server on a free port, its own database in a real
-//! PostgreSQL, gRPC on the wire. The folders mirror what the tests promise; [`support`] holds what they
-//! share, and a test starts at [`support::harness`].
+//! Tests of the service over the wire: a real server on a free port, a database per test in a real
+//! PostgreSQL, gRPC clients. Each folder covers one area; [`support`] holds the shared helpers.
+//! Start reading at [`support::harness`].
 
-#![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod auth;
 mod faults;

@@ -7,19 +7,19 @@ use elephantasm_events::grpc::pb::WatchEventsRequest;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::access::Guarded;
+use crate::support::access::KeyedServer;
 use crate::support::builders::refused;
 use crate::support::harness::{TestServer, eventually};
 
 #[tokio::test]
 async fn a_key_over_its_calls_is_told_when_to_come_again() {
     let guarded =
-        Guarded::start_with(|settings| settings.server.auth.key_limits.calls_per_second = Some(2)).await;
+        KeyedServer::start_with(|settings| settings.server.auth.key_limits.calls_per_second = Some(2)).await;
     let other = guarded
         .keys
-        .make(Role::Reader, None, None)
+        .create(Role::Reader, None, None)
         .await
-        .at(&guarded.server);
+        .caller(&guarded.server);
     let status = eventually("too many calls", async || guarded.admin.call().await.err()).await;
     let status = refused(Err::<(), _>(status), Code::ResourceExhausted, "OVERLOADED");
     let pause = status
@@ -35,7 +35,7 @@ async fn a_key_over_its_calls_is_told_when_to_come_again() {
 
 #[tokio::test]
 async fn a_key_over_its_streams_is_refused_until_one_ends() {
-    let guarded = Guarded::start_with(|settings| settings.server.auth.key_limits.streams = Some(2)).await;
+    let guarded = KeyedServer::start_with(|settings| settings.server.auth.key_limits.streams = Some(2)).await;
     let spirit_id = guarded.admin.spirit("Ada").await;
     let other = guarded.caller(Role::Reader, &[&spirit_id]).await;
     let watch = || WatchEventsRequest {

@@ -13,11 +13,11 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::auth::keys_by_rpc::{Subject, first, new_subject};
-use crate::support::access::{Caller, Guarded};
+use crate::support::access::{Caller, KeyedServer};
 use crate::support::builders::{event, keyed, metadata, refused, stream};
 
 /// A key that writes one spirit, and items about this one and others.
-async fn writer_and_items(guarded: &Guarded) -> (Caller, String, [CreateEventRequest; 5]) {
+async fn writer_and_items(guarded: &KeyedServer) -> (Caller, String, [CreateEventRequest; 5]) {
     let (own, foreign) = (
         guarded.admin.spirit("own").await,
         guarded.admin.spirit("foreign").await,
@@ -34,7 +34,7 @@ async fn writer_and_items(guarded: &Guarded) -> (Caller, String, [CreateEventReq
 }
 
 /// Two spirits, each with an event, and a caller whose key knows of the first alone.
-async fn own_and_foreign(guarded: &Guarded, role: Role) -> (Subject, Subject, Caller) {
+async fn own_and_foreign(guarded: &KeyedServer, role: Role) -> (Subject, Subject, Caller) {
     let own = new_subject(guarded, "own").await;
     let foreign = new_subject(guarded, "foreign").await;
     let caller = guarded.caller(role, &[&own.spirit_id]).await;
@@ -43,7 +43,7 @@ async fn own_and_foreign(guarded: &Guarded, role: Role) -> (Subject, Subject, Ca
 
 #[tokio::test]
 async fn items_of_a_batch_for_foreign_spirits_are_refused_as_those_of_unknown_ones() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let (writer, foreign, items) = writer_and_items(&guarded).await;
     let request = BatchCreateEventsRequest {
         requests: items.into(),
@@ -78,7 +78,7 @@ async fn items_of_a_batch_for_foreign_spirits_are_refused_as_those_of_unknown_on
 
 #[tokio::test]
 async fn so_are_those_of_an_ingest() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let (writer, _, items) = writer_and_items(&guarded).await;
     let requests = items.map(|item| IngestEventsRequest {
         create: Some(item),
@@ -105,7 +105,7 @@ async fn so_are_those_of_an_ingest() {
 
 #[tokio::test]
 async fn a_limited_key_lists_and_counts_its_own_spirits_page_by_page() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let mut ids = Vec::new();
     for name in ["Ada", "Bert", "Adam", "Cleo", "Adele", "Dora"] {
         ids.push(guarded.admin.spirit(name).await);
@@ -149,7 +149,7 @@ async fn a_limited_key_lists_and_counts_its_own_spirits_page_by_page() {
 
 #[tokio::test]
 async fn following_a_foreign_session_finds_no_spirit() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
     let follow = |about: &Subject| StreamSessionEventsRequest {
         follow: true,
@@ -166,7 +166,7 @@ async fn following_a_foreign_session_finds_no_spirit() {
 
 #[tokio::test]
 async fn naming_an_own_spirit_does_not_open_a_foreign_event() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
     for spirit_id in [&own.spirit_id, &foreign.spirit_id] {
         let request = GetEventRequest {
@@ -182,7 +182,7 @@ async fn naming_an_own_spirit_does_not_open_a_foreign_event() {
 #[tokio::test]
 async fn an_event_is_foreign_also_when_somebody_else_reads_it_at_the_same_time() {
     const PAIRS: usize = 50;
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
     let get = async |caller: &Caller, about: &Subject| {
         let request = GetEventRequest {
@@ -210,7 +210,7 @@ async fn an_event_is_foreign_also_when_somebody_else_reads_it_at_the_same_time()
 
 #[tokio::test]
 async fn a_dedupe_key_that_a_foreign_spirit_has_tells_nothing() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let (own, foreign, writer) = own_and_foreign(&guarded, Role::Writer).await;
     guarded
         .admin

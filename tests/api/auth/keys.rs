@@ -17,14 +17,14 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1 as reflection;
 use uuid::Uuid;
 
-use crate::support::access::{Caller, Guarded, Keys, showing};
+use crate::support::access::{Caller, KeyedServer, Keys, channel_with_authorization};
 use crate::support::builders::{event, refused, stream};
 use crate::support::harness::{Database, TestServer, eventually, reachable_dir};
 use crate::support::live::Reader;
 
 #[tokio::test]
 async fn a_call_without_a_good_key_is_refused() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let bare = guarded
         .server
         .spirits()
@@ -34,7 +34,7 @@ async fn a_call_without_a_good_key_is_refused() {
 
     let good = &guarded.admin.key.text;
     let (prefix, secret) = good.rsplit_once('_').unwrap();
-    let other = Guarded::start().await.admin.key.text;
+    let other = KeyedServer::start().await.admin.key.text;
     let (_, other_secret) = other.rsplit_once('_').unwrap();
     // The good key is known by now, so that a wrong secret meets the cache, too.
     guarded.admin.call().await.unwrap();
@@ -53,7 +53,7 @@ async fn a_call_without_a_good_key_is_refused() {
         ("more than a key", format!("Bearer {good}0")),
     ] {
         let mut events = elephantasm_events::grpc::pb::event_service_client::EventServiceClient::new(
-            showing(&guarded.server, &shown),
+            channel_with_authorization(&guarded.server, &shown),
         );
         let status = refused(
             events.create_event(event(&Uuid::now_v7().to_string())).await,
@@ -67,7 +67,7 @@ async fn a_call_without_a_good_key_is_refused() {
         );
     }
     for scheme in ["Bearer", "bearer", "BEARER"] {
-        let channel = showing(&guarded.server, &format!("{scheme} {good}"));
+        let channel = channel_with_authorization(&guarded.server, &format!("{scheme} {good}"));
         let mut spirits =
             elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient::new(channel);
         spirits.list_spirits(ListSpiritsRequest::default()).await.unwrap();
@@ -125,8 +125,8 @@ async fn the_first_key_closes_a_running_server_and_revoking_all_does_not_open_it
     };
     let open = Reader(server.events().watch_events(watch).await.unwrap().into_inner());
 
-    let keys = Keys::of(&server.database).await;
-    let caller = keys.make(Role::Reader, None, None).await.at(&server);
+    let keys = Keys::open(&server.database).await;
+    let caller = keys.create(Role::Reader, None, None).await.caller(&server);
     let closed = eventually("the server asks for a key", async || {
         let bare = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
         bare.err()
@@ -137,7 +137,7 @@ async fn the_first_key_closes_a_running_server_and_revoking_all_does_not_open_it
     caller.call().await.unwrap();
 
     keys.revoke(&caller.key).await;
-    caller.refused().await;
+    caller.wait_until_refused().await;
     let later = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
     for server in [&server, &later] {
         let bare = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
@@ -147,11 +147,11 @@ async fn the_first_key_closes_a_running_server_and_revoking_all_does_not_open_it
 
 #[tokio::test]
 async fn a_revoked_key_ends_its_calls_and_streams_on_every_instance_and_no_others() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let second = TestServer::start_on(Arc::clone(&guarded.server.database), |_| {}).await;
     let spirit_id = guarded.admin.spirit("Ada").await;
     let caller = guarded.caller(Role::Writer, &[&spirit_id]).await;
-    let elsewhere = caller.key.at(&second);
+    let elsewhere = caller.key.caller(&second);
     let mut open = streams(&caller, &spirit_id).await;
     open.extend(streams(&elsewhere, &spirit_id).await);
     let watch = WatchEventsRequest {
@@ -165,8 +165,8 @@ async fn a_revoked_key_ends_its_calls_and_streams_on_every_instance_and_no_other
     for stream in open {
         refused(stream.end().await, Code::Unauthenticated, "INVALID_KEY");
     }
-    caller.refused().await;
-    elsewhere.refused().await;
+    caller.wait_until_refused().await;
+    elsewhere.wait_until_refused().await;
     guarded.admin.event(&spirit_id).await;
     others.caught_up().await;
     assert_eq!(others.sequences(1).await, [1], "other keys' streams go on");
@@ -174,11 +174,11 @@ async fn a_revoked_key_ends_its_calls_and_streams_on_every_instance_and_no_other
 
 #[tokio::test]
 async fn a_key_ends_with_its_time() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let spirit_id = guarded.admin.spirit("Ada").await;
     let time = Some(Duration::from_secs(2));
-    let key = guarded.keys.make(Role::Writer, Some(&[&spirit_id]), time).await;
-    let caller = key.at(&guarded.server);
+    let key = guarded.keys.create(Role::Writer, Some(&[&spirit_id]), time).await;
+    let caller = key.caller(&guarded.server);
     for stream in streams(&caller, &spirit_id).await {
         refused(stream.end().await, Code::Unauthenticated, "INVALID_KEY");
     }
@@ -195,11 +195,11 @@ async fn a_key_that_cannot_be_looked_up_is_no_wrong_key() {
     })
     .await
     .unwrap();
-    let database = Arc::new(Database::elsewhere(postgres.connect_options("postgres")));
-    let keys = Keys::of(&database).await;
-    let key = keys.make(Role::Reader, None, None).await;
+    let database = Arc::new(Database::external(postgres.connect_options("postgres")));
+    let keys = Keys::open(&database).await;
+    let key = keys.create(Role::Reader, None, None).await;
     let server = TestServer::start_on(database, |_| {}).await;
-    let caller = key.at(&server);
+    let caller = key.caller(&server);
     drop(keys);
     postgres.stop().await.unwrap();
     refused(caller.call().await, Code::Unavailable, "DATABASE_UNAVAILABLE");
@@ -210,7 +210,7 @@ async fn a_key_that_cannot_be_looked_up_is_no_wrong_key() {
 
 #[tokio::test]
 async fn health_needs_no_key() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let mut health = HealthClient::new(guarded.server.channel());
     health.check(HealthCheckRequest::default()).await.unwrap();
     let mut watch = health
@@ -244,7 +244,7 @@ async fn reflection_is_open_keyed_or_off_as_it_is_set() {
         (Reflection::Keyed, Code::Unauthenticated, Code::Ok),
         (Reflection::Off, Code::Unauthenticated, Code::Unimplemented),
     ] {
-        let guarded = Guarded::start_with(|settings| settings.server.auth.reflection = set).await;
+        let guarded = KeyedServer::start_with(|settings| settings.server.auth.reflection = set).await;
         let code = |listed: Result<(), Status>| listed.map_or_else(|status| status.code(), |()| Code::Ok);
         assert_eq!(code(list_services!(guarded.server.channel())), bare, "{set:?}");
         assert_eq!(

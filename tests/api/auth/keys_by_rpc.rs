@@ -19,7 +19,7 @@ use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::support::access::{Caller, Guarded};
+use crate::support::access::{Caller, KeyedServer};
 use crate::support::builders::{event, list, stream};
 
 /// What a call is about.
@@ -261,7 +261,7 @@ fn of_outside(rpc: &Rpc) -> Result<Learns, &'static str> {
     }
 }
 
-pub async fn new_subject(guarded: &Guarded, name: &str) -> Subject {
+pub async fn new_subject(guarded: &KeyedServer, name: &str) -> Subject {
     let spirit_id = guarded.admin.spirit(name).await;
     let event_id = guarded.admin.event(&spirit_id).await.id;
     Subject { spirit_id, event_id }
@@ -269,7 +269,7 @@ pub async fn new_subject(guarded: &Guarded, name: &str) -> Subject {
 
 #[tokio::test]
 async fn what_a_key_may_and_sees_is_its_role_and_its_spirits_in_every_rpc() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     let foreign = new_subject(&guarded, "foreign").await;
     let unknown = Subject {
         spirit_id: Uuid::now_v7().to_string(),
@@ -314,11 +314,15 @@ async fn what_a_key_may_and_sees_is_its_role_and_its_spirits_in_every_rpc() {
 
 #[tokio::test]
 async fn a_key_without_a_list_sees_every_spirit_in_every_rpc() {
-    let guarded = Guarded::start().await;
+    let guarded = KeyedServer::start().await;
     for rpc in rpcs() {
         let subject = new_subject(&guarded, "any").await;
         for role in Role::ALL {
-            let caller = guarded.keys.make(role, None, None).await.at(&guarded.server);
+            let caller = guarded
+                .keys
+                .create(role, None, None)
+                .await
+                .caller(&guarded.server);
             let name = format!("{} by a {}", rpc.name, role.name());
             match learns(&rpc.name, &caller, &subject).await {
                 Learns::Refusal(code, reason, _) => {
@@ -339,7 +343,7 @@ async fn a_key_without_a_list_sees_every_spirit_in_every_rpc() {
 }
 
 /// Nothing that the callers tried has changed the foreign spirit or its event.
-async fn is_untouched(guarded: &Guarded, foreign: &Subject) {
+async fn is_untouched(guarded: &KeyedServer, foreign: &Subject) {
     let request = GetSpiritRequest {
         spirit_id: foreign.spirit_id.clone(),
         ..Default::default()

@@ -142,7 +142,7 @@ async fn a_duplicate_of_an_unreadable_event_fails_alone_for_a_locked_spirit() {
     create_unreadable_holder_of_key(&server, &spirit_id).await;
     for _ in 0..2 {
         let mut connection = server.database.connect().await;
-        let transaction = hold(&mut connection, &spirit_id).await;
+        let transaction = lock_spirit(&mut connection, &spirit_id).await;
         let calls = join_all((0..CONCURRENT).map(async |_| {
             let failing = try_create(&server, keyed(&spirit_id, "k"));
             let (failed, created) = tokio::join!(failing, try_create(&server, event(&spirit_id)));

@@ -16,8 +16,8 @@ use crate::support::builders::{create, event, keyed, list};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{TestServer, eventually, reachable_dir};
-use crate::support::load::{Load, connections, impatient};
-use crate::support::watched::Watched;
+use crate::support::load::{Load, connections, short_timeouts};
+use crate::support::health_watch::HealthWatch;
 
 const TERMINATE_SERVER_CONNECTIONS: &str = "
     select pg_terminate_backend(pid)
@@ -35,11 +35,11 @@ async fn calls_are_unavailable_while_the_database_has_no_free_connection() {
     ])
     .await;
     let mut first = cluster.database.connect().await;
-    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
-    let mut health = Watched::start(&server).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), short_timeouts).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     // Take every free connection, and terminate the server's until those are taken too. A connection that the server
     // is just opening is not yet listed, but its slot is already in use.
     let mut others = Vec::new();
@@ -55,14 +55,14 @@ async fn calls_are_unavailable_while_the_database_has_no_free_connection() {
         (others.len() == all).then_some(())
     })
     .await;
-    health.turns(NotServing).await;
+    health.wait_for(NotServing).await;
     load.is_refused(50).await;
     for other in others {
         other.close().await.unwrap();
     }
-    health.turns(Serving).await;
-    load.stores(50).await;
-    load.ends_all_there(&mut first).await;
+    health.wait_for(Serving).await;
+    load.wait_for_creates(50).await;
+    load.finish_and_verify(&mut first).await;
     server.stop().await.unwrap();
     drop(first);
 }
@@ -83,11 +83,11 @@ async fn alter_system(connection: &mut PgConnection, setting: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_temporarily_read_only_database_serves_reads_and_rejects_creates() {
     let cluster = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), short_timeouts).await;
     let spirit_id = server.spirit().await;
     let mut observer = cluster.database.connect().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     alter_system(&mut observer, "default_transaction_read_only = on").await;
     load.is_refused(20).await;
     let mut events = server.events();
@@ -107,19 +107,19 @@ async fn a_temporarily_read_only_database_serves_reads_and_rejects_creates() {
         .await
         .unwrap();
     alter_system(&mut observer, "default_transaction_read_only = off").await;
-    load.stores(50).await;
-    load.ends_all_there(&mut observer).await;
+    load.wait_for_creates(50).await;
+    load.finish_and_verify(&mut observer).await;
     server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_blocked_by_a_table_lock_time_out_and_work_again_after_it() {
     let cluster = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), short_timeouts).await;
     let spirit_id = server.spirit().await;
     let (mut holder, mut observer) = (cluster.database.connect().await, cluster.database.connect().await);
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     let connections_before = connections(&mut observer).await;
     let mut lock = holder.begin().await.unwrap();
     sqlx::query("lock table events, spirits in access exclusive mode")
@@ -132,8 +132,8 @@ async fn statements_blocked_by_a_table_lock_time_out_and_work_again_after_it() {
         "blocked statements open no further connections"
     );
     lock.rollback().await.unwrap();
-    load.stores(50).await;
-    load.ends_all_there(&mut observer).await;
+    load.wait_for_creates(50).await;
+    load.finish_and_verify(&mut observer).await;
     server.stop().await.unwrap();
 }
 
@@ -174,7 +174,7 @@ async fn a_full_disk_rejects_creates_and_loses_no_acknowledged_event() {
         ("min_wal_size", "32MB"),
     ];
     let cluster = Cluster::start_at(data_dir, &settings).await;
-    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), short_timeouts).await;
     let spirit_id = server.spirit().await;
     let ballast = disk.0.path().join("ballast");
     std::fs::write(&ballast, vec![1; 30 * 1024 * 1024]).unwrap();

@@ -11,10 +11,10 @@ use crate::support::builders::{create, event, list};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{Database, Settings, TestServer, eventually, left_out_behind_pooler};
-use crate::support::load::{Load, connections, impatient};
-use crate::support::proxy::{Proxy, Weather};
+use crate::support::load::{Load, connections, short_timeouts};
+use crate::support::proxy::{Proxy, NetworkState};
 use crate::support::scrape::Scrape;
-use crate::support::watched::Watched;
+use crate::support::health_watch::HealthWatch;
 
 const SKIP_REASON: &str = "the faulty network lies between the service and a PostgreSQL of the test's own";
 
@@ -29,7 +29,7 @@ impl ProxiedServer {
     async fn start(set: impl FnOnce(&mut Settings)) -> Self {
         let cluster = Cluster::start(&[("fsync", "off")]).await;
         let proxy = Proxy::start(cluster.socket()).await;
-        let through = Database::elsewhere(cluster.connect_by(proxy.addr));
+        let through = Database::external(cluster.connect_through(proxy.addr));
         let server = TestServer::start_on(Arc::new(through), |settings| {
             set(settings);
             // Migrations and LISTEN need a connection outside the pooler.
@@ -54,28 +54,28 @@ async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss(
         cluster,
         proxy,
         server,
-    } = ProxiedServer::start(impatient).await;
-    let mut health = Watched::start(&server).await;
+    } = ProxiedServer::start(short_timeouts).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let mut observer = cluster.database.connect().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
-    proxy.turn(Weather::Slow(Duration::from_millis(30)));
-    load.stores(20).await;
-    for weather in [Weather::Cut, Weather::Swallowing] {
+    load.wait_for_creates(50).await;
+    proxy.set(NetworkState::Slow(Duration::from_millis(30)));
+    load.wait_for_creates(20).await;
+    for weather in [NetworkState::Cut, NetworkState::Stalled] {
         proxy.turn(weather);
         load.is_refused(20).await;
-        health.turns(NotServing).await;
-        proxy.turn(Weather::Fair);
-        health.turns(Serving).await;
-        load.stores(50).await;
+        health.wait_for(NotServing).await;
+        proxy.set(NetworkState::Up);
+        health.wait_for(Serving).await;
+        load.wait_for_creates(50).await;
     }
     eventually("connections are within the settings' limits", async || {
         let count = connections(&mut observer).await;
         (count <= CONNECTIONS_MAX).then_some(())
     })
     .await;
-    load.ends_all_there(&mut observer).await;
+    load.finish_and_verify(&mut observer).await;
     server.stop().await.unwrap();
 }
 
@@ -87,21 +87,21 @@ async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
         proxy,
         server,
     } = ProxiedServer::start(set).await;
-    let mut health = Watched::start(&server).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     for _ in 0..2 {
-        load.stores(50).await;
-        proxy.turn(Weather::Forgetting);
+        load.wait_for_creates(50).await;
+        proxy.set(NetworkState::Blackholed);
         load.is_refused(20).await;
-        health.turns(NotServing).await;
-        proxy.turn(Weather::Fair);
-        health.turns(Serving).await;
+        health.wait_for(NotServing).await;
+        proxy.set(NetworkState::Up);
+        health.wait_for(Serving).await;
     }
-    load.stores(50).await;
-    let peak = i64::try_from(proxy.most_open()).unwrap();
+    load.wait_for_creates(50).await;
+    let peak = i64::try_from(proxy.max_open()).unwrap();
     assert!(peak <= CONNECTIONS_MAX, "{peak} connections");
-    load.ends_all_there(&mut cluster.database.connect().await).await;
+    load.finish_and_verify(&mut cluster.database.connect().await).await;
     server.stop().await.unwrap();
 }
 
@@ -110,7 +110,7 @@ async fn connections_that_die_silently_under_load_are_replaced() {
     if left_out_behind_pooler(SKIP_REASON) {
         return;
     }
-    dead_connections_are_replaced(impatient).await;
+    dead_connections_are_replaced(short_timeouts).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +119,7 @@ async fn connections_that_die_silently_are_replaced_in_transaction_pooler_mode()
         return;
     }
     dead_connections_are_replaced(|settings| {
-        impatient(settings);
+        short_timeouts(settings);
         settings.store.transaction_pooler = true;
     })
     .await;
@@ -143,9 +143,9 @@ async fn idle_connections_that_died_silently_delay_the_next_call_by_seconds_at_m
         async move { events.list_events(request).await.unwrap() }
     });
     join_all(reads).await;
-    proxy.turn(Weather::Forgetting);
+    proxy.set(NetworkState::Blackholed);
     sleep(IDLE_TRUST).await; // idle longer than the pool trusts a connection
-    proxy.turn(Weather::Fair);
+    proxy.set(NetworkState::Up);
     let started_at = Instant::now();
     let listed = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert_eq!(listed.into_inner().events, [first]);

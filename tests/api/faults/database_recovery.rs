@@ -11,30 +11,30 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 use crate::support::builders::{create, event, keyed, list, refused};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually};
-use crate::support::load::{Load, connections, impatient};
+use crate::support::load::{Load, connections, short_timeouts};
 use crate::support::scrape::Scrape;
-use crate::support::watched::Watched;
+use crate::support::health_watch::HealthWatch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_are_unavailable_while_the_database_recovers() {
     let mut cluster = Cluster::start(&[("fsync", "off")]).await;
-    let server = TestServer::start_on(Arc::clone(&cluster.database), impatient).await;
-    let mut health = Watched::start(&server).await;
+    let server = TestServer::start_on(Arc::clone(&cluster.database), short_timeouts).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     cluster.kill().await;
-    cluster.recover().await;
-    health.turns(NotServing).await;
+    cluster.run_in_recovery().await;
+    health.wait_for(NotServing).await;
     load.is_refused(50).await;
-    let another = tokio::spawn(TestServer::start_on(Arc::clone(&cluster.database), impatient));
+    let another = tokio::spawn(TestServer::start_on(Arc::clone(&cluster.database), short_timeouts));
     cluster.promote().await;
-    health.turns(Serving).await;
-    load.stores(50).await;
+    health.wait_for(Serving).await;
+    load.wait_for_creates(50).await;
     let another = another.await.unwrap();
     create(&mut another.events(), keyed(&spirit_id, "another")).await;
     another.stop().await.unwrap();
-    load.ends_within_bounds(&mut cluster.database.connect().await)
+    load.finish_and_verify_connections(&mut cluster.database.connect().await)
         .await;
     server.stop().await.unwrap();
 }
@@ -48,7 +48,7 @@ async fn a_server_on_a_standby_serves_reads_and_takes_writes_after_the_promotion
     let mut standby = primary.standby(&[("fsync", "off")]).await;
 
     let server = TestServer::start_on(Arc::clone(&standby.database), |_| {}).await;
-    let mut health = Watched::start(&server).await;
+    let mut health = HealthWatch::start(&server).await;
     let mut events = server.events();
     let second = create(&mut primary_server.events(), event(&spirit_id)).await;
     eventually(
@@ -80,7 +80,7 @@ async fn a_server_on_a_standby_serves_reads_and_takes_writes_after_the_promotion
     .await;
     assert_eq!(third.into_inner().event.unwrap().sequence, 3);
     server.shut_down();
-    health.next_turns(NotServing).await; // the first change: health was SERVING until now
+    health.expect_next(NotServing).await; // the first change: health was SERVING until now
     server.stop().await.unwrap();
 }
 

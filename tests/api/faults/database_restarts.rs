@@ -11,7 +11,7 @@ use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually, left_out_behind_pooler};
 use crate::support::load::Load;
 use crate::support::scrape::Scrape;
-use crate::support::watched::Watched;
+use crate::support::health_watch::HealthWatch;
 
 /// Longest time until a call fails while the database is down. Most of it is margin for a busy machine.
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(3);
@@ -26,13 +26,13 @@ async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
     }
     let mut cluster = Cluster::start(&[]).await;
     let server = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
-    let mut health = Watched::start(&server).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     let tasks_before = Handle::current().metrics().num_alive_tasks();
     cluster.stop().await;
-    health.turns(NotServing).await;
+    health.wait_for(NotServing).await;
     load.refusals();
     load.is_refused(50).await;
     sleep(OUTAGE).await; // the subject of the test
@@ -45,9 +45,9 @@ async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
         "{tasks_before} tasks became {tasks_during_outage}"
     );
     cluster.run().await;
-    health.turns(Serving).await;
-    load.stores(50).await;
-    load.ends_within_bounds(&mut cluster.database.connect().await)
+    health.wait_for(Serving).await;
+    load.wait_for_creates(50).await;
+    load.finish_and_verify_connections(&mut cluster.database.connect().await)
         .await;
     eventually("failed calls leave nothing in the queue", async || {
         let metrics = Scrape::of(&server).await;
@@ -61,22 +61,22 @@ async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
 async fn a_health_watch_reports_each_restart_of_the_database() {
     let mut cluster = Cluster::start(&[]).await;
     let server = TestServer::start_on(Arc::clone(&cluster.database), |_| {}).await;
-    let mut health = Watched::start(&server).await;
+    let mut health = HealthWatch::start(&server).await;
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     for gracefully in [true, false] {
-        load.stores(50).await;
+        load.wait_for_creates(50).await;
         if gracefully {
             cluster.stop().await;
         } else {
-            cluster.stop_at_once().await;
+            cluster.stop_immediate().await;
         }
-        health.turns(NotServing).await;
+        health.wait_for(NotServing).await;
         cluster.run().await;
-        health.turns(Serving).await;
+        health.wait_for(Serving).await;
     }
-    load.stores(50).await;
-    load.ends_within_bounds(&mut cluster.database.connect().await)
+    load.wait_for_creates(50).await;
+    load.finish_and_verify_connections(&mut cluster.database.connect().await)
         .await;
     server.stop().await.unwrap();
 }

@@ -8,7 +8,7 @@ use sqlx::Executor as _;
 use tonic::Code;
 use tonic_types::RpcStatusExt as _;
 
-use crate::support::builders::{create, event, hold, keyed, list};
+use crate::support::builders::{create, event, keyed, list, lock_spirit};
 use crate::support::harness::{TestServer, eventually, left_out_behind_pooler};
 
 /// The sequence of the created event, or `None` for an error, which must be INTERNAL.
@@ -106,7 +106,7 @@ async fn creates_for_a_repeatedly_locked_spirit_wait_on_the_same_connection() {
     let mut observer = server.database.connect().await;
     let mut backends = Vec::new();
     for _ in 0..5 {
-        let transaction = hold(&mut holder, &spirit_id).await;
+        let transaction = lock_spirit(&mut holder, &spirit_id).await;
         let (mut events, request) = (server.events(), event(&spirit_id));
         let waiting = tokio::spawn(async move { create(&mut events, request).await });
         let backend = eventually("the create waits for the lock", async || {

@@ -16,7 +16,7 @@ use tonic::{Code, Response, Status};
 
 use crate::support::builders::{create, event, hold, keyed, metadata, refused};
 use crate::support::harness::{TestServer, eventually, left_out_without_settings};
-use crate::support::probes::UNKNOWN;
+use crate::support::validation::UNKNOWN;
 
 /// Sends creates while a create of `busy_with` occupies the writer, so that one flush takes them all.
 async fn create_in_one_flush(
@@ -219,7 +219,7 @@ async fn an_atomic_batch_with_a_locked_spirit_waits_as_a_whole() {
     let server = TestServer::start().await;
     let (free, locked) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &locked).await;
+    let transaction = lock_spirit(&mut connection, &locked).await;
     let requests = vec![event(&free), event(&locked), event(&free)];
     let waiting = create_atomic_batch(&server, requests);
     let unlock = async {
@@ -255,7 +255,7 @@ async fn an_atomic_batch_whose_flush_times_out_stores_nothing() {
     .await;
     let (free, locked) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &locked).await;
+    let transaction = lock_spirit(&mut connection, &locked).await;
     let status = create_atomic_batch(&server, vec![event(&free), event(&locked)])
         .await
         .unwrap_err();

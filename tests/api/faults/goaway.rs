@@ -33,7 +33,7 @@ struct Remaining {
 async fn read_to_end(frames: &mut Frames) -> Remaining {
     let mut remaining = Remaining::default();
     while let Some(frame) = frames.next().await {
-        if frame.asks() {
+        if frame.is_ping_request() {
             frames.pong(&frame).await;
         }
         remaining.go_aways.extend(frame.go_away());
@@ -54,7 +54,7 @@ async fn read_shutdown_notice(frames: &mut Frames) -> Frame {
     loop {
         let frame = frames.next().await.expect("GOAWAY precedes the close");
         first = first.or(frame.go_away());
-        if frame.asks() && first.is_some() {
+        if frame.is_ping_request() && first.is_some() {
             assert_eq!(first, Some(SHUTDOWN_NOTICE));
             return frame;
         }
@@ -138,7 +138,7 @@ async fn shutdown_sends_goaway_completes_calls_in_flight_and_refuses_new_ones() 
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let (mut holder, mut observer) = (server.database.connect().await, server.database.connect().await);
-    let lock = hold(&mut holder, &spirit_id).await;
+    let lock = lock_spirit(&mut holder, &spirit_id).await;
     let idle = Frames::connect(server.addr).await;
     let mut busy = Frames::connect(server.addr).await;
     busy.call(1, CREATE, &create(&spirit_id, "under way")).await;

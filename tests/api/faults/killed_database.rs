@@ -17,16 +17,16 @@ async fn every_acknowledged_create_is_stored_once_after_kill_9_of_the_database()
     let spirit_id = server.spirit().await;
     let load = Load::start(&server, &spirit_id).await;
     for _ in 0..2 {
-        load.stores(50).await;
+        load.wait_for_creates(50).await;
         cluster.kill().await;
         load.is_refused(1).await;
         cluster.run().await;
     }
     // The server recovers without a restart.
-    load.stores(50).await;
+    load.wait_for_creates(50).await;
     let reasons = load.refusals().reasons;
     assert!(reasons.iter().eq(["DATABASE_UNAVAILABLE"]), "{reasons:?}");
-    load.ends_all_there(&mut cluster.database.connect().await).await;
+    load.finish_and_verify(&mut cluster.database.connect().await).await;
     server.stop().await.unwrap();
 }
 

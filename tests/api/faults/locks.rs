@@ -13,7 +13,7 @@ async fn a_locked_spirit_does_not_block_creates_of_other_spirits() {
     let server = TestServer::start().await;
     let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &locked).await;
+    let transaction = lock_spirit(&mut connection, &locked).await;
 
     let waiting_creates: Vec<_> = ["a", "b", "c"]
         .into_iter()
@@ -60,7 +60,7 @@ async fn a_create_that_waits_beyond_the_flush_timeout_fails_and_is_not_stored() 
     .await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &spirit_id).await;
+    let transaction = lock_spirit(&mut connection, &spirit_id).await;
     let status = server.events().create_event(event(&spirit_id)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
     transaction.rollback().await.unwrap();

@@ -66,7 +66,7 @@ async fn the_queue_refuses_calls_beyond_its_bytes_but_accepts_a_larger_one_when_
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_bytes_max = 64 * KIB).await;
     let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &locked).await;
+    let transaction = lock_spirit(&mut connection, &locked).await;
     let (mut events, request) = (server.events(), with_content(&locked, 20 * KIB));
     let waiting_create = tokio::spawn(async move { create(&mut events, request).await });
     create_waits_for_lock(&server).await;
@@ -88,7 +88,7 @@ async fn streams_are_served_while_the_queue_budget_of_calls_is_used_up() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 2).await;
     let (locked, free) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let transaction = hold(&mut connection, &locked).await;
+    let transaction = lock_spirit(&mut connection, &locked).await;
     let (mut events, request) = (server.events(), event(&locked));
     let waiting_create = tokio::spawn(async move { create(&mut events, request).await });
     create_waits_for_lock(&server).await;
@@ -116,7 +116,7 @@ async fn a_locked_spirit_delays_only_its_own_items_of_an_ingest_stream() {
     );
     let mut connection = server.database.connect().await;
     let mut observer = server.database.connect().await;
-    let transaction = hold(&mut connection, &locked).await;
+    let transaction = lock_spirit(&mut connection, &locked).await;
     let creates = vec![event(&free), event(&locked), event(&free), event(&locked)];
     let mut stream = ingest(&server, creates).await;
     assert_eq!(sequence(&mut stream).await, 1);

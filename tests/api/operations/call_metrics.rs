@@ -102,7 +102,7 @@ async fn a_call_that_its_caller_abandons_is_counted_as_cancelled() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let spirit_lock = hold(&mut connection, &spirit_id).await;
+    let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
     let mut events = server.events();
     let waiting_create = tokio::spawn(async move { events.create_event(event(&spirit_id)).await });
     eventually("the call has started", async || {

@@ -36,7 +36,7 @@ async fn a_draining_server_reports_alive_but_not_ready_until_its_admin_port_clos
     let server = TestServer::start().await;
     let (addr, spirit_id) = (server.admin, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let spirit_lock = hold(&mut connection, &spirit_id).await;
+    let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
     let mut events = server.events();
     let waiting_create = tokio::spawn(async move { create(&mut events, event(&spirit_id)).await });
     metric_reaches(&server, "events_ingest_queue_events{share=\"calls\"}", 1).await;
@@ -73,7 +73,7 @@ async fn metrics_count_queued_events_flushes_and_overload_refusals() {
     assert_eq!(scrape.count("events_ingest_queue_events_max{share=\"calls\"}"), 2);
 
     let mut connection = server.database.connect().await;
-    let spirit_lock = hold(&mut connection, &spirit_id).await;
+    let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
     let waiting_creates = [0, 1].map(|_| {
         let (mut events, request) = (server.events(), event(&spirit_id));
         tokio::spawn(async move { create(&mut events, request).await })
@@ -102,7 +102,7 @@ async fn metrics_report_pool_connections_in_use_and_calls_waiting_for_one() {
     let server = TestServer::start_with(|settings| settings.store.pool_size = 1).await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let spirit_lock = hold(&mut connection, &spirit_id).await;
+    let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
     let edits = [0, 1, 2].map(|number| {
         let mut spirits = server.spirits();
         let request = elephantasm_events::grpc::pb::UpdateSpiritRequest {

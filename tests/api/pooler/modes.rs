@@ -12,7 +12,9 @@ use tracing::Level;
 use crate::support::builders::{create, event};
 use crate::support::harness::{Database, Settings, TestServer, eventually};
 use crate::support::live::{now, watch};
-use crate::support::pgbouncer::{FOLLOW, IGNORE, Mode, PgBouncer, follows_statements, program};
+use crate::support::pgbouncer::{
+    IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, PgBouncer, program, supports_prepared_statements,
+};
 
 const NEVER: Duration = Duration::from_secs(3_600);
 /// Server connections for the many connections of a server.
@@ -98,7 +100,7 @@ async fn a_pooler_that_mixes_statements_up_is_refused_at_start_and_the_switch_na
     }
     // The connection used last is used next, or the one that has been idle for longest.
     for more in ["", "server_round_robin = 1\nmin_pool_size = 3"] {
-        let place = Place::new(Mode::Transaction, &format!("{IGNORE}\n{more}")).await;
+        let place = Place::new(Mode::Transaction, &format!("{IGNORE_OPTIONS}\n{more}")).await;
         let refusal = refusal(place.serve(|_| {}).await);
         assert!(refusal.contains("mixed up"), "{refusal}");
         assert!(refusal.contains("--pooler transaction"), "{refusal}");
@@ -113,7 +115,7 @@ async fn a_pooler_that_refuses_our_settings_is_refused_at_start_with_both_ways_o
     let place = Place::new(Mode::Session, "").await;
     let refusal = refusal(place.serve(|_| {}).await);
     assert!(refusal.contains("--pooler transaction"), "{refusal}");
-    assert!(refusal.contains(IGNORE), "{refusal}");
+    assert!(refusal.contains(IGNORE_OPTIONS), "{refusal}");
 }
 
 #[tokio::test]
@@ -122,9 +124,9 @@ async fn a_pooler_in_statement_mode_is_refused_at_start_whatever_the_switch_says
         return;
     }
     // Where it follows prepared statements, each of them alone works.
-    let follow = format!("{IGNORE}\n{FOLLOW} = 200");
-    let settings = [IGNORE, follow.as_str()];
-    for more in &settings[..=usize::from(follows_statements())] {
+    let follow = format!("{IGNORE_OPTIONS}\n{MAX_PREPARED_STATEMENTS} = 200");
+    let settings = [IGNORE_OPTIONS, follow.as_str()];
+    for more in &settings[..=usize::from(supports_prepared_statements())] {
         let place = Place::new(Mode::Statement, more).await;
         place.migrate().await;
         for switch in [false, true] {
@@ -162,7 +164,7 @@ async fn a_pooler_in_session_mode_needs_no_switch() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Session, IGNORE).await;
+    let place = Place::new(Mode::Session, IGNORE_OPTIONS).await;
     let few = |settings: &mut Settings| settings.store.pool_size = 1;
     let server = place.serve(few).await.unwrap();
     let spirit_id = server.spirit().await;
@@ -193,7 +195,7 @@ async fn settings_that_a_pooler_drops_are_in_the_log_as_statements_that_set_them
     if program().is_none() {
         return;
     }
-    let mut place = Place::new(Mode::Session, IGNORE).await;
+    let mut place = Place::new(Mode::Session, IGNORE_OPTIONS).await;
     let statements = repair(&place).await.expect("they are missing");
     // The database of the tests may have some of them by itself.
     for setting in [

@@ -15,9 +15,11 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 use crate::pooler::modes::{FEW, Place};
 use crate::support::builders::{create, event, keyed, list, mask, refused, stored_event};
 use crate::support::harness::TestServer;
+use crate::support::health_watch::HealthWatch;
 use crate::support::load::Load;
-use crate::support::pgbouncer::{FOLLOW, IGNORE, Mode, follows_statements, program};
-use crate::support::watched::Watched;
+use crate::support::pgbouncer::{
+    IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, program, supports_prepared_statements,
+};
 
 /// Spirits with events of their own, the first with one and each with one more.
 const SPIRITS: usize = 12;
@@ -230,8 +232,8 @@ async fn a_pooler_that_loses_its_connections_or_restarts_under_load_is_survived(
     if program().is_none() {
         return;
     }
-    let follow = format!("{IGNORE}\n{FOLLOW} = 200");
-    for more in &["", &follow][..=usize::from(follows_statements())] {
+    let follow = format!("{IGNORE_OPTIONS}\n{MAX_PREPARED_STATEMENTS} = 200");
+    for more in &["", &follow][..=usize::from(supports_prepared_statements())] {
         let mut place = Place::new(Mode::Transaction, more).await;
         let direct = place.database.connect.clone();
         let server = place.serve(|settings| {
@@ -239,21 +241,21 @@ async fn a_pooler_that_loses_its_connections_or_restarts_under_load_is_survived(
             settings.store.direct = Some(direct);
         });
         let server = server.await.unwrap();
-        let mut health = Watched::start(&server).await;
-        let load = Load::start_apart(&server).await;
+        let mut health = HealthWatch::start(&server).await;
+        let load = Load::start_with_own_spirits(&server).await;
         for _ in 0..5 {
-            load.stores(20).await;
+            load.wait_for_creates(20).await;
             kill_connections(&place).await;
         }
-        load.stores(20).await;
+        load.wait_for_creates(20).await;
         place.pooler.stop();
         let away = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
         refused(away, Code::Unavailable, "DATABASE_UNAVAILABLE");
-        health.turns(NotServing).await;
+        health.wait_for(NotServing).await;
         place.pooler.run().await;
-        health.turns(Serving).await;
-        load.stores(20).await;
-        load.ends_all_there(&mut place.database.connect().await).await;
+        health.wait_for(Serving).await;
+        load.wait_for_creates(20).await;
+        load.finish_and_verify(&mut place.database.connect().await).await;
         place.nothing_is_open().await;
     }
 }

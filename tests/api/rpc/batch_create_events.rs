@@ -1,4 +1,4 @@
-//! `BatchCreateEvents`: order, atomicity, results.
+//! `BatchCreateEvents`: order, atomicity and results.
 
 use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
 use elephantasm_events::grpc::pb::{
@@ -10,17 +10,19 @@ use tonic_types::{RpcStatusExt as _, pb as rpc};
 use crate::support::builders::{event, keyed, list, metadata, refused};
 use crate::support::harness::TestServer;
 
+/// The item's reply, which must be a success.
 fn created(item: &Item) -> &CreateEventResponse {
     match item {
         Item::Created(created) => created,
-        Item::Error(error) => panic!("refused: {error:?}"),
+        Item::Error(error) => panic!("item failed: {error:?}"),
     }
 }
 
+/// The item's error, which must have this code and reason.
 #[track_caller]
 fn error<'i>(item: &'i Item, code: Code, reason: &str) -> &'i rpc::Status {
     let Item::Error(error) = item else {
-        panic!("expected {reason}, was created")
+        panic!("expected {reason}, got a created event")
     };
     let info = error.get_details_error_info().expect("every error has ErrorInfo");
     assert_eq!((error.code, info.reason.as_str()), (i32::from(code), reason));
@@ -48,7 +50,8 @@ async fn batch(
         .collect())
 }
 
-async fn stored(server: &TestServer, spirit_id: &str) -> usize {
+/// Number of the spirit's events.
+async fn count_stored(server: &TestServer, spirit_id: &str) -> usize {
     server
         .events()
         .list_events(list(spirit_id))
@@ -60,7 +63,7 @@ async fn stored(server: &TestServer, spirit_id: &str) -> usize {
 }
 
 #[tokio::test]
-async fn items_take_effect_in_request_order_in_the_basic_view() {
+async fn a_batch_assigns_sequences_in_request_order_and_returns_the_basic_view() {
     let server = TestServer::start().await;
     let (one, other) = (server.spirit().await, server.spirit().await);
     let requests = vec![
@@ -78,7 +81,11 @@ async fn items_take_effect_in_request_order_in_the_basic_view() {
     assert_eq!(sequences, [1, 1, 2, 2, 3]);
     for item in &results {
         let event = created(item).event.as_ref().unwrap();
-        assert_eq!((&event.content, &event.meta), (&None, &None), "the BASIC view");
+        assert_eq!(
+            (&event.content, &event.meta),
+            (&None, &None),
+            "the BASIC view omits both"
+        );
         assert_eq!(event.event_type(), "message.in");
     }
 }
@@ -104,19 +111,23 @@ async fn an_atomic_batch_is_all_or_nothing() {
     assert_eq!(metadata(&status, "failed_index"), "1");
     assert_eq!(metadata(&status, "failed_indexes"), "1,3");
     assert_eq!(metadata(&status, "dedupe_key"), "taken");
-    assert_eq!(stored(&server, &spirit_id).await, 1, "nothing of it was stored");
+    assert_eq!(
+        count_stored(&server, &spirit_id).await,
+        1,
+        "no item of the batch was stored"
+    );
     let next = batch(&server, BatchMode::Atomic, vec![event(&spirit_id)])
         .await
         .unwrap();
     assert_eq!(
         created(&next[0]).event.as_ref().unwrap().sequence,
         2,
-        "and no number was burnt"
+        "the failed batch used up no sequence"
     );
 }
 
 #[tokio::test]
-async fn items_of_a_partial_batch_succeed_or_fail_by_themselves() {
+async fn items_of_a_partial_batch_succeed_or_fail_independently() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -138,8 +149,8 @@ async fn items_of_a_partial_batch_succeed_or_fail_by_themselves() {
     ];
     let results = batch(&server, BatchMode::Partial, requests).await.unwrap();
     let first = created(&results[0]).event.as_ref().unwrap();
-    let fault = error(&results[1], Code::InvalidArgument, "INVALID_FIELD");
-    let violation = &fault.get_details_bad_request().unwrap().field_violations[0];
+    let invalid = error(&results[1], Code::InvalidArgument, "INVALID_FIELD");
+    let violation = &invalid.get_details_bad_request().unwrap().field_violations[0];
     assert_eq!(violation.field, "requests[1].event_type");
     let duplicate = error(&results[2], Code::AlreadyExists, "DUPLICATE_EVENT");
     assert_eq!(
@@ -150,11 +161,11 @@ async fn items_of_a_partial_batch_succeed_or_fail_by_themselves() {
     let mismatch = error(&results[4], Code::Aborted, "SEQUENCE_MISMATCH");
     assert_eq!(mismatch.get_details_error_info().unwrap().metadata["actual"], "1");
     assert_eq!(created(&results[5]).event.as_ref().unwrap().sequence, 2);
-    assert_eq!(stored(&server, &spirit_id).await, 2);
+    assert_eq!(count_stored(&server, &spirit_id).await, 2);
 }
 
 #[tokio::test]
-async fn guards_and_keys_see_the_items_before_them() {
+async fn guards_and_dedupe_keys_of_a_batch_see_its_earlier_items() {
     use CreateOutcome::{Created, Duplicate, DuplicateDifferent};
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
@@ -192,7 +203,7 @@ async fn guards_and_keys_see_the_items_before_them() {
 }
 
 #[tokio::test]
-async fn a_duplicate_within_a_refused_batch_names_no_event_that_never_was() {
+async fn a_duplicate_within_a_refused_batch_names_no_existing_event() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let requests = vec![keyed(&spirit_id, "k"), keyed(&spirit_id, "k")];
@@ -203,11 +214,11 @@ async fn a_duplicate_within_a_refused_batch_names_no_event_that_never_was() {
     );
     assert_eq!(metadata(&status, "failed_indexes"), "1");
     assert!(!status.message().contains("by event"), "{}", status.message());
-    assert_eq!(stored(&server, &spirit_id).await, 0);
+    assert_eq!(count_stored(&server, &spirit_id).await, 0);
 }
 
 #[tokio::test]
-async fn an_atomic_batch_takes_its_code_from_the_lowest_failing_item() {
+async fn an_atomic_batch_fails_with_the_error_of_its_lowest_failing_index() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let guarded = CreateEventRequest {
@@ -228,6 +239,6 @@ async fn an_atomic_batch_takes_its_code_from_the_lowest_failing_item() {
     assert_eq!(
         metadata(&status, "actual"),
         "1",
-        "the guard saw the item before it"
+        "the guard sees the item before it"
     );
 }

@@ -1,4 +1,4 @@
-//! Whatever a create holds, it is stored as it is or refused by naming fields.
+//! Property test of conversion: any create is stored unchanged or refused with its bad fields named.
 
 use elephantasm_events::grpc::pb::{CreateEventRequest, Event};
 use proptest::prelude::*;
@@ -8,11 +8,11 @@ use tonic::Code;
 
 use crate::support::builders::bad_fields;
 use crate::support::harness::TestServer;
-use crate::support::probes::list_of;
+use crate::support::validation::list_of;
 
 const CASES: u32 = 300;
 
-/// Mostly good, sometimes of another length or with characters that need care.
+/// Mostly valid texts; some have an invalid length or unusual characters.
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => "[a-z.]{1,20}",
@@ -76,14 +76,14 @@ prop_compose! {
     }
 }
 
-/// What of the request an event of it shows: as it was sent, but for whole microseconds and what is
-/// filled in.
-fn as_sent(request: CreateEventRequest, event: &Event) -> Event {
+/// The event that the request must be stored as. Times are truncated to microseconds; fields that the service
+/// fills in are taken from `event`.
+fn expected_event(request: CreateEventRequest, event: &Event) -> Event {
     let truncated = request.occurred_at.map(|Timestamp { seconds, nanos }| Timestamp {
         seconds,
         nanos: nanos - nanos % 1_000,
     });
-    let derived = request.dedupe_key.is_none() && request.source_uri.is_some();
+    let has_derived_key = request.dedupe_key.is_none() && request.source_uri.is_some();
     Event {
         spirit_id: Some(request.spirit_id),
         event_type: Some(request.event_type),
@@ -95,7 +95,7 @@ fn as_sent(request: CreateEventRequest, event: &Event) -> Event {
         author: request.author,
         meta: Some(request.meta.unwrap_or_default()),
         source_uri: request.source_uri,
-        dedupe_key: if derived {
+        dedupe_key: if has_derived_key {
             event.dedupe_key.clone()
         } else {
             request.dedupe_key
@@ -106,7 +106,7 @@ fn as_sent(request: CreateEventRequest, event: &Event) -> Event {
 }
 
 #[test]
-fn any_create_is_stored_as_it_is_or_refused_by_naming_fields() {
+fn any_create_is_stored_unchanged_or_refused_with_its_bad_fields_named() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(TestServer::start());
     let config = Config {
@@ -135,7 +135,7 @@ fn any_create_is_stored_as_it_is_or_refused_by_naming_fields() {
                         .into_inner()
                         .event
                         .unwrap();
-                    prop_assert_eq!(&stored, &as_sent(request, &stored));
+                    prop_assert_eq!(&stored, &expected_event(request, &stored));
                     prop_assert_eq!(created, stored);
                 }
                 Err(status) => {

@@ -1,11 +1,11 @@
-//! `CountEvents`: exact, over what ListEvents would list.
+//! `CountEvents`: the exact number of events that `ListEvents` would list.
 
 use elephantasm_events::grpc::pb::{CountEventsRequest, EventFilter, EventOrder, SoftDeleteSpiritRequest};
 use tonic::Status;
 
 use crate::support::builders::{at, bad_fields};
 use crate::support::harness::TestServer;
-use crate::support::model::{filters, garden, select};
+use crate::support::model::{filters, sample_spirit, select};
 
 async fn count(server: &TestServer, request: CountEventsRequest) -> Result<i64, Status> {
     Ok(server.events().count_events(request).await?.into_inner().count)
@@ -19,10 +19,10 @@ fn all_of(spirit_id: &str) -> CountEventsRequest {
 }
 
 #[tokio::test]
-async fn every_filter_counts_with_and_without_a_session() {
+async fn count_events_is_exact_for_every_filter_with_and_without_a_session() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
-    garden(&server).await; // and nobody else's count
+    let (spirit_id, events) = sample_spirit(&server).await;
+    sample_spirit(&server).await; // another spirit, whose events must not count
     for (name, filter) in filters() {
         for session in [None, Some("a"), Some("ü"), Some("none such")] {
             let request = CountEventsRequest {
@@ -42,11 +42,11 @@ async fn every_filter_counts_with_and_without_a_session() {
 }
 
 #[tokio::test]
-async fn a_spirit_that_is_unknown_counts_nothing_and_a_deleted_one_its_events() {
+async fn count_events_is_zero_for_an_unknown_spirit_and_exact_for_a_deleted_one() {
     let server = TestServer::start().await;
     let unknown = all_of("01890a5d-ac96-774b-bcce-b302099a8057");
     assert_eq!(count(&server, unknown).await.unwrap(), 0);
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     let request = SoftDeleteSpiritRequest {
         spirit_id: spirit_id.clone(),
         ..SoftDeleteSpiritRequest::default()
@@ -58,7 +58,7 @@ async fn a_spirit_that_is_unknown_counts_nothing_and_a_deleted_one_its_events() 
 }
 
 #[tokio::test]
-async fn every_bad_field_is_named() {
+async fn count_events_names_every_bad_field() {
     let server = TestServer::start().await;
     let request = CountEventsRequest {
         spirit_id: String::new(),

@@ -1,4 +1,4 @@
-//! `CreateEvent`: what is stored, duplicates, guards.
+//! `CreateEvent`: stored fields, duplicates and guards.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::support::builders::{
 use crate::support::harness::TestServer;
 
 #[tokio::test]
-async fn an_event_comes_back_as_it_was_sent() {
+async fn a_created_event_is_returned_and_stored_as_sent() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -37,7 +37,7 @@ async fn an_event_comes_back_as_it_was_sent() {
     let response = events.create_event(request).await.unwrap().into_inner();
     assert_eq!(response.outcome(), CreateOutcome::Created);
     let created = response.event.unwrap();
-    assert_eq!(created.spirit_id(), spirit_id, "UUIDs come back in lower case");
+    assert_eq!(created.spirit_id(), spirit_id, "UUIDs are returned in lower case");
     assert_eq!(
         (created.sequence, created.revision, created.is_deleted),
         (1, 1, false)
@@ -52,11 +52,11 @@ async fn an_event_comes_back_as_it_was_sent() {
     assert_eq!(created.created_at, created.updated_at);
 
     let stored = stored_event(&mut events, &created.id).await;
-    assert_eq!(stored, created, "the reply is what is stored");
+    assert_eq!(stored, created, "the reply equals the stored event");
 }
 
 #[tokio::test]
-async fn integral_numbers_of_meta_are_stored_as_integers() {
+async fn integral_numbers_in_meta_are_stored_as_integers() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let fields = object([
@@ -78,7 +78,7 @@ async fn integral_numbers_of_meta_are_stored_as_integers() {
 }
 
 #[tokio::test]
-async fn occurred_at_defaults_to_the_clock_and_content_may_be_empty() {
+async fn occurred_at_defaults_to_now_and_content_may_be_empty() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let request = CreateEventRequest {
@@ -89,12 +89,12 @@ async fn occurred_at_defaults_to_the_clock_and_content_may_be_empty() {
     assert_eq!(created.content.as_deref(), Some(""));
     assert_eq!(created.meta, Some(object([])));
     let lag = created.created_at.unwrap().seconds - created.occurred_at.unwrap().seconds;
-    assert!((0..=5).contains(&lag), "the clock is now, {lag} s off");
+    assert!((0..=5).contains(&lag), "occurred_at is {lag} s before created_at");
     assert_eq!(created.occurred_at.unwrap().nanos % 1_000, 0);
 }
 
 #[tokio::test]
-async fn the_same_create_sent_64_times_at_once_makes_one_event() {
+async fn identical_concurrent_creates_store_one_event() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let calls = (0..64).map(|_| {
@@ -127,11 +127,11 @@ async fn the_same_create_sent_64_times_at_once_makes_one_event() {
         .into_inner()
         .events;
     assert_eq!(stored.len(), 1);
-    assert_eq!(stored[0].sequence, 1, "duplicates draw no number");
+    assert_eq!(stored[0].sequence, 1, "duplicates use up no sequence");
 }
 
 #[tokio::test]
-async fn return_existing_tells_a_duplicate_from_a_different_one() {
+async fn return_existing_distinguishes_a_duplicate_from_a_different_event() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -212,7 +212,7 @@ async fn return_existing_tells_a_duplicate_from_a_different_one() {
 }
 
 #[tokio::test]
-async fn a_soft_deleted_event_keeps_its_key_and_is_returned_marked() {
+async fn a_soft_deleted_event_keeps_its_dedupe_key_and_is_returned_as_deleted() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -239,7 +239,7 @@ async fn a_soft_deleted_event_keeps_its_key_and_is_returned_marked() {
 }
 
 #[tokio::test]
-async fn a_dedupe_key_is_the_spirits_own() {
+async fn a_dedupe_key_is_scoped_to_its_spirit() {
     let server = TestServer::start().await;
     let (one, other) = (server.spirit().await, server.spirit().await);
     let mut events = server.events();
@@ -249,7 +249,7 @@ async fn a_dedupe_key_is_the_spirits_own() {
 }
 
 #[tokio::test]
-async fn a_source_gives_a_derived_key_that_recognises_a_retry() {
+async fn a_dedupe_key_derived_from_source_uri_and_time_detects_a_retry() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -274,11 +274,11 @@ async fn a_source_gives_a_derived_key_that_recognises_a_retry() {
 }
 
 #[tokio::test]
-async fn the_guard_lets_exactly_one_of_two_racers_in() {
+async fn expected_last_sequence_lets_exactly_one_of_two_concurrent_creates_succeed() {
     let server = TestServer::start().await;
     for _ in 0..20 {
         let spirit_id = server.spirit().await;
-        let racers = ["a", "b"].map(|key| {
+        let creates = ["a", "b"].map(|key| {
             let mut events = server.events();
             let request = CreateEventRequest {
                 expected_last_sequence: Some(0),
@@ -286,10 +286,11 @@ async fn the_guard_lets_exactly_one_of_two_racers_in() {
             };
             async move { events.create_event(request).await }
         });
-        let (winners, losers): (Vec<_>, Vec<_>) = join_all(racers).await.into_iter().partition(Result::is_ok);
-        assert_eq!((winners.len(), losers.len()), (1, 1));
-        for loser in losers {
-            let status = refused(loser, Code::Aborted, "SEQUENCE_MISMATCH");
+        let (succeeded, failed): (Vec<_>, Vec<_>) =
+            join_all(creates).await.into_iter().partition(Result::is_ok);
+        assert_eq!((succeeded.len(), failed.len()), (1, 1));
+        for result in failed {
+            let status = refused(result, Code::Aborted, "SEQUENCE_MISMATCH");
             assert_eq!(metadata(&status, "expected"), "0");
             assert_eq!(metadata(&status, "actual"), "1");
         }
@@ -297,7 +298,7 @@ async fn the_guard_lets_exactly_one_of_two_racers_in() {
 }
 
 #[tokio::test]
-async fn a_duplicate_is_answered_as_such_whatever_the_guard_says() {
+async fn a_duplicate_is_reported_even_if_expected_last_sequence_does_not_hold() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -314,7 +315,7 @@ async fn a_duplicate_is_answered_as_such_whatever_the_guard_says() {
 }
 
 #[tokio::test]
-async fn an_unknown_or_deleted_spirit_is_not_found_by_its_name() {
+async fn create_event_in_an_unknown_spirit_is_not_found() {
     let server = TestServer::start().await;
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
     let status = refused(
@@ -326,7 +327,7 @@ async fn an_unknown_or_deleted_spirit_is_not_found_by_its_name() {
 }
 
 #[tokio::test]
-async fn ids_are_uuidv7_and_increase() {
+async fn event_ids_are_increasing_uuidv7s() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();

@@ -1,4 +1,4 @@
-//! All bad fields at once, and never more metadata than clients take.
+//! Errors name all bad fields at once, and their metadata stays below the limit of gRPC clients.
 
 use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
 use elephantasm_events::grpc::pb::{
@@ -13,13 +13,14 @@ use crate::support::builders::{bad_fields, event, keyed, metadata, number, objec
 use crate::support::harness::TestServer;
 use crate::support::raw::{End, RawClient, encoded};
 
+/// Limit for headers and trailers of an error; clients drop larger ones.
 const METADATA_BYTES_MAX: usize = 6 * 1024;
 const CREATE: &str = "/elephantasm.events.v1.EventService/CreateEvent";
 const BATCH: &str = "/elephantasm.events.v1.EventService/BatchCreateEvents";
 const LIST: &str = "/elephantasm.events.v1.EventService/ListEvents";
 const UPDATE: &str = "/elephantasm.events.v1.EventService/UpdateEvent";
 
-/// A create in which everything is bad.
+/// A create in which every field is bad.
 fn all_bad() -> CreateEventRequest {
     CreateEventRequest {
         spirit_id: "x".to_owned(),
@@ -42,7 +43,8 @@ fn all_bad() -> CreateEventRequest {
     }
 }
 
-const ALL: [&str; 14] = [
+/// Fields of [`all_bad`].
+const ALL_FIELDS: [&str; 14] = [
     "author",
     "content",
     "dedupe_key",
@@ -72,7 +74,7 @@ fn batch(mode: BatchMode, requests: Vec<CreateEventRequest>) -> BatchCreateEvent
 }
 
 #[track_caller]
-fn is_taken_by_clients(end: &End) {
+fn assert_within_metadata_limit(end: &End) {
     assert!(
         end.metadata_bytes() < METADATA_BYTES_MAX,
         "{} bytes",
@@ -81,14 +83,14 @@ fn is_taken_by_clients(end: &End) {
 }
 
 #[tokio::test]
-async fn a_create_names_all_its_bad_fields_at_once() {
+async fn create_event_names_all_bad_fields_at_once() {
     let server = TestServer::start().await;
     let result = server.events().create_event(all_bad()).await;
-    assert_eq!(sorted(bad_fields(result)), ALL);
+    assert_eq!(sorted(bad_fields(result)), ALL_FIELDS);
 }
 
 #[tokio::test]
-async fn an_update_names_all_its_bad_fields_at_once() {
+async fn update_event_names_all_bad_fields_at_once() {
     let server = TestServer::start().await;
     let request = UpdateEventRequest {
         event_id: String::new(),
@@ -125,7 +127,7 @@ async fn an_update_names_all_its_bad_fields_at_once() {
 }
 
 #[tokio::test]
-async fn a_list_names_all_its_bad_fields_at_once() {
+async fn list_events_names_all_bad_fields_at_once() {
     let server = TestServer::start().await;
     let bad_time = Some(Timestamp {
         seconds: 0,
@@ -172,7 +174,7 @@ async fn a_list_names_all_its_bad_fields_at_once() {
 }
 
 #[tokio::test]
-async fn a_spirit_names_all_its_bad_fields_at_once() {
+async fn create_spirit_names_all_bad_fields_at_once() {
     let server = TestServer::start().await;
     let request = CreateSpiritRequest {
         name: String::new(),
@@ -184,11 +186,11 @@ async fn a_spirit_names_all_its_bad_fields_at_once() {
 }
 
 #[tokio::test]
-async fn a_batch_names_bad_fields_below_their_items_in_either_mode() {
+async fn a_batch_prefixes_bad_fields_with_their_item_in_both_modes() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let requests = vec![event(&spirit_id), all_bad(), event(&spirit_id)];
-    let expected = ALL.map(|field| format!("requests[1].{field}"));
+    let expected = ALL_FIELDS.map(|field| format!("requests[1].{field}"));
     let mut events = server.events();
     let atomic = events
         .batch_create_events(batch(BatchMode::Atomic, requests.clone()))
@@ -207,7 +209,7 @@ async fn a_batch_names_bad_fields_below_their_items_in_either_mode() {
 }
 
 #[tokio::test]
-async fn an_error_lists_20_bad_fields_and_says_how_many_more_there_are() {
+async fn an_error_lists_20_bad_fields_and_counts_the_rest() {
     let server = TestServer::start().await;
     let bad = |_| CreateEventRequest {
         event_type: String::new(),
@@ -231,26 +233,26 @@ async fn an_error_lists_20_bad_fields_and_says_how_many_more_there_are() {
 }
 
 #[tokio::test]
-async fn the_worst_of_bad_fields_are_no_more_metadata_than_clients_take() {
+async fn errors_with_many_bad_fields_stay_below_the_metadata_limit_of_clients() {
     let server = TestServer::start().await;
     let raw = RawClient::connect(server.addr).await;
     let end = raw.call(CREATE, &[], encoded(&all_bad())).await;
-    is_taken_by_clients(&end);
+    assert_within_metadata_limit(&end);
     assert_eq!(
         sorted(bad_fields(end.error::<()>())),
-        ALL,
-        "and nothing had to be left out"
+        ALL_FIELDS,
+        "no field is left out"
     );
 
-    // The last items, whose paths are longest.
+    // The last items are bad, since their paths are longest.
     let mut requests = vec![event("01890a5d-ac96-774b-bcce-b302099a8057"); 1_000];
     requests[990..].fill(all_bad());
     let end = raw
         .call(BATCH, &[], encoded(&batch(BatchMode::Atomic, requests)))
         .await;
-    is_taken_by_clients(&end);
+    assert_within_metadata_limit(&end);
     let fields = bad_fields(end.error::<()>());
-    assert_eq!(fields.len(), 21, "the promised 20 and the count of the others");
+    assert_eq!(fields.len(), 21, "20 fields and the count of the rest");
 
     let paths = (0..10_000).map(|n| format!("{n}{}", "🐘".repeat(20))).collect();
     let request = UpdateEventRequest {
@@ -258,7 +260,7 @@ async fn the_worst_of_bad_fields_are_no_more_metadata_than_clients_take() {
         ..UpdateEventRequest::default()
     };
     let end = raw.call(UPDATE, &[], encoded(&request)).await;
-    is_taken_by_clients(&end);
+    assert_within_metadata_limit(&end);
     assert_eq!(bad_fields(end.error::<()>()), ["event_id", "update_mask"]);
 
     let filter = EventFilter {
@@ -270,11 +272,11 @@ async fn the_worst_of_bad_fields_are_no_more_metadata_than_clients_take() {
         filter: Some(filter),
         ..ListEventsRequest::default()
     };
-    is_taken_by_clients(&raw.call(LIST, &[], encoded(&request)).await);
+    assert_within_metadata_limit(&raw.call(LIST, &[], encoded(&request)).await);
 }
 
 #[tokio::test]
-async fn the_worst_of_refused_batches_is_no_more_metadata_than_clients_take() {
+async fn errors_of_large_refused_batches_stay_below_the_metadata_limit_of_clients() {
     let server = TestServer::start().await;
     let raw = RawClient::connect(server.addr).await;
     let spirit_id = server.spirit().await;
@@ -282,26 +284,26 @@ async fn the_worst_of_refused_batches_is_no_more_metadata_than_clients_take() {
     let taken = encoded(&keyed(&spirit_id, &key));
     raw.call(CREATE, &[], taken.clone()).await;
     let end = raw.call(CREATE, &[], taken).await;
-    is_taken_by_clients(&end);
+    assert_within_metadata_limit(&end);
     let status = refused(end.error::<()>(), Code::AlreadyExists, "DUPLICATE_EVENT");
     assert_eq!(
         metadata(&status, "dedupe_key"),
         key,
-        "whole, so that it can be looked up"
+        "the key is complete, so that it can be looked up"
     );
 
-    let all = batch(BatchMode::Atomic, vec![keyed(&spirit_id, &key); 1_000]);
-    let end = raw.call(BATCH, &[], encoded(&all)).await;
-    is_taken_by_clients(&end);
+    let duplicates = batch(BatchMode::Atomic, vec![keyed(&spirit_id, &key); 1_000]);
+    let end = raw.call(BATCH, &[], encoded(&duplicates)).await;
+    assert_within_metadata_limit(&end);
     let status = refused(end.error::<()>(), Code::AlreadyExists, "DUPLICATE_EVENT");
     assert_eq!(metadata(&status, "dedupe_key"), key);
     assert_eq!(metadata(&status, "failed_count"), "1000");
     assert!(metadata(&status, "failed_indexes").starts_with("0,1,2,3,"));
 
-    let all = batch(BatchMode::Partial, vec![keyed(&spirit_id, &key); 1_000]);
+    let duplicates = batch(BatchMode::Partial, vec![keyed(&spirit_id, &key); 1_000]);
     let results = server
         .events()
-        .batch_create_events(all)
+        .batch_create_events(duplicates)
         .await
         .unwrap()
         .into_inner()

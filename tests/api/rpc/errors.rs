@@ -1,4 +1,4 @@
-//! What every error looks like, whoever makes it.
+//! Errors of every origin: undecodable messages, size limits, deadlines, the database.
 
 use elephantasm_events::grpc::pb::{CreateEventRequest, CreateSpiritRequest};
 use prost::Message as _;
@@ -7,25 +7,25 @@ use tonic::Code;
 
 use crate::support::builders::{create, event, keyed, refused, stream};
 use crate::support::harness::TestServer;
-use crate::support::probes::{UNKNOWN, nested_objects};
 use crate::support::raw::{RawClient, encoded, framed, read_to_end};
+use crate::support::validation::{UNKNOWN_ID, nested_objects};
 
 const CREATE: &str = "/elephantasm.events.v1.EventService/CreateEvent";
 const BATCH: &str = "/elephantasm.events.v1.EventService/BatchCreateEvents";
 const STREAM: &str = "/elephantasm.events.v1.EventService/StreamSessionEvents";
 
 #[tokio::test]
-async fn bytes_that_are_no_such_message_are_undecodable() {
+async fn malformed_messages_are_undecodable() {
     let server = TestServer::start().await;
     let raw = RawClient::connect(server.addr).await;
-    let whole = event(UNKNOWN).encode_to_vec();
+    let whole = event(UNKNOWN_ID).encode_to_vec();
     let cut = &whole[..whole.len() - 1];
-    for (what, body) in [
+    for (description, body) in [
         ("garbage", framed(&[0xff; 40])),
         ("a field of another type", framed(&[0x08, 0x01])),
         ("invalid UTF-8 in a string", framed(&[0x12, 0x02, 0xc3, 0x28])),
         ("a message cut short", framed(cut)),
-        ("a frame cut short", encoded(&event(UNKNOWN))[..20].to_vec()),
+        ("a frame cut short", encoded(&event(UNKNOWN_ID))[..20].to_vec()),
         ("a frame without its length", vec![0, 0, 0]),
         ("no message", vec![]),
         ("an unknown compression", [&[1], &framed(&whole)[1..]].concat()),
@@ -33,24 +33,25 @@ async fn bytes_that_are_no_such_message_are_undecodable() {
         for path in [CREATE, BATCH, STREAM] {
             let end = raw.call(path, &[], body.clone()).await;
             let status = refused(end.error::<()>(), Code::InvalidArgument, "UNDECODABLE");
-            says_nothing_of_the_inside(&status, what);
+            assert_no_internals(&status, description);
         }
     }
-    let far_too_deep = CreateEventRequest {
+    let too_deep = CreateEventRequest {
         meta: Some(nested_objects(150)),
-        ..event(UNKNOWN)
+        ..event(UNKNOWN_ID)
     };
-    let end = raw.call(CREATE, &[], encoded(&far_too_deep)).await;
+    let end = raw.call(CREATE, &[], encoded(&too_deep)).await;
     refused(end.error::<()>(), Code::InvalidArgument, "UNDECODABLE");
-    // And the connection still serves.
-    let end = raw.call(CREATE, &[], encoded(&event(UNKNOWN))).await;
+    // The connection is still usable.
+    let end = raw.call(CREATE, &[], encoded(&event(UNKNOWN_ID))).await;
     refused(end.error::<()>(), Code::NotFound, "SPIRIT_NOT_FOUND");
 }
 
+/// Asserts that the message of an error reveals nothing about the implementation.
 #[track_caller]
-fn says_nothing_of_the_inside(status: &tonic::Status, what: &str) {
+fn assert_no_internals(status: &tonic::Status, description: &str) {
     let message = status.message().to_lowercase();
-    for inside in [
+    for internal in [
         "sql",
         "postgres",
         "relation",
@@ -60,7 +61,7 @@ fn says_nothing_of_the_inside(status: &tonic::Status, what: &str) {
         "panicked",
         "src/",
     ] {
-        assert!(!message.contains(inside), "{what}: {message}");
+        assert!(!message.contains(internal), "{description}: {message}");
     }
 }
 
@@ -70,27 +71,33 @@ fn create_of_bytes(spirit_id: &str, bytes: usize) -> CreateEventRequest {
         content: Some("x".repeat(bytes)),
         ..event(spirit_id)
     };
-    let over = request.encoded_len() - bytes;
-    request.content = Some("x".repeat(bytes - over));
-    assert_eq!(request.encoded_len(), bytes, "choose other sizes");
+    let overhead = request.encoded_len() - bytes;
+    request.content = Some("x".repeat(bytes - overhead));
+    assert_eq!(
+        request.encoded_len(),
+        bytes,
+        "a length prefix changed its size: use another size"
+    );
     request
 }
 
 #[tokio::test]
-async fn a_message_may_have_as_many_bytes_as_the_cap_and_no_more() {
-    const CAP: usize = 4 * 1024;
-    let server = TestServer::start_with(|settings| settings.server.message_bytes_max = CAP).await;
+async fn message_bytes_max_is_the_size_of_the_largest_accepted_message() {
+    const BYTES_MAX: usize = 4 * 1024;
+    let server = TestServer::start_with(|settings| settings.server.message_bytes_max = BYTES_MAX).await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
-    create(&mut events, create_of_bytes(&spirit_id, CAP)).await;
+    create(&mut events, create_of_bytes(&spirit_id, BYTES_MAX)).await;
     let status = refused(
-        events.create_event(create_of_bytes(&spirit_id, CAP + 1)).await,
+        events
+            .create_event(create_of_bytes(&spirit_id, BYTES_MAX + 1))
+            .await,
         Code::ResourceExhausted,
         "MESSAGE_TOO_LARGE",
     );
     assert!(status.message().contains("4096"), "{}", status.message());
     let request = CreateSpiritRequest {
-        name: "x".repeat(CAP),
+        name: "x".repeat(BYTES_MAX),
         ..CreateSpiritRequest::default()
     };
     refused(
@@ -99,7 +106,7 @@ async fn a_message_may_have_as_many_bytes_as_the_cap_and_no_more() {
         "MESSAGE_TOO_LARGE",
     );
     let mut request = stream(&spirit_id, "s");
-    request.session_id = "x".repeat(CAP);
+    request.session_id = "x".repeat(BYTES_MAX);
     refused(
         events.stream_session_events(request).await,
         Code::ResourceExhausted,
@@ -122,9 +129,9 @@ async fn an_unknown_method_is_unimplemented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_callers_deadline_ends_calls_and_stalled_streams() {
+async fn the_clients_deadline_ends_blocked_calls_and_stalled_streams() {
     let server = TestServer::start().await;
-    let (held, streamed) = (server.spirit().await, server.spirit().await);
+    let (locked, streamed) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
     sqlx::query(
         "insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id)
@@ -142,18 +149,18 @@ async fn the_callers_deadline_ends_calls_and_stalled_streams() {
         .unwrap();
     let mut transaction = connection.begin().await.unwrap();
     sqlx::query("select id from spirits where id = $1::text::uuid for update")
-        .bind(&held)
+        .bind(&locked)
         .execute(&mut *transaction)
         .await
         .unwrap();
 
-    // The stream comes first and is not read until the call that is stuck behind the lock has run
-    // out of a longer time. Its 20 MB are more than HTTP/2 takes unread.
+    // The stream starts first and is not read before the call that waits for the lock has reached its longer
+    // deadline. Its 20 MB exceed the HTTP/2 flow-control windows.
     let raw = RawClient::connect(server.addr).await;
     let replay = encoded(&stream(&streamed, "s"));
     let (head, body) = raw.open(STREAM, &[("grpc-timeout", "500m")], replay).await;
-    let stuck = encoded(&keyed(&held, "k"));
-    let end = raw.call(CREATE, &[("grpc-timeout", "800m")], stuck).await;
+    let blocked = encoded(&keyed(&locked, "k"));
+    let end = raw.call(CREATE, &[("grpc-timeout", "800m")], blocked).await;
     refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
     let end = read_to_end(head, body).await;
     refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
@@ -161,19 +168,19 @@ async fn the_callers_deadline_ends_calls_and_stalled_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_of_many_that_run_out_of_time_together_says_deadline() {
+async fn many_calls_that_time_out_together_all_fail_with_deadline() {
     const CALLS: usize = 100;
     let server = TestServer::start().await;
-    let held = server.spirit().await;
+    let locked = server.spirit().await;
     let mut connection = server.database.connect().await;
     let mut transaction = connection.begin().await.unwrap();
     sqlx::query("select id from spirits where id = $1::text::uuid for update")
-        .bind(&held)
+        .bind(&locked)
         .execute(&mut *transaction)
         .await
         .unwrap();
     let raw = RawClient::connect(server.addr).await;
-    let calls = (0..CALLS).map(|_| raw.call(CREATE, &[("grpc-timeout", "300m")], encoded(&event(&held))));
+    let calls = (0..CALLS).map(|_| raw.call(CREATE, &[("grpc-timeout", "300m")], encoded(&event(&locked))));
     for end in futures_util::future::join_all(calls).await {
         refused(end.error::<()>(), Code::DeadlineExceeded, "DEADLINE");
     }
@@ -181,7 +188,7 @@ async fn every_call_of_many_that_run_out_of_time_together_says_deadline() {
 }
 
 #[tokio::test]
-async fn what_the_database_refuses_by_itself_is_internal_and_says_nothing_of_it() {
+async fn unexpected_database_errors_are_internal_and_reveal_no_details() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
@@ -194,7 +201,7 @@ async fn what_the_database_refuses_by_itself_is_internal_and_says_nothing_of_it(
         Code::Internal,
         "INTERNAL",
     );
-    says_nothing_of_the_inside(&status, "a create");
+    assert_no_internals(&status, "a create");
     for word in ["author", "column", "events", "42703"] {
         assert!(!status.message().contains(word), "{}", status.message());
     }
@@ -203,6 +210,6 @@ async fn what_the_database_refuses_by_itself_is_internal_and_says_nothing_of_it(
         .request_id;
     assert!(
         status.message().contains(&request_id),
-        "people can name the log's line"
+        "the message has the request id, by which its log line is found"
     );
 }

@@ -1,4 +1,4 @@
-//! `GetEvent`: by id, with or without its spirit.
+//! `GetEvent`: by id, with or without the event's spirit.
 
 use elephantasm_events::grpc::pb::{
     CreateEventRequest, Event, GetEventRequest, RestoreEventRequest, SoftDeleteSpiritRequest,
@@ -23,7 +23,7 @@ fn by_id(event: &Event) -> GetEventRequest {
 }
 
 #[tokio::test]
-async fn an_event_is_found_by_its_id_and_by_its_spirit_too_in_either_case() {
+async fn get_event_accepts_ids_in_either_case_with_or_without_the_spirit() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let request = CreateEventRequest {
@@ -47,14 +47,14 @@ async fn an_event_is_found_by_its_id_and_by_its_spirit_too_in_either_case() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_unknown_or_another_spirits_is_not_found_by_its_name() {
+async fn an_unknown_event_or_one_of_another_spirit_is_not_found() {
     let server = TestServer::start().await;
     let (owner, other) = (server.spirit().await, server.spirit().await);
     let created = create(&mut server.events(), event(&owner)).await;
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
     let table = [
         (
-            "unknown",
+            "an unknown event",
             GetEventRequest {
                 event_id: unknown.clone(),
                 ..GetEventRequest::default()
@@ -68,14 +68,14 @@ async fn an_event_that_is_unknown_or_another_spirits_is_not_found_by_its_name() 
             },
         ),
         (
-            "another spirit's",
+            "an event of another spirit",
             GetEventRequest {
                 spirit_id: Some(other),
                 ..by_id(&created)
             },
         ),
         (
-            "an unknown spirit's",
+            "an event under an unknown spirit",
             GetEventRequest {
                 spirit_id: Some(unknown),
                 ..by_id(&created)
@@ -100,7 +100,7 @@ async fn an_event_that_is_unknown_or_another_spirits_is_not_found_by_its_name() 
 }
 
 #[tokio::test]
-async fn a_deleted_event_is_shown_only_to_who_asks_for_deleted_ones() {
+async fn get_event_returns_a_deleted_event_only_with_include_deleted() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut deleted = create(&mut server.events(), event(&spirit_id)).await;
@@ -114,9 +114,9 @@ async fn a_deleted_event_is_shown_only_to_who_asks_for_deleted_ones() {
         include_deleted: true,
         ..by_id(&deleted)
     };
-    let shown = get(&server, request).await.unwrap();
-    assert!(shown.is_deleted && shown.deleted_at.is_some());
-    assert_eq!(shown, deleted);
+    let returned = get(&server, request).await.unwrap();
+    assert!(returned.is_deleted && returned.deleted_at.is_some());
+    assert_eq!(returned, deleted);
     let request = RestoreEventRequest {
         event_id: deleted.id.clone(),
         ..RestoreEventRequest::default()
@@ -126,7 +126,7 @@ async fn a_deleted_event_is_shown_only_to_who_asks_for_deleted_ones() {
 }
 
 #[tokio::test]
-async fn an_event_of_a_deleted_spirit_stays_readable() {
+async fn get_event_returns_events_of_a_deleted_spirit() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let created = create(&mut server.events(), event(&spirit_id)).await;
@@ -139,7 +139,7 @@ async fn an_event_of_a_deleted_spirit_stays_readable() {
 }
 
 #[tokio::test]
-async fn ids_that_are_no_uuids_are_named() {
+async fn get_event_names_ids_that_are_not_uuids() {
     let server = TestServer::start().await;
     for bad in [
         "",

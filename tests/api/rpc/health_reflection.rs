@@ -1,4 +1,5 @@
-//! Health as the database is, and reflection as command-line clients use it.
+//! `grpc.health.v1.Health`, which follows the database, and server reflection, as command-line clients use
+//! it.
 
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::ListSpiritsRequest;
@@ -24,39 +25,44 @@ const EVENT_SERVICE: &str = "elephantasm.events.v1.EventService";
 const SPIRIT_SERVICE: &str = "elephantasm.events.v1.SpiritService";
 const SERVICES: [&str; 3] = ["", EVENT_SERVICE, SPIRIT_SERVICE];
 
-fn of(service: &str) -> HealthCheckRequest {
+fn request_of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
         service: service.to_owned(),
     }
 }
 
-async fn next(watch: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
+/// Waits for the next report of a watch.
+async fn next_status(watch: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
     let change = timeout(PATIENCE, watch.message()).await;
-    change.expect("health changes").unwrap().unwrap().status()
+    change
+        .expect("a report within the time limit")
+        .unwrap()
+        .unwrap()
+        .status()
 }
 
 #[tokio::test]
-async fn health_knows_the_server_and_each_service_by_name() {
+async fn health_reports_serving_for_the_server_and_each_service() {
     let server = TestServer::start().await;
     let mut health = HealthClient::new(server.channel());
     for service in SERVICES {
-        let answer = health.check(of(service)).await.unwrap().into_inner();
-        assert_eq!(answer.status(), Serving, "{service}");
-        let mut watch = health.watch(of(service)).await.unwrap().into_inner();
-        assert_eq!(next(&mut watch).await, Serving, "{service}");
+        let reply = health.check(request_of(service)).await.unwrap().into_inner();
+        assert_eq!(reply.status(), Serving, "{service}");
+        let mut watch = health.watch(request_of(service)).await.unwrap().into_inner();
+        assert_eq!(next_status(&mut watch).await, Serving, "{service}");
     }
-    let unknown = health.check(of("elephantasm.events.v1.Nothing")).await;
+    let unknown = health.check(request_of("elephantasm.events.v1.Nothing")).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test]
-async fn a_server_that_ends_says_so_and_does_not_wait_for_those_who_watch() {
+async fn shutdown_reports_not_serving_and_does_not_wait_for_health_watches() {
     let server = TestServer::start_with(|settings| settings.server.drain_limit = 10 * PATIENCE).await;
     let mut health = HealthClient::new(server.channel());
-    let mut watch = health.watch(of("")).await.unwrap().into_inner();
-    assert_eq!(next(&mut watch).await, Serving);
+    let mut watch = health.watch(request_of("")).await.unwrap().into_inner();
+    assert_eq!(next_status(&mut watch).await, Serving);
     server.shut_down();
-    assert_eq!(next(&mut watch).await, NotServing);
+    assert_eq!(next_status(&mut watch).await, NotServing);
     assert!(
         watch.message().await.unwrap().is_none(),
         "the stream ends in order"
@@ -65,7 +71,7 @@ async fn a_server_that_ends_says_so_and_does_not_wait_for_those_who_watch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_follows_a_database_that_comes_and_goes() {
+async fn health_follows_the_availability_of_the_database() {
     let dir = reachable_dir();
     let options = Options {
         data_dir: dir.path().join("data"),
@@ -79,11 +85,11 @@ async fn health_follows_a_database_that_comes_and_goes() {
     let settings = Settings::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let for_operators = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let admin = for_operators.local_addr().unwrap();
+    let admin_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = admin_listener.local_addr().unwrap();
     let listeners = Listeners {
         calls: listener,
-        admin: Some(for_operators),
+        admin: Some(admin_listener),
     };
     let store = Store::open(database, settings.store);
     let shutdown = CancellationToken::new();
@@ -100,20 +106,20 @@ async fn health_follows_a_database_that_comes_and_goes() {
     let mut spirits = SpiritServiceClient::new(channel);
     let mut watches = Vec::new();
     for service in SERVICES {
-        watches.push(health.watch(of(service)).await.unwrap().into_inner());
+        watches.push(health.watch(request_of(service)).await.unwrap().into_inner());
     }
 
-    // Before there is a database, and after each of its ends, nothing serves; then all does.
+    // NOT_SERVING before the database starts and after each stop; SERVING while it runs.
     for _ in 0..2 {
         for watch in &mut watches {
-            assert_eq!(next(watch).await, NotServing);
+            assert_eq!(next_status(watch).await, NotServing);
         }
-        let away = spirits.list_spirits(ListSpiritsRequest::default()).await;
-        let status = refused(away, Code::Unavailable, "DATABASE_UNAVAILABLE");
+        let unavailable = spirits.list_spirits(ListSpiritsRequest::default()).await;
+        let status = refused(unavailable, Code::Unavailable, "DATABASE_UNAVAILABLE");
         let details = tonic_types::StatusExt::get_error_details(&status);
-        assert!(details.retry_info().is_some(), "a retry helps");
+        assert!(details.retry_info().is_some(), "the error has RetryInfo");
         assert_eq!(get(admin, "/readyz").await.0, 503);
-        assert_eq!(get(admin, "/healthz").await.0, 200, "no reason to start it again");
+        assert_eq!(get(admin, "/healthz").await.0, 200, "the server needs no restart");
         assert!(
             get(admin, "/metrics")
                 .await
@@ -122,7 +128,7 @@ async fn health_follows_a_database_that_comes_and_goes() {
         );
         let postgres = EmbeddedPostgres::start(options.clone()).await.unwrap();
         for watch in &mut watches {
-            assert_eq!(next(watch).await, Serving);
+            assert_eq!(next_status(watch).await, Serving);
         }
         spirits.list_spirits(ListSpiritsRequest::default()).await.unwrap();
         assert_eq!(get(admin, "/readyz").await.0, 200);
@@ -131,13 +137,13 @@ async fn health_follows_a_database_that_comes_and_goes() {
     shutdown.cancel();
     timeout(PATIENCE, served)
         .await
-        .expect("the server ends")
+        .expect("the server shuts down within the time limit")
         .unwrap()
         .unwrap();
 }
 
-/// Asks one version of reflection, whose messages are types of their own.
-macro_rules! ask {
+/// Makes a reflection request in one version, whose messages are separate types.
+macro_rules! reflect {
     ($version:ident, $server:expr, $request:ident($text:expr)) => {{
         use pb::server_reflection_request::MessageRequest;
         use tonic_reflection::pb::$version as pb;
@@ -153,7 +159,7 @@ macro_rules! ask {
     }};
 }
 
-/// The names of the services, and the files that declare a symbol, in one version of reflection.
+/// Defines functions that read the service names, and the files that declare a symbol, in one version.
 macro_rules! version {
     ($version:ident) => {
         mod $version {
@@ -161,7 +167,7 @@ macro_rules! version {
             use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
 
             pub async fn services(server: &TestServer) -> Vec<String> {
-                match ask!($version, server, ListServices("")) {
+                match reflect!($version, server, ListServices("")) {
                     MessageResponse::ListServicesResponse(list) => list
                         .service
                         .into_iter()
@@ -172,13 +178,13 @@ macro_rules! version {
             }
 
             pub async fn files(server: &TestServer, symbol: &str) -> Vec<FileDescriptorProto> {
-                match ask!($version, server, FileContainingSymbol(symbol)) {
+                match reflect!($version, server, FileContainingSymbol(symbol)) {
                     MessageResponse::FileDescriptorResponse(files) => files
                         .file_descriptor_proto
                         .iter()
                         .map(|file| FileDescriptorProto::decode(file.as_slice()).unwrap())
                         .collect(),
-                    other => panic!("{symbol} is not known: {other:?}"),
+                    other => panic!("no files for {symbol}: {other:?}"),
                 }
             }
         }
@@ -202,7 +208,7 @@ async fn reflection_lists_both_services_in_both_versions() {
 }
 
 #[tokio::test]
-async fn reflection_tells_every_method_with_its_comment() {
+async fn reflection_serves_every_method_with_its_comment() {
     let server = TestServer::start().await;
     for (service, method) in [(EVENT_SERVICE, "CreateEvent"), (SPIRIT_SERVICE, "CreateSpirit")] {
         for files in [
@@ -213,12 +219,15 @@ async fn reflection_tells_every_method_with_its_comment() {
             let file = files
                 .iter()
                 .find(|file| file.service.iter().any(|s| s.name() == name));
-            let file = file.expect("the file that declares it");
+            let file = file.expect("the file that declares the service");
             let methods = &file.service[0].method;
-            assert!(methods.iter().any(|known| known.name() == method), "{service}");
+            assert!(
+                methods.iter().any(|declared| declared.name() == method),
+                "{service}"
+            );
             let info = file.source_code_info.as_ref().expect("source info");
             for method in 0..i32::try_from(methods.len()).unwrap() {
-                let path = [6, 0, 2, method]; // the file's services, the first one's methods
+                let path = [6, 0, 2, method]; // field 6 `service`, first service, field 2 `method`
                 let comment = info.location.iter().find(|location| location.path == path);
                 let comment = comment.map_or("", |location| location.leading_comments());
                 assert!(!comment.is_empty(), "method {method} of {service}");
@@ -228,7 +237,7 @@ async fn reflection_tells_every_method_with_its_comment() {
 }
 
 #[tokio::test]
-async fn reflection_knows_what_errors_are_made_of() {
+async fn reflection_serves_the_message_types_of_errors() {
     let server = TestServer::start().await;
     for name in [
         "ErrorInfo",
@@ -245,7 +254,7 @@ async fn reflection_knows_what_errors_are_made_of() {
         ] {
             let messages = files.iter().flat_map(|file| &file.message_type);
             let message = messages.into_iter().find(|message| message.name() == name);
-            let fields = &message.expect("its file declares it").field;
+            let fields = &message.expect("a file that declares the message").field;
             assert!(
                 fields
                     .iter()

@@ -1,4 +1,4 @@
-//! `ListEvents`: orders, filters, pages.
+//! `ListEvents`: orders, filters and pages.
 
 use elephantasm_events::grpc::pb::{
     CreateEventRequest, Event, EventFilter, EventOrder, EventView, ListEventsRequest, SoftDeleteSpiritRequest,
@@ -6,7 +6,7 @@ use elephantasm_events::grpc::pb::{
 
 use crate::support::builders::{at, bad_fields, event, event_at, list, number, object, text};
 use crate::support::harness::{TestServer, small_limits};
-use crate::support::model::{filters, garden, pages, select, sequences, store};
+use crate::support::model::{filters, pages, sample_spirit, select, sequences, store};
 
 const ORDERS: [EventOrder; 3] = [
     EventOrder::Unspecified,
@@ -25,9 +25,9 @@ async fn listed(server: &TestServer, request: ListEventsRequest) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn every_filter_and_order_holds_with_and_without_a_session() {
+async fn list_events_applies_every_filter_and_order_with_and_without_a_session() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     for (name, filter) in filters() {
         for session in [None, Some("a"), Some("ü"), Some("none such")] {
             for order in ORDERS {
@@ -38,15 +38,15 @@ async fn every_filter_and_order_holds_with_and_without_a_session() {
                     page_size: 200,
                     ..list(&spirit_id)
                 };
-                let meant = match (order, session) {
+                let effective_order = match (order, session) {
                     (EventOrder::Unspecified, None) => EventOrder::NewestFirst,
                     (EventOrder::Unspecified, Some(_)) => EventOrder::OldestFirst,
                     (given, _) => given,
                 };
-                let expected = select(&events, session, &filter, meant);
-                let got = listed(&server, request).await;
+                let expected = select(&events, session, &filter, effective_order);
+                let received = listed(&server, request).await;
                 assert_eq!(
-                    got.iter().collect::<Vec<_>>(),
+                    received.iter().collect::<Vec<_>>(),
                     expected,
                     "{name}, session {session:?}, {order:?}"
                 );
@@ -56,9 +56,9 @@ async fn every_filter_and_order_holds_with_and_without_a_session() {
 }
 
 #[tokio::test]
-async fn pages_of_every_size_make_up_the_list() {
+async fn event_pages_of_any_size_add_up_to_the_whole_list() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     let filter = EventFilter::default();
     for session in [None, Some("a")] {
         for order in [EventOrder::NewestFirst, EventOrder::OldestFirst] {
@@ -81,7 +81,7 @@ async fn pages_of_every_size_make_up_the_list() {
 }
 
 #[tokio::test]
-async fn a_full_last_page_has_no_token() {
+async fn a_full_last_page_has_no_next_page_token() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     store(&mut server.events(), vec![event(&spirit_id); 4]).await;
@@ -120,9 +120,9 @@ async fn a_page_has_fifty_events_by_default_and_two_hundred_at_most() {
 }
 
 #[tokio::test]
-async fn an_offset_skips_what_passes_the_filter() {
+async fn an_offset_counts_only_events_that_match_the_filter() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     let filter = EventFilter {
         roles: vec!["user".to_owned()],
         ..EventFilter::default()
@@ -138,17 +138,17 @@ async fn an_offset_skips_what_passes_the_filter() {
                 page_size: 2,
                 ..list(&spirit_id)
             };
-            let walked = pages(&mut server.events(), request).await.concat();
+            let received = pages(&mut server.events(), request).await.concat();
             let skipped = usize::try_from(offset).unwrap().min(expected.len());
-            assert_eq!(sequences(&walked), expected[skipped..], "offset {offset}");
+            assert_eq!(sequences(&received), expected[skipped..], "offset {offset}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_basic_view_leaves_out_content_and_meta_alone() {
+async fn the_basic_view_omits_only_content_and_meta() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     for session in [None, Some("a")] {
         let request = ListEventsRequest {
             session_id: session.map(str::to_owned),
@@ -170,7 +170,7 @@ async fn the_basic_view_leaves_out_content_and_meta_alone() {
 }
 
 #[tokio::test]
-async fn equal_times_are_ordered_by_sequence_and_back_dated_events_stand_at_their_time() {
+async fn events_are_ordered_by_occurred_at_then_sequence_even_if_back_dated() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let requests = [5, 5, 9, 5, 1].map(|seconds| event_at(&spirit_id, "s", seconds));
@@ -209,7 +209,7 @@ async fn a_page_ends_at_two_mebibytes_of_content() {
 }
 
 #[tokio::test]
-async fn a_page_holds_an_event_that_is_larger_than_a_page() {
+async fn an_event_larger_than_the_page_budget_gets_a_page_of_its_own() {
     let server = TestServer::start_with(|settings| {
         settings.server.limits.content_bytes_max = 3 * 1024 * 1024;
     })
@@ -227,19 +227,19 @@ async fn a_page_holds_an_event_that_is_larger_than_a_page() {
 }
 
 #[tokio::test]
-async fn summaries_and_meta_count_as_bytes_of_a_page() {
+async fn summaries_and_meta_count_towards_the_byte_budget_of_a_page() {
     const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    let summarised = CreateEventRequest {
+    let with_summary = CreateEventRequest {
         meta_summary: Some("s".repeat(16 * 1024)),
         ..event(&spirit_id)
     };
-    let summarised_in_meta = CreateEventRequest {
+    let with_large_meta = CreateEventRequest {
         meta: Some(object([("k".repeat(16 * 1024).as_str(), number(1.0))])),
         ..event(&spirit_id)
     };
-    for request in [summarised, summarised_in_meta] {
+    for request in [with_summary, with_large_meta] {
         store(&mut server.events(), vec![request; 150]).await;
     }
     let request = ListEventsRequest {
@@ -250,27 +250,27 @@ async fn summaries_and_meta_count_as_bytes_of_a_page() {
     let bytes = |page: &Vec<Event>| page.iter().map(prost::Message::encoded_len).sum::<usize>();
     assert!(pages.iter().all(|page| bytes(page) <= PAGE_BYTES_MAX));
     assert_eq!(pages.concat().len(), 300);
-    assert!(pages.len() <= 4, "and a page is not cut before it has to");
+    assert!(pages.len() <= 4, "pages use their byte budget");
 }
 
 #[tokio::test]
-async fn a_spirit_that_is_unknown_has_no_events_and_a_deleted_one_keeps_its() {
+async fn list_events_is_empty_for_an_unknown_spirit_and_complete_for_a_deleted_one() {
     let server = TestServer::start().await;
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
     assert_eq!(pages(&mut server.events(), list(unknown)).await, [[]]);
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     let request = SoftDeleteSpiritRequest {
         spirit_id: spirit_id.clone(),
         ..SoftDeleteSpiritRequest::default()
     };
     server.spirits().soft_delete_spirit(request).await.unwrap();
     let expected = select(&events, None, &EventFilter::default(), EventOrder::NewestFirst);
-    let walked = pages(&mut server.events(), list(&spirit_id)).await.concat();
-    assert_eq!(walked.iter().collect::<Vec<_>>(), expected);
+    let received = pages(&mut server.events(), list(&spirit_id)).await.concat();
+    assert_eq!(received.iter().collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test]
-async fn every_bad_field_is_named() {
+async fn list_events_names_every_bad_field() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let filter = EventFilter {
@@ -308,18 +308,21 @@ async fn every_bad_field_is_named() {
         "view",
     ];
     assert_eq!(fields, expected);
-    let both = ListEventsRequest {
+    let offset_and_token = ListEventsRequest {
         offset: 1,
         page_token: "x".to_owned(),
         ..list(&spirit_id)
     };
-    assert_eq!(bad_fields(server.events().list_events(both).await), ["offset"]);
-    let many = EventFilter {
+    assert_eq!(
+        bad_fields(server.events().list_events(offset_and_token).await),
+        ["offset"]
+    );
+    let too_many_types = EventFilter {
         event_types: (0..101).map(|n| n.to_string()).collect(),
         ..EventFilter::default()
     };
     let request = ListEventsRequest {
-        filter: Some(many),
+        filter: Some(too_many_types),
         ..list(&spirit_id)
     };
     assert_eq!(
@@ -329,7 +332,7 @@ async fn every_bad_field_is_named() {
 }
 
 #[tokio::test]
-async fn meta_contains_has_the_bound_of_meta() {
+async fn meta_contains_has_the_same_byte_limit_as_meta() {
     let server = TestServer::start_with(small_limits).await;
     let spirit_id = server.spirit().await;
     let with = |chars: usize| {
@@ -343,8 +346,8 @@ async fn meta_contains_has_the_bound_of_meta() {
             ..list(&spirit_id)
         }
     };
-    let around = r#"{"k":""}"#.len();
-    assert_eq!(listed(&server, with(200 - around)).await, []);
-    let refused = server.events().list_events(with(201 - around)).await;
-    assert_eq!(bad_fields(refused), ["filter.meta_contains"]);
+    let envelope_bytes = r#"{"k":""}"#.len();
+    assert_eq!(listed(&server, with(200 - envelope_bytes)).await, []);
+    let too_long = server.events().list_events(with(201 - envelope_bytes)).await;
+    assert_eq!(bad_fields(too_long), ["filter.meta_contains"]);
 }

@@ -1,4 +1,4 @@
-//! `ListSessions`: figures over live events, most recently active first.
+//! `ListSessions`: counts and times of each session's live events, most recently active session first.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use crate::support::builders::{at, bad_fields, event, event_at};
 use crate::support::harness::TestServer;
-use crate::support::model::{delete, garden, store};
+use crate::support::model::{delete, sample_spirit, store};
 
 fn sessions_of(spirit_id: &str) -> ListSessionsRequest {
     ListSessionsRequest {
@@ -19,8 +19,8 @@ fn sessions_of(spirit_id: &str) -> ListSessionsRequest {
     }
 }
 
-/// The pages from the request's page to the last.
-async fn walk(
+/// Reads the pages from the request's page to the last.
+async fn session_pages(
     client: &mut EventServiceClient<Channel>,
     mut request: ListSessionsRequest,
 ) -> Vec<Vec<Session>> {
@@ -35,8 +35,8 @@ async fn walk(
     }
 }
 
-/// What the contract says of these events; all have whole seconds.
-fn model(events: &[Event]) -> Vec<Session> {
+/// The sessions to be listed for these events, whose times are whole seconds.
+fn expected_sessions(events: &[Event]) -> Vec<Session> {
     let mut sessions: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for event in events.iter().filter(|event| !event.is_deleted) {
         if let Some(session_id) = &event.session_id {
@@ -62,21 +62,21 @@ fn model(events: &[Event]) -> Vec<Session> {
 }
 
 #[tokio::test]
-async fn figures_are_over_live_events_of_the_spirits_own() {
+async fn list_sessions_covers_only_live_events_of_the_spirit() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
-    garden(&server).await;
-    let pages = walk(&mut server.events(), sessions_of(&spirit_id)).await;
-    assert_eq!(pages, [model(&events)]);
+    let (spirit_id, events) = sample_spirit(&server).await;
+    sample_spirit(&server).await;
+    let pages = session_pages(&mut server.events(), sessions_of(&spirit_id)).await;
+    assert_eq!(pages, [expected_sessions(&events)]);
     assert_eq!(pages[0].len(), 3);
 }
 
 #[tokio::test]
-async fn pages_of_every_size_make_up_the_list_in_the_byte_order_of_ties() {
+async fn session_pages_of_any_size_add_up_to_the_list_with_ties_in_byte_order() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let longest = "🐘".repeat(255);
-    // In UTF-16 the last two would change places.
+    // In UTF-16 order, U+FFFF and U+1D11E would be swapped.
     let ids = [
         "a", "Z", "z", "é", "e\u{301}", " ", "%", "_", "日本", "\u{ffff}", "𝄞", &longest,
     ];
@@ -88,14 +88,14 @@ async fn pages_of_every_size_make_up_the_list_in_the_byte_order_of_ties() {
         ]
     });
     let mut events = store(&mut server.events(), requests.collect()).await;
-    delete(&mut server.events(), &mut events[1]).await; // the last of the first session
-    let expected = model(&events);
+    delete(&mut server.events(), &mut events[1]).await; // the latest event of the first session
+    let expected = expected_sessions(&events);
     for page_size in [1, 2, 3, 4, 5, 11, 12, 13, 200] {
         let request = ListSessionsRequest {
             page_size,
             ..sessions_of(&spirit_id)
         };
-        let pages = walk(&mut server.events(), request).await;
+        let pages = session_pages(&mut server.events(), request).await;
         let size = usize::try_from(page_size).unwrap();
         assert_eq!(pages.len(), ids.len().div_ceil(size), "no page is empty");
         assert_eq!(pages.concat(), expected, "pages of {page_size}");
@@ -103,21 +103,21 @@ async fn pages_of_every_size_make_up_the_list_in_the_byte_order_of_ties() {
 }
 
 #[tokio::test]
-async fn a_session_whose_events_are_all_deleted_is_absent() {
+async fn a_session_whose_events_are_all_deleted_is_not_listed() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    let requests = ["gone", "gone", "left"].map(|id| event_at(&spirit_id, id, 1));
+    let requests = ["deleted", "deleted", "live"].map(|id| event_at(&spirit_id, id, 1));
     let mut events = store(&mut server.events(), requests.into()).await;
     for event in &mut events[..2] {
         delete(&mut server.events(), event).await;
     }
-    let pages = walk(&mut server.events(), sessions_of(&spirit_id)).await;
-    assert_eq!(pages, [model(&events)]);
-    assert_eq!(pages[0][0].session_id, "left");
+    let pages = session_pages(&mut server.events(), sessions_of(&spirit_id)).await;
+    assert_eq!(pages, [expected_sessions(&events)]);
+    assert_eq!(pages[0][0].session_id, "live");
 }
 
 #[tokio::test]
-async fn a_walk_gives_sessions_that_stay_as_they_are_exactly_once() {
+async fn paging_returns_unchanged_sessions_exactly_once() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut client = server.events();
@@ -128,7 +128,7 @@ async fn a_walk_gives_sessions_that_stay_as_they_are_exactly_once() {
         ..sessions_of(&spirit_id)
     };
     let mut seen = Vec::new();
-    let mut news = (0..).map(|n| event_at(&spirit_id, ["s00", "new"][n % 2], 100));
+    let mut new_events = (0..).map(|n| event_at(&spirit_id, ["s00", "new"][n % 2], 100));
     loop {
         let page = client.list_sessions(request.clone()).await.unwrap().into_inner();
         seen.extend(page.sessions.into_iter().map(|session| session.session_id));
@@ -136,7 +136,7 @@ async fn a_walk_gives_sessions_that_stay_as_they_are_exactly_once() {
             break;
         }
         request.page_token = page.next_page_token;
-        store(&mut client, news.by_ref().take(1).collect()).await;
+        store(&mut client, new_events.by_ref().take(1).collect()).await;
     }
     seen.retain(|id| id != "s00" && id != "new");
     seen.sort();
@@ -149,12 +149,12 @@ async fn a_page_has_fifty_sessions_by_default() {
     let spirit_id = server.spirit().await;
     let requests = (0..51).map(|n| event_at(&spirit_id, &n.to_string(), n));
     store(&mut server.events(), requests.collect()).await;
-    let pages = walk(&mut server.events(), sessions_of(&spirit_id)).await;
+    let pages = session_pages(&mut server.events(), sessions_of(&spirit_id)).await;
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [50, 1]);
 }
 
 #[tokio::test]
-async fn a_spirit_without_sessions_has_an_empty_list_and_a_deleted_one_keeps_its() {
+async fn list_sessions_is_empty_without_sessions_and_complete_for_a_deleted_spirit() {
     let server = TestServer::start().await;
     let (without, with) = (server.spirit().await, server.spirit().await);
     let requests = [
@@ -166,7 +166,10 @@ async fn a_spirit_without_sessions_has_an_empty_list_and_a_deleted_one_keeps_its
     ];
     store(&mut server.events(), requests.into()).await;
     for spirit_id in [without.as_str(), "01890a5d-ac96-774b-bcce-b302099a8057"] {
-        assert_eq!(walk(&mut server.events(), sessions_of(spirit_id)).await, [[]]);
+        assert_eq!(
+            session_pages(&mut server.events(), sessions_of(spirit_id)).await,
+            [[]]
+        );
     }
     let events = store(&mut server.events(), vec![event_at(&with, "s", 1)]).await;
     let request = SoftDeleteSpiritRequest {
@@ -175,13 +178,13 @@ async fn a_spirit_without_sessions_has_an_empty_list_and_a_deleted_one_keeps_its
     };
     server.spirits().soft_delete_spirit(request).await.unwrap();
     assert_eq!(
-        walk(&mut server.events(), sessions_of(&with)).await,
-        [model(&events)]
+        session_pages(&mut server.events(), sessions_of(&with)).await,
+        [expected_sessions(&events)]
     );
 }
 
 #[tokio::test]
-async fn every_bad_field_is_named() {
+async fn list_sessions_names_every_bad_field() {
     let server = TestServer::start().await;
     for page_size in [-1, 201] {
         let request = ListSessionsRequest {

@@ -1,4 +1,4 @@
-//! `ListSpirits`: order, pages, names by case folding.
+//! `ListSpirits`: order, pages and search by name.
 
 use elephantasm_events::grpc::pb::{
     CreateSpiritRequest, ListSpiritsRequest, ListSpiritsResponse, SoftDeleteSpiritRequest, Spirit,
@@ -6,17 +6,18 @@ use elephantasm_events::grpc::pb::{
 };
 use tonic::{Code, Status};
 
-use crate::support::builders::{bad_fields, named, refused};
+use crate::support::builders::{bad_fields, create_spirit, refused};
 use crate::support::harness::TestServer;
 
-async fn spirits(server: &TestServer, names: &[&str]) -> Vec<Spirit> {
+/// Creates spirits with these names, in this order.
+async fn create_spirits(server: &TestServer, names: &[&str]) -> Vec<Spirit> {
     let mut spirits = Vec::new();
     for name in names {
         let request = CreateSpiritRequest {
             name: (*name).to_owned(),
             ..CreateSpiritRequest::default()
         };
-        spirits.push(named(server, request).await);
+        spirits.push(create_spirit(server, request).await);
     }
     spirits
 }
@@ -26,8 +27,8 @@ async fn page(server: &TestServer, request: ListSpiritsRequest) -> Result<ListSp
     Ok(response.into_inner())
 }
 
-/// All pages of a list, one after another.
-async fn walk(server: &TestServer, mut request: ListSpiritsRequest) -> Vec<Spirit> {
+/// Reads the spirits of all pages, from the request's page to the last.
+async fn all_pages(server: &TestServer, mut request: ListSpiritsRequest) -> Vec<Spirit> {
     let mut all = Vec::new();
     loop {
         let page = page(server, request.clone()).await.unwrap();
@@ -61,23 +62,27 @@ async fn delete(server: &TestServer, spirit_id: &str) {
 }
 
 #[tokio::test]
-async fn spirits_come_newest_first_whatever_the_page_size() {
+async fn spirits_are_listed_newest_first_at_any_page_size() {
     let server = TestServer::start().await;
-    let mut created = spirits(&server, &["a", "b", "c", "d", "e"]).await;
+    let mut created = create_spirits(&server, &["a", "b", "c", "d", "e"]).await;
     created.reverse();
     for page_size in [0, 1, 2, 3, 4, 5, 6, 200] {
         let request = ListSpiritsRequest {
             page_size,
             ..ListSpiritsRequest::default()
         };
-        assert_eq!(walk(&server, request).await, created, "page size {page_size}");
+        assert_eq!(
+            all_pages(&server, request).await,
+            created,
+            "page size {page_size}"
+        );
     }
 }
 
 #[tokio::test]
-async fn spirits_of_one_time_are_ordered_by_id() {
+async fn spirits_created_at_the_same_time_are_ordered_by_id() {
     let server = TestServer::start().await;
-    let created = spirits(&server, &["a", "b", "c", "d", "e"]).await;
+    let created = create_spirits(&server, &["a", "b", "c", "d", "e"]).await;
     sqlx::query("update spirits set created_at = '2026-01-01'")
         .execute(&mut server.database.connect().await)
         .await
@@ -86,7 +91,7 @@ async fn spirits_of_one_time_are_ordered_by_id() {
         page_size: 2,
         ..ListSpiritsRequest::default()
     };
-    let listed = walk(&server, request).await;
+    let listed = all_pages(&server, request).await;
     let mut expected: Vec<&str> = created.iter().map(|spirit| spirit.id.as_str()).collect();
     expected.sort_unstable_by(|one, other| other.cmp(one));
     let ids: Vec<&str> = listed.iter().map(|spirit| spirit.id.as_str()).collect();
@@ -94,9 +99,9 @@ async fn spirits_of_one_time_are_ordered_by_id() {
 }
 
 #[tokio::test]
-async fn names_are_found_by_unicode_case_folding() {
+async fn name_contains_matches_by_unicode_case_folding() {
     let server = TestServer::start().await;
-    spirits(
+    create_spirits(
         &server,
         &["Straße 9", "ÉLAN", "ΣΊΣΥΦΟΣ", "Ada", "adam", "İstanbul"],
     )
@@ -112,14 +117,14 @@ async fn names_are_found_by_unicode_case_folding() {
         ("elan", &[]), // folding keeps accents
         ("adams", &[]),
     ] {
-        assert_eq!(names(&walk(&server, contains(name)).await), found, "{name}");
+        assert_eq!(names(&all_pages(&server, contains(name)).await), found, "{name}");
     }
 }
 
 #[tokio::test]
-async fn wildcards_of_sql_are_ordinary_characters() {
+async fn name_contains_treats_sql_wildcards_as_ordinary_characters() {
     let server = TestServer::start().await;
-    spirits(
+    create_spirits(
         &server,
         &["100%", "1000", "a_b", "axb", r"back\slash", r"100\%", "it's"],
     )
@@ -134,21 +139,21 @@ async fn wildcards_of_sql_are_ordinary_characters() {
         (".", &[]),
         ("*", &[]),
     ] {
-        assert_eq!(names(&walk(&server, contains(name)).await), found, "{name}");
+        assert_eq!(names(&all_pages(&server, contains(name)).await), found, "{name}");
     }
 }
 
 #[tokio::test]
-async fn names_are_ordered_by_their_folded_form_then_id() {
+async fn spirits_found_by_name_are_ordered_by_folded_name_then_id() {
     let server = TestServer::start().await;
-    let created = spirits(&server, &["b1", "B1", "a2", "A1", "Ab", "éb", "Zb", "b1"]).await;
+    let created = create_spirits(&server, &["b1", "B1", "a2", "A1", "Ab", "éb", "Zb", "b1"]).await;
     let same: Vec<&str> = ["b1", "B1", "b1"].to_vec(); // ids increase as spirits are created
     for page_size in [1, 2, 3, 0] {
         let request = ListSpiritsRequest {
             page_size,
             ..contains("B")
         };
-        let listed = walk(&server, request).await;
+        let listed = all_pages(&server, request).await;
         let mut expected = vec!["Ab"];
         expected.extend(&same);
         expected.extend(["Zb", "éb"]);
@@ -161,21 +166,21 @@ async fn names_are_ordered_by_their_folded_form_then_id() {
 #[tokio::test]
 async fn a_renamed_spirit_is_found_by_its_new_name_only() {
     let server = TestServer::start().await;
-    let spirit = spirits(&server, &["Old"]).await.remove(0);
+    let spirit = create_spirits(&server, &["Old"]).await.remove(0);
     let request = UpdateSpiritRequest {
         spirit_id: spirit.id,
         name: Some("GROẞ".to_owned()),
         ..UpdateSpiritRequest::default()
     };
     server.spirits().update_spirit(request).await.unwrap();
-    assert_eq!(names(&walk(&server, contains("gross")).await), ["GROẞ"]);
-    assert!(walk(&server, contains("old")).await.is_empty());
+    assert_eq!(names(&all_pages(&server, contains("gross")).await), ["GROẞ"]);
+    assert!(all_pages(&server, contains("old")).await.is_empty());
 }
 
 #[tokio::test]
-async fn deleted_spirits_are_listed_only_when_asked_for() {
+async fn deleted_spirits_are_listed_only_with_include_deleted() {
     let server = TestServer::start().await;
-    let created = spirits(&server, &["a1", "a2", "a3"]).await;
+    let created = create_spirits(&server, &["a1", "a2", "a3"]).await;
     delete(&server, &created[1].id).await;
     for (name_contains, all, live) in [
         (None, ["a3", "a2", "a1"], ["a3", "a1"]),
@@ -187,17 +192,17 @@ async fn deleted_spirits_are_listed_only_when_asked_for() {
             page_size: 1,
             ..ListSpiritsRequest::default()
         };
-        assert_eq!(names(&walk(&server, request(false)).await), live);
-        let listed = walk(&server, request(true)).await;
+        assert_eq!(names(&all_pages(&server, request(false)).await), live);
+        let listed = all_pages(&server, request(true)).await;
         assert_eq!(names(&listed), all);
         assert!(listed[1].is_deleted);
     }
 }
 
 #[tokio::test]
-async fn an_offset_passes_over_the_first_ones() {
+async fn an_offset_skips_the_first_spirits() {
     let server = TestServer::start().await;
-    spirits(&server, &["a", "ab", "abc", "abcd"]).await;
+    create_spirits(&server, &["a", "ab", "abc", "abcd"]).await;
     for (offset, found) in [
         (1, &["ab", "abc", "abcd"][..]),
         (3, &["abcd"]),
@@ -209,28 +214,28 @@ async fn an_offset_passes_over_the_first_ones() {
             page_size: 2,
             ..contains("a")
         };
-        assert_eq!(names(&walk(&server, request).await), found, "{offset}");
+        assert_eq!(names(&all_pages(&server, request).await), found, "{offset}");
     }
 }
 
 #[tokio::test]
-async fn a_walk_shows_every_spirit_that_was_there_throughout_once() {
+async fn paging_returns_spirits_that_exist_throughout_exactly_once() {
     let server = TestServer::start().await;
-    let created = spirits(&server, &["a", "b", "c", "d"]).await;
+    let created = create_spirits(&server, &["a", "b", "c", "d"]).await;
     let mut request = ListSpiritsRequest {
         page_size: 2,
         ..ListSpiritsRequest::default()
     };
     let first = page(&server, request.clone()).await.unwrap();
     assert_eq!(names(&first.spirits), ["d", "c"]);
-    delete(&server, &created[2].id).await; // the row the token names
-    spirits(&server, &["e"]).await;
+    delete(&server, &created[2].id).await; // the last spirit of the page, whose position the token holds
+    create_spirits(&server, &["e"]).await;
     request.page_token = first.next_page_token;
-    assert_eq!(names(&walk(&server, request).await), ["b", "a"]);
+    assert_eq!(names(&all_pages(&server, request).await), ["b", "a"]);
 }
 
 #[tokio::test]
-async fn a_page_of_large_spirits_ends_early_and_the_walk_goes_on() {
+async fn a_page_of_large_spirits_ends_early_and_paging_continues() {
     const LARGE: usize = 16 * 1024;
     const SPIRITS: usize = 150;
     let server = TestServer::start().await;
@@ -254,14 +259,14 @@ async fn a_page_of_large_spirits_ends_early_and_the_walk_goes_on() {
             "{}",
             first.spirits.len()
         );
-        assert_eq!(walk(&server, request).await.len(), SPIRITS);
+        assert_eq!(all_pages(&server, request).await.len(), SPIRITS);
     }
 }
 
 #[tokio::test]
-async fn tokens_of_another_list_are_refused() {
+async fn list_spirits_refuses_page_tokens_of_another_query() {
     let server = TestServer::start().await;
-    spirits(&server, &["a", "ab", "abc"]).await;
+    create_spirits(&server, &["a", "ab", "abc"]).await;
     let request = ListSpiritsRequest {
         page_size: 1,
         ..contains("a")
@@ -273,7 +278,7 @@ async fn tokens_of_another_list_are_refused() {
         ("another name", contains("b")),
         ("no name", ListSpiritsRequest::default()),
         (
-            "with the deleted",
+            "with deleted spirits",
             ListSpiritsRequest {
                 include_deleted: true,
                 ..request.clone()
@@ -299,23 +304,26 @@ async fn tokens_of_another_list_are_refused() {
             "INVALID_CURSOR",
         );
     }
-    let same = ListSpiritsRequest {
+    let equivalent = ListSpiritsRequest {
         page_token: token,
         page_size: 2,
-        ..contains("A") // the same when folded
+        ..contains("A") // equal to the original when folded
     };
-    assert_eq!(names(&page(&server, same).await.unwrap().spirits), ["ab", "abc"]);
+    assert_eq!(
+        names(&page(&server, equivalent).await.unwrap().spirits),
+        ["ab", "abc"]
+    );
 }
 
 #[tokio::test]
-async fn bad_requests_name_every_field() {
+async fn list_spirits_names_every_bad_field() {
     let server = TestServer::start().await;
     for (name, request, fields) in [
         ("an empty name", contains(""), &["name_contains"][..]),
         ("a long name", contains(&"x".repeat(256)), &["name_contains"]),
         ("U+0000", contains("\0"), &["name_contains"]),
         (
-            "numbers below zero",
+            "negative numbers",
             ListSpiritsRequest {
                 page_size: -1,
                 offset: -1,
@@ -324,7 +332,7 @@ async fn bad_requests_name_every_field() {
             &["page_size", "offset"],
         ),
         (
-            "a large page and both ways to start",
+            "a large page, and both an offset and a token",
             ListSpiritsRequest {
                 page_size: 201,
                 offset: 1,

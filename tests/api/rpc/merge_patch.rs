@@ -1,4 +1,4 @@
-//! `UpdateEvent` with `MERGE_PATCH`: RFC 7396 on the stored `meta`, safe against others' patches.
+//! `UpdateEvent` with `MERGE_PATCH`: RFC 7396 on the stored `meta`, safe under concurrent patches.
 
 use elephantasm_events::grpc::pb::{Event, MetaMode, UpdateEventRequest};
 use futures_util::future::join_all;
@@ -21,18 +21,18 @@ fn inner<const N: usize>(fields: [(&str, Value); N]) -> Value {
     }
 }
 
-/// An object of this many levels.
+/// Nested objects with this many levels.
 fn nested(levels: usize) -> Struct {
-    (1..levels).fold(object([]), |below, _| {
-        let below = Value {
-            kind: Some(Kind::StructValue(below)),
+    (1..levels).fold(object([]), |child, _| {
+        let child = Value {
+            kind: Some(Kind::StructValue(child)),
         };
-        object([("a", below)])
+        object([("a", child)])
     })
 }
 
-/// An event whose meta this is.
-async fn with_meta(server: &TestServer, meta: Struct) -> Event {
+/// Creates an event with this meta.
+async fn event_with_meta(server: &TestServer, meta: Struct) -> Event {
     let request = elephantasm_events::grpc::pb::CreateEventRequest {
         meta: Some(meta),
         ..event(&server.spirit().await)
@@ -40,6 +40,7 @@ async fn with_meta(server: &TestServer, meta: Struct) -> Event {
     create(&mut server.events(), request).await
 }
 
+/// Applies a merge patch to the event's meta.
 async fn patched(server: &TestServer, event: &Event, patch: Struct) -> Result<Event, Status> {
     let request = UpdateEventRequest {
         event_id: event.id.clone(),
@@ -52,12 +53,12 @@ async fn patched(server: &TestServer, event: &Event, patch: Struct) -> Result<Ev
 }
 
 #[tokio::test]
-async fn a_patch_writes_removes_and_goes_into_objects_but_replaces_lists() {
+async fn a_merge_patch_sets_and_removes_nested_keys_and_replaces_lists() {
     let server = TestServer::start().await;
     let list = |value| Value {
         kind: Some(Kind::ListValue(ListValue { values: vec![value] })),
     };
-    let before = with_meta(
+    let before = event_with_meta(
         &server,
         object([
             ("kept", text("k")),
@@ -88,15 +89,15 @@ async fn a_patch_writes_removes_and_goes_into_objects_but_replaces_lists() {
     assert_eq!(
         after.meta,
         Some(expected),
-        "null removes, except within lists and what was stored"
+        "null in the patch removes a key; nulls in lists and in the stored meta stay"
     );
     assert_eq!(after.revision, 2);
 }
 
 #[tokio::test]
-async fn replace_takes_the_place_of_all_that_was_there() {
+async fn replace_mode_overwrites_the_whole_meta() {
     let server = TestServer::start().await;
-    let before = with_meta(&server, object([("a", number(1.0))])).await;
+    let before = event_with_meta(&server, object([("a", number(1.0))])).await;
     for mode in [MetaMode::Unspecified, MetaMode::Replace] {
         let meta = object([("b", null()), ("mode", text(mode.as_str_name()))]);
         let request = UpdateEventRequest {
@@ -111,10 +112,10 @@ async fn replace_takes_the_place_of_all_that_was_there() {
 }
 
 #[tokio::test]
-async fn the_merged_meta_keeps_within_the_bounds_of_meta() {
+async fn the_merged_meta_must_stay_within_the_limits_of_meta() {
     let server = TestServer::start_with(small_limits).await;
-    // {"a":"…"} is 8 bytes longer than its text, ,"b":"…" is 7.
-    let before = with_meta(&server, object([("a", text(&"x".repeat(92)))])).await;
+    // `{"a":"…"}` is 8 bytes longer than its text, `,"b":"…"` is 7 bytes longer.
+    let before = event_with_meta(&server, object([("a", text(&"x".repeat(92)))])).await;
     let too_long = object([("b", text(&"y".repeat(94)))]);
     assert_eq!(bad_fields(patched(&server, &before, too_long).await), ["meta"]);
     let longest = object([("b", text(&"y".repeat(93)))]);
@@ -122,20 +123,20 @@ async fn the_merged_meta_keeps_within_the_bounds_of_meta() {
     assert_eq!(
         after.meta.unwrap().fields.len(),
         2,
-        "200 bytes are within the bound of 200"
+        "200 bytes are within the limit of 200"
     );
 
-    let deepest = with_meta(&server, nested(24)).await;
-    let beside = object([("b", number(1.0))]);
-    patched(&server, &deepest, beside).await.unwrap();
+    let deepest = event_with_meta(&server, nested(24)).await;
+    let sibling = object([("b", number(1.0))]);
+    patched(&server, &deepest, sibling).await.unwrap();
     assert_eq!(bad_fields(patched(&server, &deepest, nested(25)).await), ["meta"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patches_sent_at_once_all_take_effect() {
+async fn concurrent_merge_patches_all_take_effect() {
     const WRITERS: usize = 16;
     let server = TestServer::start().await;
-    let before = with_meta(&server, object([])).await;
+    let before = event_with_meta(&server, object([])).await;
     let keys: Vec<String> = (0..WRITERS).map(|writer| format!("key{writer}")).collect();
     let patches = keys
         .iter()
@@ -151,7 +152,7 @@ async fn patches_sent_at_once_all_take_effect() {
     }
     revisions.sort_unstable();
     let expected: Vec<i64> = (2..).take(WRITERS).collect();
-    assert_eq!(revisions, expected, "each is a revision of its own");
+    assert_eq!(revisions, expected, "each patch gets a revision of its own");
     let fields = last.meta.unwrap().fields;
     for key in &keys {
         assert_eq!(fields[key], text(key));

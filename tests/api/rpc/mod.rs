@@ -1,4 +1,4 @@
-//! Unary RPCs: each RPC and each rule that several of them share has a file.
+//! Tests of the unary RPCs: a file for each RPC, and for each rule that several RPCs share.
 
 pub mod batch_create_events;
 pub mod conversion;

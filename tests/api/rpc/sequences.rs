@@ -1,4 +1,4 @@
-//! Sequences: per spirit, without gaps, in commit order.
+//! Sequences are per spirit, without gaps and in commit order.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::support::harness::TestServer;
 const WRITERS: usize = 16;
 const EVENTS_EACH: usize = 60;
 
-/// Sequences above `last` that are committed, in order.
-async fn above(connection: &mut PgConnection, spirit_id: Uuid, last: i64) -> Vec<i64> {
+/// Committed sequences of the spirit above `last`, in order.
+async fn sequences_above(connection: &mut PgConnection, spirit_id: Uuid, last: i64) -> Vec<i64> {
     let rows: Vec<(i64,)> = sqlx::query_as(
         "select sequence from events where spirit_id = $1 and sequence > $2 order by sequence",
     )
@@ -29,12 +29,12 @@ async fn above(connection: &mut PgConnection, spirit_id: Uuid, last: i64) -> Vec
     rows.into_iter().map(|(sequence,)| sequence).collect()
 }
 
-/// Polls as a memory builder would, until the writers are done; returns all that it saw.
+/// Polls by sequence, as a summariser would, until the writers are done; returns the sequences it read.
 async fn poll(mut connection: PgConnection, spirit_id: Uuid, done: Arc<AtomicBool>) -> Vec<i64> {
     let mut seen: Vec<i64> = Vec::new();
     loop {
         let last_round = done.load(Ordering::Acquire);
-        seen.extend(above(&mut connection, spirit_id, seen.last().copied().unwrap_or(0)).await);
+        seen.extend(sequences_above(&mut connection, spirit_id, seen.last().copied().unwrap_or(0)).await);
         if last_round {
             return seen;
         }
@@ -42,9 +42,9 @@ async fn poll(mut connection: PgConnection, spirit_id: Uuid, done: Arc<AtomicBoo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_polling_by_sequence_misses_nothing_of_many_writers() {
+async fn polling_by_sequence_misses_no_event_of_concurrent_writers() {
     let server = TestServer::start().await;
-    let beside = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
+    let second_server = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
     let shared = server.spirit().await;
     let done = Arc::new(AtomicBool::new(false));
     let reader = tokio::spawn(poll(
@@ -55,7 +55,7 @@ async fn a_reader_polling_by_sequence_misses_nothing_of_many_writers() {
 
     let mut writers = Vec::new();
     for writer in 0..2 * WRITERS {
-        // Half of them on one spirit, half on spirits of their own; through two servers.
+        // Half of the writers share a spirit, half have their own; each half uses both servers.
         let spirit_id = if writer < WRITERS {
             shared.clone()
         } else {
@@ -64,7 +64,7 @@ async fn a_reader_polling_by_sequence_misses_nothing_of_many_writers() {
         let mut events = if writer % 2 == 0 {
             server.events()
         } else {
-            beside.events()
+            second_server.events()
         };
         writers.push(async move {
             let mut sequences = Vec::new();
@@ -88,15 +88,15 @@ async fn a_reader_polling_by_sequence_misses_nothing_of_many_writers() {
 
     let shared_count = WRITERS * (EVENTS_EACH + 3 * EVENTS_EACH / 10);
     let expected: Vec<i64> = (1..=i64::try_from(shared_count).unwrap()).collect();
-    assert_eq!(seen, expected, "each sequence once, in order, none late");
-    let of_shared: Vec<i64> = acknowledged[..WRITERS].iter().flatten().copied().collect();
+    assert_eq!(seen, expected, "each sequence is read once and in order");
+    let shared_sequences: Vec<i64> = acknowledged[..WRITERS].iter().flatten().copied().collect();
     assert_eq!(
-        of_shared.iter().collect::<HashSet<_>>().len(),
-        of_shared.len(),
-        "no two alike"
+        shared_sequences.iter().collect::<HashSet<_>>().len(),
+        shared_sequences.len(),
+        "no sequence is assigned twice"
     );
     for own in &acknowledged[..] {
-        assert!(own.is_sorted(), "a writer's events are in its order");
+        assert!(own.is_sorted(), "a writer's sequences increase");
     }
 }
 
@@ -123,7 +123,7 @@ async fn no_event_is_created_after_its_spirit_was_soft_deleted() {
         for result in results.into_iter().filter(Result::is_err) {
             refused(result, Code::NotFound, "SPIRIT_NOT_FOUND");
         }
-        let stored = above(
+        let stored = sequences_above(
             &mut server.database.connect().await,
             spirit_id.parse().unwrap(),
             0,
@@ -133,7 +133,7 @@ async fn no_event_is_created_after_its_spirit_was_soft_deleted() {
         assert_eq!(
             deleted.last_sequence,
             i64::try_from(created).unwrap(),
-            "all that was created was created before"
+            "every created event precedes the deletion"
         );
         refused(
             server.events().create_event(event(&spirit_id)).await,

@@ -7,8 +7,7 @@ use tonic::{Code, Status};
 
 use crate::support::builders::{bad_fields, create, event, list, metadata, refused};
 use crate::support::harness::TestServer;
-
-const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+use crate::support::validation::UNKNOWN_ID;
 
 fn deletion(event_id: &str) -> SoftDeleteEventRequest {
     SoftDeleteEventRequest {
@@ -22,7 +21,7 @@ async fn delete(server: &TestServer, request: SoftDeleteEventRequest) -> Result<
     Ok(response.into_inner().event.unwrap())
 }
 
-/// Restores what such a deletion deletes.
+/// Restores the event that the deletion names.
 async fn restore(server: &TestServer, deletion: SoftDeleteEventRequest) -> Result<Event, Status> {
     let request = RestoreEventRequest {
         event_id: deletion.event_id,
@@ -39,7 +38,7 @@ async fn new_event(server: &TestServer) -> Event {
 }
 
 #[tokio::test]
-async fn a_deleted_event_is_hidden_unless_asked_for_and_comes_back_whole() {
+async fn a_soft_deleted_event_is_hidden_and_restored_unchanged() {
     let server = TestServer::start().await;
     let before = new_event(&server).await;
     let deleted = delete(&server, deletion(&before.id)).await.unwrap();
@@ -82,7 +81,7 @@ async fn a_deleted_event_is_hidden_unless_asked_for_and_comes_back_whole() {
 }
 
 #[tokio::test]
-async fn repeating_keeps_the_first_deletion_and_the_revision() {
+async fn repeated_deletes_and_restores_of_an_event_change_nothing() {
     let server = TestServer::start().await;
     let before = new_event(&server).await;
     assert_eq!(restore(&server, deletion(&before.id)).await.unwrap(), before);
@@ -93,7 +92,7 @@ async fn repeating_keeps_the_first_deletion_and_the_revision() {
 }
 
 #[tokio::test]
-async fn deletions_at_once_are_one_deletion() {
+async fn concurrent_deletes_of_an_event_count_as_one() {
     let server = TestServer::start().await;
     let before = new_event(&server).await;
     let deletions = (0..8).map(|_| delete(&server, deletion(&before.id)));
@@ -104,7 +103,7 @@ async fn deletions_at_once_are_one_deletion() {
 }
 
 #[tokio::test]
-async fn the_expected_revision_is_checked_first() {
+async fn deleting_or_restoring_an_event_checks_expected_revision_first() {
     let server = TestServer::start().await;
     let before = new_event(&server).await;
     let guarded = |revision| SoftDeleteEventRequest {
@@ -113,7 +112,7 @@ async fn the_expected_revision_is_checked_first() {
     };
     let wrong = [
         delete(&server, guarded(2)).await,
-        restore(&server, guarded(7)).await, // though there is nothing to restore
+        restore(&server, guarded(7)).await, // although there is nothing to restore
     ];
     for result in wrong {
         let status = refused(result, Code::Aborted, "REVISION_MISMATCH");
@@ -126,7 +125,7 @@ async fn the_expected_revision_is_checked_first() {
 }
 
 #[tokio::test]
-async fn only_an_event_of_the_named_spirit_is_found() {
+async fn an_event_is_deleted_or_restored_only_under_its_own_spirit() {
     let server = TestServer::start().await;
     let before = new_event(&server).await;
     let under = |spirit_id: String| SoftDeleteEventRequest {
@@ -137,19 +136,19 @@ async fn only_an_event_of_the_named_spirit_is_found() {
     let missing = [
         delete(&server, under(other.clone())).await,
         restore(&server, under(other)).await,
-        delete(&server, under(UNKNOWN.to_owned())).await,
-        delete(&server, deletion(UNKNOWN)).await,
-        restore(&server, deletion(UNKNOWN)).await,
+        delete(&server, under(UNKNOWN_ID.to_owned())).await,
+        delete(&server, deletion(UNKNOWN_ID)).await,
+        restore(&server, deletion(UNKNOWN_ID)).await,
     ];
     for result in missing {
         refused(result, Code::NotFound, "EVENT_NOT_FOUND");
     }
-    let own = under(before.spirit_id().to_uppercase());
-    assert!(delete(&server, own).await.unwrap().is_deleted);
+    let own_spirit = under(before.spirit_id().to_uppercase());
+    assert!(delete(&server, own_spirit).await.unwrap().is_deleted);
 }
 
 #[tokio::test]
-async fn bad_fields_are_named_all_at_once() {
+async fn deleting_or_restoring_an_event_names_all_bad_fields_at_once() {
     let server = TestServer::start().await;
     let bad = SoftDeleteEventRequest {
         event_id: "x".to_owned(),

@@ -1,4 +1,4 @@
-//! The life of a spirit: created, read, deleted, restored, counted.
+//! `CreateSpirit`, `GetSpirit`, `SoftDeleteSpirit`, `RestoreSpirit` and `CountSpirits`.
 
 use elephantasm_events::grpc::pb::{
     CountSpiritsRequest, CreateSpiritRequest, GetEventRequest, GetSpiritRequest, RestoreSpiritRequest,
@@ -8,11 +8,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::builders::{
-    bad_fields, create, event, list, metadata, named, number, object, refused, text,
+    bad_fields, create, create_spirit, event, list, metadata, number, object, refused, text,
 };
 use crate::support::harness::{TestServer, small_limits};
-
-const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+use crate::support::validation::UNKNOWN_ID;
 
 async fn get(server: &TestServer, spirit_id: &str, include_deleted: bool) -> Result<Spirit, Status> {
     let request = GetSpiritRequest {
@@ -48,14 +47,14 @@ async fn count(server: &TestServer, include_deleted: bool) -> i64 {
 }
 
 #[tokio::test]
-async fn a_spirit_comes_back_as_it_was_sent() {
+async fn a_created_spirit_is_returned_as_sent() {
     let server = TestServer::start().await;
     let request = CreateSpiritRequest {
         name: "Ünï 🐘".to_owned(),
         description: Some(String::new()),
         meta: Some(object([("n", number(3.0))])),
     };
-    let created = named(&server, request).await;
+    let created = create_spirit(&server, request).await;
     assert_eq!(
         (created.name(), created.description.as_deref()),
         ("Ünï 🐘", Some(""))
@@ -71,22 +70,22 @@ async fn a_spirit_comes_back_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn absent_meta_is_an_empty_object_and_names_need_not_be_unique() {
+async fn spirit_names_need_not_be_unique_and_meta_defaults_to_an_empty_object() {
     let server = TestServer::start().await;
     let request = CreateSpiritRequest {
         name: "same".to_owned(),
         ..CreateSpiritRequest::default()
     };
-    let one = named(&server, request.clone()).await;
-    let other = named(&server, request).await;
+    let one = create_spirit(&server, request.clone()).await;
+    let other = create_spirit(&server, request).await;
     assert_ne!(one.id, other.id);
     assert_eq!((one.description, one.meta), (None, Some(object([]))));
 }
 
 #[tokio::test]
-async fn bounds_of_a_spirit_are_exact() {
+async fn create_spirit_accepts_the_largest_values_and_refuses_larger_ones() {
     let server = TestServer::start_with(small_limits).await;
-    // {"k":"…"} is 8 bytes longer than its text; é is two bytes.
+    // `{"k":"…"}` is 8 bytes longer than its text; é has two bytes.
     let meta = |chars| Some(object([("k", text(&"é".repeat(chars)))]));
     let spirit = |name: String, description: String, meta| CreateSpiritRequest {
         name,
@@ -94,7 +93,7 @@ async fn bounds_of_a_spirit_are_exact() {
         meta,
     };
     let largest = spirit("🐘".repeat(255), "é".repeat(8 * 1024), meta(96));
-    named(&server, largest).await;
+    create_spirit(&server, largest).await;
     let over = spirit("🐘".repeat(256), "é".repeat(8 * 1024) + "x", meta(97));
     let empty = spirit(String::new(), "\0".to_owned(), Some(object([("\0", text(""))])));
     let nul = spirit(
@@ -102,7 +101,7 @@ async fn bounds_of_a_spirit_are_exact() {
         "\0".to_owned(),
         Some(object([("k", number(f64::NAN))])),
     );
-    for (name, request) in [("over", over), ("empty", empty), ("U+0000", nul)] {
+    for (name, request) in [("too large", over), ("empty", empty), ("U+0000", nul)] {
         let fields = bad_fields(server.spirits().create_spirit(request).await);
         assert_eq!(fields, ["name", "description", "meta"], "{name}");
     }
@@ -110,7 +109,7 @@ async fn bounds_of_a_spirit_are_exact() {
 }
 
 #[tokio::test]
-async fn new_events_move_last_sequence_alone() {
+async fn new_events_change_only_last_sequence_of_their_spirit() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let before = get(&server, &spirit_id, false).await.unwrap();
@@ -125,7 +124,7 @@ async fn new_events_move_last_sequence_alone() {
 }
 
 #[tokio::test]
-async fn a_deleted_spirit_refuses_new_events_and_keeps_the_old_ones_readable() {
+async fn a_deleted_spirit_refuses_new_events_and_keeps_old_ones_readable() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -163,11 +162,11 @@ async fn a_deleted_spirit_refuses_new_events_and_keeps_the_old_ones_readable() {
     let restored = restore(&server, &spirit_id, None).await.unwrap();
     assert_eq!((restored.is_deleted, restored.deleted_at), (false, None));
     let next = create(&mut events, event(&spirit_id)).await;
-    assert_eq!(next.sequence, 2, "the sequence goes on");
+    assert_eq!(next.sequence, 2, "sequences continue after the restore");
 }
 
 #[tokio::test]
-async fn repeating_a_deletion_or_restoration_changes_nothing() {
+async fn repeated_deletes_and_restores_of_a_spirit_change_nothing() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let before = get(&server, &spirit_id, false).await.unwrap();
@@ -180,7 +179,7 @@ async fn repeating_a_deletion_or_restoration_changes_nothing() {
 }
 
 #[tokio::test]
-async fn deletions_and_restorations_check_the_expected_revision_first() {
+async fn deleting_or_restoring_a_spirit_checks_expected_revision_first() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     for result in [
@@ -198,21 +197,24 @@ async fn deletions_and_restorations_check_the_expected_revision_first() {
 }
 
 #[tokio::test]
-async fn unknown_and_malformed_ids_are_told_apart() {
+async fn unknown_spirit_ids_are_not_found_and_malformed_ones_are_invalid() {
     let server = TestServer::start().await;
     for result in [
-        get(&server, UNKNOWN, true).await,
-        delete(&server, UNKNOWN, None).await,
-        restore(&server, UNKNOWN, None).await,
+        get(&server, UNKNOWN_ID, true).await,
+        delete(&server, UNKNOWN_ID, None).await,
+        restore(&server, UNKNOWN_ID, None).await,
     ] {
         let status = refused(result, Code::NotFound, "SPIRIT_NOT_FOUND");
-        assert_eq!(status.get_details_resource_info().unwrap().resource_name, UNKNOWN);
+        assert_eq!(
+            status.get_details_resource_info().unwrap().resource_name,
+            UNKNOWN_ID
+        );
     }
     for bad in [
         "",
         "x",
         "01890a5dac96774bbcceb302099a8057",
-        &format!("{{{UNKNOWN}}}"),
+        &format!("{{{UNKNOWN_ID}}}"),
     ] {
         assert_eq!(bad_fields(get(&server, bad, false).await), ["spirit_id"], "{bad}");
         let fields = ["spirit_id", "expected_revision"];
@@ -222,7 +224,7 @@ async fn unknown_and_malformed_ids_are_told_apart() {
 }
 
 #[tokio::test]
-async fn counts_are_exact_with_and_without_the_deleted() {
+async fn count_spirits_is_exact_with_and_without_deleted_spirits() {
     let server = TestServer::start().await;
     assert_eq!((count(&server, false).await, count(&server, true).await), (0, 0));
     let first = server.spirit().await;

@@ -1,4 +1,4 @@
-//! `UpdateEvent`: masks, guards, edits that change nothing.
+//! `UpdateEvent`: masks, guards and updates that change nothing.
 
 use elephantasm_events::grpc::pb::{
     Event, GetEventRequest, MetaMode, SoftDeleteEventRequest, SoftDeleteSpiritRequest, UpdateEventRequest,
@@ -10,7 +10,7 @@ use tonic_types::StatusExt as _;
 use crate::support::builders::{bad_fields, create, event, mask, metadata, number, object, refused, text};
 use crate::support::harness::TestServer;
 
-/// An event with every mutable field set.
+/// Creates an event with every mutable field set.
 async fn full_event(server: &TestServer) -> Event {
     let spirit_id = server.spirit().await;
     let request = elephantasm_events::grpc::pb::CreateEventRequest {
@@ -36,6 +36,7 @@ async fn updated(server: &TestServer, request: UpdateEventRequest) -> Result<Eve
     Ok(response.into_inner().event.unwrap())
 }
 
+/// Reads an event by its id, even if it is deleted.
 async fn stored(server: &TestServer, event_id: &str) -> Event {
     let request = GetEventRequest {
         event_id: event_id.to_owned(),
@@ -46,17 +47,17 @@ async fn stored(server: &TestServer, event_id: &str) -> Event {
     response.into_inner().event.unwrap()
 }
 
-/// What the edit left as it was, apart from its own marks.
-fn with_marks_of(event: &Event, marks: &Event) -> Event {
+/// The event with `revision` and `updated_at` of its updated version.
+fn with_revision_of(event: &Event, updated: &Event) -> Event {
     Event {
-        revision: marks.revision,
-        updated_at: marks.updated_at,
+        revision: updated.revision,
+        updated_at: updated.updated_at,
         ..event.clone()
     }
 }
 
 #[tokio::test]
-async fn without_a_mask_the_present_fields_are_written_and_all_others_kept() {
+async fn update_event_without_a_mask_writes_only_the_present_fields() {
     let server = TestServer::start().await;
     for update_mask in [None, Some(FieldMask::default())] {
         let before = full_event(&server).await;
@@ -78,7 +79,7 @@ async fn without_a_mask_the_present_fields_are_written_and_all_others_kept() {
         let expected = Event {
             meta_summary: Some(String::new()),
             importance_score: Some(0.0),
-            ..with_marks_of(&before, &after)
+            ..with_revision_of(&before, &after)
         };
         assert_eq!(after, expected);
         assert_eq!(stored(&server, &before.id).await, expected);
@@ -86,12 +87,12 @@ async fn without_a_mask_the_present_fields_are_written_and_all_others_kept() {
 }
 
 #[tokio::test]
-async fn a_mask_writes_exactly_its_fields_and_clears_the_absent_ones() {
+async fn update_event_with_a_mask_writes_its_fields_and_clears_the_absent_ones() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     let request = UpdateEventRequest {
         meta_summary: Some("new".to_owned()),
-        author: Some("not listed".to_owned()),
+        author: Some("not in the mask".to_owned()),
         is_deleted: Some(true),
         update_mask: mask(&["meta_summary", "importance_score", "role", "meta", "role"]),
         ..update(&before)
@@ -102,14 +103,14 @@ async fn a_mask_writes_exactly_its_fields_and_clears_the_absent_ones() {
         importance_score: None,
         role: None,
         meta: Some(object([])),
-        ..with_marks_of(&before, &after)
+        ..with_revision_of(&before, &after)
     };
-    assert_eq!(after, expected, "author and is_deleted were not listed");
+    assert_eq!(after, expected, "author and is_deleted are not in the mask");
     assert_eq!(stored(&server, &before.id).await, expected);
 }
 
 #[tokio::test]
-async fn a_listed_meta_that_is_absent_is_cleared_in_both_modes() {
+async fn meta_in_the_mask_without_a_value_is_cleared_in_both_modes() {
     let server = TestServer::start().await;
     for mode in [MetaMode::Replace, MetaMode::MergePatch] {
         let before = full_event(&server).await;
@@ -124,21 +125,21 @@ async fn a_listed_meta_that_is_absent_is_cleared_in_both_modes() {
 }
 
 #[tokio::test]
-async fn paths_of_a_mask_that_cannot_be_written_are_refused() {
+async fn update_event_refuses_mask_paths_that_cannot_be_written() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     for (name, path) in [
         ("unknown", "summary"),
         ("immutable", "content"),
         ("immutable", "occurred_at"),
-        ("its name in JSON", "metaSummary"),
+        ("JSON name", "metaSummary"),
         ("set by the service", "revision"),
-        ("names the event", "event_id"),
+        ("id of the event", "event_id"),
         ("dotted", "meta.k"),
         ("a star", "*"),
         ("empty", ""),
         ("another case", "Role"),
-        ("space", " role"),
+        ("leading space", " role"),
     ] {
         let request = UpdateEventRequest {
             role: Some("other".to_owned()),
@@ -155,7 +156,7 @@ async fn paths_of_a_mask_that_cannot_be_written_are_refused() {
 }
 
 #[tokio::test]
-async fn bad_values_are_named_all_at_once_whether_listed_or_not() {
+async fn update_event_names_all_bad_values_whether_in_the_mask_or_not() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     let request = UpdateEventRequest {
@@ -190,7 +191,7 @@ async fn bad_values_are_named_all_at_once_whether_listed_or_not() {
 }
 
 #[tokio::test]
-async fn an_edit_that_changes_nothing_keeps_revision_and_time() {
+async fn an_update_that_changes_nothing_keeps_revision_and_updated_at() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     let same = UpdateEventRequest {
@@ -213,16 +214,16 @@ async fn an_edit_that_changes_nothing_keeps_revision_and_time() {
         ..update(&before)
     };
     for (name, request) in [
-        ("nothing given", update(&before)),
+        ("no fields", update(&before)),
         ("the stored values", same),
-        ("a patch that removes what is not there", absent_key),
+        ("a patch that removes an absent key", absent_key),
     ] {
         assert_eq!(updated(&server, request).await.unwrap(), before, "{name}");
     }
 }
 
 #[tokio::test]
-async fn meta_of_any_numbers_is_the_same_when_sent_again() {
+async fn sending_the_same_numbers_in_meta_again_changes_nothing() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     for value in [
@@ -241,14 +242,14 @@ async fn meta_of_any_numbers_is_the_same_when_sent_again() {
             ..update(&before)
         };
         let first = updated(&server, request.clone()).await.unwrap();
-        assert_eq!(first.meta, request.meta, "{value} comes back");
+        assert_eq!(first.meta, request.meta, "{value} is returned unchanged");
         let second = updated(&server, request).await.unwrap();
-        assert_eq!(second.revision, first.revision, "{value} is no change");
+        assert_eq!(second.revision, first.revision, "{value} counts as unchanged");
     }
 }
 
 #[tokio::test]
-async fn the_expected_revision_is_checked_also_when_nothing_would_change() {
+async fn update_event_checks_expected_revision_even_if_nothing_would_change() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     let guarded = |revision, role: &str| UpdateEventRequest {
@@ -272,30 +273,30 @@ async fn the_expected_revision_is_checked_also_when_nothing_would_change() {
 }
 
 #[tokio::test]
-async fn the_expected_revision_lets_exactly_one_of_many_racers_in() {
+async fn expected_revision_lets_exactly_one_of_many_concurrent_updates_succeed() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
-    let racers = (0..8).map(|n| {
+    let updates = (0..8).map(|n| {
         updated(
             &server,
             UpdateEventRequest {
-                author: Some(format!("racer {n}")),
+                author: Some(format!("author {n}")),
                 expected_revision: Some(1),
                 ..update(&before)
             },
         )
     });
-    let results = futures_util::future::join_all(racers).await;
-    let (winners, losers): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-    assert_eq!(winners.len(), 1);
-    for loser in losers {
-        let status = refused(loser, Code::Aborted, "REVISION_MISMATCH");
+    let results = futures_util::future::join_all(updates).await;
+    let (succeeded, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!(succeeded.len(), 1);
+    for result in failed {
+        let status = refused(result, Code::Aborted, "REVISION_MISMATCH");
         assert_eq!(metadata(&status, "actual"), "2");
     }
 }
 
 #[tokio::test]
-async fn deleted_events_and_events_of_deleted_spirits_can_be_edited() {
+async fn deleted_events_of_deleted_spirits_can_be_updated() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     let deletion = SoftDeleteEventRequest {
@@ -314,30 +315,30 @@ async fn deleted_events_and_events_of_deleted_spirits_can_be_edited() {
         ..update(&before)
     };
     let after = updated(&server, request).await.unwrap();
-    assert!(after.is_deleted, "it stays deleted");
+    assert!(after.is_deleted, "the event stays deleted");
     assert_eq!((after.author(), after.revision), ("Grace", 3));
 }
 
 #[tokio::test]
-async fn the_mark_can_be_set_and_taken_away_by_an_update() {
+async fn update_event_can_delete_and_restore_an_event() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
-    let marked = |is_deleted| UpdateEventRequest {
+    let set_deleted = |is_deleted| UpdateEventRequest {
         is_deleted: Some(is_deleted),
         update_mask: mask(&["is_deleted"]),
         ..update(&before)
     };
-    let deleted = updated(&server, marked(true)).await.unwrap();
+    let deleted = updated(&server, set_deleted(true)).await.unwrap();
     assert!(deleted.is_deleted && deleted.deleted_at.is_some());
-    let again = updated(&server, marked(true)).await.unwrap();
-    assert_eq!(again, deleted, "the first deletion stands");
-    let restored = updated(&server, marked(false)).await.unwrap();
-    assert_eq!(restored, with_marks_of(&before, &restored));
+    let again = updated(&server, set_deleted(true)).await.unwrap();
+    assert_eq!(again, deleted, "deleting again changes nothing");
+    let restored = updated(&server, set_deleted(false)).await.unwrap();
+    assert_eq!(restored, with_revision_of(&before, &restored));
     assert_eq!(restored.revision, 3);
 }
 
 #[tokio::test]
-async fn an_event_is_found_only_under_its_own_spirit() {
+async fn update_event_finds_an_event_only_under_its_own_spirit() {
     let server = TestServer::start().await;
     let before = full_event(&server).await;
     let other = server.spirit().await;

@@ -1,20 +1,21 @@
-//! `UpdateSpirit`: masks, merge patches, guards.
+//! `UpdateSpirit`: masks, merge patches and guards.
 
 use elephantasm_events::grpc::pb::{CreateSpiritRequest, MetaMode, Spirit, UpdateSpiritRequest};
 use tonic::{Code, Status};
 
 use crate::support::builders::{
-    bad_fields, create, event, mask, metadata, named, number, object, refused, text,
+    bad_fields, create, create_spirit, event, mask, metadata, number, object, refused, text,
 };
 use crate::support::harness::TestServer;
 
+/// Creates a spirit with every field set.
 async fn full_spirit(server: &TestServer) -> Spirit {
     let request = CreateSpiritRequest {
         name: "Ada".to_owned(),
         description: Some("described".to_owned()),
         meta: Some(object([("k", text("v"))])),
     };
-    named(server, request).await
+    create_spirit(server, request).await
 }
 
 fn update(spirit: &Spirit) -> UpdateSpiritRequest {
@@ -29,17 +30,17 @@ async fn updated(server: &TestServer, request: UpdateSpiritRequest) -> Result<Sp
     Ok(response.into_inner().spirit.unwrap())
 }
 
-/// What the edit left as it was, apart from its own marks.
-fn with_marks_of(spirit: &Spirit, marks: &Spirit) -> Spirit {
+/// The spirit with `revision` and `updated_at` of its updated version.
+fn with_revision_of(spirit: &Spirit, updated: &Spirit) -> Spirit {
     Spirit {
-        revision: marks.revision,
-        updated_at: marks.updated_at,
+        revision: updated.revision,
+        updated_at: updated.updated_at,
         ..spirit.clone()
     }
 }
 
 #[tokio::test]
-async fn without_a_mask_the_present_fields_are_written() {
+async fn update_spirit_without_a_mask_writes_only_the_present_fields() {
     let server = TestServer::start().await;
     let before = full_spirit(&server).await;
     let request = UpdateSpiritRequest {
@@ -49,7 +50,7 @@ async fn without_a_mask_the_present_fields_are_written() {
     let after = updated(&server, request).await.unwrap();
     let expected = Spirit {
         name: Some("Grace".to_owned()),
-        ..with_marks_of(&before, &after)
+        ..with_revision_of(&before, &after)
     };
     assert_eq!(after, expected);
     assert_eq!(after.revision, 2);
@@ -57,11 +58,11 @@ async fn without_a_mask_the_present_fields_are_written() {
 }
 
 #[tokio::test]
-async fn a_mask_writes_exactly_its_fields_and_clears_the_absent_ones() {
+async fn update_spirit_with_a_mask_writes_its_fields_and_clears_the_absent_ones() {
     let server = TestServer::start().await;
     let before = full_spirit(&server).await;
     let request = UpdateSpiritRequest {
-        name: Some("not listed".to_owned()),
+        name: Some("not in the mask".to_owned()),
         update_mask: mask(&["description", "meta"]),
         ..update(&before)
     };
@@ -69,13 +70,13 @@ async fn a_mask_writes_exactly_its_fields_and_clears_the_absent_ones() {
     let expected = Spirit {
         description: None,
         meta: Some(object([])),
-        ..with_marks_of(&before, &after)
+        ..with_revision_of(&before, &after)
     };
     assert_eq!(after, expected);
 }
 
 #[tokio::test]
-async fn fields_that_always_have_a_value_cannot_be_cleared() {
+async fn update_spirit_refuses_to_clear_required_fields_and_unknown_mask_paths() {
     let server = TestServer::start().await;
     let before = full_spirit(&server).await;
     let request = UpdateSpiritRequest {
@@ -100,7 +101,7 @@ async fn fields_that_always_have_a_value_cannot_be_cleared() {
 }
 
 #[tokio::test]
-async fn a_merge_patch_changes_part_of_meta() {
+async fn a_merge_patch_changes_part_of_a_spirits_meta() {
     let server = TestServer::start().await;
     let before = full_spirit(&server).await;
     let request = UpdateSpiritRequest {
@@ -115,14 +116,14 @@ async fn a_merge_patch_changes_part_of_meta() {
 }
 
 #[tokio::test]
-async fn a_spirit_is_deleted_restored_and_edited_while_deleted() {
+async fn update_spirit_can_delete_rename_and_restore_a_spirit() {
     let server = TestServer::start().await;
     let before = full_spirit(&server).await;
-    let marked = |is_deleted| UpdateSpiritRequest {
+    let set_deleted = |is_deleted| UpdateSpiritRequest {
         is_deleted: Some(is_deleted),
         ..update(&before)
     };
-    let deleted = updated(&server, marked(true)).await.unwrap();
+    let deleted = updated(&server, set_deleted(true)).await.unwrap();
     assert!(deleted.is_deleted && deleted.deleted_at.is_some());
     let request = UpdateSpiritRequest {
         name: Some("Grace".to_owned()),
@@ -131,15 +132,15 @@ async fn a_spirit_is_deleted_restored_and_edited_while_deleted() {
     let renamed = updated(&server, request).await.unwrap();
     assert_eq!(
         renamed.deleted_at, deleted.deleted_at,
-        "still deleted, since then"
+        "the rename keeps the time of the deletion"
     );
-    let restored = updated(&server, marked(false)).await.unwrap();
+    let restored = updated(&server, set_deleted(false)).await.unwrap();
     assert_eq!((restored.is_deleted, restored.revision), (false, 4));
     create(&mut server.events(), event(&before.id)).await;
 }
 
 #[tokio::test]
-async fn the_expected_revision_must_hold() {
+async fn update_spirit_checks_expected_revision_which_events_do_not_change() {
     let server = TestServer::start().await;
     let before = full_spirit(&server).await;
     create(&mut server.events(), event(&before.id)).await;
@@ -152,7 +153,7 @@ async fn the_expected_revision_must_hold() {
     assert_eq!(
         (after.revision, after.last_sequence),
         (2, 1),
-        "an event moved no revision"
+        "a new event does not change the revision"
     );
     let status = refused(
         updated(&server, guarded(1)).await,
@@ -172,7 +173,7 @@ async fn the_expected_revision_must_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn edits_during_ingest_lose_neither_the_edit_nor_an_event() {
+async fn spirit_updates_during_ingest_lose_neither_an_update_nor_an_event() {
     const ROUNDS: i64 = 30;
     let server = TestServer::start().await;
     let before = full_spirit(&server).await;
@@ -181,7 +182,7 @@ async fn edits_during_ingest_lose_neither_the_edit_nor_an_event() {
             create(&mut server.events(), event(&before.id)).await;
         }
     };
-    let edits = async {
+    let updates = async {
         for round in 0..ROUNDS {
             let request = UpdateSpiritRequest {
                 meta: Some(object([(format!("k{round}").as_str(), number(1.0))])),
@@ -191,7 +192,7 @@ async fn edits_during_ingest_lose_neither_the_edit_nor_an_event() {
             updated(&server, request).await.unwrap();
         }
     };
-    tokio::join!(ingest, edits);
+    tokio::join!(ingest, updates);
     let after = updated(&server, update(&before)).await.unwrap();
     assert_eq!((after.last_sequence, after.revision), (ROUNDS, 1 + ROUNDS));
     assert_eq!(after.meta.unwrap().fields.len(), 31);

@@ -1,4 +1,4 @@
-//! Every bound of the requests that write events, at the bound and one past it.
+//! Validation of the requests that write events: every field at its limit and just past it.
 
 use elephantasm_events::grpc::pb::{
     BatchCreateEventsRequest, CreateEventRequest, RestoreEventRequest, SoftDeleteEventRequest,
@@ -8,18 +8,18 @@ use prost_types::FieldMask;
 
 use crate::support::builders::{create, event, object, text};
 use crate::support::harness::{TestServer, small_limits};
-use crate::support::probes::{
-    Probe, UNKNOWN, at_least, bytes, chars, enums, meta_of_bytes, metas, scores, times, uuids,
+use crate::support::validation::{
+    UNKNOWN_ID, ValidationCases, at_least, bytes, chars, enums, meta_of_bytes, metas, scores, times, uuids,
 };
 
 const KIB: usize = 1024;
 
 #[tokio::test]
-async fn a_create_keeps_every_bound() {
+async fn create_event_enforces_every_field_limit() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
-    Probe::new(event(&spirit_id))
+    ValidationCases::new(event(&spirit_id))
         .field("event_type", chars(100), |r, v| r.event_type = v)
         .field("content", bytes(KIB * KIB), |r, v| r.content = Some(v))
         .case("no content", &["content"], |r| r.content = None)
@@ -38,11 +38,11 @@ async fn a_create_keeps_every_bound() {
 }
 
 #[tokio::test]
-async fn the_bounds_of_content_and_meta_are_settings() {
+async fn the_byte_limits_of_content_and_meta_are_settings() {
     let server = TestServer::start_with(small_limits).await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
-    Probe::new(event(&spirit_id))
+    ValidationCases::new(event(&spirit_id))
         .field("content", bytes(1_000), |r, v| r.content = Some(v))
         .case("meta of 200 bytes", &[], |r| r.meta = Some(meta_of_bytes(200)))
         .case("meta of 201 bytes", &["meta"], |r| {
@@ -53,10 +53,10 @@ async fn the_bounds_of_content_and_meta_are_settings() {
 }
 
 #[tokio::test]
-async fn the_ids_and_guards_of_a_create_keep_their_bounds() {
+async fn create_event_validates_spirit_id_and_expected_last_sequence() {
     let server = TestServer::start().await;
     let mut events = server.events();
-    Probe::new(event(UNKNOWN))
+    ValidationCases::new(event(UNKNOWN_ID))
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_last_sequence", at_least(0, i64::MIN), |r, v| {
             r.expected_last_sequence = Some(v);
@@ -66,7 +66,7 @@ async fn the_ids_and_guards_of_a_create_keep_their_bounds() {
 }
 
 #[tokio::test]
-async fn a_batch_has_1_to_1000_items_and_a_known_mode() {
+async fn a_batch_must_have_1_to_1000_items_and_a_known_mode() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -75,7 +75,7 @@ async fn a_batch_has_1_to_1000_items_and_a_known_mode() {
         requests: batch(1),
         mode: 0,
     };
-    Probe::new(base)
+    ValidationCases::new(base)
         .case("no item", &["requests"], |r| r.requests.clear())
         .case("1,000 items", &[], |r| r.requests = batch(1_000))
         .case("1,001 items", &["requests"], |r| r.requests = batch(1_001))
@@ -84,16 +84,20 @@ async fn a_batch_has_1_to_1000_items_and_a_known_mode() {
             r.mode = 3;
             r.requests.clear();
         })
-        .case("one bad item among the good", &["requests[2].session_id"], |r| {
-            r.requests = batch(4);
-            r.requests[2].session_id = Some(String::new());
-        })
+        .case(
+            "one bad item among valid ones",
+            &["requests[2].session_id"],
+            |r| {
+                r.requests = batch(4);
+                r.requests[2].session_id = Some(String::new());
+            },
+        )
         .run(async |request| events.batch_create_events(request).await.map(drop))
         .await;
 }
 
 #[tokio::test]
-async fn an_update_keeps_every_bound() {
+async fn update_event_enforces_every_field_limit() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -101,14 +105,14 @@ async fn an_update_keeps_every_bound() {
         event_id: create(&mut events, event(&spirit_id)).await.id,
         ..UpdateEventRequest::default()
     };
-    Probe::new(base)
+    ValidationCases::new(base)
         .field("meta_summary", bytes(16 * KIB), |r, v| r.meta_summary = Some(v))
         .field("importance_score", scores(), |r, v| r.importance_score = Some(v))
         .field("meta", metas(), |r, v| r.meta = Some(v))
         .field("role", chars(50), |r, v| r.role = Some(v))
         .field("author", chars(255), |r, v| r.author = Some(v))
         .field("meta_mode", enums(2), |r, v| r.meta_mode = v)
-        .case("a bad value that the mask does not list", &["role"], |r| {
+        .case("a bad value outside the mask", &["role"], |r| {
             r.role = Some(String::new());
             r.update_mask = Some(mask(&["author"]));
         })
@@ -123,16 +127,16 @@ fn mask(paths: &[&str]) -> FieldMask {
 }
 
 #[tokio::test]
-async fn a_mask_lists_mutable_fields_by_their_names_alone() {
+async fn an_update_mask_accepts_only_names_of_mutable_fields() {
     let server = TestServer::start().await;
     let mut events = server.events();
     let base = UpdateEventRequest {
-        event_id: UNKNOWN.to_owned(),
+        event_id: UNKNOWN_ID.to_owned(),
         ..UpdateEventRequest::default()
     };
-    let mut probe = Probe::new(base)
+    let mut cases = ValidationCases::new(base)
         .case("an empty mask", &[], |r| r.update_mask = Some(mask(&[])))
-        .case("every mutable field, one twice", &[], |r| {
+        .case("every mutable field, one repeated", &[], |r| {
             r.is_deleted = Some(true);
             r.update_mask = Some(mask(&[
                 "meta_summary",
@@ -172,25 +176,25 @@ async fn a_mask_lists_mutable_fields_by_their_names_alone() {
         " role",
         "ROLE",
     ] {
-        probe = probe.case(bad, &["update_mask"], |r| {
+        cases = cases.case(bad, &["update_mask"], |r| {
             r.update_mask = Some(mask(&["role", bad]));
         });
     }
-    probe
+    cases
         .run(async |request| events.update_event(request).await.map(drop))
         .await;
 }
 
 #[tokio::test]
-async fn edits_keep_the_bounds_of_ids_and_guards() {
+async fn event_updates_deletes_and_restores_validate_ids_and_expected_revision() {
     let server = TestServer::start().await;
     let mut events = server.events();
-    let event_id = UNKNOWN.to_owned();
+    let event_id = UNKNOWN_ID.to_owned();
     let update = UpdateEventRequest {
         event_id: event_id.clone(),
         ..UpdateEventRequest::default()
     };
-    Probe::new(update)
+    ValidationCases::new(update)
         .field("event_id", uuids(), |r, v| r.event_id = v)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = Some(v))
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
@@ -202,7 +206,7 @@ async fn edits_keep_the_bounds_of_ids_and_guards() {
         event_id: event_id.clone(),
         ..SoftDeleteEventRequest::default()
     };
-    Probe::new(delete)
+    ValidationCases::new(delete)
         .field("event_id", uuids(), |r, v| r.event_id = v)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = Some(v))
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
@@ -214,7 +218,7 @@ async fn edits_keep_the_bounds_of_ids_and_guards() {
         event_id,
         ..RestoreEventRequest::default()
     };
-    Probe::new(restore)
+    ValidationCases::new(restore)
         .field("event_id", uuids(), |r, v| r.event_id = v)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = Some(v))
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
@@ -225,28 +229,28 @@ async fn edits_keep_the_bounds_of_ids_and_guards() {
 }
 
 #[tokio::test]
-async fn the_result_of_a_merge_patch_is_under_the_bounds_of_meta() {
+async fn the_result_of_a_merge_patch_must_fit_the_byte_limit_of_meta() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
-    // {"k":"…","p":"<6 bytes>"} has 13 bytes more than {"k":"…"}.
-    let almost_full = |bytes| CreateEventRequest {
+    // `{"k":"…","p":"<6 bytes>"}` has 13 bytes more than `{"k":"…"}`.
+    let create_with_meta = |bytes| CreateEventRequest {
         meta: Some(meta_of_bytes(bytes)),
         ..event(&spirit_id)
     };
-    for (what, bytes, bad) in [
-        ("just full", 64 * KIB - 13, &[][..]),
-        ("a byte over", 64 * KIB - 12, &["meta"]),
+    for (description, bytes, bad) in [
+        ("exactly the limit", 64 * KIB - 13, &[][..]),
+        ("one byte over", 64 * KIB - 12, &["meta"]),
     ] {
-        let event_id = create(&mut events, almost_full(bytes)).await.id;
+        let event_id = create(&mut events, create_with_meta(bytes)).await.id;
         let patch = object([("p", text("123456"))]);
         let base = UpdateEventRequest {
             event_id,
             meta_mode: 2,
             ..UpdateEventRequest::default()
         };
-        Probe::new(base)
-            .case(what, bad, |r| r.meta = Some(patch.clone()))
+        ValidationCases::new(base)
+            .case(description, bad, |r| r.meta = Some(patch.clone()))
             .run(async |request| events.update_event(request).await.map(drop))
             .await;
     }

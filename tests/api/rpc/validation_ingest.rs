@@ -1,5 +1,4 @@
-//! Every bound of an item of an ingest stream, at the bound and one past it: those of a create, under
-//! `create`, and `request_id`'s own.
+//! Validation of ingest items: `request_id` and every field of `create` at its limit and just past it.
 
 use elephantasm_events::grpc::pb::ingest_events_response::Result as Item;
 use elephantasm_events::grpc::pb::{CreateEventRequest, IngestEventsRequest};
@@ -8,17 +7,17 @@ use tonic::{Code, Status};
 
 use crate::support::builders::event;
 use crate::support::harness::TestServer;
-use crate::support::probes::{
-    Probe, UNKNOWN, Values, at_least, bytes, chars, enums, metas, scores, times, uuids,
+use crate::support::validation::{
+    UNKNOWN_ID, ValidationCases, Values, at_least, bytes, chars, enums, metas, scores, times, uuids,
 };
 
 const KIB: usize = 1024;
 
-/// Sends the item alone; its error as a call would have it.
+/// Sends a single item; returns its error as the status that a unary call would return.
 async fn send(server: &TestServer, item: IngestEventsRequest) -> Result<(), Status> {
     let stream = server.events().ingest_events(tokio_stream::once(item)).await;
-    let answer = stream?.into_inner().message().await?.expect("an answer");
-    match answer.result.expect("each answer has a result") {
+    let reply = stream?.into_inner().message().await?.expect("a reply");
+    match reply.result.expect("each reply has a result") {
         Item::Receipt(_) => Ok(()),
         Item::Error(error) => Err(Status::with_details(
             Code::from_i32(error.code),
@@ -28,10 +27,12 @@ async fn send(server: &TestServer, item: IngestEventsRequest) -> Result<(), Stat
     }
 }
 
+/// The item's create, for changes.
 fn create(item: &mut IngestEventsRequest) -> &mut CreateEventRequest {
     item.create.as_mut().unwrap()
 }
 
+/// Texts for `request_id`.
 fn request_ids() -> Values<String> {
     vec![
         ("empty", String::new(), true),
@@ -43,13 +44,13 @@ fn request_ids() -> Values<String> {
 }
 
 #[tokio::test]
-async fn an_item_keeps_every_bound() {
+async fn an_ingest_item_enforces_every_field_limit() {
     let server = TestServer::start().await;
     let base = IngestEventsRequest {
         request_id: "r".to_owned(),
         create: Some(event(&server.spirit().await)),
     };
-    Probe::new(base)
+    ValidationCases::new(base)
         .field("request_id", request_ids(), |r, v| r.request_id = v)
         .case("no create", &["create"], |r| r.create = None)
         .field("create.event_type", chars(100), |r, v| create(r).event_type = v)
@@ -84,13 +85,13 @@ async fn an_item_keeps_every_bound() {
 }
 
 #[tokio::test]
-async fn the_ids_and_guards_of_an_item_keep_their_bounds() {
+async fn an_ingest_item_validates_spirit_id_and_expected_last_sequence() {
     let server = TestServer::start().await;
     let base = IngestEventsRequest {
-        create: Some(event(UNKNOWN)),
+        create: Some(event(UNKNOWN_ID)),
         ..IngestEventsRequest::default()
     };
-    Probe::new(base)
+    ValidationCases::new(base)
         .field("create.spirit_id", uuids(), |r, v| create(r).spirit_id = v)
         .field("create.expected_last_sequence", at_least(0, i64::MIN), |r, v| {
             create(r).expected_last_sequence = Some(v);

@@ -1,4 +1,4 @@
-//! Every bound of the requests of `SpiritService`, at the bound and one past it.
+//! Validation of the requests of `SpiritService`: every field at its limit and just past it.
 
 use elephantasm_events::grpc::pb::{
     CreateSpiritRequest, GetSpiritRequest, ListSpiritsRequest, RestoreSpiritRequest, SoftDeleteSpiritRequest,
@@ -7,19 +7,21 @@ use elephantasm_events::grpc::pb::{
 use prost_types::FieldMask;
 
 use crate::support::harness::TestServer;
-use crate::support::probes::{Probe, UNKNOWN, at_least, bytes, chars, enums, metas, page_sizes, uuids};
+use crate::support::validation::{
+    UNKNOWN_ID, ValidationCases, at_least, bytes, chars, enums, metas, page_sizes, uuids,
+};
 
 const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
 
 #[tokio::test]
-async fn create_spirit_keeps_every_bound() {
+async fn create_spirit_validates_every_field() {
     let server = TestServer::start().await;
     let mut spirits = server.spirits();
     let base = CreateSpiritRequest {
         name: "test".to_owned(),
         ..CreateSpiritRequest::default()
     };
-    Probe::new(base)
+    ValidationCases::new(base)
         .field("name", chars(255), |r, v| r.name = v)
         .field("description", bytes(DESCRIPTION_BYTES_MAX), |r, v| {
             r.description = Some(v);
@@ -30,7 +32,7 @@ async fn create_spirit_keeps_every_bound() {
 }
 
 #[tokio::test]
-async fn update_spirit_keeps_every_bound() {
+async fn update_spirit_validates_every_field() {
     let server = TestServer::start().await;
     let mut spirits = server.spirits();
     let base = UpdateSpiritRequest {
@@ -41,7 +43,7 @@ async fn update_spirit_keeps_every_bound() {
         let paths = vec![path.to_owned()];
         Some(FieldMask { paths })
     };
-    let mut probe = Probe::new(base)
+    let mut cases = ValidationCases::new(base)
         .field("name", chars(255), |r, v| r.name = Some(v))
         .field("description", bytes(DESCRIPTION_BYTES_MAX), |r, v| {
             r.description = Some(v);
@@ -68,23 +70,23 @@ async fn update_spirit_keeps_every_bound() {
         "names",
         "name\0",
     ] {
-        probe = probe.case(bad, &["update_mask"], |r| r.update_mask = mask(bad));
+        cases = cases.case(bad, &["update_mask"], |r| r.update_mask = mask(bad));
     }
-    probe
+    cases
         .run(async |request| spirits.update_spirit(request).await.map(drop))
         .await;
 }
 
 #[tokio::test]
-async fn ids_and_guards_of_spirits_keep_their_bounds() {
+async fn spirit_rpcs_validate_ids_and_expected_revision() {
     let server = TestServer::start().await;
     let mut spirits = server.spirits();
-    let spirit_id = UNKNOWN.to_owned();
+    let spirit_id = UNKNOWN_ID.to_owned();
     let get = GetSpiritRequest {
         spirit_id: spirit_id.clone(),
         include_deleted: false,
     };
-    Probe::new(get)
+    ValidationCases::new(get)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .run(async |request| spirits.get_spirit(request).await.map(drop))
         .await;
@@ -92,7 +94,7 @@ async fn ids_and_guards_of_spirits_keep_their_bounds() {
         spirit_id: spirit_id.clone(),
         ..UpdateSpiritRequest::default()
     };
-    Probe::new(update)
+    ValidationCases::new(update)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
             r.expected_revision = Some(v);
@@ -103,7 +105,7 @@ async fn ids_and_guards_of_spirits_keep_their_bounds() {
         spirit_id: spirit_id.clone(),
         expected_revision: None,
     };
-    Probe::new(delete)
+    ValidationCases::new(delete)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
             r.expected_revision = Some(v);
@@ -114,7 +116,7 @@ async fn ids_and_guards_of_spirits_keep_their_bounds() {
         spirit_id,
         expected_revision: None,
     };
-    Probe::new(restore)
+    ValidationCases::new(restore)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_revision", at_least(1, i64::MIN), |r, v| {
             r.expected_revision = Some(v);
@@ -124,10 +126,10 @@ async fn ids_and_guards_of_spirits_keep_their_bounds() {
 }
 
 #[tokio::test]
-async fn list_spirits_keeps_every_bound() {
+async fn list_spirits_validates_every_field() {
     let server = TestServer::start().await;
     let mut spirits = server.spirits();
-    Probe::new(ListSpiritsRequest::default())
+    ValidationCases::new(ListSpiritsRequest::default())
         .field("name_contains", chars(255), |r, v| r.name_contains = Some(v))
         .field("page_size", page_sizes(), |r, v| r.page_size = v)
         .field("offset", at_least(0, i32::MIN), |r, v| r.offset = v)

@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::standby::reads::{FOR_EVER, Pair, count, is_read, lag, reads};
-use crate::support::builders::{create, event, event_at, fill, get, stream};
+use crate::support::builders::{create, event, event_at, get, insert_events, stream};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::support::live::{Item, Reader};
-use crate::support::pgbouncer::{self, IGNORE, Mode, PgBouncer};
-use crate::support::proxy::{Proxy, Weather};
+use crate::support::pgbouncer::{self, IGNORE_OPTIONS, Mode, PgBouncer};
+use crate::support::proxy::{NetworkState, Proxy};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -129,7 +129,7 @@ async fn reads_that_a_network_swallows_on_their_way_to_the_standby_are_soon_answ
     let primary = Cluster::start(&[]).await;
     let standby = primary.standby(&[]).await;
     let proxy = Proxy::start(standby.socket()).await;
-    let connect = standby.connect_by(proxy.addr);
+    let connect = standby.connect_through(proxy.addr);
     let server = TestServer::start_on(primary.database.clone(), |settings| {
         let lag_max = FOR_EVER;
         settings.store.standby = Some(StandbySettings { connect, lag_max });
@@ -138,7 +138,7 @@ async fn reads_that_a_network_swallows_on_their_way_to_the_standby_are_soon_answ
     is_read(&server).await;
     let spirit_id = server.spirit().await;
     let stored = create(&mut server.events(), event(&spirit_id)).await;
-    proxy.turn(Weather::Swallowing);
+    proxy.set(NetworkState::Stalled);
     let since = Instant::now();
     let (mut counting, mut getting) = (server.events(), server.events());
     let counted = counting.count_events(count(&spirit_id));
@@ -151,7 +151,7 @@ async fn reads_that_a_network_swallows_on_their_way_to_the_standby_are_soon_answ
         took < Duration::from_secs(10),
         "{took:?}, and a statement may take 30 s"
     );
-    proxy.turn(Weather::Fair);
+    proxy.set(NetworkState::Up);
     is_read(&server).await;
 }
 
@@ -160,7 +160,7 @@ async fn a_replay_goes_on_at_the_primary_when_the_standby_dies_half_way() {
     const EVENTS: i64 = 5_000;
     let mut pair = Pair::start(FOR_EVER).await;
     let spirit_id = pair.server.spirit().await;
-    fill(&pair.server, &spirit_id, EVENTS).await;
+    insert_events(&pair.server, &spirit_id, EVENTS).await;
     eventually("the events reach the standby", async || {
         (pair.count(&spirit_id).await == EVENTS).then_some(())
     })
@@ -191,7 +191,7 @@ async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
     const EVENTS: i64 = 50_000;
     let pair = Pair::start_with(FOR_EVER, &[("max_standby_streaming_delay", "0")]).await;
     let spirit_id = pair.server.spirit().await;
-    fill(&pair.server, &spirit_id, EVENTS).await;
+    insert_events(&pair.server, &spirit_id, EVENTS).await;
     eventually("the events reach the standby", async || {
         (pair.count(&spirit_id).await == EVENTS).then_some(())
     })
@@ -248,7 +248,7 @@ async fn a_role_that_owns_its_database_and_nothing_else_is_enough() {
         let connect = connect.clone().username("events").password("secret");
         connect.database("events")
     };
-    let database = Database::elsewhere(own(&primary.database.connect));
+    let database = Database::external(own(&primary.database.connect));
     let server = TestServer::start_on(Arc::new(database), |settings| {
         settings.store.standby = Some(StandbySettings {
             connect: own(&standby.database.connect),
@@ -335,7 +335,7 @@ async fn behind_a_pooler_that_mixes_statements_up_a_standby_is_read_with_the_swi
     let primary = Cluster::start(&[]).await;
     let standby = primary.standby(&[]).await;
     for has_switch in [false, true] {
-        let pooler = PgBouncer::start(&standby.database.connect, Mode::Transaction, 2, IGNORE).await;
+        let pooler = PgBouncer::start(&standby.database.connect, Mode::Transaction, 2, IGNORE_OPTIONS).await;
         let connect = pooler.connect_options("postgres");
         let direct = primary.database.connect.clone();
         let server = TestServer::start_on(primary.database.clone(), |settings| {

@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::support::builders::{at, create, drain, event_at, refused};
 use crate::support::harness::TestServer;
-use crate::support::live::{Dice, Item, follow, following};
+use crate::support::live::{Item, Rng, follow, following};
 
 const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
 
@@ -224,10 +224,10 @@ async fn a_cursor_of_a_replay_without_events_keeps_the_time_where_it_began() {
 
 /// Follows a session in short streams, each resumed from the last cursor, until it has so many events.
 async fn see(server: Arc<TestServer>, spirit_id: String, session_id: String, count: usize) -> Vec<i64> {
-    let mut dice = Dice::new();
+    let mut rng = Rng::new();
     let (mut seen, mut start) = (Vec::new(), None);
     while seen.len() < count {
-        let limit = (dice.below(4) + 1).min((count - seen.len()) as u64);
+        let limit = (rng.below(4) + 1).min((count - seen.len()) as u64);
         let request = StreamSessionEventsRequest {
             start: start.clone().map(Start::AfterCursor),
             limit: i32::try_from(limit).unwrap(),
@@ -258,10 +258,10 @@ async fn the_seam_between_replay_and_live_loses_and_repeats_nothing_under_load()
             let (mut events, spirit_id, session_id) =
                 (server.events(), spirit_id.clone(), session_id.clone());
             writers.spawn(async move {
-                let mut dice = Dice::new();
+                let mut rng = Rng::new();
                 let mut stored = Vec::new();
                 for _ in 0..EVENTS / 2 {
-                    let seconds = i64::try_from(dice.below(1_000)).unwrap();
+                    let seconds = i64::try_from(rng.below(1_000)).unwrap();
                     let created = create(&mut events, event_at(&spirit_id, &session_id, seconds)).await;
                     stored.push(created.sequence);
                 }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tonic_types::{RpcStatusExt as _, pb as rpc};
 
-use crate::support::builders::{event, hold, keyed, list, refused};
+use crate::support::builders::{event, keyed, list, lock_spirit, refused};
 use crate::support::harness::{PATIENCE, TestServer};
 
 /// Both sides of a stream.
@@ -221,7 +221,7 @@ async fn a_sender_is_slowed_and_never_refused_when_the_queue_is_full() {
     .await;
     let (spirit_id, other) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
+    let held = lock_spirit(&mut connection, &spirit_id).await;
     let mut stream = Ingest::open(&server).await;
     for n in 0..ITEMS {
         stream.send(n, event(&spirit_id)).await;
@@ -241,7 +241,7 @@ async fn a_full_queue_refuses_unary_calls_at_once_with_a_time_to_retry() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 8).await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let held = hold(&mut connection, &spirit_id).await;
+    let held = lock_spirit(&mut connection, &spirit_id).await;
     let calls: Vec<_> = (0..20)
         .map(|_| {
             let (mut events, request) = (server.events(), event(&spirit_id));

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::streams::ingest_events::Ingest;
 use crate::support::builders::{create, event, event_at};
 use crate::support::harness::TestServer;
-use crate::support::live::{Dice, Item, after, watch};
+use crate::support::live::{Item, Rng, after, watch};
 
 const WRITERS: usize = 4;
 const WATCHERS: usize = 4;
@@ -22,25 +22,25 @@ const LAST: &str = "last";
 /// An event's place and name.
 type Seen = (i64, String);
 
-fn random(dice: &mut Dice, spirit_id: &str) -> CreateEventRequest {
-    let (session, seconds) = (dice.below(20).to_string(), dice.below(2_000_000_000));
+fn random(rng: &mut Rng, spirit_id: &str) -> CreateEventRequest {
+    let (session, seconds) = (rng.below(20).to_string(), rng.below(2_000_000_000));
     event_at(spirit_id, &session, i64::try_from(seconds).unwrap())
 }
 
 /// Writes in each way at random; returns what was acknowledged.
 async fn write(server: &TestServer, spirit_id: &str) -> Vec<Seen> {
-    let mut dice = Dice::new();
+    let mut rng = Rng::new();
     let mut acknowledged = Vec::new();
     for _ in 0..ROUNDS {
-        match dice.below(4) {
+        match rng.below(4) {
             0 => {
-                let requests = (0..5).map(|_| random(&mut dice, spirit_id)).collect();
+                let requests = (0..5).map(|_| random(&mut rng, spirit_id)).collect();
                 acknowledged.extend(batch(server, requests).await);
             }
             1 => {
                 let stream = Ingest::open(server).await;
                 for n in 0..10 {
-                    stream.send(n, random(&mut dice, spirit_id)).await;
+                    stream.send(n, random(&mut rng, spirit_id)).await;
                 }
                 for answer in stream.finish().await {
                     let Some(IngestItem::Receipt(receipt)) = answer.result else {
@@ -50,7 +50,7 @@ async fn write(server: &TestServer, spirit_id: &str) -> Vec<Seen> {
                 }
             }
             _ => {
-                let created = create(&mut server.events(), random(&mut dice, spirit_id)).await;
+                let created = create(&mut server.events(), random(&mut rng, spirit_id)).await;
                 acknowledged.push((created.sequence, created.id));
             }
         }
@@ -74,13 +74,13 @@ async fn batch(server: &TestServer, requests: Vec<CreateEventRequest>) -> Vec<Se
 
 /// Watches to the last event, now here and now there, resuming after what it saw last.
 async fn see(servers: [Arc<TestServer>; 2], spirit_id: String) -> Vec<Seen> {
-    let mut dice = Dice::new();
+    let mut rng = Rng::new();
     let mut seen: Vec<Seen> = Vec::new();
     let mut place = 0;
     loop {
-        let server = &servers[usize::try_from(dice.below(2)).unwrap()];
+        let server = &servers[usize::try_from(rng.below(2)).unwrap()];
         let mut watcher = watch(server, after(&spirit_id, place)).await.unwrap();
-        for _ in 0..dice.below(40) {
+        for _ in 0..rng.below(40) {
             let (item, at) = watcher.next().await.unwrap().unwrap();
             place = at;
             let Item::Event(event) = item else { continue };

@@ -165,7 +165,7 @@ async fn a_database_that_restarts_ends_streams_with_the_place_where_nothing_is_m
         settings: vec![("fsync".to_owned(), "off".to_owned())],
     };
     let postgres = EmbeddedPostgres::start(options.clone()).await.unwrap();
-    let database = Database::elsewhere(postgres.connect_options("postgres"));
+    let database = Database::external(postgres.connect_options("postgres"));
     let server = TestServer::start_on(Arc::new(database), |_| {}).await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event_at(&spirit_id, "s", 9)).await;

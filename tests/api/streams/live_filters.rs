@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::support::builders::{event_at, refused};
 use crate::support::harness::TestServer;
 use crate::support::live::{beginning, delete_spirit, follow, following, now, watch};
-use crate::support::model::{filters, garden, passes, seeds, store};
+use crate::support::model::{filters, passes, sample_requests, sample_spirit, store};
 
 /// Events that pass, in sequence order.
 fn passing<'e>(events: &'e [Event], session: Option<&str>, filter: &EventFilter) -> Vec<&'e Event> {
@@ -20,7 +20,7 @@ fn passing<'e>(events: &'e [Event], session: Option<&str>, filter: &EventFilter)
 #[tokio::test]
 async fn catching_up_sends_what_passes_the_filter() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     for (name, filter) in filters() {
         let request = WatchEventsRequest {
             filter: Some(filter.clone()),
@@ -54,7 +54,7 @@ async fn live_events_pass_the_same_filters() {
         follower.caught_up().await;
         streams.push((name, filter, watcher, follower));
     }
-    let events = store(&mut server.events(), seeds(&spirit_id)).await;
+    let events = store(&mut server.events(), sample_requests(&spirit_id)).await;
     delete_spirit(&server, &spirit_id).await;
     for (name, filter, watcher, follower) in streams {
         for (session, (seen, end)) in [(None, watcher.rest().await), (Some("a"), follower.rest().await)] {

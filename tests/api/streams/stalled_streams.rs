@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::support::builders::{create, event, fill, stream};
+use crate::support::builders::{create, event, insert_events, stream};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 
 const SESSION_EVENTS: i64 = 20_000;
@@ -47,7 +47,7 @@ async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
     })
     .await;
     let spirit_id = server.spirit().await;
-    fill(&server, &spirit_id, SESSION_EVENTS).await;
+    insert_events(&server, &spirit_id, SESSION_EVENTS).await;
     let before = resident_kib();
 
     let mut stalled = Vec::new();
@@ -120,7 +120,7 @@ pub async fn all_idle(server: &TestServer) {
 async fn a_client_that_drops_its_stream_stops_the_work() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    fill(&server, &spirit_id, SESSION_EVENTS).await;
+    insert_events(&server, &spirit_id, SESSION_EVENTS).await;
     for _ in 0..20 {
         let request = stream(&spirit_id, "s");
         let mut reader = server

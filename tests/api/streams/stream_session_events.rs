@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::support::builders::{at, bad_fields, create, drain, event_at, metadata, refused, stream};
 use crate::support::harness::TestServer;
-use crate::support::model::{filters, garden, select, sequences, store};
+use crate::support::model::{filters, sample_spirit, select, sequences, store};
 
 /// All of a stream.
 async fn replay(server: &TestServer, request: StreamSessionEventsRequest) -> Result<Vec<Event>, Status> {
@@ -60,7 +60,7 @@ async fn long_session(server: &TestServer) -> (String, Vec<String>) {
 #[tokio::test]
 async fn a_session_is_replayed_whole_in_replay_order_under_every_filter() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     for (name, filter) in filters() {
         for session in ["a", "ü", "none such"] {
             let request = StreamSessionEventsRequest {
@@ -81,7 +81,7 @@ async fn a_session_is_replayed_whole_in_replay_order_under_every_filter() {
 #[tokio::test]
 async fn starts_and_limits_apply_after_the_filter() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     for (name, filter) in filters() {
         let all = select(&events, Some("a"), &filter, EventOrder::OldestFirst);
         let last = |n: usize| all[all.len().saturating_sub(n)..].to_vec();
@@ -127,7 +127,7 @@ async fn starts_and_limits_apply_after_the_filter() {
 #[tokio::test]
 async fn the_basic_view_leaves_out_content_and_meta_alone() {
     let server = TestServer::start().await;
-    let (spirit_id, events) = garden(&server).await;
+    let (spirit_id, events) = sample_spirit(&server).await;
     let request = StreamSessionEventsRequest {
         view: EventView::Basic.into(),
         ..stream(&spirit_id, "a")
@@ -151,7 +151,7 @@ async fn the_basic_view_leaves_out_content_and_meta_alone() {
 #[tokio::test]
 async fn resuming_at_any_cursor_gives_exactly_the_rest() {
     let server = TestServer::start().await;
-    let (spirit_id, _) = garden(&server).await;
+    let (spirit_id, _) = sample_spirit(&server).await;
     for (name, filter) in filters() {
         let request = StreamSessionEventsRequest {
             filter: Some(filter.clone()),

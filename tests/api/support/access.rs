@@ -1,4 +1,4 @@
-//! Servers with keys, and callers that show them.
+//! Servers that require API keys, and clients that send them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use tonic::{Code, Request, Status};
 use crate::support::builders::{event, refused};
 use crate::support::harness::{Database, Settings, TestServer, eventually};
 
-/// A channel whose calls show a key.
-pub type KeyedChannel = InterceptedService<Channel, Bearer>;
+/// A channel that sends an `authorization` header with every call.
+pub type KeyedChannel = InterceptedService<Channel, Authorization>;
 
-/// Puts a key into each call.
+/// Adds the `authorization` header to every call.
 #[derive(Clone)]
-pub struct Bearer(String);
+pub struct Authorization(String);
 
-impl Interceptor for Bearer {
+impl Interceptor for Authorization {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let shown = self.0.parse().expect("a header's value");
-        request.metadata_mut().insert("authorization", shown);
+        let header = self.0.parse().expect("a valid header value");
+        request.metadata_mut().insert("authorization", header);
         Ok(request)
     }
 }
 
-/// A key as its owner has it.
+/// An API key, with its secret.
 #[derive(Clone)]
 pub struct Key {
     pub prefix: String,
@@ -41,21 +41,21 @@ pub struct Key {
 }
 
 impl Key {
-    /// Somebody who shows it to this server.
-    pub fn at(&self, server: &TestServer) -> Caller {
+    /// A client of this server that sends the API key.
+    pub fn caller(&self, server: &TestServer) -> Caller {
         Caller {
             key: self.clone(),
-            channel: showing(server, &format!("Bearer {}", self.text)),
+            channel: channel_with_authorization(server, &format!("Bearer {}", self.text)),
         }
     }
 }
 
-/// A channel whose calls show this in the place of a key.
-pub fn showing(server: &TestServer, shown: &str) -> KeyedChannel {
-    InterceptedService::new(server.channel(), Bearer(shown.to_owned()))
+/// A channel to the server that sends this `authorization` header.
+pub fn channel_with_authorization(server: &TestServer, header: &str) -> KeyedChannel {
+    InterceptedService::new(server.channel(), Authorization(header.to_owned()))
 }
 
-/// Somebody with a key.
+/// A client with an API key.
 pub struct Caller {
     pub key: Key,
     pub channel: KeyedChannel,
@@ -70,7 +70,7 @@ impl Caller {
         SpiritServiceClient::new(self.channel.clone())
     }
 
-    /// The id of a new spirit of this name.
+    /// Creates a spirit with this name and returns its id.
     pub async fn spirit(&self, name: &str) -> String {
         let request = CreateSpiritRequest {
             name: name.to_owned(),
@@ -80,7 +80,7 @@ impl Caller {
         response.into_inner().spirit.unwrap().id
     }
 
-    /// A new event of the spirit, in the session `s`.
+    /// Creates an event in the session `s` of the spirit.
     pub async fn event(&self, spirit_id: &str) -> Event {
         let mut request = event(spirit_id);
         request.session_id = Some("s".to_owned());
@@ -88,40 +88,40 @@ impl Caller {
         response.into_inner().event.unwrap()
     }
 
-    /// Any call: whether the key is still good.
+    /// Makes a call, which succeeds while the API key is valid.
     pub async fn call(&self) -> Result<(), Status> {
         let request = ListSpiritsRequest::default();
         self.spirits().list_spirits(request).await.map(|_| ())
     }
 
-    /// Waits until the key is refused.
-    pub async fn refused(&self) {
-        let status = eventually("the key is refused", async || self.call().await.err()).await;
+    /// Waits until the server refuses the API key.
+    pub async fn wait_until_refused(&self) {
+        let status = eventually("the server refuses the API key", async || self.call().await.err()).await;
         refused(Err::<(), _>(status), Code::Unauthenticated, "INVALID_KEY");
     }
 }
 
-/// The keys of a database.
+/// Creates and revokes the API keys of a database.
 pub struct Keys(Store);
 
 impl Keys {
-    /// Of a database that need not be migrated yet.
-    pub async fn of(database: &Database) -> Self {
+    /// Migrates the database, if it is not migrated yet.
+    pub async fn open(database: &Database) -> Self {
         let store = Store::open(database.connect.clone(), Settings::default().store);
         store.migrate().await.unwrap();
         Self(store)
     }
 
-    /// A new key.
-    pub async fn make(&self, role: Role, spirit_ids: Option<&[&str]>, expires_in: Option<Duration>) -> Key {
+    /// Creates an API key; without `spirit_ids` it has access to every spirit.
+    pub async fn create(&self, role: Role, spirit_ids: Option<&[&str]>, expires_in: Option<Duration>) -> Key {
         let GeneratedKey { text, digest } = GeneratedKey::generate().unwrap();
         let prefix = digest.prefix.clone();
-        let id = |id: &&str| SpiritId(id.parse().unwrap());
+        let spirit_id = |id: &&str| SpiritId(id.parse().unwrap());
         let new = NewKey {
             digest,
             name: format!("a {}", role.name()),
             role,
-            spirit_ids: spirit_ids.map(|ids| ids.iter().map(id).collect()),
+            spirit_ids: spirit_ids.map(|ids| ids.iter().map(spirit_id).collect()),
             expires_in,
         };
         self.0.keys.create(new).await.unwrap();
@@ -134,31 +134,31 @@ impl Keys {
     }
 }
 
-/// A server whose first key was made before it started.
-pub struct Guarded {
+/// A server that requires API keys: the first one was created before the server started.
+pub struct KeyedServer {
     pub server: TestServer,
     pub keys: Keys,
-    /// Who has a key of role admin, for every spirit.
+    /// A client with role admin on every spirit.
     pub admin: Caller,
 }
 
-impl Guarded {
+impl KeyedServer {
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
     pub async fn start_with(set: impl FnOnce(&mut Settings)) -> Self {
         let database = Arc::new(Database::create().await);
-        let keys = Keys::of(&database).await;
-        let first = keys.make(Role::Admin, None, None).await;
+        let keys = Keys::open(&database).await;
+        let admin_key = keys.create(Role::Admin, None, None).await;
         let server = TestServer::start_on(database, set).await;
-        let admin = first.at(&server);
+        let admin = admin_key.caller(&server);
         Self { server, keys, admin }
     }
 
-    /// Somebody with a new key for these spirits.
+    /// A client with a new API key for these spirits.
     pub async fn caller(&self, role: Role, spirit_ids: &[&str]) -> Caller {
-        let key = self.keys.make(role, Some(spirit_ids), None).await;
-        key.at(&self.server)
+        let key = self.keys.create(role, Some(spirit_ids), None).await;
+        key.caller(&self.server)
     }
 }

@@ -1,4 +1,4 @@
-//! Requests with what they need, and assertions on errors.
+//! Builders of valid requests, and assertions on errors.
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::{
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::support::harness::TestServer;
 
-/// A create with all that is required.
+/// A create with the required fields only.
 pub fn event(spirit_id: &str) -> CreateEventRequest {
     CreateEventRequest {
         spirit_id: spirit_id.to_owned(),
@@ -26,7 +26,7 @@ pub fn event(spirit_id: &str) -> CreateEventRequest {
     }
 }
 
-/// The same in a session, at a time in seconds.
+/// A create in a session, with `occurred_at` in seconds.
 pub fn event_at(spirit_id: &str, session_id: &str, seconds: i64) -> CreateEventRequest {
     CreateEventRequest {
         session_id: Some(session_id.to_owned()),
@@ -35,7 +35,7 @@ pub fn event_at(spirit_id: &str, session_id: &str, seconds: i64) -> CreateEventR
     }
 }
 
-/// The same with a dedupe key.
+/// A create with a dedupe key.
 pub fn keyed(spirit_id: &str, dedupe_key: &str) -> CreateEventRequest {
     CreateEventRequest {
         dedupe_key: Some(dedupe_key.to_owned()),
@@ -58,7 +58,7 @@ pub fn stream(spirit_id: &str, session_id: &str) -> StreamSessionEventsRequest {
     }
 }
 
-/// A time in seconds.
+/// A timestamp of whole seconds since 1970.
 pub fn at(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 0 }
 }
@@ -84,7 +84,7 @@ pub fn object<const N: usize>(fields: [(&str, Value); N]) -> Struct {
     }
 }
 
-/// Stores an event and returns it.
+/// Creates an event and returns it.
 pub async fn create(client: &mut EventServiceClient<Channel>, request: CreateEventRequest) -> Event {
     client
         .create_event(request)
@@ -95,7 +95,7 @@ pub async fn create(client: &mut EventServiceClient<Channel>, request: CreateEve
         .unwrap()
 }
 
-/// A look-up by id alone.
+/// A request for an event by its id alone.
 pub fn get(event_id: &str) -> GetEventRequest {
     GetEventRequest {
         event_id: event_id.to_owned(),
@@ -103,13 +103,13 @@ pub fn get(event_id: &str) -> GetEventRequest {
     }
 }
 
-/// An event as it is stored.
+/// Reads an event by its id.
 pub async fn stored_event(client: &mut EventServiceClient<Channel>, event_id: &str) -> Event {
     let response = client.get_event(get(event_id)).await.unwrap();
     response.into_inner().event.unwrap()
 }
 
-/// The events of a stream to its end, with their cursors.
+/// Reads a replay to its end; returns the events with their cursors.
 pub async fn drain(
     mut stream: Streaming<StreamSessionEventsResponse>,
 ) -> Result<Vec<(Event, String)>, Status> {
@@ -123,7 +123,7 @@ pub async fn drain(
     Ok(items)
 }
 
-/// The error of a call, which must have this code and reason.
+/// Asserts that a call failed with this code and reason; returns its status.
 #[track_caller]
 pub fn refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> Status {
     let Err(status) = result else {
@@ -142,7 +142,7 @@ pub fn refused<T>(result: Result<T, Status>, code: Code, reason: &str) -> Status
     status
 }
 
-/// The bad fields that an INVALID_FIELD names, in order.
+/// Asserts that a call failed with INVALID_FIELD; returns the fields that it names, in order.
 #[track_caller]
 pub fn bad_fields<T>(result: Result<T, Status>) -> Vec<String> {
     let status = refused(result, Code::InvalidArgument, "INVALID_FIELD");
@@ -154,7 +154,7 @@ pub fn bad_fields<T>(result: Result<T, Status>) -> Vec<String> {
         .collect()
 }
 
-/// A value of the metadata of an error's ErrorInfo.
+/// A value from the metadata of an error's ErrorInfo.
 #[track_caller]
 pub fn metadata(status: &Status, key: &str) -> String {
     let info = status.get_details_error_info().expect("ErrorInfo");
@@ -164,8 +164,8 @@ pub fn metadata(status: &Status, key: &str) -> String {
         .clone()
 }
 
-/// Locks a spirit's row, as somebody beside the service would, until the transaction ends.
-pub async fn hold<'c>(connection: &'c mut PgConnection, spirit_id: &str) -> Transaction<'c, Postgres> {
+/// Locks a spirit's row from outside the service, until the transaction ends.
+pub async fn lock_spirit<'c>(connection: &'c mut PgConnection, spirit_id: &str) -> Transaction<'c, Postgres> {
     let mut transaction = connection.begin().await.unwrap();
     sqlx::query("select id from spirits where id = $1 for update")
         .bind(spirit_id.parse::<Uuid>().unwrap())
@@ -175,8 +175,8 @@ pub async fn hold<'c>(connection: &'c mut PgConnection, spirit_id: &str) -> Tran
     transaction
 }
 
-/// Gives a new spirit so many events of 1 KB in the session `s`, beside the service.
-pub async fn fill(server: &TestServer, spirit_id: &str, count: i64) {
+/// Inserts events of 1 KB into the session `s` of a new spirit, bypassing the service.
+pub async fn insert_events(server: &TestServer, spirit_id: &str, count: i64) {
     let mut connection = server.database.connect().await;
     sqlx::query(
         "insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id)
@@ -196,7 +196,7 @@ pub async fn fill(server: &TestServer, spirit_id: &str, count: i64) {
         .unwrap();
 }
 
-/// The request, which insists on what the primary says.
+/// The request with `x-consistency: strong`, so that a read sees every acknowledged write.
 pub fn strong<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     let metadata = request.metadata_mut();
@@ -204,16 +204,16 @@ pub fn strong<T>(message: T) -> Request<T> {
     request
 }
 
-/// An update mask of these paths.
-#[allow(clippy::unnecessary_wraps)] // as a request holds it
+/// An update mask with these paths.
+#[allow(clippy::unnecessary_wraps)] // the type of the request's field
 pub fn mask(paths: &[&str]) -> Option<FieldMask> {
     Some(FieldMask {
         paths: paths.iter().map(|path| (*path).to_owned()).collect(),
     })
 }
 
-/// Stores a spirit and returns it.
-pub async fn named(server: &TestServer, request: CreateSpiritRequest) -> Spirit {
+/// Creates a spirit and returns it.
+pub async fn create_spirit(server: &TestServer, request: CreateSpiritRequest) -> Spirit {
     let response = server.spirits().create_spirit(request).await.unwrap();
     response.into_inner().spirit.unwrap()
 }

@@ -1,6 +1,6 @@
-//! A PostgreSQL of a test's own, which the test stops, kills, starts again and promotes, and standbys of it.
+//! A private PostgreSQL that a test can stop, kill, restart and promote, and its standbys.
 //!
-//! Ends when it is dropped, with its data.
+//! Dropping a [`Cluster`] stops PostgreSQL and deletes its temporary directory.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -19,66 +19,68 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::harness::{Database, PATIENCE, eventually, reachable_dir};
 
-/// Below the directory of an [`EmbeddedPostgres`].
+/// Data directory, below the directory of an [`EmbeddedPostgres`].
 const DATA: &str = "pgdata";
+/// Password file, beside the data directory.
 const PASSWORD: &str = "password";
-/// The database that every cluster has, and the service uses here.
+/// Database that the service uses; every cluster has it.
 const DATABASE: &str = "postgres";
-/// Before another try to start it.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Delay before PostgreSQL is started again after a failure.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 pub struct Cluster {
     pub database: Arc<Database>,
     options: Options,
-    /// The directory of PostgreSQL's programs.
-    programs: PathBuf,
-    postgres: Running,
+    /// Directory of PostgreSQL's binaries.
+    bin_dir: PathBuf,
+    state: State,
     _dir: Option<TempDir>,
 }
 
-enum Running {
-    No,
-    Yes(Box<EmbeddedPostgres>),
-    /// In a recovery in which it lets nobody in.
-    Starting(JoinHandle<EmbeddedPostgres>),
+enum State {
+    Stopped,
+    Running(Box<EmbeddedPostgres>),
+    /// Recovering, and refusing connections until it is promoted.
+    Recovering(JoinHandle<EmbeddedPostgres>),
 }
 
 impl Cluster {
-    /// A new one with these settings beside the defaults.
+    /// Starts a new cluster with these settings besides the defaults, in a temporary directory.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         let dir = reachable_dir();
         Self::start_in(dir.path().join("data"), settings, Some(dir)).await
     }
 
-    /// The same in a directory of the caller's.
+    /// Starts a new cluster in the caller's directory.
     pub async fn start_at(dir: PathBuf, settings: &[(&str, &str)]) -> Self {
         Self::start_in(dir, settings, None).await
     }
 
     async fn start_in(dir: PathBuf, settings: &[(&str, &str)], temporary: Option<TempDir>) -> Self {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let options = Options {
             data_dir: dir,
             bin_dir: std::env::var_os("PG_BIN_DIR").map(Into::into),
-            settings: settings.iter().map(own).collect(),
+            settings: settings.iter().map(owned).collect(),
         };
         let postgres = start(options.clone()).await;
         let connect = postgres.connect_options(DATABASE);
         let mut connection = connect.connect().await.unwrap();
-        let (programs,): (String,) = sqlx::query_as("select setting from pg_config where name = 'BINDIR'")
+        let (bin_dir,): (String,) = sqlx::query_as("select setting from pg_config where name = 'BINDIR'")
             .fetch_one(&mut connection)
             .await
             .unwrap();
         Self {
-            database: Arc::new(Database::elsewhere(connect)),
+            database: Arc::new(Database::external(connect)),
             options,
-            programs: programs.into(),
-            postgres: Running::Yes(postgres.into()),
+            bin_dir: bin_dir.into(),
+            state: State::Running(postgres.into()),
             _dir: temporary,
         }
     }
 
-    /// A hot standby that streams from this one, with these settings; it is read-only until it is promoted.
+    /// Starts a hot standby that streams from this cluster, with these settings; it is read-only until
+    /// promoted.
     pub async fn standby(&self, settings: &[(&str, &str)]) -> Self {
         let dir = reachable_dir();
         let data_dir = dir.path().join("data");
@@ -101,12 +103,12 @@ impl Cluster {
         .arg("--pgdata")
         .arg(data_dir.join(DATA))
         .env("PGPASSWORD", fs::read_to_string(password).unwrap().trim());
-        succeed(copy).await;
+        run_to_success(copy).await;
         Self::start_in(data_dir, settings, Some(dir)).await
     }
 
-    /// A way to it over TCP, by way of a proxy before its [`socket`](Self::socket).
-    pub fn connect_by(&self, addr: std::net::SocketAddr) -> PgConnectOptions {
+    /// Connect options over TCP, through a proxy in front of the [`socket`](Self::socket).
+    pub fn connect_through(&self, addr: std::net::SocketAddr) -> PgConnectOptions {
         let password = fs::read_to_string(self.options.data_dir.join(PASSWORD)).unwrap();
         PgConnectOptions::new_without_pgpass()
             .host(&addr.ip().to_string())
@@ -117,58 +119,59 @@ impl Cluster {
             .database(DATABASE)
     }
 
+    /// Path of the Unix socket.
     pub fn socket(&self) -> PathBuf {
         let connect = &self.database.connect;
         let name = format!(".s.PGSQL.{}", connect.get_port());
         connect.get_socket().unwrap().join(name)
     }
 
-    /// Ends it in order, as `pg_ctl stop` does.
+    /// Shuts PostgreSQL down in order, as `pg_ctl stop` does.
     pub async fn stop(&mut self) {
         self.take().stop().await.unwrap();
     }
 
-    /// Ends it at once, as `pg_ctl stop -m immediate` does: its next start recovers.
-    pub async fn stop_at_once(&mut self) {
+    /// Stops PostgreSQL at once, as `pg_ctl stop -m immediate` does; the next start recovers.
+    pub async fn stop_immediate(&mut self) {
         let postgres = self.take();
         signal("QUIT", postgres.pid()).await;
         postgres.stop().await.unwrap();
     }
 
-    /// Kills it; returns once none of its processes answers any more.
+    /// Kills PostgreSQL; returns once all its processes have ended.
     pub async fn kill(&mut self) {
         let postgres = self.take();
         let pid = postgres.pid().to_string();
-        let of_database: Vec<String> = processes()
+        let backends: Vec<String> = processes()
             .await
             .into_iter()
             .filter(|[_, parent]| *parent == pid)
-            .map(|[own, _]| own)
+            .map(|[pid, _]| pid)
             .collect();
         signal("KILL", postgres.pid()).await;
-        eventually("the end of the database's processes", async || {
+        eventually("the backends end", async || {
             let alive = processes().await;
-            let has_ended = |own: &String| alive.iter().all(|[pid, _]| pid != own);
-            of_database.iter().all(has_ended).then_some(())
+            let has_ended = |backend: &String| alive.iter().all(|[pid, _]| pid != backend);
+            backends.iter().all(has_ended).then_some(())
         })
         .await;
         postgres.stop().await.unwrap();
     }
 
-    /// Starts it again; returns once it accepts connections.
+    /// Starts PostgreSQL again; returns once it accepts connections.
     pub async fn run(&mut self) {
-        self.postgres = Running::Yes(start(self.options.clone()).await.into());
+        self.state = State::Running(start(self.options.clone()).await.into());
     }
 
-    /// Starts it again in a recovery that lasts, and in which it lets nobody in, until it is promoted.
-    pub async fn recover(&mut self) {
+    /// Starts PostgreSQL again in recovery, in which it refuses connections until it is promoted.
+    pub async fn run_in_recovery(&mut self) {
         fs::write(self.data().join("standby.signal"), "").unwrap();
         let mut options = self.options.clone();
         options
             .settings
             .push(("hot_standby".to_owned(), "off".to_owned()));
-        self.postgres = Running::Starting(tokio::spawn(start(options)));
-        eventually("it refuses connections since it recovers", async || {
+        self.state = State::Recovering(tokio::spawn(start(options)));
+        eventually("PostgreSQL refuses connections during recovery", async || {
             let refused = self.database.connect.connect().await.err()?;
             let code = refused.as_database_error()?.code()?;
             (code == "57P03").then_some(())
@@ -176,21 +179,22 @@ impl Cluster {
         .await;
     }
 
-    /// Ends its recovery: from then on it takes writes.
+    /// Ends recovery; PostgreSQL accepts writes afterwards.
     pub async fn promote(&mut self) {
         let mut promote = self.program("pg_ctl");
         promote.args(["promote", "-w", "-D"]).arg(self.data());
-        succeed(promote).await;
-        self.postgres = match std::mem::replace(&mut self.postgres, Running::No) {
-            Running::Starting(starting) => Running::Yes(starting.await.unwrap().into()),
-            running => running,
+        run_to_success(promote).await;
+        self.state = match std::mem::replace(&mut self.state, State::Stopped) {
+            State::Recovering(started) => State::Running(started.await.unwrap().into()),
+            state => state,
         };
     }
 
+    /// Takes the running PostgreSQL out, to stop it.
     fn take(&mut self) -> EmbeddedPostgres {
-        match std::mem::replace(&mut self.postgres, Running::No) {
-            Running::Yes(postgres) => *postgres,
-            _ => panic!("it does not run"),
+        match std::mem::replace(&mut self.state, State::Stopped) {
+            State::Running(postgres) => *postgres,
+            _ => panic!("PostgreSQL is not running"),
         }
     }
 
@@ -198,16 +202,16 @@ impl Cluster {
         self.options.data_dir.join(DATA)
     }
 
-    /// Whose the data is, and who runs PostgreSQL.
+    /// User and group that own the data and run PostgreSQL.
     fn owner(&self) -> (u32, u32) {
         let metadata = self.data().metadata().unwrap();
         (metadata.uid(), metadata.gid())
     }
 
-    /// One of PostgreSQL's programs, to be run as the owner of the data.
+    /// A command for one of PostgreSQL's binaries, run as the owner of the data.
     fn program(&self, name: &str) -> Command {
         let (uid, gid) = self.owner();
-        let mut command = Command::new(self.programs.join(name));
+        let mut command = Command::new(self.bin_dir.join(name));
         command.uid(uid).gid(gid).current_dir("/");
         command
     }
@@ -215,10 +219,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let Running::Yes(postgres) = std::mem::replace(&mut self.postgres, Running::No) else {
+        let State::Running(postgres) = std::mem::replace(&mut self.state, State::Stopped) else {
             return;
         };
-        // A drop cannot wait on the test's own runtime.
+        // Drop cannot block on the test's own runtime.
         let stopped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(postgres.stop()).unwrap();
@@ -228,7 +232,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The backends of a killed one may need a moment to end; until then none starts beside them.
+/// Starts PostgreSQL, with retries: a start fails while backends of a killed predecessor are still ending.
 async fn start(options: Options) -> EmbeddedPostgres {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -236,11 +240,11 @@ async fn start(options: Options) -> EmbeddedPostgres {
             Ok(postgres) => return postgres,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
-        sleep(PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
-async fn succeed(mut command: Command) {
+async fn run_to_success(mut command: Command) {
     let output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
@@ -248,10 +252,10 @@ async fn succeed(mut command: Command) {
 async fn signal(name: &str, pid: u32) {
     let mut kill = Command::new("kill");
     kill.args(["-s", name, &pid.to_string()]);
-    succeed(kill).await;
+    run_to_success(kill).await;
 }
 
-/// Every process, with its parent.
+/// Process id and parent process id of every process.
 async fn processes() -> Vec<[String; 2]> {
     let listed = tokio::process::Command::new("ps")
         .args(["-A", "-o", "pid=,ppid="])

@@ -1,5 +1,5 @@
-//! HTTP/2 frame by frame, for what clients hide from their callers. Knows only as much of it as the tests
-//! of a server's end need.
+//! An HTTP/2 client that exposes every frame, which ordinary clients hide from their callers. Implements only
+//! the part of HTTP/2 that the tests of connection shutdown need.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 
-/// What a frame is, by its number.
+/// Frame type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Data,
@@ -34,18 +34,18 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// What a GOAWAY says.
+/// Content of a GOAWAY frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GoAway {
     pub last_stream: u32,
     pub error: u32,
 }
 
-/// A connection of which every frame is seen.
+/// A connection that exposes every frame.
 pub struct Frames(TcpStream);
 
 impl Frames {
-    /// Connects and shakes hands.
+    /// Connects and completes the HTTP/2 handshake.
     pub async fn connect(addr: SocketAddr) -> Self {
         let mut frames = Self(TcpStream::connect(addr).await.unwrap());
         frames.0.write_all(PREFACE).await.unwrap();
@@ -56,7 +56,7 @@ impl Frames {
         frames
     }
 
-    /// Opens a call with its one message.
+    /// Starts a call and sends its single message.
     pub async fn call(&mut self, stream: u32, path: &str, message: &[u8]) {
         let fields = [
             (":method", "POST"),
@@ -68,10 +68,10 @@ impl Frames {
         ];
         let mut headers = Vec::new();
         for (name, value) in fields {
-            headers.push(0); // a literal that is not to be remembered, its name and value as they are
+            headers.push(0); // a literal field without indexing, name and value without Huffman coding
             for text in [name, value] {
                 let length = u8::try_from(text.len()).unwrap();
-                assert!(length < 127, "longer ones have a longer length");
+                assert!(length < 127, "the length fits into its 7-bit prefix");
                 headers.push(length);
                 headers.extend(text.as_bytes());
             }
@@ -80,7 +80,7 @@ impl Frames {
         self.send(0, END_STREAM, stream, message).await;
     }
 
-    /// Answers a ping.
+    /// Acknowledges a ping.
     pub async fn pong(&mut self, ping: &Frame) {
         self.send(6, ACK, 0, &ping.payload).await;
     }
@@ -88,7 +88,7 @@ impl Frames {
     /// The next frame; `None` once the server has closed the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         let read = timeout(PATIENCE, self.read()).await;
-        read.expect("a frame or the end comes")
+        read.expect("a frame or the end of the connection within the time limit")
     }
 
     async fn read(&mut self) -> Option<Frame> {
@@ -121,13 +121,13 @@ impl Frames {
 }
 
 impl Frame {
-    /// Whether it is a ping that wants an answer.
-    pub fn asks(&self) -> bool {
+    /// Whether the frame is a ping that needs an acknowledgement.
+    pub fn is_ping_request(&self) -> bool {
         self.kind == Kind::Ping && self.flags & ACK == 0
     }
 
-    /// Whether the stream ends with it.
-    pub fn ends(&self, stream: u32) -> bool {
+    /// Whether the frame ends this stream.
+    pub fn ends_stream(&self, stream: u32) -> bool {
         let ends = match self.kind {
             Kind::Data | Kind::Headers => self.flags & END_STREAM != 0,
             Kind::Reset => true,
@@ -136,6 +136,7 @@ impl Frame {
         self.stream == stream && ends
     }
 
+    /// Content of the frame, if it is a GOAWAY.
     pub fn go_away(&self) -> Option<GoAway> {
         let number = |at: usize| u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap());
         (self.kind == Kind::GoAway).then(|| GoAway {

@@ -1,4 +1,4 @@
-//! A real server for each test, on a database of its own.
+//! Starts a real server for each test, on a database of its own.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,14 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-use crate::support::pgbouncer::{FOLLOW, IGNORE, Mode, PgBouncer};
+use crate::support::pgbouncer::{Pooler, wanted_pooler};
 
-/// After which something that a test waits for will not come.
+/// How long a test waits for something before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Largest reply that a test's client accepts.
+/// Largest message that the tests' clients send or accept.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What a test sets differently from the defaults.
+/// Server settings, which a test can change from their defaults.
 #[derive(Clone)]
 pub struct Settings {
     pub store: StoreSettings,
@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// The defaults of the binary.
+    /// The binary's defaults.
     fn default() -> Self {
         let args = default_args();
         Self {
@@ -59,10 +59,10 @@ fn default_args() -> ServeArgs {
     <Cli as clap::Parser>::parse_from(["test"]).serve
 }
 
-/// A running server and the way to it. Dropping it ends the server.
+/// A running server, its addresses and its database. Runs until [`stop`](Self::stop) or the end of the test.
 pub struct TestServer {
     pub addr: std::net::SocketAddr,
-    /// Where operators ask.
+    /// Address of the admin HTTP server.
     pub admin: std::net::SocketAddr,
     pub database: Arc<Database>,
     channel: Channel,
@@ -71,44 +71,46 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// A server with default settings on a new database.
+    /// Starts a server with default settings on a new database.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    /// A server with some settings of its own on a new database.
+    /// Starts a server with changed settings on a new database.
     pub async fn start_with(set: impl FnOnce(&mut Settings)) -> Self {
         Self::start_on(Arc::new(Database::create().await), set).await
     }
 
-    /// A server on a database that others may use too. Returns when it is ready.
+    /// Starts a server with changed settings on this database, which other servers may share. Returns when it
+    /// is ready.
     pub async fn start_on(database: Arc<Database>, set: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::default();
-        let through = database.pooled(&mut settings.store);
+        let connect_options = database.server_connect_options(&mut settings.store);
         set(&mut settings);
-        database.keep(&settings.store).await;
-        let started = Self::start_through(database, through, settings).await;
-        started.unwrap_or_else(|error| panic!("the server ended at its start: {error:?}"))
+        database.set_dropped_settings(&settings.store).await;
+        let started = Self::start_through(database, connect_options, settings).await;
+        started.unwrap_or_else(|error| panic!("the server failed to start: {error:?}"))
     }
 
-    /// A server that reaches the database so. Returns when it is ready, or ended at its start.
+    /// Starts a server that connects with these options. Returns when it is ready, or with the error that
+    /// ended it.
     pub async fn start_through(
         database: Arc<Database>,
-        through: PgConnectOptions,
+        connect_options: PgConnectOptions,
         settings: Settings,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let for_operators = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let admin = for_operators.local_addr().unwrap();
+        let admin_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = admin_listener.local_addr().unwrap();
         let listeners = Listeners {
             calls: listener,
-            admin: Some(for_operators),
+            admin: Some(admin_listener),
         };
-        let store = Store::open(through, settings.store);
+        let store = Store::open(connect_options, settings.store);
         let shutdown = CancellationToken::new();
         let (ready, is_ready) = oneshot::channel();
-        let plain = settings.server.tls.is_none();
+        let is_plaintext = settings.server.tls.is_none();
         let mut served = tokio::spawn(server::run(
             listeners,
             store,
@@ -127,7 +129,7 @@ impl TestServer {
         Ok(Self {
             addr,
             admin,
-            channel: if plain {
+            channel: if is_plaintext {
                 connect(addr).await
             } else {
                 endpoint(addr).connect_lazy()
@@ -148,12 +150,12 @@ impl TestServer {
         SpiritServiceClient::new(self.channel.clone())
     }
 
-    /// The connection that the clients share; of no use where TLS is spoken.
+    /// The connection that the clients share; it is plaintext, so it cannot reach a server with TLS.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
-    /// The id of a new spirit.
+    /// Creates a spirit and returns its id.
     pub async fn spirit(&self) -> String {
         let request = CreateSpiritRequest {
             name: "test".to_owned(),
@@ -163,17 +165,17 @@ impl TestServer {
         response.into_inner().spirit.unwrap().id
     }
 
-    /// Tells the server to end, without waiting for it.
+    /// Starts the server's shutdown, without waiting for its end.
     pub fn shut_down(&self) {
         self.shutdown.cancel();
     }
 
-    /// Ends the server in order and returns what it says.
+    /// Shuts the server down in order and returns its result.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         timeout(PATIENCE, self.served)
             .await
-            .expect("the server ends")
+            .expect("the server shuts down within the time limit")
             .unwrap()
     }
 }
@@ -188,14 +190,17 @@ fn endpoint(addr: std::net::SocketAddr) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// A database of its own in the PostgreSQL that all tests of the process share.
+/// A database for one test, in the PostgreSQL that all tests of the process share or in one of the test's
+/// own.
 pub struct Database {
-    /// To PostgreSQL itself.
+    /// Connect options of PostgreSQL itself, bypassing any pooler.
     pub connect: PgConnectOptions,
+    /// Keeps the shared PostgreSQL running.
     postgres: Option<Arc<Postgres>>,
 }
 
 impl Database {
+    /// Creates a database in the shared PostgreSQL.
     pub async fn create() -> Self {
         let postgres = Postgres::shared().await;
         let name = format!("test_{}", Uuid::now_v7().simple());
@@ -210,29 +215,32 @@ impl Database {
         }
     }
 
-    /// One in a PostgreSQL that the test runs itself.
-    pub fn elsewhere(connect: PgConnectOptions) -> Self {
+    /// A database in a PostgreSQL that the test runs itself.
+    pub fn external(connect: PgConnectOptions) -> Self {
         Self {
             connect,
             postgres: None,
         }
     }
 
-    /// How a server connects: through the pooler that the tests run behind.
-    fn pooled(&self, settings: &mut StoreSettings) -> PgConnectOptions {
+    /// Connect options of a server: through the pooler, if the tests run behind one.
+    fn server_connect_options(&self, settings: &mut StoreSettings) -> PgConnectOptions {
         let Some((pooler, name)) = self.pooler() else {
             return self.connect.clone();
         };
         settings.direct = Some(self.connect.clone());
-        settings.transaction_pooler = pooler.switch;
+        settings.transaction_pooler = pooler.needs_setting;
         pooler.program.connect_options(name)
     }
 
-    /// Keeps the settings that a pooler drops with the database, as docs/operations.md says.
-    async fn keep(&self, settings: &StoreSettings) {
-        let Some((Pooler { switch: false, .. }, name)) = self.pooler() else {
+    /// Sets the settings that a pooler drops on the database instead, as docs/operations.md describes.
+    async fn set_dropped_settings(&self, settings: &StoreSettings) {
+        let Some((pooler, name)) = self.pooler() else {
             return;
         };
+        if pooler.needs_setting {
+            return;
+        }
         let timeout = settings.statement_timeout.as_millis();
         let alter = format!(
             "alter database {name} set statement_timeout = {timeout};
@@ -253,14 +261,14 @@ impl Database {
         Some((pooler, self.connect.get_database()?))
     }
 
-    /// A connection beside the server's.
+    /// Opens a connection of the test's own, beside the server's.
     pub async fn connect(&self) -> PgConnection {
         self.connect.connect().await.unwrap()
     }
 }
 
-/// The PostgreSQL of the tests: that of `TEST_DATABASE_URL`, or a private one that ends with the
-/// last test that uses it. The private one does not fsync: nothing here tests the disk.
+/// The PostgreSQL that the tests share: the one at `TEST_DATABASE_URL`, or a private one that stops with the
+/// last test that uses it. The private one runs without fsync, since no test on it is about durability.
 struct Postgres {
     connect: PgConnectOptions,
     pooler: Option<Pooler>,
@@ -309,49 +317,22 @@ impl Postgres {
     }
 }
 
-/// What stands before PostgreSQL when `EVENTS_TEST_POOLER` says so.
-struct Pooler {
-    program: PgBouncer,
-    /// Whether the service needs to be told.
-    switch: bool,
-}
-
-/// Which pooler the tests run behind, as the environment says.
-fn pooler_wanted() -> Option<String> {
-    std::env::var("EVENTS_TEST_POOLER").ok()
-}
-
-impl Pooler {
-    async fn start(postgres: &PgConnectOptions) -> Option<Self> {
-        // In transaction mode fewer than one server uses, so that they are shared.
-        let (mode, pool_size, more) = match pooler_wanted()?.as_str() {
-            "transaction" => (Mode::Transaction, 8, String::new()),
-            "prepared" => (Mode::Transaction, 8, format!("{IGNORE}\n{FOLLOW} = 200")),
-            "session" => (Mode::Session, 50, IGNORE.to_owned()),
-            other => panic!("EVENTS_TEST_POOLER is {other}: none of transaction, prepared, session"),
-        };
-        Some(Self {
-            switch: mode == Mode::Transaction && more.is_empty(),
-            program: PgBouncer::start(postgres, mode, pool_size, &more).await,
-        })
-    }
-}
-
-/// Whether a test is left out since it is about what a pooler does itself; says why.
+/// Whether a test is left out because the tests run behind a pooler; prints the reason.
 pub fn left_out_behind_pooler(why: &str) -> bool {
-    left_out(pooler_wanted(), why)
+    left_out(wanted_pooler(), why)
 }
 
-/// The same, for a pooler that drops the settings of the service's connections.
+/// Whether a test is left out because the tests run behind a pooler that drops the settings of the service's
+/// connections; prints the reason.
 pub fn left_out_without_settings(why: &str) -> bool {
-    left_out(pooler_wanted().filter(|pooler| pooler != "transaction"), why)
+    left_out(wanted_pooler().filter(|pooler| pooler != "transaction"), why)
 }
 
-fn left_out(behind: Option<String>, why: &str) -> bool {
-    if let Some(pooler) = &behind {
+fn left_out(pooler: Option<String>, why: &str) -> bool {
+    if let Some(pooler) = &pooler {
         eprintln!("LEFT OUT behind a pooler ({pooler}): {why}");
     }
-    behind.is_some()
+    pooler.is_some()
 }
 
 impl Drop for Postgres {
@@ -360,7 +341,7 @@ impl Drop for Postgres {
         let Some((postgres, dir)) = self.private.take() else {
             return;
         };
-        // A drop cannot wait on the test's own runtime.
+        // Drop cannot block on the test's own runtime.
         let stopped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(postgres.stop()).unwrap();
@@ -370,27 +351,30 @@ impl Drop for Postgres {
     }
 }
 
-/// A directory that PostgreSQL's user can pass through, too.
+/// Creates a temporary directory that PostgreSQL's user can enter.
 pub fn reachable_dir() -> TempDir {
     let dir = TempDir::with_prefix("elephantasm-test-").unwrap();
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
-/// Asks again and again until there is an answer, or patience ends.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    const PAUSE: Duration = Duration::from_millis(10);
+/// Polls until `poll` returns `Some`; panics after [`PATIENCE`].
+pub async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+    const POLL_INTERVAL: Duration = Duration::from_millis(10);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(value) = poll().await {
+            return value;
         }
-        assert!(Instant::now() < deadline, "never came: {what}");
-        sleep(PAUSE).await;
+        assert!(
+            Instant::now() < deadline,
+            "did not happen within {PATIENCE:?}: {what}"
+        );
+        sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Small bounds, so that tests reach them with little data.
+/// Sets small limits, so that tests reach them with little data.
 pub fn small_limits(settings: &mut Settings) {
     settings.server.limits = Limits {
         content_bytes_max: 1_000,

@@ -1,4 +1,4 @@
-//! Readers of live streams, and what a test may say about their items.
+//! Readers of live streams, with assertions on their items.
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::stream_session_events_response::Item as SessionItem;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::support::builders::stream;
 use crate::support::harness::{PATIENCE, TestServer};
 
-/// What a live stream sends.
+/// An item of a live stream.
 #[derive(Debug)]
 pub enum Item {
     Event(Box<Event>),
@@ -24,14 +24,14 @@ pub enum Item {
     Heartbeat,
 }
 
-/// A message of a live stream: an item, and the place to resume after it.
+/// A message of a live stream: an item, and the position from which to resume after it.
 pub trait Message {
-    type Place: std::fmt::Debug;
-    fn split(self) -> (Item, Self::Place);
+    type Position: std::fmt::Debug;
+    fn split(self) -> (Item, Self::Position);
 }
 
 impl Message for WatchEventsResponse {
-    type Place = i64;
+    type Position = i64;
 
     fn split(self) -> (Item, i64) {
         let item = match self.item.expect("an item") {
@@ -44,7 +44,7 @@ impl Message for WatchEventsResponse {
 }
 
 impl Message for StreamSessionEventsResponse {
-    type Place = String;
+    type Position = String;
 
     fn split(self) -> (Item, String) {
         let item = match self.item.expect("an item") {
@@ -56,27 +56,27 @@ impl Message for StreamSessionEventsResponse {
     }
 }
 
-/// The reader of a live stream. Every wait of it ends with the test's patience.
+/// Reads a live stream. Every wait is limited by [`PATIENCE`].
 pub struct Reader<M>(pub Streaming<M>);
 
 impl<M: Message> Reader<M> {
-    /// The next item; `None` when the stream ended with OK.
-    pub async fn next(&mut self) -> Result<Option<(Item, M::Place)>, Status> {
+    /// Reads the next item; `None` when the stream ended with OK.
+    pub async fn next(&mut self) -> Result<Option<(Item, M::Position)>, Status> {
         let message = timeout(PATIENCE, self.0.message())
             .await
-            .expect("an item comes")?;
+            .expect("an item within the time limit")?;
         Ok(message.map(M::split))
     }
 
-    /// The next item, which must be an event.
-    pub async fn event(&mut self) -> (Event, M::Place) {
+    /// Reads the next item, which must be an event.
+    pub async fn event(&mut self) -> (Event, M::Position) {
         match self.next().await.unwrap() {
-            Some((Item::Event(event), place)) => (*event, place),
+            Some((Item::Event(event), position)) => (*event, position),
             other => panic!("no event: {other:?}"),
         }
     }
 
-    /// The sequences of the next items, which must be events.
+    /// Reads the next items, which must be events; returns their sequences.
     pub async fn sequences(&mut self, count: usize) -> Vec<i64> {
         let mut sequences = Vec::new();
         for _ in 0..count {
@@ -85,26 +85,27 @@ impl<M: Message> Reader<M> {
         sequences
     }
 
-    /// The next item, which must be `caught_up`; catching up may take longer than a heartbeat.
-    pub async fn caught_up(&mut self) -> M::Place {
+    /// Reads up to `caught_up` and returns its position. Heartbeats may precede it, since catching up can
+    /// take longer than a heartbeat interval.
+    pub async fn caught_up(&mut self) -> M::Position {
         loop {
             match self.next().await.unwrap() {
-                Some((Item::CaughtUp, place)) => return place,
+                Some((Item::CaughtUp, position)) => return position,
                 Some((Item::Heartbeat, _)) => {}
                 other => panic!("no caught_up: {other:?}"),
             }
         }
     }
 
-    /// The place of the next item, which must be a heartbeat.
-    pub async fn heartbeat(&mut self) -> M::Place {
+    /// Reads the next item, which must be a heartbeat; returns its position.
+    pub async fn heartbeat(&mut self) -> M::Position {
         match self.next().await.unwrap() {
-            Some((Item::Heartbeat, place)) => place,
+            Some((Item::Heartbeat, position)) => position,
             other => panic!("no heartbeat: {other:?}"),
         }
     }
 
-    /// The remaining events, and how the stream ends.
+    /// Reads to the end; returns the remaining events and the stream's status.
     pub async fn rest(mut self) -> (Vec<Event>, Result<(), Status>) {
         let mut events = Vec::new();
         loop {
@@ -117,7 +118,7 @@ impl<M: Message> Reader<M> {
         }
     }
 
-    /// The error that must come next.
+    /// Reads the next item, which must be an error; returns the error.
     pub async fn error(&mut self) -> Result<(), Status> {
         let item = self.next().await?;
         panic!("no error: {item:?}")
@@ -133,13 +134,13 @@ pub async fn watch(server: &TestServer, request: WatchEventsRequest) -> Result<W
     Ok(Reader(response.into_inner()))
 }
 
-/// Starts a watch through a connection of the test's own.
+/// Starts a watch through this channel.
 pub async fn watch_through(channel: Channel, request: WatchEventsRequest) -> Watcher {
     let response = EventServiceClient::new(channel).watch_events(request).await;
     Reader(response.unwrap().into_inner())
 }
 
-/// Starts to follow a session; a deadline may come with the request.
+/// Starts to follow a session; the request may carry a deadline.
 pub async fn follow(
     server: &TestServer,
     request: impl IntoRequest<StreamSessionEventsRequest>,
@@ -148,7 +149,7 @@ pub async fn follow(
     Ok(Reader(response.into_inner()))
 }
 
-/// A watch from now on.
+/// A watch that starts with new events.
 pub fn now(spirit_id: &str) -> WatchEventsRequest {
     WatchEventsRequest {
         spirit_id: spirit_id.to_owned(),
@@ -156,6 +157,7 @@ pub fn now(spirit_id: &str) -> WatchEventsRequest {
     }
 }
 
+/// A watch that starts with the spirit's first event.
 pub fn beginning(spirit_id: &str) -> WatchEventsRequest {
     WatchEventsRequest {
         start: Some(Start::StartAt(WatchStart::FromBeginning.into())),
@@ -163,7 +165,7 @@ pub fn beginning(spirit_id: &str) -> WatchEventsRequest {
     }
 }
 
-/// A watch of what is after this sequence.
+/// A watch that starts after this sequence.
 pub fn after(spirit_id: &str, sequence: i64) -> WatchEventsRequest {
     WatchEventsRequest {
         start: Some(Start::AfterSequence(sequence)),
@@ -171,7 +173,7 @@ pub fn after(spirit_id: &str, sequence: i64) -> WatchEventsRequest {
     }
 }
 
-/// A session to its end and on.
+/// A replay of a session that goes on live with `follow`.
 pub fn following(spirit_id: &str, session_id: &str) -> StreamSessionEventsRequest {
     StreamSessionEventsRequest {
         follow: true,
@@ -187,15 +189,15 @@ pub async fn delete_spirit(server: &TestServer, spirit_id: &str) {
     server.spirits().soft_delete_spirit(request).await.unwrap();
 }
 
-/// Numbers that differ from run to run.
-pub struct Dice(u64);
+/// Random numbers, seeded differently in each run.
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new() -> Self {
         Self(Uuid::new_v4().as_u64_pair().0)
     }
 
-    /// A number from 0 to below the bound.
+    /// A number in `0..bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

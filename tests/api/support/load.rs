@@ -1,5 +1,5 @@
-//! Callers under load while something breaks: what each is told, how soon, and whether what was
-//! acknowledged is there afterwards.
+//! A load of concurrent callers during faults: checks that each call is answered soon, with a correct reply
+//! or a retryable error, and that every acknowledged event is stored afterwards.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,22 +20,23 @@ use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{PATIENCE, Settings, TestServer, eventually};
 
 const CALLERS: usize = 8;
-/// How their keys begin; other events of a test have other ones.
-const OWN_KEYS: &str = "load ";
-/// The limits of a server under test; a call may meet several of them one after another.
-const LIMIT: Duration = Duration::from_secs(1);
-/// In which every call is answered, whatever has happened to the database: acquiring a connection, a
-/// statement or a flush that is tried twice, and a busy machine.
+/// Prefix of the callers' dedupe keys; other events of a test have other keys.
+const KEY_PREFIX: &str = "load ";
+/// Timeouts of a server under load; a call may run into several of them one after another.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time within which every call is answered, whatever has happened to the database: covers acquiring a
+/// connection, a statement or flush that is tried twice, and a busy machine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-pub fn impatient(settings: &mut Settings) {
-    settings.store.acquire_timeout = LIMIT;
-    settings.store.statement_timeout = LIMIT;
-    settings.store.ingest.flush_timeout = LIMIT;
+/// Sets short database timeouts.
+pub fn short_timeouts(settings: &mut Settings) {
+    settings.store.acquire_timeout = SHORT_TIMEOUT;
+    settings.store.statement_timeout = SHORT_TIMEOUT;
+    settings.store.ingest.flush_timeout = SHORT_TIMEOUT;
 }
 
-/// Callers that create and read without pause, each create with a key of its own. One that is refused is sent again
-/// until it is acknowledged.
+/// Callers that create and read without pause, each create with a dedupe key of its own. A refused create is
+/// sent again until it is acknowledged.
 pub struct Load {
     shared: Arc<Shared>,
     callers: JoinSet<Vec<Stored>>,
@@ -49,40 +50,41 @@ struct Shared {
     done: AtomicBool,
 }
 
+/// Refused calls.
 #[derive(Default)]
 pub struct Refusals {
-    /// The longest that a caller waited to be refused.
+    /// Longest time until a call was refused.
     pub slowest: Duration,
     pub reasons: BTreeSet<String>,
 }
 
-/// The spirit, sequence, key and id of an event.
+/// Spirit id, sequence, dedupe key and id of an event.
 type Stored = (String, i64, String, String);
 
 impl Load {
-    /// All of it about one spirit.
+    /// Starts callers that share one spirit.
     pub async fn start(server: &TestServer, spirit_id: &str) -> Self {
-        Self::start_about(server, &[spirit_id.to_owned()]).await
+        Self::start_on(server, &[spirit_id.to_owned()]).await
     }
 
-    /// Each caller about a spirit of its own.
-    pub async fn start_apart(server: &TestServer) -> Self {
+    /// Starts callers that have a spirit each.
+    pub async fn start_with_own_spirits(server: &TestServer) -> Self {
         let mut spirits = Vec::new();
         for _ in 0..CALLERS {
             spirits.push(server.spirit().await);
         }
-        Self::start_about(server, &spirits).await
+        Self::start_on(server, &spirits).await
     }
 
-    async fn start_about(server: &TestServer, spirits: &[String]) -> Self {
+    async fn start_on(server: &TestServer, spirits: &[String]) -> Self {
         let shared = Arc::<Shared>::default();
         let mut callers = JoinSet::new();
         for number in 0..CALLERS {
             let spirit_id = &spirits[number % spirits.len()];
-            let first = keyed(spirit_id, &format!("{OWN_KEYS}{number}-first"));
+            let first = keyed(spirit_id, &format!("{KEY_PREFIX}{number}-first"));
             let caller = Caller {
                 number,
-                is_alone: spirits.len() == CALLERS,
+                owns_spirit: spirits.len() == CALLERS,
                 events: server.events(),
                 last: create(&mut server.events(), first).await,
                 shared: Arc::clone(&shared),
@@ -92,50 +94,55 @@ impl Load {
         Self { shared, callers }
     }
 
-    /// Waits until so many more creates were acknowledged.
-    pub async fn stores(&self, more: usize) {
-        grows(&self.shared.stored, more, "creates are acknowledged").await;
+    /// Waits until this many more creates are acknowledged.
+    pub async fn wait_for_creates(&self, more: usize) {
+        wait_for_increase(&self.shared.stored, more, "creates are acknowledged").await;
     }
 
-    /// Waits until so many more calls were refused.
-    pub async fn is_refused(&self, more: usize) {
-        grows(&self.shared.refused, more, "calls are refused").await;
+    /// Waits until this many more calls are refused.
+    pub async fn wait_for_refusals(&self, more: usize) {
+        wait_for_increase(&self.shared.refused, more, "calls are refused").await;
     }
 
-    /// What callers were told when they were refused since this was asked before.
+    /// Takes the refusals since the previous call of this function.
     pub fn refusals(&self) -> Refusals {
         std::mem::take(&mut *self.shared.refusals.lock().unwrap())
     }
 
-    /// Ends it; what was acknowledged is in the database once and nothing of it besides, and no spirit has a gap.
-    pub async fn ends_all_there(self, connection: &mut PgConnection) {
+    /// Ends the load and verifies that exactly the acknowledged events are stored, each once, and that no
+    /// spirit has a gap in its sequences.
+    pub async fn finish_and_verify(self, connection: &mut PgConnection) {
         self.shared.done.store(true, Ordering::Release);
         let ended = timeout(PATIENCE, self.callers.join_all())
             .await
-            .expect("callers end");
+            .expect("the callers end within the time limit");
         let mut acknowledged: Vec<Stored> = ended.into_iter().flatten().collect();
         acknowledged.sort_unstable();
         let mut stored: Vec<Stored> = sqlx::query_as(
             "select spirit_id::text, sequence, dedupe_key, id::text from events where starts_with(dedupe_key, $1)",
         )
-        .bind(OWN_KEYS)
+        .bind(KEY_PREFIX)
         .fetch_all(&mut *connection)
         .await
         .unwrap();
         stored.sort_unstable();
-        assert_eq!(stored, acknowledged, "each once, nothing lost, nothing besides");
-        no_gaps(connection).await;
+        assert_eq!(
+            stored, acknowledged,
+            "exactly the acknowledged events are stored, each once"
+        );
+        assert_no_gaps(connection).await;
     }
 
-    /// The same, and the server has no more connections than its settings say.
-    pub async fn ends_within_bounds(self, connection: &mut PgConnection) {
+    /// Like [`finish_and_verify`](Self::finish_and_verify); also verifies that the server has no more
+    /// connections than its settings allow.
+    pub async fn finish_and_verify_connections(self, connection: &mut PgConnection) {
         assert!(connections(connection).await <= CONNECTIONS_MAX);
-        self.ends_all_there(connection).await;
+        self.finish_and_verify(connection).await;
     }
 }
 
-/// Each spirit has events of all the numbers that it has given.
-async fn no_gaps(connection: &mut PgConnection) {
+/// Asserts that each spirit has an event for every sequence up to `last_sequence`.
+async fn assert_no_gaps(connection: &mut PgConnection) {
     let spirits: Vec<(i64, Vec<i64>)> = sqlx::query_as(
         "select last_sequence, array(select sequence from events where spirit_id = spirits.id order by sequence)
          from spirits",
@@ -144,69 +151,69 @@ async fn no_gaps(connection: &mut PgConnection) {
     .await
     .unwrap();
     for (last, sequences) in spirits {
-        assert!(sequences.into_iter().eq(1..=last), "a gap");
+        assert!(sequences.into_iter().eq(1..=last), "a gap in the sequences");
     }
 }
 
-async fn grows(counter: &AtomicUsize, more: usize, what: &str) {
-    let enough = counter.load(Ordering::Acquire) + more;
+async fn wait_for_increase(counter: &AtomicUsize, more: usize, what: &str) {
+    let target = counter.load(Ordering::Acquire) + more;
     eventually(what, async || {
-        (counter.load(Ordering::Acquire) >= enough).then_some(())
+        (counter.load(Ordering::Acquire) >= target).then_some(())
     })
     .await;
 }
 
 struct Caller {
     number: usize,
-    /// Whether nobody else creates events of its spirit.
-    is_alone: bool,
+    /// Whether no other caller creates events of the spirit.
+    owns_spirit: bool,
     events: EventServiceClient<Channel>,
-    /// The event that was acknowledged last.
+    /// The last acknowledged event.
     last: Event,
     shared: Arc<Shared>,
 }
 
 impl Caller {
-    /// Calls until all is done; returns what was acknowledged.
+    /// Makes calls until the load ends; returns the acknowledged events.
     async fn call(mut self) -> Vec<Stored> {
         let mut acknowledged = vec![stored(&self.last)];
-        let mut again = false;
-        while again || !self.shared.done.load(Ordering::Acquire) {
-            let key = format!("{OWN_KEYS}{}-{}", self.number, acknowledged.len());
-            let is_created = self.create(&key, again).await;
+        let mut is_retry = false;
+        while is_retry || !self.shared.done.load(Ordering::Acquire) {
+            let key = format!("{KEY_PREFIX}{}-{}", self.number, acknowledged.len());
+            let is_created = self.create(&key, is_retry).await;
             if is_created {
                 acknowledged.push(stored(&self.last));
             }
-            again = !is_created;
+            is_retry = !is_created;
             let is_got = self.get().await;
             let is_listed = self.list(is_created).await;
             if !is_created && !is_got && !is_listed {
-                sleep(Duration::from_millis(20)).await; // as a client would before it tries again
+                sleep(Duration::from_millis(20)).await; // back-off, as in a client
             }
         }
         acknowledged
     }
 
-    async fn create(&mut self, key: &str, again: bool) -> bool {
+    async fn create(&mut self, key: &str, is_retry: bool) -> bool {
         let mut request = keyed(self.last.spirit_id(), key);
-        // Half of the callers are ready for a duplicate from the first.
-        if again || self.number.is_multiple_of(2) {
+        // Half of the callers accept a duplicate even at the first attempt.
+        if is_retry || self.number.is_multiple_of(2) {
             request.on_duplicate = OnDuplicate::ReturnExisting.into();
         }
         let since = Instant::now();
         let created = self.events.create_event(request).await;
-        let Some(created) = self.shared.note(since, created) else {
+        let Some(created) = self.shared.record(since, created) else {
             return false;
         };
         let outcome = created.outcome();
         assert_ne!(outcome, CreateOutcome::DuplicateDifferent);
         assert!(
-            again || outcome == CreateOutcome::Created,
-            "a duplicate of nothing"
+            is_retry || outcome == CreateOutcome::Created,
+            "a first attempt cannot be a duplicate"
         );
         let event = created.event.unwrap();
-        let right = (self.last.spirit_id(), key);
-        assert_eq!((event.spirit_id(), event.dedupe_key()), right, "a wrong answer");
+        let expected = (self.last.spirit_id(), key);
+        assert_eq!((event.spirit_id(), event.dedupe_key()), expected, "a wrong reply");
         self.last = event;
         self.shared.stored.fetch_add(1, Ordering::AcqRel);
         true
@@ -218,26 +225,29 @@ impl Caller {
             ..GetEventRequest::default()
         };
         let since = Instant::now();
-        let got = self.shared.note(since, self.events.get_event(request).await);
+        let got = self.shared.record(since, self.events.get_event(request).await);
         if let Some(got) = &got {
-            assert_eq!(got.event.as_ref(), Some(&self.last), "a wrong answer");
+            assert_eq!(got.event.as_ref(), Some(&self.last), "a wrong reply");
         }
         got.is_some()
     }
 
-    /// `is_newest` tells whether nothing can have been stored since the last acknowledgement by this caller.
+    /// `is_newest`: no create of this caller can have been stored since its last acknowledged event.
     async fn list(&mut self, is_newest: bool) -> bool {
         let spirit_id = self.last.spirit_id();
         let since = Instant::now();
         let listed = self.events.list_events(list(spirit_id)).await;
-        let Some(listed) = self.shared.note(since, listed) else {
+        let Some(listed) = self.shared.record(since, listed) else {
             return false;
         };
-        let ours = listed.events.iter().all(|event| event.spirit_id() == spirit_id);
-        assert!(ours && !listed.events.is_empty(), "a wrong answer: {listed:?}");
+        let all_of_spirit = listed.events.iter().all(|event| event.spirit_id() == spirit_id);
+        assert!(
+            all_of_spirit && !listed.events.is_empty(),
+            "a wrong reply: {listed:?}"
+        );
         let is_first = listed.events.first() == Some(&self.last);
         assert!(
-            is_first || !is_newest || !self.is_alone,
+            is_first || !is_newest || !self.owns_spirit,
             "{:?} is not the newest of {listed:?}",
             self.last
         );
@@ -255,16 +265,17 @@ fn stored(event: &Event) -> Stored {
 }
 
 impl Shared {
-    /// The answer; if there was none, it was refused soon and with an error that says to try again.
-    fn note<T>(&self, since: Instant, answer: Result<Response<T>, Status>) -> Option<T> {
+    /// Returns the reply. Asserts that a failed call was answered in time with a retryable error, and records
+    /// it.
+    fn record<T>(&self, since: Instant, result: Result<Response<T>, Status>) -> Option<T> {
         let took = since.elapsed();
-        assert!(took < ANSWER_WITHIN, "{took:?} for {:?}", answer.err());
-        let status = match answer {
+        assert!(took < ANSWER_WITHIN, "{took:?} for {:?}", result.err());
+        let status = match result {
             Ok(response) => return Some(response.into_inner()),
             Err(status) => status,
         };
-        let passing = [Code::Unavailable, Code::DeadlineExceeded];
-        assert!(passing.contains(&status.code()), "{status:?}");
+        let retryable = [Code::Unavailable, Code::DeadlineExceeded];
+        assert!(retryable.contains(&status.code()), "{status:?}");
         let reason = status.get_details_error_info().expect("ErrorInfo").reason;
         let mut refusals = self.refusals.lock().unwrap();
         refusals.slowest = refusals.slowest.max(took);
@@ -274,7 +285,7 @@ impl Shared {
     }
 }
 
-/// Connections of the server, at any time no more than its settings say.
+/// Number of the server's open connections to the database.
 pub async fn connections(connection: &mut PgConnection) -> i64 {
     let (count,) = sqlx::query_as(
         "select count(*) from pg_stat_activity where application_name like 'elephantasm-events%'",

@@ -1,4 +1,4 @@
-//! The server, the databases and the clients that the tests share. Start at [`harness`].
+//! Servers, databases, clients and assertions that the tests share. Start reading at [`harness`].
 
 pub mod access;
 pub mod builders;
@@ -9,12 +9,12 @@ pub mod cluster;
 pub mod connections;
 pub mod frames;
 pub mod harness;
+pub mod health_watch;
 pub mod live;
 pub mod load;
 pub mod model;
 pub mod pgbouncer;
-pub mod probes;
 pub mod proxy;
 pub mod raw;
 pub mod scrape;
-pub mod watched;
+pub mod validation;

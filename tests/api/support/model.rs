@@ -1,4 +1,4 @@
-//! What reads should say: events in memory, filtered and sorted by the contract's words.
+//! A reference model of reads: events in memory, filtered and sorted as the proto files specify.
 
 use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
@@ -14,7 +14,7 @@ use crate::support::harness::TestServer;
 
 type Client = EventServiceClient<Channel>;
 
-/// Stores events in one batch and returns them in full.
+/// Creates events in one batch and returns them in the full view.
 pub async fn store(client: &mut Client, requests: Vec<CreateEventRequest>) -> Vec<Event> {
     let contents: Vec<_> = requests
         .iter()
@@ -36,7 +36,7 @@ pub async fn store(client: &mut Client, requests: Vec<CreateEventRequest>) -> Ve
         .zip(contents)
         .map(|(result, (content, meta))| {
             let Some(Item::Created(created)) = result.result else {
-                panic!("refused: {result:?}")
+                panic!("not created: {result:?}")
             };
             Event {
                 content,
@@ -47,7 +47,7 @@ pub async fn store(client: &mut Client, requests: Vec<CreateEventRequest>) -> Ve
     stored.collect()
 }
 
-/// Deletes an event, here and there.
+/// Soft-deletes an event, in the service and in the model.
 pub async fn delete(client: &mut Client, event: &mut Event) {
     let request = SoftDeleteEventRequest {
         event_id: event.id.clone(),
@@ -62,9 +62,9 @@ pub async fn delete(client: &mut Client, event: &mut Event) {
         .unwrap();
 }
 
-/// Creates of 60 events that have all that filters look at: ties, back-dated ones, three sessions and
-/// none, scores and none.
-pub fn seeds(spirit_id: &str) -> Vec<CreateEventRequest> {
+/// Creates of 60 events that vary every filtered field: equal and back-dated times, three sessions and none,
+/// scores and none.
+pub fn sample_requests(spirit_id: &str) -> Vec<CreateEventRequest> {
     let requests = (0..60_u8).map(|i| {
         let n = usize::from(i);
         CreateEventRequest {
@@ -82,18 +82,18 @@ pub fn seeds(spirit_id: &str) -> Vec<CreateEventRequest> {
     requests.collect()
 }
 
-/// A spirit with events of [`seeds`], of which some are deleted.
-pub async fn garden(server: &TestServer) -> (String, Vec<Event>) {
+/// Creates a spirit with the events of [`sample_requests`], and soft-deletes some of them.
+pub async fn sample_spirit(server: &TestServer) -> (String, Vec<Event>) {
     let spirit_id = server.spirit().await;
     let mut client = server.events();
-    let mut events = store(&mut client, seeds(&spirit_id)).await;
+    let mut events = store(&mut client, sample_requests(&spirit_id)).await;
     for event in events.iter_mut().step_by(7) {
         delete(&mut client, event).await;
     }
     (spirit_id, events)
 }
 
-/// Every filter by itself, and combinations, of a [`garden`].
+/// Named filters for a [`sample_spirit`]: every field by itself, and combinations.
 pub fn filters() -> Vec<(&'static str, EventFilter)> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
     let with = |change: &dyn Fn(&mut EventFilter)| {
@@ -141,14 +141,14 @@ pub fn filters() -> Vec<(&'static str, EventFilter)> {
         ("meta", with(&meta(2.0))),
         ("other meta", with(&meta(9.0))),
         ("empty meta", with(&|f| f.meta_contains = Some(object([])))),
-        ("deleted ones too", with(&|f| f.include_deleted = true)),
-        ("types, a span, deleted ones too", with(&types_span_deleted)),
+        ("deleted events too", with(&|f| f.include_deleted = true)),
+        ("types, a span, deleted events too", with(&types_span_deleted)),
         ("a role, a score", with(&role_score)),
         ("one type, meta", with(&one_type_meta)),
     ]
 }
 
-/// Whether a filter lets an event through.
+/// Whether an event matches a filter.
 pub fn passes(filter: &EventFilter, event: &Event) -> bool {
     let EventFilter {
         event_types,
@@ -175,7 +175,7 @@ pub fn passes(filter: &EventFilter, event: &Event) -> bool {
         && (*include_deleted || !event.is_deleted)
 }
 
-/// The events of a session (`None`: of all and none) that pass the filter, in this order.
+/// The events that match the filter, in this order; of one session, or of the whole spirit (`None`).
 pub fn select<'e>(
     events: &'e [Event],
     session: Option<&str>,
@@ -194,7 +194,7 @@ pub fn select<'e>(
     selected
 }
 
-/// Place in replay order.
+/// Position in replay order.
 pub fn position(event: &Event) -> ((i64, i32), i64) {
     (time(event), event.sequence)
 }
@@ -211,7 +211,7 @@ pub fn sequences<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<i64> {
     events.into_iter().map(|event| event.sequence).collect()
 }
 
-/// The pages of a list from the request's page to the last.
+/// Reads the pages of a list from the request's page to the last.
 pub async fn pages(client: &mut Client, mut request: ListEventsRequest) -> Vec<Vec<Event>> {
     let mut pages = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! A `PgBouncer` that a test runs before the tests' PostgreSQL, on a socket of its own.
+//! A `PgBouncer` in front of the tests' PostgreSQL, on a private socket.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, chown};
@@ -13,54 +13,55 @@ use tempfile::TempDir;
 
 use crate::support::harness::{eventually, reachable_dir};
 
-/// When a client gives its server connection back.
+/// Pool mode: when a client returns its server connection to the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// When it leaves.
+    /// When it disconnects.
     Session,
     /// After each transaction.
     Transaction,
-    /// After each statement, so that there are no transactions of several.
+    /// After each statement, so that transactions of several statements are impossible.
     Statement,
 }
 
-/// Lets the settings of our sessions pass, and drops them.
-pub const IGNORE: &str = "ignore_startup_parameters = options";
+/// Setting with which PgBouncer accepts the startup parameter `options` and drops it.
+pub const IGNORE_OPTIONS: &str = "ignore_startup_parameters = options";
 
-/// How many prepared statements it follows.
-pub const FOLLOW: &str = "max_prepared_statements";
+/// Name of the setting for how many prepared statements PgBouncer tracks a connection.
+pub const MAX_PREPARED_STATEMENTS: &str = "max_prepared_statements";
 
-/// A running one; ends when it is dropped, and also when the test's process is killed.
+/// A running PgBouncer. Ends when it is dropped, and also when the test's process is killed.
 pub struct PgBouncer {
     dir: TempDir,
     username: String,
-    /// The user to run as, if not this process's.
+    /// User and group to run as, if not those of this process.
     user: Option<(u32, u32)>,
     shell: Option<Child>,
 }
 
-/// Where its socket is, and its settings.
+/// Directory of the socket.
 const RUN: &str = "run";
 const CONFIG: &str = "pgbouncer.ini";
-/// Names the file of the socket.
+/// Port, which only names the socket's file.
 const PORT: u16 = 6432;
-/// Beside those of PATH: it is a daemon's program.
-const PLACES: [&str; 4] = [
+/// Directories to search besides `PATH`, which often lacks those of daemons.
+const PROGRAM_DIRS: [&str; 4] = [
     "/usr/sbin",
     "/usr/local/sbin",
     "/opt/homebrew/bin",
     "/opt/homebrew/sbin",
 ];
-/// Users to run as when this process is root, which it refuses; PostgreSQL's own choice is the same.
-const USERS: [&str; 2] = ["postgres", "nobody"];
-/// Ends its program once stdin ends.
+/// Users to run as when this process is root, which PgBouncer refuses; the embedded PostgreSQL uses the same
+/// list.
+const UNPRIVILEGED_USERS: [&str; 2] = ["postgres", "nobody"];
+/// Shell script that runs PgBouncer and kills it at the end of stdin.
 const SHELL: &str = r#""$0" -q "$1" & read -r _; kill -9 $!; wait"#;
 
-/// Where the program is; without it the tests of poolers are skipped, and say so.
+/// Path of the program. Without it the tests of poolers are skipped, which is printed.
 pub fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
-        .chain(PLACES.map(PathBuf::from))
+        .chain(PROGRAM_DIRS.map(PathBuf::from))
         .map(|dir| dir.join("pgbouncer"))
         .find(|program| program.is_file());
     if found.is_none() {
@@ -69,9 +70,8 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
-/// Whether the program can follow prepared statements, as it does from 1.21 on; from 1.24 on unless told
-/// otherwise.
-pub fn follows_statements() -> bool {
+/// Whether the program can track prepared statements: possible since 1.21, the default since 1.24.
+pub fn supports_prepared_statements() -> bool {
     let program = program().expect("pgbouncer is installed");
     let output = Command::new(program).arg("--version").output().unwrap();
     let version = String::from_utf8(output.stdout).unwrap();
@@ -80,8 +80,8 @@ pub fn follows_statements() -> bool {
 }
 
 impl PgBouncer {
-    /// One that gives every client up to so many connections of `postgres` a database. `more` stands in its
-    /// settings.
+    /// Starts PgBouncer in front of `postgres` with up to `pool_size` server connections a database. `more`
+    /// is appended to its settings.
     pub async fn start(postgres: &PgConnectOptions, mode: Mode, pool_size: u32, more: &str) -> Self {
         let dir = reachable_dir();
         let run = dir.path().join(RUN);
@@ -102,7 +102,7 @@ impl PgBouncer {
         pooler
     }
 
-    /// Runs it, at first or again, until it listens.
+    /// Runs PgBouncer, the first time or again; returns once it listens.
     pub async fn run(&mut self) {
         let program = program().expect("pgbouncer is installed");
         let log = self.dir.path().join("log");
@@ -124,7 +124,7 @@ impl PgBouncer {
         .await;
     }
 
-    /// Kills it.
+    /// Kills PgBouncer.
     pub fn stop(&mut self) {
         if let Some(mut shell) = self.shell.take() {
             drop(shell.stdin.take());
@@ -132,7 +132,7 @@ impl PgBouncer {
         }
     }
 
-    /// The way through it to this database.
+    /// Connect options through PgBouncer to this database.
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(self.dir.path().join(RUN))
@@ -148,7 +148,40 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Clients are not asked for a password: only this process reaches the socket's directory.
+/// The pooler in front of PostgreSQL, chosen by `EVENTS_TEST_POOLER`.
+pub struct Pooler {
+    pub program: PgBouncer,
+    /// Whether the service needs its setting `transaction_pooler`.
+    pub needs_setting: bool,
+}
+
+/// Kind of pooler that the tests run behind, from the environment.
+pub fn wanted_pooler() -> Option<String> {
+    std::env::var("EVENTS_TEST_POOLER").ok()
+}
+
+impl Pooler {
+    /// Starts the pooler, if the tests are to run behind one.
+    pub async fn start(postgres: &PgConnectOptions) -> Option<Self> {
+        // In transaction mode the pool is smaller than what one server uses, so that connections are shared.
+        let (mode, pool_size, more) = match wanted_pooler()?.as_str() {
+            "transaction" => (Mode::Transaction, 8, String::new()),
+            "prepared" => (
+                Mode::Transaction,
+                8,
+                format!("{IGNORE_OPTIONS}\n{MAX_PREPARED_STATEMENTS} = 200"),
+            ),
+            "session" => (Mode::Session, 50, IGNORE_OPTIONS.to_owned()),
+            other => panic!("EVENTS_TEST_POOLER is {other}: none of transaction, prepared, session"),
+        };
+        Some(Self {
+            needs_setting: mode == Mode::Transaction && more.is_empty(),
+            program: PgBouncer::start(postgres, mode, pool_size, &more).await,
+        })
+    }
+}
+
+/// Content of the settings file. Clients need no password, since only this process can reach the socket.
 fn settings(postgres: &PgConnectOptions, mode: Mode, pool_size: u32, more: &str, run: &Path) -> String {
     let host = match postgres.get_socket() {
         Some(socket) => socket.to_str().unwrap().to_owned(),
@@ -170,8 +203,8 @@ fn settings(postgres: &PgConnectOptions, mode: Mode, pool_size: u32, more: &str,
         format!("default_pool_size = {pool_size}"),
         "max_client_conn = 900".to_owned(),
         "server_idle_timeout = 3".to_owned(),
-        if follows_statements() && !more.contains(FOLLOW) {
-            format!("{FOLLOW} = 0")
+        if supports_prepared_statements() && !more.contains(MAX_PREPARED_STATEMENTS) {
+            format!("{MAX_PREPARED_STATEMENTS} = 0")
         } else {
             String::new()
         },
@@ -180,6 +213,7 @@ fn settings(postgres: &PgConnectOptions, mode: Mode, pool_size: u32, more: &str,
     lines.join("\n") + "\n"
 }
 
+/// User and group id of the first existing unprivileged user.
 fn unprivileged() -> (u32, u32) {
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let ids = |name: &str| {
@@ -189,5 +223,8 @@ fn unprivileged() -> (u32, u32) {
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
-    USERS.into_iter().find_map(ids).expect("a user that is not root")
+    UNPRIVILEGED_USERS
+        .into_iter()
+        .find_map(ids)
+        .expect("a user that is not root")
 }

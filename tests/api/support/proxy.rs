@@ -1,4 +1,4 @@
-//! The network between the service and its database, as a test wants it.
+//! A TCP proxy between the service and its database, which simulates network faults.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,81 +11,88 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// What happens to bytes on their way.
+/// State of the simulated network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    Fair,
-    /// Each piece is held up for so long.
+pub enum NetworkState {
+    /// Bytes pass without delay.
+    Up,
+    /// Each chunk is delayed.
     Slow(Duration),
-    /// Nothing gets through, and nobody is told.
-    Swallowing,
-    /// The same, and nothing ever will on connections that were open meanwhile.
-    Forgetting,
-    /// Connections are cut, and new ones closed at once.
+    /// Bytes are held back, without an error, until the state changes.
+    Stalled,
+    /// Bytes are dropped, without an error; connections that were open in this state never recover.
+    Blackholed,
+    /// Open connections are closed, and new ones are closed at once.
     Cut,
 }
 
-/// Between a free port and the socket of a PostgreSQL. Ends with the test's runtime.
+/// Proxy from a free port to the Unix socket of a PostgreSQL. Ends with the test's runtime.
 pub struct Proxy {
     pub addr: SocketAddr,
-    weather: watch::Sender<Weather>,
-    open: Arc<Open>,
+    state: watch::Sender<NetworkState>,
+    connections: Arc<ConnectionCount>,
 }
 
-/// Connections of the service.
+/// Number of open connections from the service.
 #[derive(Default)]
-struct Open {
-    now: AtomicUsize,
-    most: AtomicUsize,
+struct ConnectionCount {
+    open: AtomicUsize,
+    max_open: AtomicUsize,
 }
 
 impl Proxy {
     pub async fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let weather = watch::Sender::new(Weather::Fair);
-        let seen = weather.subscribe();
-        let open = Arc::<Open>::default();
-        let counted = Arc::clone(&open);
+        let state = watch::Sender::new(NetworkState::Up);
+        let state_changes = state.subscribe();
+        let connections = Arc::<ConnectionCount>::default();
+        let count = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (socket, weather, open) = (socket.clone(), seen.clone(), Arc::clone(&counted));
+                let (socket, state, count) = (socket.clone(), state_changes.clone(), Arc::clone(&count));
                 tokio::spawn(async move {
-                    let now = open.now.fetch_add(1, Ordering::AcqRel) + 1;
-                    open.most.fetch_max(now, Ordering::AcqRel);
-                    carry(client, socket, weather).await;
-                    open.now.fetch_sub(1, Ordering::AcqRel);
+                    let open = count.open.fetch_add(1, Ordering::AcqRel) + 1;
+                    count.max_open.fetch_max(open, Ordering::AcqRel);
+                    forward(client, socket, state).await;
+                    count.open.fetch_sub(1, Ordering::AcqRel);
                 });
             }
         });
-        Self { addr, weather, open }
+        Self {
+            addr,
+            state,
+            connections,
+        }
     }
 
-    pub fn turn(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    pub fn set(&self, state: NetworkState) {
+        self.state.send_replace(state);
     }
 
-    /// How many connections were open at the same time.
-    pub fn most_open(&self) -> usize {
-        self.open.most.load(Ordering::Acquire)
+    /// Largest number of connections that were open at the same time.
+    pub fn max_open(&self) -> usize {
+        self.connections.max_open.load(Ordering::Acquire)
     }
 }
 
-async fn carry(mut client: TcpStream, socket: PathBuf, mut weather: watch::Receiver<Weather>) {
+/// Forwards bytes in both directions until either side closes or the network state ends the connection.
+async fn forward(mut client: TcpStream, socket: PathBuf, mut state: watch::Receiver<NetworkState>) {
     let Ok(mut server) = UnixStream::connect(socket).await else {
         return;
     };
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    let (there, back) = (weather.clone(), weather.clone());
-    let is_cut = |weather: &Weather| matches!(weather, Weather::Cut | Weather::Forgetting);
-    let is_forgotten = tokio::select! {
-        () = copy(from_client, to_server, there) => false,
-        () = copy(from_server, to_client, back) => false,
-        Ok(now) = weather.wait_for(is_cut) => *now == Weather::Forgetting,
+    let (upstream, downstream) = (state.clone(), state.clone());
+    let ends_connections =
+        |state: &NetworkState| matches!(state, NetworkState::Cut | NetworkState::Blackholed);
+    let is_blackholed = tokio::select! {
+        () = copy(from_client, to_server, upstream) => false,
+        () = copy(from_server, to_client, downstream) => false,
+        Ok(state) = state.wait_for(ends_connections) => *state == NetworkState::Blackholed,
     };
-    if is_forgotten {
-        // What the client says goes nowhere, until it gives up.
+    if is_blackholed {
+        // Discard what the client sends until it closes the connection.
         drop(tokio::io::copy(&mut client, &mut tokio::io::sink()).await);
     }
 }
@@ -93,21 +100,21 @@ async fn carry(mut client: TcpStream, socket: PathBuf, mut weather: watch::Recei
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut weather: watch::Receiver<Weather>,
+    mut state: watch::Receiver<NetworkState>,
 ) {
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else {
             return;
         };
-        let now = *weather.borrow();
-        match now {
-            Weather::Fair | Weather::Cut | Weather::Forgetting => {}
-            Weather::Slow(delay) => sleep(delay).await,
-            Weather::Swallowing => {
-                // TCP would send it again for minutes: it arrives when the network is back.
-                if weather
-                    .wait_for(|weather| *weather != Weather::Swallowing)
+        let current = *state.borrow();
+        match current {
+            NetworkState::Up | NetworkState::Cut | NetworkState::Blackholed => {}
+            NetworkState::Slow(delay) => sleep(delay).await,
+            NetworkState::Stalled => {
+                // TCP retransmits for minutes, so the bytes arrive once the network is back.
+                if state
+                    .wait_for(|state| *state != NetworkState::Stalled)
                     .await
                     .is_err()
                 {

@@ -1,4 +1,5 @@
-//! gRPC by hand over HTTP/2, for what a well-behaved client never sends or hides from its caller.
+//! gRPC over a bare HTTP/2 connection, for requests that a well-behaved client never sends and replies that
+//! it hides.
 
 use std::net::SocketAddr;
 
@@ -10,16 +11,16 @@ use prost::bytes::Bytes;
 use tokio::net::TcpStream;
 use tonic::Status;
 
-/// What HTTP/2 counts for a header besides its name and value.
+/// Bytes that HTTP/2 counts for a header in addition to its name and value.
 const HEADER_OVERHEAD: usize = 32;
 
-/// A connection that sends bytes as they are.
+/// A connection that sends bodies as they are given.
 pub struct RawClient {
     addr: SocketAddr,
     requests: SendRequest<Bytes>,
 }
 
-/// The end of a call: everything that came as headers and trailers.
+/// The end of a call: all its headers and trailers.
 pub struct End(pub HeaderMap);
 
 impl RawClient {
@@ -30,7 +31,7 @@ impl RawClient {
         Self { addr, requests }
     }
 
-    /// Sends a call; the reply's headers and its body, which is read no further.
+    /// Sends a call; returns the reply's headers and its unread body.
     pub async fn open(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (HeaderMap, RecvStream) {
         let mut request = Request::post(format!("http://{}{path}", self.addr))
             .header("te", "trailers")
@@ -40,12 +41,12 @@ impl RawClient {
         }
         let mut requests = self.requests.clone().ready().await.unwrap();
         let (response, mut sent) = requests.send_request(request.body(()).unwrap(), false).unwrap();
-        // Fails where the call was answered before its message was sent; then the answer says why.
-        let unsent = sent.send_data(body.into(), true).err();
+        // Fails if the call was answered before its message was sent; then the reply holds the status.
+        let send_error = sent.send_data(body.into(), true).err();
         let (head, body) = response.await.unwrap().into_parts();
         assert!(
-            unsent.is_none() || head.headers.contains_key("grpc-status"),
-            "{unsent:?}"
+            send_error.is_none() || head.headers.contains_key("grpc-status"),
+            "{send_error:?}"
         );
         (head.headers, body)
     }
@@ -57,7 +58,7 @@ impl RawClient {
     }
 }
 
-/// Reads what is left of a reply.
+/// Reads a reply to its end, discarding the body.
 pub async fn read_to_end(mut headers: HeaderMap, mut body: RecvStream) -> End {
     while let Some(data) = body.data().await {
         let bytes = data.unwrap().len();
@@ -68,12 +69,12 @@ pub async fn read_to_end(mut headers: HeaderMap, mut body: RecvStream) -> End {
 }
 
 impl End {
-    /// The error.
+    /// The status of the call, as an error.
     pub fn error<T>(&self) -> Result<T, Status> {
         Err(Status::from_header_map(&self.0).expect("a call ends with a status"))
     }
 
-    /// Bytes of headers and trailers, as HTTP/2 counts them.
+    /// Size of headers and trailers in bytes, as HTTP/2 counts it.
     pub fn metadata_bytes(&self) -> usize {
         self.0
             .iter()
@@ -82,12 +83,13 @@ impl End {
     }
 }
 
-/// A message as gRPC frames it.
+/// Frames a message as gRPC does.
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
+/// Encodes and frames a message.
 pub fn encoded(message: &impl Message) -> Vec<u8> {
     framed(&message.encode_to_vec())
 }

@@ -1,4 +1,4 @@
-//! What the server says to operators, as they ask for it: HTTP on an address of its own.
+//! Client of the server's admin HTTP endpoints: metrics and probes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::support::harness::TestServer;
 
-/// Status and body of a GET.
+/// Makes a GET request; returns status and body.
 pub async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
     let mut connection = TcpStream::connect(addr).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
@@ -20,10 +20,10 @@ pub async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-/// The metrics at one time.
+/// A snapshot of the server's metrics.
 pub struct Scrape {
     pub text: String,
-    /// By name with labels, as it is printed.
+    /// Values by metric name with labels, as printed.
     samples: BTreeMap<String, String>,
 }
 
@@ -42,13 +42,13 @@ impl Scrape {
         }
     }
 
-    /// A sample as it is printed, which must be there.
+    /// The value of an existing sample, in seconds; `sample` is the name with labels, as printed.
     #[track_caller]
     pub fn seconds(&self, sample: &str) -> f64 {
         self.printed(sample).parse().unwrap()
     }
 
-    /// The same of something that is counted.
+    /// The value of an existing sample that is a count.
     #[track_caller]
     pub fn count(&self, sample: &str) -> u64 {
         self.printed(sample).parse().unwrap()
@@ -60,34 +60,34 @@ impl Scrape {
         value.unwrap_or_else(|| panic!("no {sample} in\n{}", self.text))
     }
 
-    /// A sample of a method of EventService, by its name and further labels as they are printed.
+    /// The only sample with this name, method and, if not empty, `code` label.
     #[track_caller]
     fn of_method(&self, name: &str, method: &str, code: &str) -> u64 {
-        let is_it = |sample: &&String| {
+        let matches = |sample: &&String| {
             let labels = sample.strip_prefix(name).unwrap_or_default();
             labels.starts_with('{')
                 && labels.contains(code)
                 && labels.contains(&format!("grpc_method=\"{method}\""))
         };
-        let found: Vec<&String> = self.samples.keys().filter(is_it).collect();
+        let found: Vec<&String> = self.samples.keys().filter(matches).collect();
         assert_eq!(found.len(), 1, "{name} of {method} {code}: {found:?}");
         self.count(found[0])
     }
 
-    /// Calls of a method that were begun.
+    /// Number of started calls of a method.
     #[track_caller]
     pub fn started(&self, method: &str) -> u64 {
         self.of_method("grpc_server_started_total", method, "")
     }
 
-    /// Calls of a method that ended with a code.
+    /// Number of calls of a method that ended with a code.
     #[track_caller]
     pub fn handled(&self, method: &str, code: &str) -> u64 {
         let code = format!("grpc_code=\"{code}\"");
         self.of_method("grpc_server_handled_total", method, &code)
     }
 
-    /// Calls of a method whose time was taken.
+    /// Number of calls of a method in the latency histogram.
     #[track_caller]
     pub fn timed(&self, method: &str) -> u64 {
         self.of_method("grpc_server_handling_seconds_count", method, "")

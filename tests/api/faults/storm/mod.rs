@@ -24,7 +24,7 @@ use tonic_types::{ErrorInfo, RpcStatusExt as _, StatusExt as _};
 
 use crate::support::builders::event;
 use crate::support::harness::{PATIENCE, Settings, TestServer};
-use crate::support::probes::UNKNOWN;
+use crate::support::validation::UNKNOWN_ID;
 
 const CREATES: usize = 10_000;
 const CALLERS: usize = 64;
@@ -109,7 +109,7 @@ impl Caller {
         let mut request = self.valid_request();
         match self.rng.u32(0..10) {
             0 => request.event_type = String::new(),
-            1 if self.rng.bool() => UNKNOWN.clone_into(&mut request.spirit_id),
+            1 if self.rng.bool() => UNKNOWN_ID.clone_into(&mut request.spirit_id),
             2 => {
                 let last = self.last.get(&request.spirit_id).copied();
                 request.expected_last_sequence = Some(last.unwrap_or_default());

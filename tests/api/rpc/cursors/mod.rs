@@ -1,5 +1,6 @@
-//! Cursors: walks of random events in random orders under random filters, page by page and as a
-//! stream, while events come, go and change, say what a sorted model says.
+//! Property tests of cursors: random events are read with random filters and orders, page by page and as
+//! resumed streams, while events are created, deleted, restored and updated. The results are compared with a
+//! sorted model.
 
 mod damage;
 mod tokens;
@@ -28,18 +29,19 @@ const TYPES: [&str; 3] = ["message.in", "message.out", "error"];
 const ROLES: [Option<&str>; 3] = [Some("user"), Some("tool"), None];
 const SCORES: [Option<f64>; 3] = [Some(0.25), Some(0.75), None];
 
-/// An event's choices among the above, its time and a number in its `meta`.
+/// Parameters of an event: indexes into the arrays above, `occurred_at` in seconds and a number in `meta`.
 type Seed = (usize, usize, usize, usize, i64, u8);
 
 #[derive(Clone, Debug)]
 enum Change {
-    Insert(Seed),
+    Create(Seed),
     Delete(Index),
     Restore(Index),
-    Rescore(Index),
+    UpdateScore(Index),
 }
 
-/// A walk: over which events, changed how between its pages, in pages of which sizes.
+/// A read through all pages of a query: the initial events, the changes made between pages, the query and the
+/// page sizes.
 #[derive(Clone, Debug)]
 struct Walk {
     seeds: Vec<Seed>,
@@ -92,10 +94,10 @@ fn filter() -> impl Strategy<Value = EventFilter> {
 
 fn walk() -> impl Strategy<Value = Walk> {
     let change = prop_oneof![
-        seed().prop_map(Change::Insert),
+        seed().prop_map(Change::Create),
         any::<Index>().prop_map(Change::Delete),
         any::<Index>().prop_map(Change::Restore),
-        any::<Index>().prop_map(Change::Rescore),
+        any::<Index>().prop_map(Change::UpdateScore),
     ];
     (
         prop::collection::vec(seed(), 1..60),
@@ -119,29 +121,29 @@ fn walk() -> impl Strategy<Value = Walk> {
         )
 }
 
-/// The events of a walk as they are now, and which of them changed since it began.
-struct World {
+/// The events in the service and in the model, and the sequences of those that changed during the walk.
+struct Model {
     client: EventServiceClient<Channel>,
     spirit_id: String,
     events: Vec<Event>,
     changed: HashSet<i64>,
 }
 
-impl World {
+impl Model {
     async fn new(server: &TestServer, walk: &Walk) -> Self {
-        let mut world = Self {
+        let mut model = Self {
             client: server.events(),
             spirit_id: server.spirit().await,
             events: Vec::new(),
             changed: HashSet::new(),
         };
-        let requests = walk.seeds.iter().map(|seed| world.request(*seed)).collect();
-        world.events = store(&mut world.client, requests).await;
+        let requests = walk.seeds.iter().map(|seed| model.request(*seed)).collect();
+        model.events = store(&mut model.client, requests).await;
         for index in &walk.deleted {
-            world.apply(Change::Delete(*index)).await;
+            model.apply(Change::Delete(*index)).await;
         }
-        world.changed.clear();
-        world
+        model.changed.clear();
+        model
     }
 
     fn request(&self, (session, event_type, role, score, seconds, n): Seed) -> CreateEventRequest {
@@ -158,7 +160,7 @@ impl World {
 
     async fn apply(&mut self, change: Change) {
         let index = match change {
-            Change::Insert(seed) => {
+            Change::Create(seed) => {
                 let request = self.request(seed);
                 self.events.extend(store(&mut self.client, vec![request]).await);
                 self.events.len() - 1
@@ -179,7 +181,7 @@ impl World {
                 self.events[index] = response.into_inner().event.unwrap();
                 index
             }
-            Change::Rescore(index) => {
+            Change::UpdateScore(index) => {
                 let index = index.index(self.events.len());
                 let request = UpdateEventRequest {
                     event_id: self.events[index].id.clone(),
@@ -194,28 +196,29 @@ impl World {
         self.changed.insert(self.events[index].sequence);
     }
 
-    /// What came is in order, nothing twice; of what did not change, it is exactly what it should be.
-    fn check(&self, came: &[Event], session: Option<&str>, filter: &EventFilter, order: EventOrder) {
-        let in_order = came.is_sorted_by(|one, next| match order {
+    /// Asserts that the events read are in order without duplicates, and that they include exactly the
+    /// expected ones among those that did not change.
+    fn check(&self, received: &[Event], session: Option<&str>, filter: &EventFilter, order: EventOrder) {
+        let in_order = received.is_sorted_by(|one, next| match order {
             EventOrder::NewestFirst => position(one) > position(next),
             _ => position(one) < position(next),
         });
-        assert!(in_order, "out of order or twice: {:?}", sequences(came));
+        assert!(in_order, "out of order or duplicated: {:?}", sequences(received));
         let unchanged = |event: &&Event| !self.changed.contains(&event.sequence);
         let expected = select(&self.events, session, filter, order);
-        let came: Vec<&Event> = came.iter().filter(unchanged).collect();
+        let received: Vec<&Event> = received.iter().filter(unchanged).collect();
         let expected: Vec<&Event> = expected.into_iter().filter(unchanged).collect();
         assert_eq!(
-            sequences(came.iter().copied()),
+            sequences(received.iter().copied()),
             sequences(expected.iter().copied())
         );
-        assert_eq!(came, expected);
+        assert_eq!(received, expected);
     }
 }
 
-/// Pages, with a change between each and the next; then without changes.
+/// Reads pages with a change after each, then again without changes.
 async fn check_pages(server: &TestServer, walk: Walk) {
-    let mut world = World::new(server, &walk).await;
+    let mut model = Model::new(server, &walk).await;
     let session = SESSIONS[walk.session];
     let order = if walk.newest_first {
         EventOrder::NewestFirst
@@ -226,11 +229,11 @@ async fn check_pages(server: &TestServer, walk: Walk) {
         session_id: session.map(str::to_owned),
         filter: Some(walk.filter.clone()),
         order: order.into(),
-        ..list(&world.spirit_id)
+        ..list(&model.spirit_id)
     };
     let mut changes = walk.changes.into_iter();
     let mut sizes = walk.sizes.iter().cycle();
-    let (mut came, mut page_token) = (Vec::new(), String::new());
+    let (mut received, mut page_token) = (Vec::new(), String::new());
     loop {
         let page_size = *sizes.next().unwrap();
         let request = ListEventsRequest {
@@ -238,38 +241,39 @@ async fn check_pages(server: &TestServer, walk: Walk) {
             page_token,
             ..query.clone()
         };
-        let page = world.client.list_events(request).await.unwrap().into_inner();
-        came.extend(page.events);
+        let page = model.client.list_events(request).await.unwrap().into_inner();
+        received.extend(page.events);
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
         if let Some(change) = changes.next() {
-            world.apply(change).await;
+            model.apply(change).await;
         }
     }
-    world.check(&came, session, &walk.filter, order);
+    model.check(&received, session, &walk.filter, order);
 
-    world.changed.clear();
+    model.changed.clear();
     let request = ListEventsRequest {
         page_size: walk.sizes[0],
         ..query
     };
-    let came = pages(&mut world.client, request).await.concat();
-    world.check(&came, session, &walk.filter, order);
+    let received = pages(&mut model.client, request).await.concat();
+    model.check(&received, session, &walk.filter, order);
 }
 
-/// Streams that each resume where the one before stopped, with a change in between; then one whole.
+/// Reads streams that each resume at the previous one's cursor, with a change in between; then one whole
+/// stream.
 async fn check_streams(server: &TestServer, walk: Walk) {
-    let mut world = World::new(server, &walk).await;
+    let mut model = Model::new(server, &walk).await;
     let session = SESSIONS[walk.session].unwrap_or("a");
     let query = StreamSessionEventsRequest {
         filter: Some(walk.filter.clone()),
-        ..stream(&world.spirit_id, session)
+        ..stream(&model.spirit_id, session)
     };
     let mut changes = walk.changes.into_iter();
     let mut sizes = walk.sizes.iter().cycle();
-    let (mut came, mut start) = (Vec::new(), None);
+    let (mut received, mut start) = (Vec::new(), None);
     loop {
         let limit = *sizes.next().unwrap();
         let request = StreamSessionEventsRequest {
@@ -277,28 +281,28 @@ async fn check_streams(server: &TestServer, walk: Walk) {
             start,
             ..query.clone()
         };
-        let response = world.client.stream_session_events(request).await.unwrap();
+        let response = model.client.stream_session_events(request).await.unwrap();
         let items = drain(response.into_inner()).await.unwrap();
         let Some((_, cursor)) = items.last().cloned() else {
             break;
         };
-        came.extend(items.into_iter().map(|(event, _)| event));
+        received.extend(items.into_iter().map(|(event, _)| event));
         start = Some(Start::AfterCursor(cursor));
         if let Some(change) = changes.next() {
-            world.apply(change).await;
+            model.apply(change).await;
         }
     }
-    world.check(&came, Some(session), &walk.filter, EventOrder::OldestFirst);
+    model.check(&received, Some(session), &walk.filter, EventOrder::OldestFirst);
 
-    world.changed.clear();
-    let response = world.client.stream_session_events(query).await.unwrap();
+    model.changed.clear();
+    let response = model.client.stream_session_events(query).await.unwrap();
     let items = drain(response.into_inner()).await.unwrap();
-    let came: Vec<Event> = items.into_iter().map(|(event, _)| event).collect();
-    world.check(&came, Some(session), &walk.filter, EventOrder::OldestFirst);
+    let received: Vec<Event> = items.into_iter().map(|(event, _)| event).collect();
+    model.check(&received, Some(session), &walk.filter, EventOrder::OldestFirst);
 }
 
-/// Runs the same walks every time.
-fn for_walks(check: impl AsyncFn(&TestServer, Walk)) {
+/// Checks random walks, the same ones in each run.
+fn check_walks(check: impl AsyncFn(&TestServer, Walk)) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(TestServer::start());
     let config = Config {
@@ -315,11 +319,11 @@ fn for_walks(check: impl AsyncFn(&TestServer, Walk)) {
 }
 
 #[test]
-fn a_walk_by_pages_gives_everything_once_while_events_come_go_and_change() {
-    for_walks(check_pages);
+fn pages_return_unchanged_events_exactly_once_while_others_change() {
+    check_walks(check_pages);
 }
 
 #[test]
-fn a_walk_by_resumed_streams_gives_everything_once_while_events_come_go_and_change() {
-    for_walks(check_streams);
+fn resumed_streams_return_unchanged_events_exactly_once_while_others_change() {
+    check_walks(check_streams);
 }

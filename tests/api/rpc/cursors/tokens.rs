@@ -1,4 +1,4 @@
-//! Tokens: what else than a token of the very query is refused, and what a token survives.
+//! Page tokens and cursors: those of another query or with damage are refused, valid ones survive edits.
 
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::{
@@ -8,14 +8,14 @@ use elephantasm_events::grpc::pb::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::damage::{damaged, of_version};
+use super::damage::{damaged, with_version};
 use crate::support::builders::{at, drain, list, number, object, refused, stream};
 use crate::support::harness::TestServer;
-use crate::support::model::{delete, garden, sequences};
+use crate::support::model::{delete, sample_spirit, sequences};
 
-/// The one field that an INVALID_CURSOR names.
+/// Asserts that a call failed with INVALID_CURSOR; returns the only field that it names.
 #[track_caller]
-fn refused_at<T>(result: Result<T, Status>) -> String {
+fn bad_cursor_field<T>(result: Result<T, Status>) -> String {
     let status = refused(result, Code::InvalidArgument, "INVALID_CURSOR");
     let bad_request = status.get_details_bad_request().expect("BadRequest");
     let [violation] = bad_request.field_violations.as_slice() else {
@@ -24,7 +24,7 @@ fn refused_at<T>(result: Result<T, Status>) -> String {
     violation.field.clone()
 }
 
-/// A server with a garden, and a query of each RPC whose cursors follow.
+/// A server with a sample spirit, and a query for each RPC with cursors.
 struct Fixture {
     server: TestServer,
     list: ListEventsRequest,
@@ -36,7 +36,7 @@ struct Fixture {
 impl Fixture {
     async fn new() -> Self {
         let server = TestServer::start().await;
-        let (spirit_id, _) = garden(&server).await;
+        let (spirit_id, _) = sample_spirit(&server).await;
         let filter = EventFilter {
             event_types: vec![
                 "error".to_owned(),
@@ -70,12 +70,13 @@ impl Fixture {
         }
     }
 
-    /// Where a page of the list ends: its events' sequences and the token.
+    /// Lists a page; returns its events' sequences and the next page's token.
     async fn list(&self, request: ListEventsRequest) -> Result<(Vec<i64>, String), Status> {
         let page = self.server.events().list_events(request).await?.into_inner();
         Ok((sequences(&page.events), page.next_page_token))
     }
 
+    /// Lists the page after a token.
     async fn list_after(&self, token: &str) -> Result<(Vec<i64>, String), Status> {
         self.list(ListEventsRequest {
             page_token: token.to_owned(),
@@ -84,6 +85,7 @@ impl Fixture {
         .await
     }
 
+    /// Reads a stream; returns its events' sequences and the last cursor.
     async fn stream(&self, request: StreamSessionEventsRequest) -> Result<(Vec<i64>, String), Status> {
         let stream = self
             .server
@@ -95,6 +97,7 @@ impl Fixture {
         Ok((sequences(&events), cursors.last().cloned().unwrap_or_default()))
     }
 
+    /// Reads the stream after a cursor.
     async fn stream_after(&self, cursor: &str) -> Result<(Vec<i64>, String), Status> {
         let start = Some(Start::AfterCursor(cursor.to_owned()));
         self.stream(StreamSessionEventsRequest {
@@ -104,6 +107,7 @@ impl Fixture {
         .await
     }
 
+    /// Lists the sessions after a token; returns the next page's token.
     async fn sessions_after(&self, token: &str) -> Result<String, Status> {
         let request = ListSessionsRequest {
             page_token: token.to_owned(),
@@ -118,6 +122,7 @@ impl Fixture {
             .next_page_token)
     }
 
+    /// Lists the spirits after a token; returns the next page's token.
     async fn spirits_after(&self, token: &str) -> Result<String, Status> {
         let request = ListSpiritsRequest {
             page_token: token.to_owned(),
@@ -133,7 +138,7 @@ impl Fixture {
     }
 }
 
-/// The queries that differ from this one in one thing.
+/// Queries that each differ from this one in a single respect.
 fn other_queries(query: &ListEventsRequest, other_spirit: &str) -> Vec<(&'static str, ListEventsRequest)> {
     let with = |change: &dyn Fn(&mut ListEventsRequest)| {
         let mut request = query.clone();
@@ -153,9 +158,9 @@ fn other_queries(query: &ListEventsRequest, other_spirit: &str) -> Vec<(&'static
             with(&|r| r.order = EventOrder::NewestFirst.into()),
         ),
         ("no filter", with(&|r| r.filter = None)),
-        ("a type less", filtered(&|f| f.event_types.truncate(2))),
+        ("one type fewer", filtered(&|f| f.event_types.truncate(2))),
         (
-            "types as one",
+            "types joined into one",
             filtered(&|f| f.event_types = vec!["errormessage.intool.call".to_owned()]),
         ),
         (
@@ -170,12 +175,12 @@ fn other_queries(query: &ListEventsRequest, other_spirit: &str) -> Vec<(&'static
             "meta",
             filtered(&|f| f.meta_contains = Some(object([("n", number(1.0))]))),
         ),
-        ("deleted ones too", filtered(&|f| f.include_deleted = true)),
+        ("with deleted events", filtered(&|f| f.include_deleted = true)),
     ]
 }
 
 #[tokio::test]
-async fn a_token_of_another_query_is_refused() {
+async fn a_cursor_of_another_query_is_refused() {
     let fixture = Fixture::new().await;
     let other_spirit = fixture.server.spirit().await;
     let (_, token) = fixture.list(fixture.list.clone()).await.unwrap();
@@ -185,7 +190,11 @@ async fn a_token_of_another_query_is_refused() {
             page_token: token.clone(),
             ..query.clone()
         };
-        assert_eq!(refused_at(fixture.list(request).await), "page_token", "{name}");
+        assert_eq!(
+            bad_cursor_field(fixture.list(request).await),
+            "page_token",
+            "{name}"
+        );
         if let Some(session_id) = query.session_id
             && query.order == 0
         {
@@ -197,7 +206,7 @@ async fn a_token_of_another_query_is_refused() {
                 ..StreamSessionEventsRequest::default()
             };
             assert_eq!(
-                refused_at(fixture.stream(request).await),
+                bad_cursor_field(fixture.stream(request).await),
                 "after_cursor",
                 "{name}"
             );
@@ -209,51 +218,57 @@ async fn a_token_of_another_query_is_refused() {
         page_size: 1,
     };
     assert_eq!(
-        refused_at(fixture.server.events().list_sessions(request).await),
+        bad_cursor_field(fixture.server.events().list_sessions(request).await),
         "page_token"
     );
-    let named = ListSpiritsRequest {
+    let by_name = ListSpiritsRequest {
         name_contains: Some("t".to_owned()),
         page_token: fixture.spirits_after("").await.unwrap(),
         ..ListSpiritsRequest::default()
     };
     assert_eq!(
-        refused_at(fixture.server.spirits().list_spirits(named).await),
+        bad_cursor_field(fixture.server.spirits().list_spirits(by_name).await),
         "page_token"
     );
 }
 
 #[tokio::test]
-async fn a_token_of_another_rpc_is_refused() {
+async fn a_cursor_of_another_rpc_is_refused() {
     let fixture = Fixture::new().await;
     fixture.server.spirit().await;
-    let (_, of_list) = fixture.list(fixture.list.clone()).await.unwrap();
-    let (_, of_stream) = fixture.stream(fixture.stream.clone()).await.unwrap();
-    let of_sessions = fixture.sessions_after("").await.unwrap();
-    let of_spirits = fixture.spirits_after("").await.unwrap();
-    for token in [&of_stream, &of_sessions, &of_spirits] {
-        assert_eq!(refused_at(fixture.list_after(token).await), "page_token");
+    let (_, list_token) = fixture.list(fixture.list.clone()).await.unwrap();
+    let (_, stream_cursor) = fixture.stream(fixture.stream.clone()).await.unwrap();
+    let sessions_token = fixture.sessions_after("").await.unwrap();
+    let spirits_token = fixture.spirits_after("").await.unwrap();
+    for token in [&stream_cursor, &sessions_token, &spirits_token] {
+        assert_eq!(bad_cursor_field(fixture.list_after(token).await), "page_token");
     }
-    for token in [&of_list, &of_sessions, &of_spirits] {
-        assert_eq!(refused_at(fixture.stream_after(token).await), "after_cursor");
+    for token in [&list_token, &sessions_token, &spirits_token] {
+        assert_eq!(
+            bad_cursor_field(fixture.stream_after(token).await),
+            "after_cursor"
+        );
     }
-    for token in [&of_list, &of_stream, &of_spirits] {
-        assert_eq!(refused_at(fixture.sessions_after(token).await), "page_token");
+    for token in [&list_token, &stream_cursor, &spirits_token] {
+        assert_eq!(
+            bad_cursor_field(fixture.sessions_after(token).await),
+            "page_token"
+        );
     }
-    for token in [&of_list, &of_stream, &of_sessions] {
-        assert_eq!(refused_at(fixture.spirits_after(token).await), "page_token");
+    for token in [&list_token, &stream_cursor, &sessions_token] {
+        assert_eq!(bad_cursor_field(fixture.spirits_after(token).await), "page_token");
     }
 }
 
 #[tokio::test]
-async fn a_damaged_token_is_refused() {
+async fn a_damaged_cursor_is_refused() {
     let fixture = Fixture::new().await;
     let (_, token) = fixture.list(fixture.list.clone()).await.unwrap();
     let (_, cursor) = fixture.stream(fixture.stream.clone()).await.unwrap();
-    assert_eq!(of_version(&token, 1), token);
+    assert_eq!(with_version(&token, 1), token);
     for (name, token) in damaged(&token) {
         assert_eq!(
-            refused_at(fixture.list_after(&token).await),
+            bad_cursor_field(fixture.list_after(&token).await),
             "page_token",
             "{name}"
         );
@@ -263,7 +278,7 @@ async fn a_damaged_token_is_refused() {
         .chain([("empty".to_owned(), String::new())])
     {
         assert_eq!(
-            refused_at(fixture.stream_after(&cursor).await),
+            bad_cursor_field(fixture.stream_after(&cursor).await),
             "after_cursor",
             "{name}"
         );
@@ -271,7 +286,7 @@ async fn a_damaged_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_is_good_for_the_same_query_in_other_words() {
+async fn a_cursor_is_valid_for_an_equivalent_query() {
     let fixture = Fixture::new().await;
     let (_, token) = fixture.list(fixture.list.clone()).await.unwrap();
     let after = ListEventsRequest {
@@ -285,21 +300,21 @@ async fn a_token_is_good_for_the_same_query_in_other_words() {
     filter.meta_contains = Some(object([]));
     let table = [
         (
-            "types in another order, one twice",
+            "types in another order, one repeated",
             ListEventsRequest {
                 filter: Some(filter),
                 ..after.clone()
             },
         ),
         (
-            "the default order named",
+            "the default order given explicitly",
             ListEventsRequest {
                 order: EventOrder::OldestFirst.into(),
                 ..after.clone()
             },
         ),
         (
-            "the spirit in capitals",
+            "the spirit id in upper case",
             ListEventsRequest {
                 spirit_id: after.spirit_id.to_uppercase(),
                 ..after.clone()
@@ -336,7 +351,7 @@ async fn a_token_is_good_for_the_same_query_in_other_words() {
 }
 
 #[tokio::test]
-async fn a_token_outlives_edits_and_the_deletion_of_the_event_that_it_names() {
+async fn a_cursor_stays_valid_when_its_event_is_updated_and_deleted() {
     let fixture = Fixture::new().await;
     let mut client = fixture.server.events();
     let page = client
@@ -346,9 +361,9 @@ async fn a_token_outlives_edits_and_the_deletion_of_the_event_that_it_names() {
         .into_inner();
     let (_, cursor) = fixture.stream(fixture.stream.clone()).await.unwrap();
     let (rest, token) = fixture.list_after(&page.next_page_token).await.unwrap();
-    let mut named = page.events.last().unwrap().clone();
+    let mut last_event = page.events.last().unwrap().clone();
     let request = UpdateEventRequest {
-        event_id: named.id.clone(),
+        event_id: last_event.id.clone(),
         role: Some("edited".to_owned()),
         ..UpdateEventRequest::default()
     };
@@ -357,7 +372,7 @@ async fn a_token_outlives_edits_and_the_deletion_of_the_event_that_it_names() {
         fixture.list_after(&page.next_page_token).await.unwrap(),
         (rest.clone(), token.clone())
     );
-    delete(&mut client, &mut named).await;
+    delete(&mut client, &mut last_event).await;
     assert_eq!(
         fixture.list_after(&page.next_page_token).await.unwrap(),
         (rest.clone(), token)

@@ -1,4 +1,4 @@
-//! Health as a balancer sees it: told by the server as it changes.
+//! A client of `grpc.health.v1.Health/Watch`, as a load balancer uses it.
 
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
@@ -9,44 +9,45 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::support::harness::{PATIENCE, TestServer};
 
-/// An open Health/Watch of a whole server.
-pub struct Watched {
+/// An open watch of the health of the whole server.
+pub struct HealthWatch {
     changes: Streaming<HealthCheckResponse>,
     status: ServingStatus,
 }
 
-impl Watched {
-    /// From now on, of a server that serves.
+impl HealthWatch {
+    /// Starts a watch of a server that is serving.
     pub async fn start(server: &TestServer) -> Self {
         let mut health = HealthClient::new(server.channel());
         let watch = health.watch(HealthCheckRequest::default()).await.unwrap();
-        let mut watched = Self {
+        let mut health = Self {
             changes: watch.into_inner(),
             status: ServingStatus::Unknown,
         };
-        watched.next_turns(Serving).await;
-        watched
+        health.expect_next(Serving).await;
+        health
     }
 
-    /// Waits until this is what the server says. A machine that stalls may make it say something else before, which
-    /// is not meant here; what has come by now is old.
-    pub async fn turns(&mut self, wanted: ServingStatus) {
+    /// Waits until the server reports this status. Reports that have already arrived count as old, and other
+    /// statuses may come first, since a stalled machine can cause additional changes.
+    pub async fn wait_for(&mut self, wanted: ServingStatus) {
         while let Some(change) = self.changes.message().now_or_never() {
             self.status = change.unwrap().unwrap().status();
         }
-        let waiting = async {
+        let wait = async {
             while self.status != wanted {
                 self.status = self.next().await;
             }
         };
-        let turned = timeout(PATIENCE, waiting).await;
-        turned.unwrap_or_else(|_| panic!("health never turns {wanted:?}"));
+        let reached = timeout(PATIENCE, wait).await;
+        reached.unwrap_or_else(|_| panic!("health did not become {wanted:?} within {PATIENCE:?}"));
     }
 
-    /// Waits for the next change, which must be to this.
-    pub async fn next_turns(&mut self, wanted: ServingStatus) {
+    /// Waits for the next report, which must be this status.
+    pub async fn expect_next(&mut self, wanted: ServingStatus) {
         let change = timeout(PATIENCE, self.next()).await;
-        self.status = change.unwrap_or_else(|_| panic!("health never turns {wanted:?}"));
+        self.status =
+            change.unwrap_or_else(|_| panic!("health did not become {wanted:?} within {PATIENCE:?}"));
         assert_eq!(self.status, wanted);
     }
 

@@ -1,4 +1,4 @@
-//! Requests with one field at a time at its bound and past it.
+//! Validation tests of requests: one field at a time at its limit and just past it.
 
 use std::fmt::Debug;
 
@@ -7,69 +7,68 @@ use tonic::{Code, Status};
 
 use crate::support::builders::{bad_fields, number, object, text};
 
-pub const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+/// A valid id that no spirit and no event has.
+pub const UNKNOWN_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 pub const META_BYTES_MAX: usize = 64 * 1024;
 /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z.
 const FIRST_SECOND: i64 = -62_135_596_800;
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// Values of a field, what each is, and whether the contract accepts it.
+/// Values of a field: description, value, and whether the service must accept it.
 pub type Values<V> = Vec<(&'static str, V, bool)>;
 
-/// A request that is good, and changes to it of which each is tried by itself.
-pub struct Probe<R> {
+/// Test cases of a request: a valid one, and variants with one change each.
+pub struct ValidationCases<R> {
     base: R,
+    /// Description, request, and the fields that the service must name as bad.
     cases: Vec<(String, R, Vec<&'static str>)>,
 }
 
-impl<R: Clone + Debug> Probe<R> {
+impl<R: Clone + Debug> ValidationCases<R> {
     pub fn new(base: R) -> Self {
-        let cases = vec![(
-            "the request that the others start from".to_owned(),
-            base.clone(),
-            vec![],
-        )];
+        let cases = vec![("the valid base request".to_owned(), base.clone(), vec![])];
         Self { base, cases }
     }
 
-    /// Tries each of the values; `field` is what must be named when one is refused.
+    /// Adds a case for each value; the refused values must be reported as `field`.
     pub fn field<V>(mut self, field: &'static str, values: Values<V>, set: impl Fn(&mut R, V)) -> Self {
-        for (what, value, accepted) in values {
+        for (description, value, is_valid) in values {
             let mut request = self.base.clone();
             set(&mut request, value);
-            let bad = if accepted { vec![] } else { vec![field] };
-            self.cases.push((format!("{field}: {what}"), request, bad));
+            let bad = if is_valid { vec![] } else { vec![field] };
+            self.cases.push((format!("{field}: {description}"), request, bad));
         }
         self
     }
 
-    /// Tries one change, after which these fields are bad.
-    pub fn case(mut self, what: &str, bad: &[&'static str], change: impl Fn(&mut R)) -> Self {
+    /// Adds a case with one change, after which exactly these fields are bad.
+    pub fn case(mut self, description: &str, bad: &[&'static str], change: impl Fn(&mut R)) -> Self {
         let mut request = self.base.clone();
         change(&mut request);
-        self.cases.push((what.to_owned(), request, bad.to_vec()));
+        self.cases.push((description.to_owned(), request, bad.to_vec()));
         self
     }
 
+    /// Makes a call for every case and checks which fields are reported as bad.
     pub async fn run(self, mut call: impl AsyncFnMut(R) -> Result<(), Status>) {
-        for (what, request, bad) in self.cases {
-            let answer = match call(request).await {
-                // Fields are checked before anything is looked up.
+        for (description, request, bad) in self.cases {
+            let reported = match call(request).await {
+                // Fields are validated before anything is looked up, so NOT_FOUND means that all are valid.
                 Ok(()) => vec![],
                 Err(status) if status.code() == Code::NotFound => vec![],
-                refused => {
-                    if let Err(status) = &refused {
-                        assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}");
+                result => {
+                    if let Err(status) = &result {
+                        assert_eq!(status.code(), Code::InvalidArgument, "{description}: {status:?}");
                     }
-                    bad_fields(refused)
+                    bad_fields(result)
                 }
             };
-            assert_eq!(answer, bad, "{what}");
+            assert_eq!(reported, bad, "{description}");
         }
     }
 }
 
-/// Texts of 1 to `max` code points.
+/// Texts for a field of 1 to `max` code points.
 pub fn chars(max: usize) -> Values<String> {
     vec![
         ("empty", String::new(), false),
@@ -82,7 +81,7 @@ pub fn chars(max: usize) -> Values<String> {
     ]
 }
 
-/// Texts of at most `max` bytes.
+/// Texts for a field of at most `max` bytes.
 pub fn bytes(max: usize) -> Values<String> {
     vec![
         ("empty", String::new(), true),
@@ -92,39 +91,53 @@ pub fn bytes(max: usize) -> Values<String> {
     ]
 }
 
+/// Texts for a field that holds a UUID.
 pub fn uuids() -> Values<String> {
-    let simple = UNKNOWN.replace('-', "");
+    let simple = UNKNOWN_ID.replace('-', "");
     vec![
-        ("upper case", UNKNOWN.to_uppercase(), true),
+        ("upper case", UNKNOWN_ID.to_uppercase(), true),
         ("empty", String::new(), false),
         ("a word", "spirit".to_owned(), false),
         ("without hyphens", simple.clone(), false),
-        ("in braces", format!("{{{UNKNOWN}}}"), false),
+        ("in braces", format!("{{{UNKNOWN_ID}}}"), false),
         (
-            "in braces, as long as a good one",
+            "in braces, as long as a valid one",
             format!("{{{simple}}}  "),
             false,
         ),
-        ("a URN", format!("urn:uuid:{UNKNOWN}"), false),
-        ("a digit short", UNKNOWN[1..].to_owned(), false),
-        ("a letter that is no digit", UNKNOWN.replace('a', "g"), false),
+        ("a URN", format!("urn:uuid:{UNKNOWN_ID}"), false),
+        ("one digit short", UNKNOWN_ID[1..].to_owned(), false),
         (
-            "hyphens elsewhere",
-            format!("0189-{}", UNKNOWN[4..].replacen('-', "", 1)),
+            "a letter that is not a hex digit",
+            UNKNOWN_ID.replace('a', "g"),
             false,
         ),
-        ("a space before", format!(" {UNKNOWN}"), false),
-        ("U+0000", UNKNOWN.replace('a', "\0"), false),
+        (
+            "misplaced hyphens",
+            format!("0189-{}", UNKNOWN_ID[4..].replacen('-', "", 1)),
+            false,
+        ),
+        ("a space before", format!(" {UNKNOWN_ID}"), false),
+        ("U+0000", UNKNOWN_ID.replace('a', "\0"), false),
     ]
 }
 
+/// Timestamps around the limits of years 1 to 9999.
 pub fn times() -> Values<Timestamp> {
     let time = |seconds, nanos| Timestamp { seconds, nanos };
     vec![
-        ("the first of year 1", time(FIRST_SECOND, 0), true),
-        ("the last of year 0", time(FIRST_SECOND - 1, 999_999_999), false),
-        ("the last of year 9999", time(LAST_SECOND, 999_999_999), true),
-        ("the first of year 10000", time(LAST_SECOND + 1, 0), false),
+        ("the first instant of year 1", time(FIRST_SECOND, 0), true),
+        (
+            "the last instant of year 0",
+            time(FIRST_SECOND - 1, 999_999_999),
+            false,
+        ),
+        (
+            "the last instant of year 9999",
+            time(LAST_SECOND, 999_999_999),
+            true,
+        ),
+        ("the first instant of year 10000", time(LAST_SECOND + 1, 0), false),
         ("nanos below 0", time(0, -1), false),
         ("nanos of a whole second", time(0, 1_000_000_000), false),
         ("the smallest second", time(i64::MIN, 0), false),
@@ -132,6 +145,7 @@ pub fn times() -> Values<Timestamp> {
     ]
 }
 
+/// Numbers around the limits of a score, 0 to 1.
 pub fn scores() -> Values<f64> {
     vec![
         ("0", 0.0, true),
@@ -146,37 +160,38 @@ pub fn scores() -> Values<f64> {
     ]
 }
 
-/// Numbers of an enum whose last value is `last`.
+/// Numbers for an enum field whose last value is `last`.
 pub fn enums(last: i32) -> Values<i32> {
     vec![
         ("unspecified", 0, true),
-        ("the last known", last, true),
-        ("the next", last + 1, false),
+        ("the last known value", last, true),
+        ("the next value", last + 1, false),
         ("below 0", -1, false),
-        ("far away", i32::MAX, false),
+        ("the greatest number", i32::MAX, false),
     ]
 }
 
-/// Numbers of at least `min`.
+/// Numbers for a field of at least `min`; `lowest` is the lowest number of the type.
 pub fn at_least<N: From<i8> + std::ops::Sub<Output = N> + Copy>(min: N, lowest: N) -> Values<N> {
     vec![
-        ("the least", min, true),
-        ("one less", min - N::from(1), false),
-        ("the lowest there is", lowest, false),
+        ("the minimum", min, true),
+        ("one below the minimum", min - N::from(1), false),
+        ("the lowest number", lowest, false),
     ]
 }
 
+/// Numbers for `page_size`.
 pub fn page_sizes() -> Values<i32> {
     vec![
         ("1", 1, true),
         ("200", 200, true),
         ("201", 201, false),
         ("-1", -1, false),
-        ("the lowest there is", i32::MIN, false),
+        ("the lowest number", i32::MIN, false),
     ]
 }
 
-/// Lists of a filter.
+/// Lists for a repeated field of a filter.
 pub fn lists() -> Values<Vec<String>> {
     vec![
         ("no value", vec![], true),
@@ -185,24 +200,24 @@ pub fn lists() -> Values<Vec<String>> {
     ]
 }
 
-/// `{"k":"…"}` of this many bytes as compact JSON, of which most are escapes.
+/// `{"k":"…"}` that has this many bytes as compact JSON, most of them in escapes.
 pub fn meta_of_bytes(bytes: usize) -> Struct {
-    const AROUND: usize = r#"{"k":""}"#.len();
+    const ENVELOPE_BYTES: usize = r#"{"k":""}"#.len();
     const UNIT: &str = "\u{1}\"\n\\é🐘"; // 6 + 2 + 2 + 2 + 2 + 4 bytes
     const UNIT_BYTES: usize = 18;
-    let inner = bytes - AROUND;
-    let filling = UNIT.repeat(inner / UNIT_BYTES) + &"x".repeat(inner % UNIT_BYTES);
-    object([("k", text(&filling))])
+    let inner = bytes - ENVELOPE_BYTES;
+    let filler = UNIT.repeat(inner / UNIT_BYTES) + &"x".repeat(inner % UNIT_BYTES);
+    object([("k", text(&filler))])
 }
 
-/// Objects in objects, the outermost counted.
+/// Nested objects with this many levels, including the outermost.
 pub fn nested_objects(levels: usize) -> Struct {
     (1..levels).fold(object([]), |inner, _| {
         object([("k", value(Kind::StructValue(inner)))])
     })
 }
 
-/// An object of lists in lists, the object counted.
+/// An object that holds nested lists, with this many levels including the object.
 pub fn nested_lists(levels: usize) -> Struct {
     let innermost = list_of(vec![]);
     let lists = (2..levels).fold(innermost, |inner, _| list_of(vec![inner]));
@@ -217,7 +232,7 @@ pub fn value(kind: Kind) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// Objects under the bounds of `meta`.
+/// Objects around the limits of `meta`.
 pub fn metas() -> Values<Struct> {
     let in_list = |value: Value| object([("k", list_of(vec![number(1.0), value]))]);
     let wide = (0..5_000).map(|n| (format!("{n:04}"), number(1.0))).collect();
@@ -234,10 +249,10 @@ pub fn metas() -> Values<Struct> {
         ("5,000 keys", Struct { fields: wide }, true),
         ("24 levels of objects", nested_objects(24), true),
         ("25 levels of objects", nested_objects(25), false),
-        ("24 levels, of lists", nested_lists(24), true),
-        ("25 levels, of lists", nested_lists(25), false),
+        ("24 levels of lists", nested_lists(24), true),
+        ("25 levels of lists", nested_lists(25), false),
         (
-            "great and small numbers",
+            "the greatest and the smallest numbers",
             in_list(list_of(vec![number(f64::MAX), number(5e-324)])),
             true,
         ),
@@ -255,7 +270,7 @@ pub fn metas() -> Values<Struct> {
             false,
         ),
         (
-            "a null that the enum does not know",
+            "an unknown number of the null enum",
             object([("k", value(Kind::NullValue(1)))]),
             false,
         ),
