@@ -1,4 +1,5 @@
-//! API keys whose scope is a list of spirits, in calls whose reply covers several spirits or events.
+//! API keys scoped to a list of spirits, in batches, streams, lists and
+//! look-ups that could reveal a foreign spirit.
 //!
 //! An *own* spirit is in the scope of the caller's key, a *foreign* one is not. A foreign spirit must be
 //! indistinguishable from one that does not exist.
@@ -19,8 +20,8 @@ use crate::auth::keys_by_rpc::{Subject, create_subject, sends_a_message};
 use crate::support::access::{Caller, Guarded};
 use crate::support::builders::{event, keyed, metadata, refused, stream};
 
-/// A writer whose key is scoped to one spirit, the id of a foreign spirit, and items for own, foreign and unknown
-/// spirits.
+/// A writer whose key is scoped to one spirit, the id of a foreign spirit, and items for own, foreign and
+/// unknown spirits.
 async fn writer_and_items(guarded: &Guarded) -> (Caller, String, [CreateEventRequest; 5]) {
     let (own, foreign) = (
         guarded.admin.spirit("own").await,

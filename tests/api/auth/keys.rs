@@ -105,7 +105,7 @@ enum OpenStream {
 }
 
 impl OpenStream {
-    /// Reads the stream to its end and returns the error that ended it.
+    /// Waits for the end of the stream and returns how it ended.
     async fn end(self) -> Result<(), Status> {
         match self {
             Self::Follow(stream) => Reader(stream).rest().await.1,

@@ -1,5 +1,5 @@
-//! Authorisation of every RPC: keys of every role, scoped to one spirit, call it for that spirit, for a foreign
-//! spirit and for an unknown one.
+//! Authorisation of every RPC: keys of every role, scoped to one spirit, call it for that spirit, for a
+//! foreign spirit and for an unknown one.
 //!
 //! The RPCs are read from the descriptor set, so that an RPC added without a case here fails the test.
 
@@ -275,8 +275,8 @@ async fn outcome(rpc: &str, caller: &Caller, subject: &Subject) -> Outcome {
     }
 }
 
-/// The outcome for a spirit outside the key's scope, or the reason of the `NOT_FOUND` error, if the key has the
-/// required role.
+/// The outcome for a spirit outside the key's scope, or the reason of the `NOT_FOUND` error, if the key has
+/// the required role.
 fn expected_outside_scope(rpc: &Rpc) -> Result<Outcome, &'static str> {
     match rpc.name.as_str() {
         _ if rpc.names_event => Err("EVENT_NOT_FOUND"),
@@ -348,7 +348,8 @@ async fn an_unscoped_key_reaches_every_spirit_in_every_rpc_of_its_role() {
             if role < rpc.required_role {
                 assert_not_allowed(&name, &outcome);
             } else {
-                // `call` takes a count other than one for an empty reply; an unscoped key counts every spirit.
+                // `call` takes a count other than one for an empty reply; an
+                // unscoped key counts every spirit.
                 let is_count = rpc.name.ends_with("/CountSpirits") && outcome == Outcome::EmptyReply;
                 assert!(outcome == Outcome::Reply || is_count, "{name}: {outcome:?}");
             }

@@ -1,5 +1,5 @@
-//! Pool modes of PgBouncer: which ones the server rejects at start, and how live streams work behind a pooler. Load is
-//! tested in [`under_load`](crate::pooler::under_load).
+//! Pool modes of PgBouncer: which ones the server rejects at start, and how live streams work behind a
+//! pooler. Load is tested in [`under_load`](crate::pooler::under_load).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -98,7 +98,8 @@ async fn startup_rejects_a_pooler_that_mixes_up_prepared_statements_and_names_th
     if program().is_none() {
         return;
     }
-    // PgBouncer reuses the most recently used connection, or, in round-robin, the one that has been idle longest.
+    // PgBouncer reuses the most recently used connection, or, in
+    // round-robin, the one that has been idle longest.
     for more in ["", "server_round_robin = 1\nmin_pool_size = 3"] {
         let pooled = PooledDatabase::new(Mode::Transaction, &format!("{IGNORE}\n{more}")).await;
         let error = startup_error(pooled.serve(|_| {}).await);

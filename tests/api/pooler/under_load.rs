@@ -1,5 +1,6 @@
-//! Concurrent calls behind PgBouncer in transaction mode with fewer server connections than the service opens: each call
-//! gets its own answer and no event is lost when calls are cancelled, connections break or the pooler restarts.
+//! Concurrent calls behind PgBouncer in transaction mode with fewer server connections than the service
+//! opens: each call gets its own answer and no event is lost when calls are cancelled, connections break or
+//! the pooler restarts.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Reads with eventual consistency go to a standby, strong reads and writes to the primary. The tests run a real
-//! streaming standby and pause its replay to tell which server answered.
+//! Reads with eventual consistency go to a standby, strong reads and everything that writes depend on to the
+//! primary. The tests run a real streaming standby and pause its replay to tell which server answered.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The transition of a follow from replay to live under load: every event arrives exactly once, in replay order
-//! before the transition and in sequence order after it.
+//! The transition of a follow from replay to live under load: every event arrives exactly once, in replay
+//! order before the transition and in sequence order after it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ async fn write_events(servers: Servers, spirit_id: String, done: Arc<AtomicBool>
     stored
 }
 
-/// Follows a session from replay to live with streams that end at their limit or are dropped, each resumed from
-/// the last cursor on a random server.
+/// Follows a session from replay to live with streams that end at their limit or are dropped, each resumed
+/// from the last cursor on a random server.
 async fn follow_transition(servers: &Servers, spirit_id: &str, dice: &mut Dice) -> Transition {
     let session_id = dice.below(SESSIONS).to_string();
     let start = match dice.below(16) {

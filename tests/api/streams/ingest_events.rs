@@ -1,4 +1,5 @@
-//! `IngestEvents`: ordered answers, each after its commit, and back-pressure instead of errors when the queue is full.
+//! `IngestEvents`: ordered answers, each after its commit, and
+//! back-pressure instead of errors when the queue is full.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Cost of open live streams: no database connection, shared reads, little memory, and nothing after they end.
+//! Cost of open live streams: no database connection, shared reads,
+//! little memory, and nothing after they end.
 
 use std::time::Duration;
 

@@ -15,8 +15,8 @@ use crate::support::harness::{PATIENCE, TestServer, eventually};
 const SESSION_EVENTS: i64 = 20_000;
 const STREAMS: usize = 200;
 const STREAMS_PER_CONNECTION: usize = 50;
-/// Two pages for each stream, the bytes that HTTP/2 has in flight, and slack for the allocator. The session has
-/// 20 MiB, so 200 buffered copies would take 4 GiB.
+/// Two pages for each stream, the bytes that HTTP/2 has in flight, and slack for the allocator. The session
+/// has 20 MiB, so 200 buffered copies would take 4 GiB.
 const GROWTH_MAX_KIB: u64 = 400 * 1024;
 
 /// Resident memory of this process, which includes the server; `None` where `/proc` is missing.
@@ -177,8 +177,8 @@ async fn the_page_size_of_a_replay_bounds_the_bytes_of_meta() {
     );
 }
 
-/// Rows of a table that a server has fetched through indexes. Stops the server first, so that all its connections
-/// have reported to PostgreSQL's statistics.
+/// Rows of a table that a server has fetched through indexes. Stops the server first, so that all its
+/// connections have reported to PostgreSQL's statistics.
 pub async fn fetched(server: TestServer, table: &str) -> i64 {
     let database = Arc::clone(&server.database);
     server.stop().await.unwrap();

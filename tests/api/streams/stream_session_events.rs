@@ -37,11 +37,12 @@ fn after(spirit_id: &str, session_id: &str, cursor: &str) -> StreamSessionEvents
     }
 }
 
-/// Events of 16 KiB in a long session, at seconds 1 to 1,000: far more than the connection and both ends buffer.
+/// Events of 16 KiB in a long session, at seconds 1 to 1,000: far
+/// more than the connection and both ends buffer.
 const LONG_SESSION_EVENTS: i64 = 1_000;
 
-/// Creates a session of [`LONG_SESSION_EVENTS`] events in sequence order; returns the ids of the spirit and of the
-/// events.
+/// Creates a session of [`LONG_SESSION_EVENTS`] events in sequence order; returns the ids of the spirit and
+/// of the events.
 async fn long_session(server: &TestServer) -> (String, Vec<String>) {
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
