@@ -17,10 +17,10 @@ use tokio::time::timeout;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
+use crate::streams::stalled_streams::all_idle;
 use crate::support::builders::{create, event, list};
 use crate::support::harness::{PATIENCE, Settings, TestServer, connect, eventually};
 use crate::support::raw::{RawClient, encoded, framed};
-use crate::streams::stalled_streams::all_idle;
 
 const CREATE: &str = "/elephantasm.events.v1.EventService/CreateEvent";
 const LIST: &str = "/elephantasm.events.v1.EventService/ListEvents";
