@@ -1,4 +1,4 @@
-//! What each key may ask of a server: calls in a second, streams at the same time.
+//! Limits of each API key: calls per second and concurrent streams.
 
 use std::time::Duration;
 
@@ -12,29 +12,32 @@ use crate::support::builders::refused;
 use crate::support::harness::{TestServer, eventually};
 
 #[tokio::test]
-async fn a_key_over_its_calls_is_told_when_to_come_again() {
+async fn an_api_key_over_its_call_rate_is_rejected_with_a_retry_delay() {
     let guarded =
         KeyedServer::start_with(|settings| settings.server.auth.key_limits.calls_per_second = Some(2)).await;
     let other = guarded
         .keys
-        .create(Role::Reader, None, None)
+        .make(Role::Reader, None, None)
         .await
-        .caller(&guarded.server);
-    let status = eventually("too many calls", async || guarded.admin.call().await.err()).await;
+        .at(&guarded.server);
+    let status = eventually("the call rate is exceeded", async || {
+        guarded.admin.call().await.err()
+    })
+    .await;
     let status = refused(Err::<(), _>(status), Code::ResourceExhausted, "OVERLOADED");
-    let pause = status
+    let retry_delay = status
         .get_details_retry_info()
         .expect("RetryInfo")
         .retry_delay
-        .expect("a pause");
-    assert!(pause <= Duration::from_millis(500), "{pause:?}");
-    other.call().await.expect("each key has its own calls");
-    tokio::time::sleep(pause).await; // what the error says
+        .expect("retry_delay");
+    assert!(retry_delay <= Duration::from_millis(500), "{retry_delay:?}");
+    other.call().await.expect("each key has a call rate of its own");
+    tokio::time::sleep(retry_delay).await; // as the error demands
     guarded.admin.call().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_key_over_its_streams_is_refused_until_one_ends() {
+async fn an_api_key_at_its_stream_limit_is_rejected_until_a_stream_ends() {
     let guarded = KeyedServer::start_with(|settings| settings.server.auth.key_limits.streams = Some(2)).await;
     let spirit_id = guarded.admin.spirit("Ada").await;
     let other = guarded.caller(Role::Reader, &[&spirit_id]).await;
@@ -56,17 +59,21 @@ async fn a_key_over_its_streams_is_refused_until_one_ends() {
         .events()
         .watch_events(watch())
         .await
-        .expect("each key has its own streams");
-    guarded.admin.call().await.expect("calls are no streams");
+        .expect("each key has a stream limit of its own");
+    guarded
+        .admin
+        .call()
+        .await
+        .expect("unary calls do not count as streams");
     drop(open.pop());
-    eventually("there is a place again", async || {
+    eventually("another stream is admitted", async || {
         guarded.admin.events().watch_events(watch()).await.ok()
     })
     .await;
 }
 
 #[tokio::test]
-async fn without_keys_the_limits_are_everybodys_together() {
+async fn without_api_keys_all_callers_share_one_stream_limit() {
     let server = TestServer::start_with(|settings| settings.server.auth.key_limits.streams = Some(1)).await;
     let spirit_id = server.spirit().await;
     let watch = || WatchEventsRequest {

@@ -1,13 +1,16 @@
-//! Keys: which are taken, when they end, and what they cost where there are none.
+//! API keys: which ones are accepted, how they are revoked and expire, and which services need none.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use elephantasm_events::config::Reflection;
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
+use elephantasm_events::grpc::Reflection;
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{
-    IngestEventsRequest, ListSpiritsRequest, StreamSessionEventsRequest, WatchEventsRequest,
+    IngestEventsRequest, IngestEventsResponse, ListSpiritsRequest, StreamSessionEventsRequest,
+    StreamSessionEventsResponse, WatchEventsRequest, WatchEventsResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,59 +26,59 @@ use crate::support::harness::{Database, TestServer, eventually, reachable_dir};
 use crate::support::live::Reader;
 
 #[tokio::test]
-async fn a_call_without_a_good_key_is_refused() {
+async fn a_call_without_a_valid_api_key_is_rejected() {
     let guarded = KeyedServer::start().await;
-    let bare = guarded
+    let without_key = guarded
         .server
         .spirits()
         .list_spirits(ListSpiritsRequest::default())
         .await;
-    refused(bare, Code::Unauthenticated, "MISSING_KEY");
+    refused(without_key, Code::Unauthenticated, "MISSING_KEY");
 
-    let good = &guarded.admin.key.text;
-    let (prefix, secret) = good.rsplit_once('_').unwrap();
+    let valid = &guarded.admin.key.text;
+    let (prefix, secret) = valid.rsplit_once('_').unwrap();
     let other = KeyedServer::start().await.admin.key.text;
     let (_, other_secret) = other.rsplit_once('_').unwrap();
-    // The good key is known by now, so that a wrong secret meets the cache, too.
+    // Caches the valid key, so that a wrong secret is checked against the cache, too.
     guarded.admin.call().await.unwrap();
-    for (what, shown) in [
-        ("nothing", String::new()),
-        ("no scheme", good.clone()),
-        ("another scheme", format!("Basic {good}")),
+    for (case, header) in [
+        ("an empty header", String::new()),
+        ("no scheme", valid.clone()),
+        ("another scheme", format!("Basic {valid}")),
         ("no key", "Bearer ".to_owned()),
-        ("half a key", format!("Bearer {prefix}")),
+        ("a prefix without a secret", format!("Bearer {prefix}")),
         ("an unknown key", format!("Bearer {other}")),
-        ("the secret of another", format!("Bearer {prefix}_{other_secret}")),
         (
-            "the prefix of another",
+            "the secret of another key",
+            format!("Bearer {prefix}_{other_secret}"),
+        ),
+        (
+            "the prefix of another key",
             format!("Bearer {}_{secret}", &other[..prefix.len()]),
         ),
-        ("more than a key", format!("Bearer {good}0")),
+        ("a key with a suffix", format!("Bearer {valid}0")),
     ] {
-        let mut events = elephantasm_events::grpc::pb::event_service_client::EventServiceClient::new(
-            channel_with_authorization(&guarded.server, &shown),
-        );
+        let mut events = EventServiceClient::new(channel_with_authorization(&guarded.server, &header));
         let status = refused(
             events.create_event(event(&Uuid::now_v7().to_string())).await,
             Code::Unauthenticated,
             "INVALID_KEY",
         );
-        let told = format!("{status:?}");
+        let error = format!("{status:?}");
         assert!(
-            !told.contains(secret) && !told.contains(other_secret),
-            "{what}: {told}"
+            !error.contains(secret) && !error.contains(other_secret),
+            "{case}: the error contains a secret: {error}"
         );
     }
     for scheme in ["Bearer", "bearer", "BEARER"] {
-        let channel = channel_with_authorization(&guarded.server, &format!("{scheme} {good}"));
-        let mut spirits =
-            elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient::new(channel);
+        let channel = channel_with_authorization(&guarded.server, &format!("{scheme} {valid}"));
+        let mut spirits = SpiritServiceClient::new(channel);
         spirits.list_spirits(ListSpiritsRequest::default()).await.unwrap();
     }
 }
 
-/// The streams that one can have open.
-async fn streams(caller: &Caller, spirit_id: &str) -> Vec<Open> {
+/// Opens a stream of each kind.
+async fn open_streams(caller: &Caller, spirit_id: &str) -> Vec<OpenStream> {
     let follow = StreamSessionEventsRequest {
         follow: true,
         ..stream(spirit_id, "none")
@@ -87,25 +90,22 @@ async fn streams(caller: &Caller, spirit_id: &str) -> Vec<Open> {
     let mut events = caller.events();
     let (items, requests) = mpsc::channel(1);
     let mut open = vec![
-        Open::Follow(events.stream_session_events(follow).await.unwrap().into_inner()),
-        Open::Watch(events.watch_events(watch).await.unwrap().into_inner()),
+        OpenStream::Follow(events.stream_session_events(follow).await.unwrap().into_inner()),
+        OpenStream::Watch(events.watch_events(watch).await.unwrap().into_inner()),
     ];
     let ingest = events.ingest_events(ReceiverStream::new(requests)).await.unwrap();
-    open.push(Open::Ingest(ingest.into_inner(), items));
+    open.push(OpenStream::Ingest(ingest.into_inner(), items));
     open
 }
 
-enum Open {
-    Follow(Streaming<elephantasm_events::grpc::pb::StreamSessionEventsResponse>),
-    Watch(Streaming<elephantasm_events::grpc::pb::WatchEventsResponse>),
-    Ingest(
-        Streaming<elephantasm_events::grpc::pb::IngestEventsResponse>,
-        mpsc::Sender<IngestEventsRequest>,
-    ),
+enum OpenStream {
+    Follow(Streaming<StreamSessionEventsResponse>),
+    Watch(Streaming<WatchEventsResponse>),
+    Ingest(Streaming<IngestEventsResponse>, mpsc::Sender<IngestEventsRequest>),
 }
 
-impl Open {
-    /// What ends it.
+impl OpenStream {
+    /// Waits for the end of the stream and returns how it ended.
     async fn end(self) -> Result<(), Status> {
         match self {
             Self::Follow(stream) => Reader(stream).rest().await.1,
@@ -116,7 +116,7 @@ impl Open {
 }
 
 #[tokio::test]
-async fn the_first_key_closes_a_running_server_and_revoking_all_does_not_open_it_again() {
+async fn the_first_api_key_closes_a_running_server_which_stays_closed_after_its_revocation() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let watch = WatchEventsRequest {
@@ -126,10 +126,10 @@ async fn the_first_key_closes_a_running_server_and_revoking_all_does_not_open_it
     let open = Reader(server.events().watch_events(watch).await.unwrap().into_inner());
 
     let keys = Keys::open(&server.database).await;
-    let caller = keys.create(Role::Reader, None, None).await.caller(&server);
-    let closed = eventually("the server asks for a key", async || {
-        let bare = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
-        bare.err()
+    let caller = keys.create(Role::Reader, None, None).await.at(&server);
+    let closed = eventually("the server requires a key", async || {
+        let without_key = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
+        without_key.err()
     })
     .await;
     refused(Err::<(), _>(closed), Code::Unauthenticated, "MISSING_KEY");
@@ -137,23 +137,23 @@ async fn the_first_key_closes_a_running_server_and_revoking_all_does_not_open_it
     caller.call().await.unwrap();
 
     keys.revoke(&caller.key).await;
-    caller.wait_until_refused().await;
-    let later = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
-    for server in [&server, &later] {
-        let bare = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
-        refused(bare, Code::Unauthenticated, "MISSING_KEY");
+    caller.refused().await;
+    let started_later = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
+    for server in [&server, &started_later] {
+        let without_key = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
+        refused(without_key, Code::Unauthenticated, "MISSING_KEY");
     }
 }
 
 #[tokio::test]
-async fn a_revoked_key_ends_its_calls_and_streams_on_every_instance_and_no_others() {
+async fn revoking_a_key_ends_its_calls_and_streams_on_every_instance_and_no_others() {
     let guarded = KeyedServer::start().await;
     let second = TestServer::start_on(Arc::clone(&guarded.server.database), |_| {}).await;
     let spirit_id = guarded.admin.spirit("Ada").await;
     let caller = guarded.caller(Role::Writer, &[&spirit_id]).await;
-    let elsewhere = caller.key.caller(&second);
-    let mut open = streams(&caller, &spirit_id).await;
-    open.extend(streams(&elsewhere, &spirit_id).await);
+    let caller_at_second = caller.key.at(&second);
+    let mut open = open_streams(&caller, &spirit_id).await;
+    open.extend(open_streams(&caller_at_second, &spirit_id).await);
     let watch = WatchEventsRequest {
         spirit_id: spirit_id.clone(),
         ..Default::default()
@@ -165,28 +165,31 @@ async fn a_revoked_key_ends_its_calls_and_streams_on_every_instance_and_no_other
     for stream in open {
         refused(stream.end().await, Code::Unauthenticated, "INVALID_KEY");
     }
-    caller.wait_until_refused().await;
-    elsewhere.wait_until_refused().await;
+    caller.refused().await;
+    caller_at_second.refused().await;
     guarded.admin.event(&spirit_id).await;
     others.caught_up().await;
-    assert_eq!(others.sequences(1).await, [1], "other keys' streams go on");
+    assert_eq!(others.sequences(1).await, [1], "the stream of another key ended");
 }
 
 #[tokio::test]
-async fn a_key_ends_with_its_time() {
+async fn an_expired_key_ends_its_streams_and_rejects_its_calls() {
     let guarded = KeyedServer::start().await;
     let spirit_id = guarded.admin.spirit("Ada").await;
-    let time = Some(Duration::from_secs(2));
-    let key = guarded.keys.create(Role::Writer, Some(&[&spirit_id]), time).await;
-    let caller = key.caller(&guarded.server);
-    for stream in streams(&caller, &spirit_id).await {
+    let expires_in = Some(Duration::from_secs(2));
+    let key = guarded
+        .keys
+        .make(Role::Writer, Some(&[&spirit_id]), expires_in)
+        .await;
+    let caller = key.at(&guarded.server);
+    for stream in open_streams(&caller, &spirit_id).await {
         refused(stream.end().await, Code::Unauthenticated, "INVALID_KEY");
     }
     refused(caller.call().await, Code::Unauthenticated, "INVALID_KEY");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_cannot_be_looked_up_is_no_wrong_key() {
+async fn a_key_lookup_without_a_database_fails_as_unavailable_and_not_as_an_invalid_key() {
     let dir = reachable_dir();
     let postgres = EmbeddedPostgres::start(Options {
         data_dir: dir.path().join("data"),
@@ -199,17 +202,17 @@ async fn a_key_that_cannot_be_looked_up_is_no_wrong_key() {
     let keys = Keys::open(&database).await;
     let key = keys.create(Role::Reader, None, None).await;
     let server = TestServer::start_on(database, |_| {}).await;
-    let caller = key.caller(&server);
+    let caller = key.at(&server);
     drop(keys);
     postgres.stop().await.unwrap();
     refused(caller.call().await, Code::Unavailable, "DATABASE_UNAVAILABLE");
-    // What needs no database to be known is told all the same.
-    let bare = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
-    refused(bare, Code::Unauthenticated, "MISSING_KEY");
+    // A missing key is detected without the database.
+    let without_key = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
+    refused(without_key, Code::Unauthenticated, "MISSING_KEY");
 }
 
 #[tokio::test]
-async fn health_needs_no_key() {
+async fn health_checks_need_no_api_key() {
     let guarded = KeyedServer::start().await;
     let mut health = HealthClient::new(guarded.server.channel());
     health.check(HealthCheckRequest::default()).await.unwrap();
@@ -221,7 +224,7 @@ async fn health_needs_no_key() {
     assert!(watch.message().await.unwrap().is_some());
 }
 
-/// The names that reflection lists over a channel.
+/// Lists the services by reflection over a channel.
 macro_rules! list_services {
     ($channel:expr) => {{
         use reflection::server_reflection_request::MessageRequest;
@@ -238,19 +241,23 @@ macro_rules! list_services {
 }
 
 #[tokio::test]
-async fn reflection_is_open_keyed_or_off_as_it_is_set() {
-    for (set, bare, with_key) in [
+async fn reflection_is_open_keyed_or_off_according_to_its_setting() {
+    for (reflection, without_key, with_key) in [
         (Reflection::Open, Code::Ok, Code::Ok),
         (Reflection::Keyed, Code::Unauthenticated, Code::Ok),
         (Reflection::Off, Code::Unauthenticated, Code::Unimplemented),
     ] {
-        let guarded = KeyedServer::start_with(|settings| settings.server.auth.reflection = set).await;
+        let guarded = KeyedServer::start_with(|settings| settings.server.auth.reflection = reflection).await;
         let code = |listed: Result<(), Status>| listed.map_or_else(|status| status.code(), |()| Code::Ok);
-        assert_eq!(code(list_services!(guarded.server.channel())), bare, "{set:?}");
+        assert_eq!(
+            code(list_services!(guarded.server.channel())),
+            without_key,
+            "{reflection:?}"
+        );
         assert_eq!(
             code(list_services!(guarded.admin.channel.clone())),
             with_key,
-            "{set:?}"
+            "{reflection:?}"
         );
     }
     let server = TestServer::start_with(|settings| settings.server.auth.reflection = Reflection::Off).await;

@@ -1,7 +1,7 @@
 //! API keys, roles, key limits and TLS.
 
 pub mod key_limits;
-pub mod key_reach;
+pub mod key_scope;
 pub mod keys;
 pub mod keys_by_rpc;
 pub mod tls;

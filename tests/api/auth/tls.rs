@@ -1,4 +1,4 @@
-//! TLS: who is let in, and new certificates while streams go on.
+//! TLS: verification of server and client certificates, reloading of certificate files, and handshake limits.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,24 +19,24 @@ use crate::support::builders::event;
 use crate::support::certificates::{Authority, Pair};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 
-/// What TLS says last to a client that it does not understand.
+/// Length of a TLS alert record, the last bytes sent to a client whose handshake fails.
 const ALERT_BYTES: usize = 7;
 
-/// The files of a server, and the server.
-struct Secured {
+/// A server with TLS and the directory of its certificate files.
+struct TlsServer {
     dir: TempDir,
     tls: Tls,
     server: TestServer,
 }
 
-impl Secured {
+impl TlsServer {
     async fn start(pair: &Pair) -> Self {
         Self::start_with(pair, None).await
     }
 
     async fn start_with(pair: &Pair, clients: Option<(&Authority, ClientAuth)>) -> Self {
         let dir = TempDir::new().unwrap();
-        write(&dir, pair);
+        write_files(&dir, pair);
         let client_ca = clients.map(|(authority, auth)| {
             let path = dir.path().join("client_ca");
             fs::write(&path, authority.pem()).unwrap();
@@ -52,8 +52,8 @@ impl Secured {
         Self { dir, tls, server }
     }
 
-    /// Makes a connection and a call on it.
-    async fn greet(&self, tls: ClientTlsConfig) -> Result<Channel, String> {
+    /// Connects and makes a call.
+    async fn connect_and_call(&self, tls: ClientTlsConfig) -> Result<Channel, String> {
         let channel = connect(self.server.addr, tls).await?;
         let call = SpiritServiceClient::new(channel.clone())
             .list_spirits(ListSpiritsRequest::default())
@@ -62,77 +62,77 @@ impl Secured {
     }
 }
 
-fn write(dir: &TempDir, pair: &Pair) {
+fn write_files(dir: &TempDir, pair: &Pair) {
     fs::write(dir.path().join("cert"), &pair.cert).unwrap();
     fs::write(dir.path().join("key"), &pair.key).unwrap();
 }
 
 async fn connect(addr: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("https://{addr}")).unwrap();
-    let connecting = endpoint.tls_config(tls).unwrap();
-    connecting.connect().await.map_err(|error| format!("{error:?}"))
+    let endpoint = endpoint.tls_config(tls).unwrap();
+    endpoint.connect().await.map_err(|error| format!("{error:?}"))
 }
 
 fn trusting(authority: &Authority) -> ClientTlsConfig {
     ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()))
 }
 
-fn showing(pair: &Pair) -> Identity {
+fn identity(pair: &Pair) -> Identity {
     Identity::from_pem(&pair.cert, &pair.key)
 }
 
 #[tokio::test]
-async fn a_client_is_served_that_trusts_the_servers_authority_and_no_other() {
+async fn a_tls_client_connects_only_if_it_trusts_the_servers_authority_and_name() {
     let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
-    let secured = Secured::start(&ours.issue()).await;
-    secured.greet(trusting(&ours)).await.unwrap();
+    let tls_server = TlsServer::start(&ours.issue()).await;
+    tls_server.connect_and_call(trusting(&ours)).await.unwrap();
     let by_name = trusting(&ours).domain_name("localhost");
-    secured.greet(by_name).await.unwrap();
-    let refused = secured.greet(trusting(&foreign)).await.unwrap_err();
-    assert!(refused.contains("UnknownIssuer"), "{refused}");
-    let elsewhere = trusting(&ours).domain_name("elsewhere.example");
-    let refused = secured.greet(elsewhere).await.unwrap_err();
-    assert!(refused.contains("NotValidForName"), "{refused}");
+    tls_server.connect_and_call(by_name).await.unwrap();
+    let error = tls_server.connect_and_call(trusting(&foreign)).await.unwrap_err();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+    let by_wrong_name = trusting(&ours).domain_name("elsewhere.example");
+    let error = tls_server.connect_and_call(by_wrong_name).await.unwrap_err();
+    assert!(error.contains("NotValidForName"), "{error}");
 }
 
 #[tokio::test]
-async fn a_servers_expired_certificate_is_not_trusted() {
+async fn a_tls_client_rejects_an_expired_server_certificate() {
     let ours = Authority::new("ours");
-    let secured = Secured::start(&ours.issue_expired()).await;
-    let refused = secured.greet(trusting(&ours)).await.unwrap_err();
-    assert!(refused.contains("Expired"), "{refused}");
+    let tls_server = TlsServer::start(&ours.issue_expired()).await;
+    let error = tls_server.connect_and_call(trusting(&ours)).await.unwrap_err();
+    assert!(error.contains("Expired"), "{error}");
 }
 
 #[tokio::test]
-async fn certificates_of_clients_are_checked_and_asked_for_as_set() {
+async fn client_certificates_are_verified_and_required_according_to_the_setting() {
     let (ours, theirs, foreign) = (
         Authority::new("ours"),
         Authority::new("theirs"),
         Authority::new("foreign"),
     );
-    let (good, expired, wrong) = (theirs.issue(), theirs.issue_expired(), foreign.issue());
+    let (valid, expired, untrusted) = (theirs.issue(), theirs.issue_expired(), foreign.issue());
     let none = || trusting(&ours);
-    let with = |pair| none().identity(showing(pair));
-    for (auth, let_in_without) in [(ClientAuth::Required, false), (ClientAuth::Optional, true)] {
-        let secured = Secured::start_with(&ours.issue(), Some((&theirs, auth))).await;
-        for (who, tls, let_in) in [
-            ("a good certificate", with(&good), true),
-            ("none", none(), let_in_without),
-            ("an expired one", with(&expired), false),
-            ("one of a foreign authority", with(&wrong), false),
+    let with = |pair| none().identity(identity(pair));
+    for (auth, accepts_none) in [(ClientAuth::Required, false), (ClientAuth::Optional, true)] {
+        let tls_server = TlsServer::start_with(&ours.issue(), Some((&theirs, auth))).await;
+        for (case, tls, is_accepted) in [
+            ("a valid certificate", with(&valid), true),
+            ("no certificate", none(), accepts_none),
+            ("an expired certificate", with(&expired), false),
+            ("a certificate of a foreign authority", with(&untrusted), false),
         ] {
-            let greeted = secured.greet(tls).await;
-            assert_eq!(greeted.is_ok(), let_in, "{auth:?}, {who}: {greeted:?}");
+            let result = tls_server.connect_and_call(tls).await;
+            assert_eq!(result.is_ok(), is_accepted, "{auth:?}, {case}: {result:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn plain_text_is_refused_where_tls_is_on() {
+async fn plaintext_connections_are_closed_when_tls_is_enabled() {
     let ours = Authority::new("ours");
-    let secured = Secured::start(&ours.issue()).await;
-    let mut socket = TcpStream::connect(secured.server.addr).await.unwrap();
-    // What an HTTP/2 client sends first, and empty settings.
+    let tls_server = TlsServer::start(&ours.issue()).await;
+    let mut socket = TcpStream::connect(tls_server.server.addr).await.unwrap();
+    // The HTTP/2 connection preface and an empty SETTINGS frame.
     socket
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         .await
@@ -143,17 +143,17 @@ async fn plain_text_is_refused_where_tls_is_on() {
     drop(
         timeout(PATIENCE, socket.read_to_end(&mut answer))
             .await
-            .expect("it ends"),
+            .expect("the connection is closed"),
     );
     assert!(answer.len() <= ALERT_BYTES, "more than an alert: {answer:?}");
-    secured.greet(trusting(&ours)).await.unwrap();
+    tls_server.connect_and_call(trusting(&ours)).await.unwrap();
 }
 
 #[tokio::test]
-async fn new_files_are_used_for_new_connections_while_open_streams_go_on() {
+async fn reloaded_certificates_apply_to_new_connections_while_open_streams_continue() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let secured = Secured::start(&old.issue()).await;
-    let channel = secured.greet(trusting(&old)).await.unwrap();
+    let tls_server = TlsServer::start(&old.issue()).await;
+    let channel = tls_server.connect_and_call(trusting(&old)).await.unwrap();
     let request = CreateSpiritRequest {
         name: "Ada".to_owned(),
         ..CreateSpiritRequest::default()
@@ -170,89 +170,98 @@ async fn new_files_are_used_for_new_connections_while_open_streams_go_on() {
     let mut watch = events.watch_events(request).await.unwrap().into_inner();
     watch.message().await.unwrap().expect("caught up");
 
-    write(&secured.dir, &new.issue());
-    let channel = eventually("the new files are seen", async || {
-        secured.greet(trusting(&new)).await.ok()
+    write_files(&tls_server.dir, &new.issue());
+    let channel = eventually("the new files are loaded", async || {
+        tls_server.connect_and_call(trusting(&new)).await.ok()
     })
     .await;
-    let refused = secured.greet(trusting(&old)).await.unwrap_err();
-    assert!(refused.contains("UnknownIssuer"), "{refused}");
+    let error = tls_server.connect_and_call(trusting(&old)).await.unwrap_err();
+    assert!(error.contains("UnknownIssuer"), "{error}");
     for mut client in [events, EventServiceClient::new(channel)] {
         client.create_event(event(&spirit_id)).await.unwrap();
-        let item = timeout(PATIENCE, watch.message()).await.expect("an event comes");
+        let item = timeout(PATIENCE, watch.message())
+            .await
+            .expect("an event arrives");
         assert!(item.unwrap().unwrap().item.is_some());
     }
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_leave_the_former_ones_in_force() {
+async fn invalid_certificate_files_leave_the_previous_certificate_in_use() {
     let (ours, new) = (Authority::new("ours"), Authority::new("new"));
-    let secured = Secured::start(&ours.issue()).await;
-    let path = |name| secured.dir.path().join(name);
-    let good = ours.issue();
-    for (what, cert, key) in [
-        ("half a file", &good.cert[..good.cert.len() / 2], &good.key[..]),
-        ("no PEM", "nothing", &good.key),
-        ("another's key", &good.cert, &ours.issue().key),
-        ("no key", &good.cert, ""),
+    let tls_server = TlsServer::start(&ours.issue()).await;
+    let path = |name| tls_server.dir.path().join(name);
+    let valid = ours.issue();
+    for (case, cert, key) in [
+        (
+            "a truncated certificate",
+            &valid.cert[..valid.cert.len() / 2],
+            &valid.key[..],
+        ),
+        ("a certificate that is not PEM", "nothing", &valid.key),
+        ("the key of another certificate", &valid.cert, &ours.issue().key),
+        ("an empty key", &valid.cert, ""),
     ] {
         fs::write(path("cert"), cert).unwrap();
         fs::write(path("key"), key).unwrap();
-        secured.tls.reload().await;
-        let greeted = secured.greet(trusting(&ours)).await;
-        assert!(greeted.is_ok(), "{what}: {greeted:?}");
+        tls_server.tls.reload().await;
+        let result = tls_server.connect_and_call(trusting(&ours)).await;
+        assert!(result.is_ok(), "{case}: {result:?}");
     }
     fs::remove_file(path("cert")).unwrap();
-    secured.tls.reload().await;
-    secured.greet(trusting(&ours)).await.unwrap();
-    write(&secured.dir, &new.issue());
-    secured.tls.reload().await;
-    secured.greet(trusting(&new)).await.unwrap();
+    tls_server.tls.reload().await;
+    tls_server.connect_and_call(trusting(&ours)).await.unwrap();
+    write_files(&tls_server.dir, &new.issue());
+    tls_server.tls.reload().await;
+    tls_server.connect_and_call(trusting(&new)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_session_of_the_time_before_is_not_resumed_past_a_new_authority() {
+async fn a_tls_session_is_not_resumed_after_the_client_authority_changes() {
     let (ours, theirs, others) = (
         Authority::new("ours"),
         Authority::new("theirs"),
         Authority::new("others"),
     );
-    let secured = Secured::start_with(&ours.issue(), Some((&theirs, ClientAuth::Required))).await;
-    // One endpoint keeps its sessions for its next connection.
-    let tls = trusting(&ours).identity(showing(&theirs.issue()));
-    let endpoint = Endpoint::from_shared(format!("https://{}", secured.server.addr))
+    let tls_server = TlsServer::start_with(&ours.issue(), Some((&theirs, ClientAuth::Required))).await;
+    // An endpoint offers its TLS sessions to the server on the next connection.
+    let tls = trusting(&ours).identity(identity(&theirs.issue()));
+    let endpoint = Endpoint::from_shared(format!("https://{}", tls_server.server.addr))
         .unwrap()
         .tls_config(tls)
         .unwrap();
-    let greet = async || {
+    let connect_and_call = async || {
         let channel = endpoint.connect().await.ok()?;
         let mut spirits = SpiritServiceClient::new(channel);
         spirits.list_spirits(ListSpiritsRequest::default()).await.ok()
     };
-    greet().await.expect("theirs are let in");
-    fs::write(secured.dir.path().join("client_ca"), others.pem()).unwrap();
-    secured.tls.reload().await;
-    assert!(greet().await.is_none(), "theirs are let in no longer");
+    connect_and_call().await.expect("the certificate is accepted");
+    fs::write(tls_server.dir.path().join("client_ca"), others.pem()).unwrap();
+    tls_server.tls.reload().await;
+    assert!(
+        connect_and_call().await.is_none(),
+        "the certificate of the replaced authority is still accepted"
+    );
 }
 
 #[tokio::test]
-async fn who_stays_silent_is_sent_away_with_tls_and_without() {
+async fn a_connection_without_a_complete_handshake_is_closed_with_and_without_tls() {
     const LIMIT: Duration = Duration::from_millis(200);
     let ours = Authority::new("ours");
-    let secured = Secured::start(&ours.issue()).await;
-    for tls in [None, Some(secured.tls.clone())] {
+    let tls_server = TlsServer::start(&ours.issue()).await;
+    for tls in [None, Some(tls_server.tls.clone())] {
         let server = TestServer::start_with(|settings| {
             settings.server.connections.handshake = LIMIT;
             settings.server.tls = tls;
         })
         .await;
-        for said in ["", "PRI * HTTP", "\u{16}\u{3}\u{1}"] {
+        for sent in ["", "PRI * HTTP", "\u{16}\u{3}\u{1}"] {
             let mut silent = TcpStream::connect(server.addr).await.unwrap();
-            silent.write_all(said.as_bytes()).await.unwrap();
+            silent.write_all(sent.as_bytes()).await.unwrap();
             let mut answer = Vec::new();
             let ended = timeout(PATIENCE, silent.read_to_end(&mut answer)).await;
-            assert!(ended.is_ok(), "{said:?} holds the connection open");
-            assert!(answer.len() <= ALERT_BYTES, "{said:?}: {answer:?}");
+            assert!(ended.is_ok(), "the connection stays open after {sent:?}");
+            assert!(answer.len() <= ALERT_BYTES, "{sent:?}: {answer:?}");
         }
     }
 }

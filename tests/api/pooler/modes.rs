@@ -1,5 +1,5 @@
-//! Behind PgBouncer: which ways are refused at the start, which are not, and how streams live there. Calls in numbers are
-//! in [`pooler_load`](crate::pooler::under_load).
+//! Pool modes of PgBouncer: which ones the server rejects at start, and how live streams work behind a
+//! pooler. Load is tested in [`under_load`](crate::pooler::under_load).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,33 +12,33 @@ use tracing::Level;
 use crate::support::builders::{create, event};
 use crate::support::harness::{Database, Settings, TestServer, eventually};
 use crate::support::live::{now, watch};
-use crate::support::pgbouncer::{
-    IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, PgBouncer, program, supports_prepared_statements,
-};
+use crate::support::pgbouncer::{MAX_PREPARED_STATEMENTS, IGNORE_OPTIONS, Mode, PgBouncer, supports_prepared_statements, program};
 
 const NEVER: Duration = Duration::from_secs(3_600);
-/// Server connections for the many connections of a server.
-pub const FEW: u32 = 3;
-/// One for each connection of a server.
-const ENOUGH: u32 = 20;
+/// Pool size in transaction and statement mode: fewer connections than the service opens to the pooler.
+pub const SHARED_POOL_SIZE: u32 = 3;
+/// Pool size in session mode: a connection for each connection of the service.
+const SESSION_POOL_SIZE: u32 = 20;
 
-/// A database behind a pooler of its own.
-pub struct Place {
+/// A database behind a PgBouncer of its own.
+pub struct PooledDatabase {
     pub database: Arc<Database>,
     pub pooler: PgBouncer,
 }
 
-impl Place {
+impl PooledDatabase {
+    /// Creates a database and starts a PgBouncer with further lines of configuration.
     pub async fn new(mode: Mode, more: &str) -> Self {
         let database = Arc::new(Database::create().await);
         let pool_size = match mode {
-            Mode::Transaction | Mode::Statement => FEW,
-            Mode::Session => ENOUGH,
+            Mode::Transaction | Mode::Statement => SHARED_POOL_SIZE,
+            Mode::Session => SESSION_POOL_SIZE,
         };
         let pooler = PgBouncer::start(&database.connect, mode, pool_size, more).await;
         Self { database, pooler }
     }
 
+    /// Starts a server that reaches the database through the pooler.
     pub async fn serve(&self, set: impl FnOnce(&mut Settings)) -> anyhow::Result<TestServer> {
         let through = self
             .pooler
@@ -48,18 +48,18 @@ impl Place {
         TestServer::start_through(Arc::clone(&self.database), through, settings).await
     }
 
-    /// With the switch and a way around the pooler.
-    pub async fn transactional(&self) -> TestServer {
+    /// Starts a server with `--pooler transaction` and a direct connection.
+    pub async fn serve_in_transaction_mode(&self) -> TestServer {
         let direct = self.database.connect.clone();
-        let served = self.serve(|settings| {
+        let server = self.serve(|settings| {
             settings.store.transaction_pooler = true;
             settings.store.direct = Some(direct);
             settings.store.live.listen.poll_interval = NEVER;
         });
-        served.await.unwrap()
+        server.await.unwrap()
     }
 
-    /// Makes the schema, without the pooler.
+    /// Creates the schema over a direct connection.
     async fn migrate(&self) {
         let database = Arc::clone(&self.database);
         let through = database.connect.clone();
@@ -67,11 +67,11 @@ impl Place {
         server.unwrap().stop().await.unwrap();
     }
 
-    /// No connection of PostgreSQL is left in a transaction.
-    pub async fn nothing_is_open(&self) {
+    /// Waits until every connection to the database but the test's own is idle and outside a transaction.
+    pub async fn wait_until_idle(&self) {
         let mut connection = self.database.connect().await;
         eventually("every transaction ends", async || {
-            let (open,): (i64,) = sqlx::query_as(
+            let (busy,): (i64,) = sqlx::query_as(
                 "select count(*)
                  from pg_stat_activity
                  where datname = current_database()
@@ -81,107 +81,102 @@ impl Place {
             .fetch_one(&mut connection)
             .await
             .unwrap();
-            (open == 0).then_some(())
+            (busy == 0).then_some(())
         })
         .await;
     }
 }
 
-/// What the server said when it ended at its start.
-fn refusal(served: anyhow::Result<TestServer>) -> String {
-    let error = served.err().expect("the server does not serve");
+/// The error that ended the server at its start.
+fn startup_error(started: anyhow::Result<TestServer>) -> String {
+    let error = started.err().expect("the server fails to start");
     format!("{error:#}")
 }
 
 #[tokio::test]
-async fn a_pooler_that_mixes_statements_up_is_refused_at_start_and_the_switch_named() {
+async fn startup_rejects_a_pooler_that_mixes_up_prepared_statements_and_names_the_pooler_option() {
     if program().is_none() {
         return;
     }
-    // The connection used last is used next, or the one that has been idle for longest.
+    // PgBouncer reuses the most recently used connection, or, in
+    // round-robin, the one that has been idle longest.
     for more in ["", "server_round_robin = 1\nmin_pool_size = 3"] {
-        let place = Place::new(Mode::Transaction, &format!("{IGNORE_OPTIONS}\n{more}")).await;
-        let refusal = refusal(place.serve(|_| {}).await);
-        assert!(refusal.contains("mixed up"), "{refusal}");
-        assert!(refusal.contains("--pooler transaction"), "{refusal}");
+        let pooled = PooledDatabase::new(Mode::Transaction, &format!("{IGNORE_OPTIONS}\n{more}")).await;
+        let error = startup_error(pooled.serve(|_| {}).await);
+        assert!(error.contains("mixed up"), "{error}");
+        assert!(error.contains("--pooler transaction"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_pooler_that_refuses_our_settings_is_refused_at_start_with_both_ways_out() {
+async fn startup_rejects_a_pooler_that_refuses_startup_parameters_and_names_both_remedies() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Session, "").await;
-    let refusal = refusal(place.serve(|_| {}).await);
-    assert!(refusal.contains("--pooler transaction"), "{refusal}");
-    assert!(refusal.contains(IGNORE_OPTIONS), "{refusal}");
+    let pooled = PooledDatabase::new(Mode::Session, "").await;
+    let error = startup_error(pooled.serve(|_| {}).await);
+    assert!(error.contains("--pooler transaction"), "{error}");
+    assert!(error.contains(IGNORE_OPTIONS), "{error}");
 }
 
 #[tokio::test]
-async fn a_pooler_in_statement_mode_is_refused_at_start_whatever_the_switch_says() {
+async fn startup_rejects_a_pooler_in_statement_mode_with_and_without_the_pooler_option() {
     if program().is_none() {
         return;
     }
-    // Where it follows prepared statements, each of them alone works.
+    // Where PgBouncer tracks prepared statements, single statements work in statement mode.
     let follow = format!("{IGNORE_OPTIONS}\n{MAX_PREPARED_STATEMENTS} = 200");
     let settings = [IGNORE_OPTIONS, follow.as_str()];
     for more in &settings[..=usize::from(supports_prepared_statements())] {
-        let place = Place::new(Mode::Statement, more).await;
-        place.migrate().await;
-        for switch in [false, true] {
-            let refusal = refusal(
-                place
-                    .serve(|settings| settings.store.transaction_pooler = switch)
-                    .await,
-            );
-            assert!(
-                refusal.contains("pool_mode=statement is not supported"),
-                "{refusal}"
-            );
+        let pooled = PooledDatabase::new(Mode::Statement, more).await;
+        pooled.migrate().await;
+        for has_option in [false, true] {
+            let started = pooled.serve(|settings| settings.store.transaction_pooler = has_option);
+            let error = startup_error(started.await);
+            assert!(error.contains("pool_mode=statement is not supported"), "{error}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_schema_that_is_not_up_to_date_is_refused_where_only_the_pooler_is_known() {
+async fn startup_behind_a_pooler_without_a_direct_connection_rejects_an_outdated_schema() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Transaction, "").await;
-    let switch = |settings: &mut Settings| settings.store.transaction_pooler = true;
-    let refusal = refusal(place.serve(switch).await);
-    assert!(refusal.contains("version 0"), "{refusal}");
-    assert!(refusal.contains("MIGRATION_DATABASE_URL"), "{refusal}");
+    let pooled = PooledDatabase::new(Mode::Transaction, "").await;
+    let with_option = |settings: &mut Settings| settings.store.transaction_pooler = true;
+    let error = startup_error(pooled.serve(with_option).await);
+    assert!(error.contains("version 0"), "{error}");
+    assert!(error.contains("MIGRATION_DATABASE_URL"), "{error}");
 
-    place.migrate().await;
-    let server = place.serve(switch).await.unwrap();
+    pooled.migrate().await;
+    let server = pooled.serve(with_option).await.unwrap();
     server.spirit().await;
 }
 
 #[tokio::test]
-async fn a_pooler_in_session_mode_needs_no_switch() {
+async fn a_pooler_in_session_mode_works_without_the_pooler_option() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Session, IGNORE_OPTIONS).await;
-    let few = |settings: &mut Settings| settings.store.pool_size = 1;
-    let server = place.serve(few).await.unwrap();
+    let pooled = PooledDatabase::new(Mode::Session, IGNORE_OPTIONS).await;
+    let single_connection = |settings: &mut Settings| settings.store.pool_size = 1;
+    let server = pooled.serve(single_connection).await.unwrap();
     let spirit_id = server.spirit().await;
     let created = create(&mut server.events(), event(&spirit_id)).await;
     assert_eq!(created.sequence, 1);
 }
 
-/// The statements that a server's start logs as the repair of settings that did not arrive.
-async fn repair(place: &Place) -> Option<String> {
+/// The statements that a starting server logs to restore the session settings that it found missing.
+async fn logged_repair(pooled: &PooledDatabase) -> Option<String> {
     let log = NamedTempFile::new().unwrap();
     let subscriber = tracing_subscriber::fmt()
         .json()
         .with_max_level(Level::WARN)
         .with_writer(Mutex::new(log.reopen().unwrap()));
-    // Of this thread, on which the whole test runs, its server included.
+    // Applies to this thread, on which the whole test including its server runs.
     let logging = tracing::subscriber::set_default(subscriber.finish());
-    place.serve(|_| {}).await.unwrap().stop().await.unwrap();
+    pooled.serve(|_| {}).await.unwrap().stop().await.unwrap();
     drop(logging);
     let log = std::fs::read_to_string(log.path()).unwrap();
     log.lines().find_map(|line| {
@@ -191,13 +186,13 @@ async fn repair(place: &Place) -> Option<String> {
 }
 
 #[tokio::test]
-async fn settings_that_a_pooler_drops_are_in_the_log_as_statements_that_set_them() {
+async fn session_settings_dropped_by_a_pooler_are_logged_as_statements_that_set_them() {
     if program().is_none() {
         return;
     }
-    let mut place = Place::new(Mode::Session, IGNORE_OPTIONS).await;
-    let statements = repair(&place).await.expect("they are missing");
-    // The database of the tests may have some of them by itself.
+    let mut pooled = PooledDatabase::new(Mode::Session, IGNORE_OPTIONS).await;
+    let statements = logged_repair(&pooled).await.expect("a repair is logged");
+    // The tests' database may have other session settings already.
     for setting in [
         "statement_timeout = 30000",
         "idle_in_transaction_session_timeout = 30000",
@@ -205,70 +200,76 @@ async fn settings_that_a_pooler_drops_are_in_the_log_as_statements_that_set_them
         "plan_cache_mode = force_generic_plan",
     ] {
         let statement = format!("alter role … set {setting};");
-        assert!(statements.contains(&statement), "{setting} in {statements}");
+        assert!(
+            statements.contains(&statement),
+            "{setting} is missing from {statements}"
+        );
     }
 
-    // Other tests have the role, too.
-    let database = place.database.connect.get_database().unwrap();
+    // Other tests share the role, so the settings go to the database.
+    let database = pooled.database.connect.get_database().unwrap();
     let statements = statements.replace("role …", &format!("database {database}"));
-    let mut connection = place.database.connect().await;
+    let mut connection = pooled.database.connect().await;
     sqlx::raw_sql(AssertSqlSafe(statements))
         .execute(&mut connection)
         .await
         .unwrap();
-    // What it had connected before keeps its settings.
-    place.pooler.stop();
-    place.pooler.run().await;
-    assert_eq!(repair(&place).await, None);
+    // Connections that the pooler has already opened keep their settings.
+    pooled.pooler.stop();
+    pooled.pooler.run().await;
+    assert_eq!(logged_repair(&pooled).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_hear_of_other_instances_by_listen_around_the_pooler() {
+async fn streams_behind_a_pooler_receive_notifications_over_a_direct_connection() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Transaction, "").await;
-    let (here, there) = (place.transactional().await, place.transactional().await);
-    let spirit_id = here.spirit().await;
-    let mut watcher = watch(&there, now(&spirit_id)).await.unwrap();
+    let pooled = PooledDatabase::new(Mode::Transaction, "").await;
+    let (first, second) = (
+        pooled.serve_in_transaction_mode().await,
+        pooled.serve_in_transaction_mode().await,
+    );
+    let spirit_id = first.spirit().await;
+    let mut watcher = watch(&second, now(&spirit_id)).await.unwrap();
     watcher.caught_up().await;
-    // The polls that are the net come every ten seconds, and one may be due.
-    let begun = Instant::now();
+    // The fallback poll runs every ten seconds, and one may be due.
+    let start = Instant::now();
     for sequence in 1..=3 {
-        create(&mut here.events(), event(&spirit_id)).await;
+        create(&mut first.events(), event(&spirit_id)).await;
         assert_eq!(watcher.sequences(1).await, [sequence]);
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_poll_for_other_instances_events_where_only_the_pooler_is_known() {
+async fn streams_behind_a_pooler_poll_for_events_without_a_direct_connection() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Transaction, "").await;
-    place.migrate().await;
+    let pooled = PooledDatabase::new(Mode::Transaction, "").await;
+    pooled.migrate().await;
     let polling = |settings: &mut Settings| {
         settings.store.transaction_pooler = true;
         settings.store.live.listen.poll_interval = Duration::from_millis(20);
     };
-    let here = place.serve(polling).await.unwrap();
-    let there = place.serve(polling).await.unwrap();
-    let spirit_id = here.spirit().await;
-    let mut watcher = watch(&there, now(&spirit_id)).await.unwrap();
+    let first = pooled.serve(polling).await.unwrap();
+    let second = pooled.serve(polling).await.unwrap();
+    let spirit_id = first.spirit().await;
+    let mut watcher = watch(&second, now(&spirit_id)).await.unwrap();
     watcher.caught_up().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     for sequence in 1..=3 {
-        create(&mut here.events(), event(&spirit_id)).await;
+        create(&mut first.events(), event(&spirit_id)).await;
         assert_eq!(watcher.sequences(1).await, [sequence]);
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    let mut connection = place.database.connect().await;
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let mut connection = pooled.database.connect().await;
     let (listening,): (i64,) = sqlx::query_as(
         "select count(*) from pg_stat_activity where datname = current_database() and query ilike 'listen%'",
     )
     .fetch_one(&mut connection)
     .await
     .unwrap();
-    assert_eq!(listening, 0, "nobody listens through the pooler");
+    assert_eq!(listening, 0, "a server listens through the pooler");
 }

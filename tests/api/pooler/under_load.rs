@@ -1,5 +1,6 @@
-//! Calls in numbers behind PgBouncer in transaction mode, with fewer server connections than the service has: each gets
-//! its own answer and nothing is lost, whatever happens to the callers, the pooler or its connections.
+//! Concurrent calls behind PgBouncer in transaction mode with fewer server connections than the service
+//! opens: each call gets its own answer and no event is lost when calls are cancelled, connections break or
+//! the pooler restarts.
 
 use std::time::Duration;
 
@@ -12,25 +13,23 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
-use crate::pooler::modes::{FEW, Place};
+use crate::pooler::modes::{PooledDatabase, SHARED_POOL_SIZE};
 use crate::support::builders::{create, event, keyed, list, mask, refused, stored_event};
 use crate::support::harness::TestServer;
-use crate::support::health_watch::HealthWatch;
 use crate::support::load::Load;
-use crate::support::pgbouncer::{
-    IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, program, supports_prepared_statements,
-};
+use crate::support::pgbouncer::{MAX_PREPARED_STATEMENTS, IGNORE_OPTIONS, Mode, supports_prepared_statements, program};
+use crate::support::health_watch::HealthWatch;
 
-/// Spirits with events of their own, the first with one and each with one more.
+/// Spirits in the read test; the first has one event, each further spirit one more than the previous one.
 const SPIRITS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_reads_at_once_through_a_few_connections_each_get_their_own_rows() {
+async fn concurrent_reads_through_a_transaction_pooler_each_return_their_own_rows() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Transaction, "").await;
-    let server = place.transactional().await;
+    let pooled = PooledDatabase::new(Mode::Transaction, "").await;
+    let server = pooled.serve_in_transaction_mode().await;
     let mut spirits = Vec::new();
     for n in 0..SPIRITS {
         let spirit_id = server.spirit().await;
@@ -73,21 +72,21 @@ async fn hundreds_of_reads_at_once_through_a_few_connections_each_get_their_own_
             }
         }
     };
-    // Each of the four kinds for each of the spirits, many times.
+    // Each of the four calls for each of the spirits, many times.
     join_all((0..600).map(|n| read(n / 4 + n))).await;
-    place.nothing_is_open().await;
+    pooled.wait_until_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creates_at_once_through_a_few_connections_have_sequences_without_gaps_and_keep_their_keys() {
+async fn concurrent_creates_through_a_transaction_pooler_have_gapless_sequences_and_distinct_dedupe_keys() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Transaction, "").await;
-    let server = place.transactional().await;
+    let pooled = PooledDatabase::new(Mode::Transaction, "").await;
+    let server = pooled.serve_in_transaction_mode().await;
     let (spirit_id, other) = (server.spirit().await, server.spirit().await);
-    // Every fourth key is new; the others are taken, or being stored at the same time.
-    let send = async |n: usize| {
+    // Four consecutive calls share a dedupe key; every fifth call goes to the other spirit without a key.
+    let create_nth = async |n: usize| {
         let mut request = keyed(&spirit_id, &format!("key {}", n / 4));
         if n.is_multiple_of(5) {
             request = event(&other);
@@ -96,15 +95,15 @@ async fn creates_at_once_through_a_few_connections_have_sequences_without_gaps_a
     };
     let mut stored = 0;
     for _ in 0..3 {
-        for result in join_all((0..200).map(send)).await {
+        for result in join_all((0..200).map(create_nth)).await {
             match result {
                 Ok(_) => stored += 1,
-                refusal => _ = refused(refusal, Code::AlreadyExists, "DUPLICATE_EVENT"),
+                rejected => _ = refused(rejected, Code::AlreadyExists, "DUPLICATE_EVENT"),
             }
         }
     }
-    let mut connection = place.database.connect().await;
-    let found: Vec<(i64, i64, i64)> = sqlx::query_as(
+    let mut connection = pooled.database.connect().await;
+    let stored_by_spirit: Vec<(i64, i64, i64)> = sqlx::query_as(
         "select count(*), max(events.sequence), max(spirits.last_sequence)
          from events
          join spirits on spirits.id = spirit_id
@@ -114,16 +113,19 @@ async fn creates_at_once_through_a_few_connections_have_sequences_without_gaps_a
     .fetch_all(&mut connection)
     .await
     .unwrap();
-    assert_eq!(found, [(50, 50, 50), (120, 120, 120)]);
+    assert_eq!(stored_by_spirit, [(50, 50, 50), (120, 120, 120)]);
     assert_eq!(stored, 170);
-    place.nothing_is_open().await;
+    pooled.wait_until_idle().await;
 }
 
-/// Sets the summary of an event, and makes sure beside the pooler that this is committed.
-async fn set_summary(server: &TestServer, place: &Place, event_id: &str, summary: &str) {
-    let updated = server.events().update_event(summarising(event_id, summary)).await;
+/// Sets the summary of an event and checks over a direct connection that it is committed.
+async fn set_summary(server: &TestServer, pooled: &PooledDatabase, event_id: &str, summary: &str) {
+    let updated = server
+        .events()
+        .update_event(summary_update(event_id, summary))
+        .await;
     updated.unwrap();
-    let mut connection = place.database.connect().await;
+    let mut connection = pooled.database.connect().await;
     let (found,): (String,) = sqlx::query_as("select meta_summary from events where id = $1")
         .bind(event_id.parse::<uuid::Uuid>().unwrap())
         .fetch_one(&mut connection)
@@ -132,7 +134,7 @@ async fn set_summary(server: &TestServer, place: &Place, event_id: &str, summary
     assert_eq!(found, summary);
 }
 
-fn summarising(event_id: &str, summary: &str) -> UpdateEventRequest {
+fn summary_update(event_id: &str, summary: &str) -> UpdateEventRequest {
     UpdateEventRequest {
         event_id: event_id.to_owned(),
         meta_summary: Some(summary.to_owned()),
@@ -142,34 +144,34 @@ fn summarising(event_id: &str, summary: &str) -> UpdateEventRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelled_calls_leave_no_transaction_open_and_lose_nothing_that_follows() {
+async fn cancelled_calls_behind_a_pooler_leave_no_open_transaction_and_lose_no_later_update() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Transaction, "").await;
-    let server = place.transactional().await;
+    let pooled = PooledDatabase::new(Mode::Transaction, "").await;
+    let server = pooled.serve_in_transaction_mode().await;
     let spirit_id = server.spirit().await;
     let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
-    let call = async |n: u64| {
+    let nth_call = async |n: u64| {
         let mut events = server.events();
         match n % 3 {
             0 => _ = events.list_events(list(&spirit_id)).await,
-            1 => _ = events.update_event(summarising(&event_id, "cancelled")).await,
+            1 => _ = events.update_event(summary_update(&event_id, "cancelled")).await,
             _ => _ = events.create_event(event(&spirit_id)).await,
         }
     };
     let mut cancelled = 0;
     for round in 0..20 {
-        let calls = (0..30).map(|n| timeout(Duration::from_micros(150 * n * (round % 4 + 1)), call(n)));
-        let ended = join_all(calls).await;
-        cancelled += ended.into_iter().filter(Result::is_err).count();
+        let calls = (0..30).map(|n| timeout(Duration::from_micros(150 * n * (round % 4 + 1)), nth_call(n)));
+        let results = join_all(calls).await;
+        cancelled += results.into_iter().filter(Result::is_err).count();
     }
-    assert!(cancelled > 100, "{cancelled} calls were cancelled");
-    place.nothing_is_open().await;
+    assert!(cancelled > 100, "only {cancelled} calls were cancelled");
+    pooled.wait_until_idle().await;
 
-    // More than there are connections, so that each takes part.
+    // More updates than server connections, so that every connection is used.
     for n in 0..40 {
-        set_summary(&server, &place, &event_id, &format!("summary {n}")).await;
+        set_summary(&server, &pooled, &event_id, &format!("summary {n}")).await;
     }
     join_all((0..40).map(|_| async {
         let page = server.events().list_events(list(&spirit_id)).await;
@@ -178,17 +180,17 @@ async fn cancelled_calls_leave_no_transaction_open_and_lose_nothing_that_follows
         assert!(events.iter().all(|event| event.spirit_id() == spirit_id));
     }))
     .await;
-    place.nothing_is_open().await;
+    pooled.wait_until_idle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_out_of_time_is_stopped_by_the_database_and_its_transaction_ended() {
+async fn a_statement_timeout_behind_a_pooler_ends_the_statement_and_its_transaction() {
     if program().is_none() {
         return;
     }
-    let place = Place::new(Mode::Transaction, "").await;
-    let direct = place.database.connect.clone();
-    let server = place.serve(|settings| {
+    let pooled = PooledDatabase::new(Mode::Transaction, "").await;
+    let direct = pooled.database.connect.clone();
+    let server = pooled.serve(|settings| {
         settings.store.transaction_pooler = true;
         settings.store.direct = Some(direct);
         settings.store.statement_timeout = Duration::from_millis(300);
@@ -196,26 +198,29 @@ async fn a_statement_out_of_time_is_stopped_by_the_database_and_its_transaction_
     let server = server.await.unwrap();
     let spirit_id = server.spirit().await;
     let event_id = create(&mut server.events(), event(&spirit_id)).await.id;
-    let mut connection = place.database.connect().await;
-    let mut holder = connection.begin().await.unwrap();
+    let mut connection = pooled.database.connect().await;
+    let mut lock = connection.begin().await.unwrap();
     sqlx::query("select id from events for update")
-        .execute(&mut *holder)
+        .execute(&mut *lock)
         .await
         .unwrap();
-    // More than there are connections.
-    for _ in 0..=FEW {
-        let late = server.events().update_event(summarising(&event_id, "late")).await;
+    // More updates than server connections.
+    for _ in 0..=SHARED_POOL_SIZE {
+        let late = server
+            .events()
+            .update_event(summary_update(&event_id, "late"))
+            .await;
         refused(late, Code::DeadlineExceeded, "DEADLINE");
     }
-    holder.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
     drop(connection);
-    place.nothing_is_open().await;
-    set_summary(&server, &place, &event_id, "in time").await;
+    pooled.wait_until_idle().await;
+    set_summary(&server, &pooled, &event_id, "in time").await;
 }
 
-/// Kills every connection that PostgreSQL has of the pooler and the server.
-async fn kill_connections(place: &Place) {
-    let mut connection = place.database.connect().await;
+/// Terminates every PostgreSQL backend of the pooler and the service.
+async fn terminate_connections(pooled: &PooledDatabase) {
+    let mut connection = pooled.database.connect().await;
     sqlx::query(
         "select pg_terminate_backend(pid)
          from pg_stat_activity
@@ -228,15 +233,15 @@ async fn kill_connections(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_loses_its_connections_or_restarts_under_load_is_survived() {
+async fn a_pooler_that_loses_its_connections_or_restarts_under_load_loses_no_event() {
     if program().is_none() {
         return;
     }
     let follow = format!("{IGNORE_OPTIONS}\n{MAX_PREPARED_STATEMENTS} = 200");
     for more in &["", &follow][..=usize::from(supports_prepared_statements())] {
-        let mut place = Place::new(Mode::Transaction, more).await;
-        let direct = place.database.connect.clone();
-        let server = place.serve(|settings| {
+        let mut pooled = PooledDatabase::new(Mode::Transaction, more).await;
+        let direct = pooled.database.connect.clone();
+        let server = pooled.serve(|settings| {
             settings.store.transaction_pooler = more.is_empty();
             settings.store.direct = Some(direct);
         });
@@ -245,17 +250,17 @@ async fn a_pooler_that_loses_its_connections_or_restarts_under_load_is_survived(
         let load = Load::start_with_own_spirits(&server).await;
         for _ in 0..5 {
             load.wait_for_creates(20).await;
-            kill_connections(&place).await;
+            terminate_connections(&pooled).await;
         }
         load.wait_for_creates(20).await;
-        place.pooler.stop();
-        let away = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
-        refused(away, Code::Unavailable, "DATABASE_UNAVAILABLE");
+        pooled.pooler.stop();
+        let rejected = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
+        refused(rejected, Code::Unavailable, "DATABASE_UNAVAILABLE");
         health.wait_for(NotServing).await;
-        place.pooler.run().await;
+        pooled.pooler.run().await;
         health.wait_for(Serving).await;
         load.wait_for_creates(20).await;
-        load.finish_and_verify(&mut place.database.connect().await).await;
-        place.nothing_is_open().await;
+        load.finish_and_verify(&mut pooled.database.connect().await).await;
+        pooled.wait_until_idle().await;
     }
 }

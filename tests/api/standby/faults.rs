@@ -1,4 +1,5 @@
-//! A standby that is late, away, in the way of replication or not the right one: readers notice nothing.
+//! Reads succeed while the standby lags, is down, cancels reads for
+//! replication or belongs to another primary.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,58 +12,58 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::standby::reads::{FOR_EVER, Pair, count, is_read, lag, reads};
-use crate::support::builders::{create, event, event_at, get, insert_events, stream};
+use crate::standby::reads::{NO_LAG_LIMIT, Pair, count, lag, reads, wait_until_standby_is_read};
+use crate::support::builders::{create, event, event_at, fill, get, stream};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::support::live::{Item, Reader};
 use crate::support::pgbouncer::{self, IGNORE_OPTIONS, Mode, PgBouncer};
-use crate::support::proxy::{NetworkState, Proxy};
+use crate::support::proxy::{Proxy, NetworkState};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Callers who count a spirit's events all the time, and want the same answer each time.
+/// Tasks that count a spirit's events continuously and assert the same result each time.
 struct Readers {
     done: Arc<AtomicBool>,
-    callers: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Readers {
-    fn start(pair: &Pair, spirit_id: &str, answer: i64) -> Self {
+    fn start(pair: &Pair, spirit_id: &str, expected: i64) -> Self {
         let done = Arc::new(AtomicBool::new(false));
-        let mut callers = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for _ in 0..4 {
             let (mut events, request, done) = (pair.server.events(), count(spirit_id), Arc::clone(&done));
-            callers.spawn(async move {
+            tasks.spawn(async move {
                 while !done.load(Ordering::Acquire) {
                     let counted = events.count_events(request.clone()).await.unwrap();
-                    assert_eq!(counted.into_inner().count, answer);
+                    assert_eq!(counted.into_inner().count, expected);
                 }
             });
         }
-        Self { done, callers }
+        Self { done, tasks }
     }
 
-    async fn end(self) {
+    async fn stop(self) {
         self.done.store(true, Ordering::Release);
-        timeout(PATIENCE, self.callers.join_all())
+        timeout(PATIENCE, self.tasks.join_all())
             .await
-            .expect("callers end");
+            .expect("the readers stop");
     }
 }
 
-/// Reads that left the standby: it failed, or was known already to be of no use.
-async fn given_up(server: &TestServer) -> u64 {
+/// Reads that the primary answered because the standby failed or was not in use.
+async fn reads_off_standby(server: &TestServer) -> u64 {
     reads(server, "failed").await + reads(server, "lagging").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_that_lags_more_than_it_may_is_not_read_until_it_has_caught_up() {
+async fn a_standby_over_the_lag_limit_is_not_read_until_it_has_caught_up() {
     let pair = Pair::start(SECOND).await;
     let spirit_id = pair.server.spirit().await;
-    pair.pause().await;
+    pair.pause_replay().await;
     create(&mut pair.server.events(), event(&spirit_id)).await;
-    eventually("the primary serves", async || {
+    eventually("the primary serves the reads", async || {
         (pair.count(&spirit_id).await == 1).then_some(())
     })
     .await;
@@ -72,16 +73,20 @@ async fn a_standby_that_lags_more_than_it_may_is_not_read_until_it_has_caught_up
     for _ in 0..10 {
         assert_eq!(pair.count(&spirit_id).await, 1);
     }
-    assert_eq!(reads(&pair.server, "served").await, served, "all by the primary");
+    assert_eq!(
+        reads(&pair.server, "served").await,
+        served,
+        "a lagging standby was read"
+    );
 
-    pair.resume().await;
-    is_read(&pair.server).await;
+    pair.resume_replay().await;
+    wait_until_standby_is_read(&pair.server).await;
     assert_eq!(pair.count(&spirit_id).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_notices_that_the_standby_goes_and_it_is_read_when_it_comes_back() {
-    let mut pair = Pair::start(FOR_EVER).await;
+async fn reads_succeed_while_the_standby_is_down_and_return_to_it_after_its_restart() {
+    let mut pair = Pair::start(NO_LAG_LIMIT).await;
     let spirit_id = pair.server.spirit().await;
     create(&mut pair.server.events(), event(&spirit_id)).await;
     eventually("the event reaches the standby", async || {
@@ -89,30 +94,30 @@ async fn nobody_notices_that_the_standby_goes_and_it_is_read_when_it_comes_back(
     })
     .await;
     let readers = Readers::start(&pair, &spirit_id, 1);
-    is_read(&pair.server).await;
+    wait_until_standby_is_read(&pair.server).await;
     for is_killed in [false, true] {
         if is_killed {
             pair.standby.kill().await;
         } else {
             pair.standby.stop().await;
         }
-        eventually("it is found to be away", async || {
+        eventually("the standby is detected as down", async || {
             lag(&pair.server).await.is_infinite().then_some(())
         })
         .await;
         pair.standby.run().await;
-        is_read(&pair.server).await;
+        wait_until_standby_is_read(&pair.server).await;
     }
-    readers.end().await;
+    readers.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_starts_without_its_standby_and_reads_it_once_it_is_there() {
-    let mut pair = Pair::start(FOR_EVER).await;
+async fn a_server_starts_while_its_standby_is_down_and_reads_it_once_it_is_up() {
+    let mut pair = Pair::start(NO_LAG_LIMIT).await;
     pair.standby.stop().await;
     let connect = pair.standby.database.connect.clone();
     pair.server = TestServer::start_on(pair.primary.database.clone(), |settings| {
-        let lag_max = FOR_EVER;
+        let lag_max = NO_LAG_LIMIT;
         settings.store.standby = Some(StandbySettings { connect, lag_max });
     })
     .await;
@@ -120,52 +125,52 @@ async fn a_server_starts_without_its_standby_and_reads_it_once_it_is_there() {
     create(&mut pair.server.events(), event(&spirit_id)).await;
     assert_eq!(pair.count(&spirit_id).await, 1);
     pair.standby.run().await;
-    is_read(&pair.server).await;
+    wait_until_standby_is_read(&pair.server).await;
     assert_eq!(pair.count(&spirit_id).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_that_a_network_swallows_on_their_way_to_the_standby_are_soon_answered_by_the_primary() {
+async fn reads_lost_on_the_network_to_the_standby_are_answered_by_the_primary_within_ten_seconds() {
     let primary = Cluster::start(&[]).await;
     let standby = primary.standby(&[]).await;
     let proxy = Proxy::start(standby.socket()).await;
     let connect = standby.connect_through(proxy.addr);
     let server = TestServer::start_on(primary.database.clone(), |settings| {
-        let lag_max = FOR_EVER;
+        let lag_max = NO_LAG_LIMIT;
         settings.store.standby = Some(StandbySettings { connect, lag_max });
     })
     .await;
-    is_read(&server).await;
+    wait_until_standby_is_read(&server).await;
     let spirit_id = server.spirit().await;
     let stored = create(&mut server.events(), event(&spirit_id)).await;
     proxy.set(NetworkState::Stalled);
-    let since = Instant::now();
-    let (mut counting, mut getting) = (server.events(), server.events());
-    let counted = counting.count_events(count(&spirit_id));
-    let got = getting.get_event(get(&stored.id));
+    let start = Instant::now();
+    let (mut count_client, mut get_client) = (server.events(), server.events());
+    let counted = count_client.count_events(count(&spirit_id));
+    let got = get_client.get_event(get(&stored.id));
     let (counted, got) = tokio::join!(counted, got);
     assert_eq!(counted.unwrap().into_inner().count, 1);
     assert_eq!(got.unwrap().into_inner().event, Some(stored));
-    let took = since.elapsed();
+    let elapsed = start.elapsed();
     assert!(
-        took < Duration::from_secs(10),
-        "{took:?}, and a statement may take 30 s"
+        elapsed < Duration::from_secs(10),
+        "took {elapsed:?}; the statement timeout is 30 s"
     );
     proxy.set(NetworkState::Up);
-    is_read(&server).await;
+    wait_until_standby_is_read(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_goes_on_at_the_primary_when_the_standby_dies_half_way() {
+async fn a_replay_continues_on_the_primary_when_the_standby_dies_half_way() {
     const EVENTS: i64 = 5_000;
-    let mut pair = Pair::start(FOR_EVER).await;
+    let mut pair = Pair::start(NO_LAG_LIMIT).await;
     let spirit_id = pair.server.spirit().await;
-    insert_events(&pair.server, &spirit_id, EVENTS).await;
+    fill(&pair.server, &spirit_id, EVENTS).await;
     eventually("the events reach the standby", async || {
         (pair.count(&spirit_id).await == EVENTS).then_some(())
     })
     .await;
-    let left = given_up(&pair.server).await;
+    let reads_before = reads_off_standby(&pair.server).await;
     let response = pair
         .server
         .events()
@@ -174,24 +179,27 @@ async fn a_replay_goes_on_at_the_primary_when_the_standby_dies_half_way() {
     let mut replay = Reader(response.unwrap().into_inner());
     let mut sequences = replay.sequences(1).await;
     pair.standby.kill().await;
-    // Later than the bound, and earlier in replay order than what is still to come.
+    // Above the replay's bound, although its time lies in the part that is still to be replayed.
     create(&mut pair.server.events(), event_at(&spirit_id, "s", EVENTS - 1)).await;
     while let Some((item, _)) = replay.next().await.unwrap() {
         let Item::Event(event) = item else {
-            panic!("{item:?}")
+            panic!("expected an event, got {item:?}")
         };
         sequences.push(event.sequence);
     }
     assert!(sequences.into_iter().eq(1..=EVENTS));
-    assert!(given_up(&pair.server).await > left, "the standby died half-way");
+    assert!(
+        reads_off_standby(&pair.server).await > reads_before,
+        "the replay did not leave the standby"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
+async fn a_standby_read_cancelled_by_replication_is_answered_by_the_primary() {
     const EVENTS: i64 = 50_000;
-    let pair = Pair::start_with(FOR_EVER, &[("max_standby_streaming_delay", "0")]).await;
+    let pair = Pair::start_with(NO_LAG_LIMIT, &[("max_standby_streaming_delay", "0")]).await;
     let spirit_id = pair.server.spirit().await;
-    insert_events(&pair.server, &spirit_id, EVENTS).await;
+    fill(&pair.server, &spirit_id, EVENTS).await;
     eventually("the events reach the standby", async || {
         (pair.count(&spirit_id).await == EVENTS).then_some(())
     })
@@ -200,7 +208,7 @@ async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
     let mut primary = pair.primary.database.connect().await;
     let mut standby = pair.standby.database.connect().await;
     eventually("replication cancels a read", async || {
-        // The standby has to take the lock, too, whatever is read there.
+        // The standby replays the lock, which conflicts with every read of the table.
         let mut transaction = primary.begin().await.unwrap();
         sqlx::query("lock table events in access exclusive mode")
             .execute(&mut *transaction)
@@ -216,16 +224,16 @@ async fn a_read_that_replication_cancels_is_answered_by_the_primary() {
         (cancelled > 0 && reads(&pair.server, "failed").await > 0).then_some(())
     })
     .await;
-    readers.end().await;
-    is_read(&pair.server).await;
+    readers.stop().await;
+    wait_until_standby_is_read(&pair.server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promoted_standby_is_read_no_more() {
-    let mut pair = Pair::start(FOR_EVER).await;
+async fn a_promoted_standby_is_no_longer_read() {
+    let mut pair = Pair::start(NO_LAG_LIMIT).await;
     let spirit_id = pair.server.spirit().await;
     pair.standby.promote().await;
-    eventually("it is found to be no standby", async || {
+    eventually("the promotion is detected", async || {
         lag(&pair.server).await.is_infinite().then_some(())
     })
     .await;
@@ -234,7 +242,7 @@ async fn a_promoted_standby_is_read_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_that_owns_its_database_and_nothing_else_is_enough() {
+async fn a_standby_is_read_with_a_role_that_only_owns_the_database() {
     let primary = Cluster::start(&[]).await;
     let standby = primary.standby(&[]).await;
     let mut connection = primary.database.connect().await;
@@ -244,28 +252,28 @@ async fn a_role_that_owns_its_database_and_nothing_else_is_enough() {
     ] {
         sqlx::query(sql).execute(&mut connection).await.unwrap();
     }
-    let own = |connect: &PgConnectOptions| {
+    let as_owner = |connect: &PgConnectOptions| {
         let connect = connect.clone().username("events").password("secret");
         connect.database("events")
     };
-    let database = Database::external(own(&primary.database.connect));
+    let database = Database::external(as_owner(&primary.database.connect));
     let server = TestServer::start_on(Arc::new(database), |settings| {
         settings.store.standby = Some(StandbySettings {
-            connect: own(&standby.database.connect),
-            lag_max: FOR_EVER,
+            connect: as_owner(&standby.database.connect),
+            lag_max: NO_LAG_LIMIT,
         });
     })
     .await;
-    is_read(&server).await;
+    wait_until_standby_is_read(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failover_a_standby_of_the_old_primary_is_not_read_and_one_of_the_new_one_is() {
+async fn after_a_failover_only_a_standby_of_the_new_primary_is_read() {
     let old = Cluster::start(&[]).await;
-    let left_behind = old.standby(&[]).await;
+    let old_standby = old.standby(&[]).await;
     let mut new = old.standby(&[]).await;
     new.promote().await;
-    for (standby, follows) in [(left_behind, false), (new.standby(&[]).await, true)] {
+    for (standby, follows) in [(old_standby, false), (new.standby(&[]).await, true)] {
         let connect = standby.database.connect.clone();
         let server = TestServer::start_on(new.database.clone(), |settings| {
             let lag_max = SECOND;
@@ -273,33 +281,34 @@ async fn after_a_failover_a_standby_of_the_old_primary_is_not_read_and_one_of_th
         })
         .await;
         if follows {
-            is_read(&server).await;
+            wait_until_standby_is_read(&server).await;
         } else {
-            is_asked(&standby.database, 20).await;
-            is_not_read(&server).await;
+            wait_for_probes(&standby.database, 20).await;
+            assert_standby_is_not_read(&server).await;
         }
     }
 }
 
-/// Waits until the service has asked a database so many times.
-async fn is_asked(database: &Database, times: usize) {
+/// Waits until the service has sent at least this many queries to a database.
+async fn wait_for_probes(database: &Database, count: usize) {
     let mut connection = database.connect().await;
-    let mut seen = HashSet::new();
-    eventually("the service asks it", async || {
-        let asked: Vec<(String,)> = sqlx::query_as(
+    let mut start_times = HashSet::new();
+    eventually("the service probes the database", async || {
+        let last_queries: Vec<(String,)> = sqlx::query_as(
             "select query_start::text from pg_stat_activity
              where application_name like 'elephantasm-events%' and state = 'idle'",
         )
         .fetch_all(&mut connection)
         .await
         .unwrap();
-        seen.extend(asked);
-        (seen.len() >= times).then_some(())
+        start_times.extend(last_queries);
+        (start_times.len() >= count).then_some(())
     })
     .await;
 }
 
-async fn is_not_read(server: &TestServer) {
+/// Asserts that the primary answers the reads and that the standby's lag is unknown.
+async fn assert_standby_is_not_read(server: &TestServer) {
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event(&spirit_id)).await;
     for _ in 0..20 {
@@ -311,45 +320,45 @@ async fn is_not_read(server: &TestServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_databases_standby_and_a_primary_are_not_read() {
-    let stranger = Cluster::start(&[]).await;
-    let copy = stranger.standby(&[]).await;
-    for other in [&copy, &stranger] {
+async fn a_primary_or_a_standby_of_another_primary_is_not_read_as_the_standby() {
+    let other_primary = Cluster::start(&[]).await;
+    let other_standby = other_primary.standby(&[]).await;
+    for other in [&other_standby, &other_primary] {
         let connect = other.database.connect.clone();
         let server = TestServer::start_with(|settings| {
             let lag_max = SECOND;
             settings.store.standby = Some(StandbySettings { connect, lag_max });
         })
         .await;
-        // The test of the connections is some of these, then come several looks.
-        is_asked(&other.database, 20).await;
-        is_not_read(&server).await;
+        // The self-test of the connections takes some of these queries, several probes the rest.
+        wait_for_probes(&other.database, 20).await;
+        assert_standby_is_not_read(&server).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_pooler_that_mixes_statements_up_a_standby_is_read_with_the_switch_alone() {
+async fn a_standby_behind_a_pooler_that_mixes_up_statements_is_read_only_with_the_pooler_option() {
     if pgbouncer::program().is_none() {
         return;
     }
     let primary = Cluster::start(&[]).await;
     let standby = primary.standby(&[]).await;
-    for has_switch in [false, true] {
+    for has_option in [false, true] {
         let pooler = PgBouncer::start(&standby.database.connect, Mode::Transaction, 2, IGNORE_OPTIONS).await;
         let connect = pooler.connect_options("postgres");
         let direct = primary.database.connect.clone();
         let server = TestServer::start_on(primary.database.clone(), |settings| {
-            let lag_max = FOR_EVER;
+            let lag_max = NO_LAG_LIMIT;
             settings.store.standby = Some(StandbySettings { connect, lag_max });
-            settings.store.transaction_pooler = has_switch;
+            settings.store.transaction_pooler = has_option;
             settings.store.direct = Some(direct);
         })
         .await;
-        if has_switch {
-            is_read(&server).await;
+        if has_option {
+            wait_until_standby_is_read(&server).await;
         } else {
-            is_asked(&standby.database, 1).await;
-            is_not_read(&server).await;
+            wait_for_probes(&standby.database, 1).await;
+            assert_standby_is_not_read(&server).await;
         }
     }
 }

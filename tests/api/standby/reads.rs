@@ -1,5 +1,5 @@
-//! Reads that may lag go to a standby, and what must not lag does not: a real streaming standby, whose replay
-//! is held up to show where an answer comes from.
+//! Reads with eventual consistency go to a standby, strong reads and everything that writes depend on to the
+//! primary. The tests run a real streaming standby and pause its replay to tell which server answered.
 
 use std::time::Duration;
 
@@ -24,10 +24,10 @@ use crate::support::live::{beginning, follow, following, watch};
 use crate::support::raw::{RawClient, framed};
 use crate::support::scrape::Scrape;
 
-/// Longer than any test.
-pub const FOR_EVER: Duration = Duration::from_secs(3_600);
+/// A lag limit longer than any test.
+pub const NO_LAG_LIMIT: Duration = Duration::from_secs(3_600);
 
-/// A server on a primary, with a standby.
+/// A server on a primary with a streaming standby.
 pub struct Pair {
     pub server: TestServer,
     pub standby: Cluster,
@@ -35,12 +35,12 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Returns once the standby is read.
+    /// Starts the server and both clusters; returns once the standby is read.
     pub async fn start(lag_max: Duration) -> Self {
         Self::start_with(lag_max, &[]).await
     }
 
-    /// The same with these settings of the standby.
+    /// Like [`start`](Self::start), with further settings of the standby.
     pub async fn start_with(lag_max: Duration, settings: &[(&str, &str)]) -> Self {
         let primary = Cluster::start(&[]).await;
         let standby = primary.standby(settings).await;
@@ -54,18 +54,18 @@ impl Pair {
             standby,
             primary,
         };
-        is_read(&pair.server).await;
+        wait_until_standby_is_read(&pair.server).await;
         pair
     }
 
-    /// Holds up replay: from now on the standby learns nothing.
-    pub async fn pause(&self) {
+    /// Pauses WAL replay, so that the standby stays at its present state.
+    pub async fn pause_replay(&self) {
         let mut standby = self.standby.database.connect().await;
         sqlx::query("select pg_wal_replay_pause()")
             .execute(&mut standby)
             .await
             .unwrap();
-        eventually("replay stands", async || {
+        eventually("replay is paused", async || {
             let (state,): (String,) = sqlx::query_as("select pg_get_wal_replay_pause_state()")
                 .fetch_one(&mut standby)
                 .await
@@ -75,24 +75,24 @@ impl Pair {
         .await;
     }
 
-    pub async fn resume(&self) {
+    pub async fn resume_replay(&self) {
         sqlx::query("select pg_wal_replay_resume()")
             .execute(&mut self.standby.database.connect().await)
             .await
             .unwrap();
     }
 
-    /// How many events of a spirit a reader counts.
+    /// Number of events of a spirit, counted with eventual consistency.
     pub async fn count(&self, spirit_id: &str) -> i64 {
         let response = self.server.events().count_events(count(spirit_id)).await;
         response.unwrap().into_inner().count
     }
 }
 
-/// Waits until a read is answered by the standby.
-pub async fn is_read(server: &TestServer) {
+/// Waits until the standby has answered a read.
+pub async fn wait_until_standby_is_read(server: &TestServer) {
     let before = reads(server, "served").await;
-    eventually("the standby is read", async || {
+    eventually("the standby answers a read", async || {
         let request = CountSpiritsRequest::default();
         server.spirits().count_spirits(request).await.unwrap();
         (reads(server, "served").await > before).then_some(())
@@ -100,12 +100,13 @@ pub async fn is_read(server: &TestServer) {
     .await;
 }
 
-/// Reads of this outcome.
+/// Number of standby reads with this outcome, from the metrics.
 pub async fn reads(server: &TestServer, outcome: &str) -> u64 {
     let sample = format!("events_standby_reads_total{{outcome=\"{outcome}\"}}");
     Scrape::of(server).await.count(&sample)
 }
 
+/// Bound on the standby's lag in seconds, from the metrics.
 pub async fn lag(server: &TestServer) -> f64 {
     Scrape::of(server).await.seconds("events_standby_lag_seconds")
 }
@@ -118,8 +119,8 @@ pub fn count(spirit_id: &str) -> CountEventsRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
-    let pair = Pair::start(FOR_EVER).await;
+async fn lists_counts_and_replays_may_lag_with_the_standby_and_strong_ones_do_not() {
+    let pair = Pair::start(NO_LAG_LIMIT).await;
     let mut events = pair.server.events();
     let spirit_id = pair.server.spirit().await;
     eventually("the spirit reaches the standby", async || {
@@ -131,13 +132,13 @@ async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
         (found.unwrap().into_inner().spirits.len() == 1).then_some(())
     })
     .await;
-    pair.pause().await;
+    pair.pause_replay().await;
     let stored = create(&mut events, event_at(&spirit_id, "s", 1)).await;
     pair.server.spirit().await;
 
     for is_strong in [false, true] {
         let found = usize::from(is_strong);
-        macro_rules! ask {
+        macro_rules! call {
             ($client:expr, $method:ident, $message:expr) => {{
                 let message = $message;
                 let request = if is_strong {
@@ -149,22 +150,22 @@ async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
             }};
         }
         let mut spirits = pair.server.spirits();
-        let listed = ask!(events, list_events, list(&spirit_id)).events;
+        let listed = call!(events, list_events, list(&spirit_id)).events;
         assert_eq!(listed.len(), found, "ListEvents, strong: {is_strong}");
-        let counted = ask!(events, count_events, count(&spirit_id)).count;
+        let counted = call!(events, count_events, count(&spirit_id)).count;
         assert_eq!(counted, i64::from(is_strong), "CountEvents, strong: {is_strong}");
         let request = ListSessionsRequest {
             spirit_id: spirit_id.clone(),
             ..ListSessionsRequest::default()
         };
-        let sessions = ask!(events, list_sessions, request).sessions;
+        let sessions = call!(events, list_sessions, request).sessions;
         assert_eq!(sessions.len(), found, "ListSessions, strong: {is_strong}");
-        let replayed = ask!(events, stream_session_events, stream(&spirit_id, "s"));
+        let replayed = call!(events, stream_session_events, stream(&spirit_id, "s"));
         let replayed = drain(replayed).await.unwrap();
         assert_eq!(replayed.len(), found, "StreamSessionEvents, strong: {is_strong}");
-        let listed = ask!(spirits, list_spirits, ListSpiritsRequest::default()).spirits;
+        let listed = call!(spirits, list_spirits, ListSpiritsRequest::default()).spirits;
         assert_eq!(listed.len(), 1 + found, "ListSpirits, strong: {is_strong}");
-        let counted = ask!(spirits, count_spirits, CountSpiritsRequest::default()).count;
+        let counted = call!(spirits, count_spirits, CountSpiritsRequest::default()).count;
         assert_eq!(
             counted,
             1 + i64::from(is_strong),
@@ -172,7 +173,7 @@ async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
         );
     }
 
-    pair.resume().await;
+    pair.resume_replay().await;
     let listed = eventually("the event reaches the standby", async || {
         let listed = events.list_events(list(&spirit_id)).await.unwrap();
         let listed = listed.into_inner().events;
@@ -183,10 +184,10 @@ async fn lists_counts_and_replays_may_lag_and_strong_ones_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_exists_is_found_and_what_decides_about_writes_does_not_lag() {
-    let pair = Pair::start(FOR_EVER).await;
+async fn gets_fall_back_to_the_primary_and_writes_never_read_the_standby() {
+    let pair = Pair::start(NO_LAG_LIMIT).await;
     let mut events = pair.server.events();
-    pair.pause().await;
+    pair.pause_replay().await;
     let spirit_id = pair.server.spirit().await;
     let request = CreateEventRequest {
         on_duplicate: OnDuplicate::ReturnExisting.into(),
@@ -194,43 +195,43 @@ async fn what_exists_is_found_and_what_decides_about_writes_does_not_lag() {
     };
     let stored = create(&mut events, request.clone()).await;
 
-    let request_spirit = GetSpiritRequest {
+    let get_spirit = GetSpiritRequest {
         spirit_id: spirit_id.clone(),
         ..GetSpiritRequest::default()
     };
-    let found = pair.server.spirits().get_spirit(request_spirit).await.unwrap();
+    let found = pair.server.spirits().get_spirit(get_spirit).await.unwrap();
     assert_eq!(found.into_inner().spirit.unwrap().id, spirit_id);
     let found = stored_event(&mut events, &stored.id).await;
     assert_eq!(found, stored);
     let missed = reads(&pair.server, "missed").await;
-    assert!(missed > 0, "they were looked for on the standby first");
+    assert!(missed > 0, "the gets did not try the standby first");
 
     for (revision, score) in [(1, 0.1), (2, 0.2)] {
-        let edit = UpdateEventRequest {
+        let update = UpdateEventRequest {
             event_id: stored.id.clone(),
             importance_score: Some(score),
             expected_revision: Some(revision),
             ..UpdateEventRequest::default()
         };
-        let edited = events.update_event(edit).await.unwrap().into_inner();
-        assert_eq!(edited.event.unwrap().revision, revision + 1);
+        let updated = events.update_event(update).await.unwrap().into_inner();
+        assert_eq!(updated.event.unwrap().revision, revision + 1);
     }
     let again = events.create_event(request).await.unwrap().into_inner();
     assert_eq!(again.outcome(), CreateOutcome::Duplicate);
-    assert_eq!(again.event.unwrap().revision, 3, "as it is now");
+    assert_eq!(again.event.unwrap().revision, 3, "a stale event was returned");
     assert_eq!(
         reads(&pair.server, "missed").await,
         missed,
-        "none of these asked the standby"
+        "an update or a create read the standby"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_streams_and_what_they_go_on_from_come_from_the_primary() {
-    let pair = Pair::start(FOR_EVER).await;
+async fn live_streams_read_the_primary_instead_of_a_lagging_standby() {
+    let pair = Pair::start(NO_LAG_LIMIT).await;
     let mut events = pair.server.events();
     let spirit_id = pair.server.spirit().await;
-    pair.pause().await;
+    pair.pause_replay().await;
     create(&mut events, event_at(&spirit_id, "s", 1)).await;
 
     let mut session = follow(&pair.server, following(&spirit_id, "s")).await.unwrap();
@@ -245,8 +246,8 @@ async fn live_streams_and_what_they_go_on_from_come_from_the_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_that_has_seen_more_than_the_standby_goes_on_at_the_primary() {
-    let pair = Pair::start(FOR_EVER).await;
+async fn a_replay_cursor_ahead_of_the_standby_resumes_on_the_primary() {
+    let pair = Pair::start(NO_LAG_LIMIT).await;
     let mut events = pair.server.events();
     let spirit_id = pair.server.spirit().await;
     create(&mut events, event_at(&spirit_id, "s", 1)).await;
@@ -254,7 +255,7 @@ async fn a_cursor_that_has_seen_more_than_the_standby_goes_on_at_the_primary() {
         (pair.count(&spirit_id).await == 1).then_some(())
     })
     .await;
-    pair.pause().await;
+    pair.pause_replay().await;
     for seconds in 2..=3 {
         create(&mut events, event_at(&spirit_id, "s", seconds)).await;
     }
@@ -265,7 +266,7 @@ async fn a_cursor_that_has_seen_more_than_the_standby_goes_on_at_the_primary() {
     let all = drain(all.into_inner()).await.unwrap();
     assert_eq!(all.len(), 3);
 
-    // The cursor is of the first event, which the standby knows; its bound is beyond.
+    // The cursor points to the first event, which the standby has; its bound is ahead of the standby.
     let resumed = StreamSessionEventsRequest {
         start: Some(Start::AfterCursor(all[0].1.clone())),
         ..stream(&spirit_id, "s")
@@ -275,7 +276,7 @@ async fn a_cursor_that_has_seen_more_than_the_standby_goes_on_at_the_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_read_refuses_a_consistency_that_it_does_not_know() {
+async fn every_read_rejects_an_unknown_consistency() {
     let server = TestServer::start().await;
     let client = RawClient::connect(server.addr).await;
     let set = FileDescriptorSet::decode(pb::FILE_DESCRIPTOR_SET).unwrap();
@@ -287,20 +288,26 @@ async fn every_read_refuses_a_consistency_that_it_does_not_know() {
                 continue;
             }
             let path = format!("/elephantasm.events.v1.{}/{}", service.name(), method.name());
-            for bad in ["Strong", "", "primary"] {
-                let end = client.call(&path, &[("x-consistency", bad)], framed(&[])).await;
-                assert_eq!(bad_fields(end.error::<()>()), ["x-consistency"], "{path} {bad}");
+            for invalid in ["Strong", "", "primary"] {
+                let end = client
+                    .call(&path, &[("x-consistency", invalid)], framed(&[]))
+                    .await;
+                assert_eq!(
+                    bad_fields(end.error::<()>()),
+                    ["x-consistency"],
+                    "{path} {invalid}"
+                );
             }
-            for good in ["strong", "eventual"] {
-                let end = client.call(&path, &[("x-consistency", good)], framed(&[])).await;
+            for valid in ["strong", "eventual"] {
+                let end = client.call(&path, &[("x-consistency", valid)], framed(&[])).await;
                 let status = end.error::<()>().unwrap_err();
                 assert!(
                     !status.message().contains("x-consistency"),
-                    "{path} {good}: {status:?}"
+                    "{path} {valid}: {status:?}"
                 );
             }
             tried += 1;
         }
     }
-    assert_eq!(tried, 9, "RPCs that read");
+    assert_eq!(tried, 9, "the number of reading RPCs changed");
 }

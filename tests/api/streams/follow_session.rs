@@ -1,4 +1,4 @@
-//! `StreamSessionEvents` with `follow`: a replay that goes on with what is committed.
+//! `StreamSessionEvents` with `follow`: a replay that continues with newly committed events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use tonic::Code;
 
 use crate::support::builders::{at, create, drain, event_at, refused};
 use crate::support::harness::TestServer;
-use crate::support::live::{Item, Rng, follow, following};
+use crate::support::live::{Rng, Item, follow, following};
 
-const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
+const UNKNOWN_SPIRIT: &str = "00000000-0000-7000-8000-000000000000";
 
-/// Stores an event of the session and returns its sequence.
+/// Stores an event in session `s` and returns its sequence.
 async fn add(server: &TestServer, spirit_id: &str, seconds: i64) -> i64 {
     create(&mut server.events(), event_at(spirit_id, "s", seconds))
         .await
         .sequence
 }
 
-/// A session at seconds 30, 10 and 20, with an event of another session after it.
-async fn session(server: &TestServer) -> String {
+/// Creates a spirit with events at seconds 30, 10 and 20 in session `s`, then one in session `other`.
+async fn spirit_with_session(server: &TestServer) -> String {
     let spirit_id = server.spirit().await;
     for seconds in [30, 10, 20] {
         add(server, &spirit_id, seconds).await;
@@ -33,7 +33,8 @@ async fn session(server: &TestServer) -> String {
     spirit_id
 }
 
-fn resumed(spirit_id: &str, cursor: String) -> StreamSessionEventsRequest {
+/// Follows session `s` after a cursor.
+fn resume_after(spirit_id: &str, cursor: String) -> StreamSessionEventsRequest {
     StreamSessionEventsRequest {
         start: Some(Start::AfterCursor(cursor)),
         ..following(spirit_id, "s")
@@ -41,9 +42,9 @@ fn resumed(spirit_id: &str, cursor: String) -> StreamSessionEventsRequest {
 }
 
 #[tokio::test]
-async fn a_replay_is_followed_by_one_caught_up_and_by_what_is_committed_in_sequence_order() {
+async fn follow_sends_the_replay_then_caught_up_then_new_events_in_sequence_order() {
     let server = TestServer::start().await;
-    let spirit_id = session(&server).await;
+    let spirit_id = spirit_with_session(&server).await;
     let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
     assert_eq!(follower.sequences(3).await, [2, 3, 1]);
     follower.caught_up().await;
@@ -55,35 +56,40 @@ async fn a_replay_is_followed_by_one_caught_up_and_by_what_is_committed_in_seque
 }
 
 #[tokio::test]
-async fn a_start_positions_the_replay_and_does_not_filter_what_comes() {
+async fn the_start_of_a_follow_limits_the_replay_but_not_new_events() {
     let server = TestServer::start().await;
     let starts = [
-        ("a session that is not there yet", "new", None, vec![]),
-        ("the last one", "s", Some(Start::LastN(1)), vec![1]),
-        ("more than there are", "s", Some(Start::LastN(9)), vec![2, 3, 1]),
+        ("a session without events", "new", None, vec![]),
+        ("the last event", "s", Some(Start::LastN(1)), vec![1]),
+        (
+            "more events than stored",
+            "s",
+            Some(Start::LastN(9)),
+            vec![2, 3, 1],
+        ),
         ("a time", "s", Some(Start::FromTime(at(20))), vec![3, 1]),
-        ("a time to come", "s", Some(Start::FromTime(at(99))), vec![]),
+        ("a time in the future", "s", Some(Start::FromTime(at(99))), vec![]),
     ];
-    for (what, session_id, start, replayed) in starts {
-        let spirit_id = session(&server).await;
+    for (case, session_id, start, replayed) in starts {
+        let spirit_id = spirit_with_session(&server).await;
         let request = StreamSessionEventsRequest {
             start,
             ..following(&spirit_id, session_id)
         };
         let mut follower = follow(&server, request).await.unwrap();
-        assert_eq!(follower.sequences(replayed.len()).await, replayed, "{what}");
+        assert_eq!(follower.sequences(replayed.len()).await, replayed, "{case}");
         follower.caught_up().await;
         for sequence in [5, 6] {
             create(&mut server.events(), event_at(&spirit_id, session_id, 1)).await;
-            assert_eq!(follower.sequences(1).await, [sequence], "{what}");
+            assert_eq!(follower.sequences(1).await, [sequence], "{case}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_limit_counts_live_events_too() {
+async fn the_limit_of_a_follow_counts_replayed_and_live_events() {
     let server = TestServer::start().await;
-    let spirit_id = session(&server).await;
+    let spirit_id = spirit_with_session(&server).await;
     for limit in [2, 3] {
         let request = StreamSessionEventsRequest {
             limit,
@@ -94,7 +100,7 @@ async fn the_limit_counts_live_events_too() {
         assert_eq!(follower.sequences(expected.len()).await, expected);
         assert!(
             follower.next().await.unwrap().is_none(),
-            "ends with OK at {limit}"
+            "the stream does not end after {limit} events"
         );
     }
     let request = StreamSessionEventsRequest {
@@ -112,9 +118,9 @@ async fn the_limit_counts_live_events_too() {
 }
 
 #[tokio::test]
-async fn filters_hold_for_the_replay_and_for_what_comes() {
+async fn the_filter_of_a_follow_applies_to_replayed_and_live_events() {
     let server = TestServer::start().await;
-    let spirit_id = session(&server).await;
+    let spirit_id = spirit_with_session(&server).await;
     let request = StreamSessionEventsRequest {
         filter: Some(EventFilter {
             occurred_from: Some(at(20)),
@@ -131,12 +137,12 @@ async fn filters_hold_for_the_replay_and_for_what_comes() {
 }
 
 #[tokio::test]
-async fn an_unknown_spirit_is_not_found_and_a_deleted_one_ends_the_stream() {
+async fn following_an_unknown_spirit_fails_and_deleting_a_spirit_ends_its_follows() {
     let server = TestServer::start().await;
-    let unknown = follow(&server, following(NOBODY, "s")).await;
+    let unknown = follow(&server, following(UNKNOWN_SPIRIT, "s")).await;
     refused(unknown, Code::NotFound, "SPIRIT_NOT_FOUND");
 
-    let spirit_id = session(&server).await;
+    let spirit_id = spirit_with_session(&server).await;
     let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
     follower.sequences(3).await;
     let cursor = follower.caught_up().await;
@@ -154,7 +160,7 @@ async fn an_unknown_spirit_is_not_found_and_a_deleted_one_ends_the_stream() {
         ..RestoreSpiritRequest::default()
     };
     server.spirits().restore_spirit(restore).await.unwrap();
-    let mut follower = follow(&server, resumed(&spirit_id, cursor)).await.unwrap();
+    let mut follower = follow(&server, resume_after(&spirit_id, cursor)).await.unwrap();
     assert_eq!(follower.sequences(1).await, [5]);
     follower.caught_up().await;
     add(&server, &spirit_id, 1).await;
@@ -162,25 +168,25 @@ async fn an_unknown_spirit_is_not_found_and_a_deleted_one_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_the_replay_finishes_it_up_to_its_bound_and_goes_on_by_sequence() {
+async fn a_replay_cursor_resumes_the_replay_up_to_its_bound_and_then_follows_by_sequence() {
     let server = TestServer::start().await;
-    let spirit_id = session(&server).await;
+    let spirit_id = spirit_with_session(&server).await;
     let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
     let (first, cursor) = follower.event().await;
     assert_eq!(first.sequence, 2);
-    // One before the place and one behind it in replay order; both above the bound.
+    // In replay order one is after the cursor and one before it; both are above the bound.
     add(&server, &spirit_id, 25).await;
     add(&server, &spirit_id, 1).await;
-    let mut follower = follow(&server, resumed(&spirit_id, cursor)).await.unwrap();
+    let mut follower = follow(&server, resume_after(&spirit_id, cursor)).await.unwrap();
     assert_eq!(follower.sequences(2).await, [3, 1]);
     follower.caught_up().await;
     assert_eq!(follower.sequences(2).await, [5, 6]);
 }
 
 #[tokio::test]
-async fn a_live_cursor_without_follow_continues_in_replay_order() {
+async fn a_live_cursor_without_follow_resumes_in_replay_order() {
     let server = TestServer::start().await;
-    let spirit_id = session(&server).await;
+    let spirit_id = spirit_with_session(&server).await;
     let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
     follower.sequences(3).await;
     let caught_up = follower.caught_up().await;
@@ -191,7 +197,7 @@ async fn a_live_cursor_without_follow_continues_in_replay_order() {
     for (cursor, expected) in [(caught_up, vec![6]), (live, vec![3, 1, 6])] {
         let request = StreamSessionEventsRequest {
             follow: false,
-            ..resumed(&spirit_id, cursor)
+            ..resume_after(&spirit_id, cursor)
         };
         let response = server.events().stream_session_events(request).await.unwrap();
         let rest = drain(response.into_inner()).await.unwrap();
@@ -201,9 +207,9 @@ async fn a_live_cursor_without_follow_continues_in_replay_order() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_a_replay_without_events_keeps_the_time_where_it_began() {
+async fn the_cursor_of_an_empty_replay_keeps_its_from_time() {
     let server = TestServer::start().await;
-    let spirit_id = session(&server).await;
+    let spirit_id = spirit_with_session(&server).await;
     let request = StreamSessionEventsRequest {
         start: Some(Start::FromTime(at(99))),
         ..following(&spirit_id, "s")
@@ -214,7 +220,7 @@ async fn a_cursor_of_a_replay_without_events_keeps_the_time_where_it_began() {
     let sequence = add(&server, &spirit_id, 99).await;
     let request = StreamSessionEventsRequest {
         follow: false,
-        ..resumed(&spirit_id, cursor)
+        ..resume_after(&spirit_id, cursor)
     };
     let response = server.events().stream_session_events(request).await.unwrap();
     let rest = drain(response.into_inner()).await.unwrap();
@@ -222,30 +228,36 @@ async fn a_cursor_of_a_replay_without_events_keeps_the_time_where_it_began() {
     assert_eq!(rest[0].0.sequence, sequence);
 }
 
-/// Follows a session in short streams, each resumed from the last cursor, until it has so many events.
-async fn see(server: Arc<TestServer>, spirit_id: String, session_id: String, count: usize) -> Vec<i64> {
-    let mut rng = Rng::new();
-    let (mut seen, mut start) = (Vec::new(), None);
-    while seen.len() < count {
-        let limit = (rng.below(4) + 1).min((count - seen.len()) as u64);
+/// Follows a session with short streams, each resumed from the last
+/// cursor, until `count` events have arrived.
+async fn follow_in_short_streams(
+    server: Arc<TestServer>,
+    spirit_id: String,
+    session_id: String,
+    count: usize,
+) -> Vec<i64> {
+    let mut dice = Rng::new();
+    let (mut received, mut last_cursor) = (Vec::new(), None);
+    while received.len() < count {
+        let limit = (dice.below(4) + 1).min((count - received.len()) as u64);
         let request = StreamSessionEventsRequest {
-            start: start.clone().map(Start::AfterCursor),
+            start: last_cursor.clone().map(Start::AfterCursor),
             limit: i32::try_from(limit).unwrap(),
             ..following(&spirit_id, &session_id)
         };
         let mut follower = follow(&server, request).await.unwrap();
         while let Some((item, cursor)) = follower.next().await.unwrap() {
-            start = Some(cursor);
+            last_cursor = Some(cursor);
             if let Item::Event(event) = item {
-                seen.push(event.sequence);
+                received.push(event.sequence);
             }
         }
     }
-    seen
+    received
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_seam_between_replay_and_live_loses_and_repeats_nothing_under_load() {
+async fn followers_under_load_receive_every_event_of_a_session_exactly_once() {
     const SESSIONS: usize = 50;
     const EVENTS: usize = 12;
     const FOLLOWERS: usize = 3;
@@ -258,10 +270,10 @@ async fn the_seam_between_replay_and_live_loses_and_repeats_nothing_under_load()
             let (mut events, spirit_id, session_id) =
                 (server.events(), spirit_id.clone(), session_id.clone());
             writers.spawn(async move {
-                let mut rng = Rng::new();
+                let mut dice = Rng::new();
                 let mut stored = Vec::new();
                 for _ in 0..EVENTS / 2 {
-                    let seconds = i64::try_from(rng.below(1_000)).unwrap();
+                    let seconds = i64::try_from(dice.below(1_000)).unwrap();
                     let created = create(&mut events, event_at(&spirit_id, &session_id, seconds)).await;
                     stored.push(created.sequence);
                 }
@@ -271,13 +283,18 @@ async fn the_seam_between_replay_and_live_loses_and_repeats_nothing_under_load()
         let mut followers = JoinSet::new();
         for _ in 0..FOLLOWERS {
             let server = Arc::clone(&server);
-            followers.spawn(see(server, spirit_id.clone(), session_id.clone(), EVENTS));
+            followers.spawn(follow_in_short_streams(
+                server,
+                spirit_id.clone(),
+                session_id.clone(),
+                EVENTS,
+            ));
         }
         let stored: BTreeSet<i64> = writers.join_all().await.concat().into_iter().collect();
-        for seen in followers.join_all().await {
-            let distinct: BTreeSet<i64> = seen.iter().copied().collect();
-            assert_eq!(distinct, stored, "session {session}: {seen:?}");
-            assert_eq!(seen.len(), EVENTS, "session {session}: {seen:?}");
+        for received in followers.join_all().await {
+            let distinct: BTreeSet<i64> = received.iter().copied().collect();
+            assert_eq!(distinct, stored, "session {session}: {received:?}");
+            assert_eq!(received.len(), EVENTS, "session {session}: {received:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `IngestEvents`: ordered answers, each after its commit; flow control instead of refusals.
+//! `IngestEvents`: ordered answers, each after its commit, and
+//! back-pressure instead of errors when the queue is full.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tonic_types::{RpcStatusExt as _, pb as rpc};
+use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
-use crate::support::builders::{event, keyed, list, lock_spirit, refused};
-use crate::support::harness::{PATIENCE, TestServer};
+use crate::support::builders::{create, event, hold, keyed, list, refused};
+use crate::support::harness::{PATIENCE, TestServer, eventually};
 
-/// Both sides of a stream.
+/// The client side of an open `IngestEvents` stream.
 pub struct Ingest {
     requests: mpsc::Sender<IngestEventsRequest>,
     answers: Streaming<IngestEventsResponse>,
@@ -44,24 +45,24 @@ impl Ingest {
     async fn answer(&mut self) -> Result<Option<IngestEventsResponse>, Status> {
         timeout(PATIENCE, self.answers.message())
             .await
-            .expect("an answer comes")
+            .expect("the server answers in time")
     }
 
     async fn receipt(&mut self) -> IngestReceipt {
         match self.answer().await.unwrap().unwrap().result {
             Some(Item::Receipt(receipt)) => receipt,
-            other => panic!("no receipt: {other:?}"),
+            other => panic!("expected a receipt, got {other:?}"),
         }
     }
 
     async fn error(&mut self) -> rpc::Status {
         match self.answer().await.unwrap().unwrap().result {
             Some(Item::Error(error)) => error,
-            other => panic!("no error: {other:?}"),
+            other => panic!("expected an error, got {other:?}"),
         }
     }
 
-    /// Closes the sender's side and returns all answers.
+    /// Half-closes the stream and returns the remaining answers.
     pub async fn finish(mut self) -> Vec<IngestEventsResponse> {
         drop(self.requests);
         let mut answers = Vec::new();
@@ -72,13 +73,14 @@ impl Ingest {
     }
 }
 
-fn reason(error: &rpc::Status) -> (Code, String) {
+/// Code and reason of an item's error.
+fn code_and_reason(error: &rpc::Status) -> (Code, String) {
     let info = error.get_details_error_info().expect("every error has ErrorInfo");
     (Code::from_i32(error.code), info.reason)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_come_in_request_order_and_items_take_effect_in_it() {
+async fn ingest_applies_and_answers_items_in_request_order() {
     const ITEMS: usize = 1_500;
     let server = TestServer::start().await;
     let spirits = [
@@ -106,7 +108,7 @@ async fn answers_come_in_request_order_and_items_take_effect_in_it() {
                 assert_eq!(receipt.outcome(), CreateOutcome::Created);
             }
             Item::Error(error) => {
-                assert_eq!(n % 50, 7, "only the bad ones fail: {error:?}");
+                assert_eq!(n % 50, 7, "a valid item fails: {error:?}");
                 let bad = error.get_details_bad_request().unwrap();
                 assert_eq!(bad.field_violations[0].field, "create.event_type");
             }
@@ -120,7 +122,7 @@ async fn answers_come_in_request_order_and_items_take_effect_in_it() {
 }
 
 #[tokio::test]
-async fn an_item_is_answered_while_the_stream_goes_on() {
+async fn ingest_answers_an_item_while_the_stream_stays_open() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut stream = Ingest::open(&server).await;
@@ -132,7 +134,7 @@ async fn an_item_is_answered_while_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn one_refused_item_fails_alone_as_create_event_would() {
+async fn a_rejected_ingest_item_fails_alone_with_the_error_of_create_event() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -141,7 +143,7 @@ async fn one_refused_item_fails_alone_as_create_event_would() {
     let first = stream.receipt().await;
     stream.send("again", keyed(&spirit_id, "k")).await;
     assert_eq!(
-        reason(&stream.error().await),
+        code_and_reason(&stream.error().await),
         (Code::AlreadyExists, "DUPLICATE_EVENT".to_owned())
     );
     let existing = CreateEventRequest {
@@ -169,12 +171,12 @@ async fn one_refused_item_fails_alone_as_create_event_would() {
     };
     stream.send("guarded", guarded).await;
     assert_eq!(
-        reason(&stream.error().await),
+        code_and_reason(&stream.error().await),
         (Code::Aborted, "SEQUENCE_MISMATCH".to_owned())
     );
     stream.send("unknown", event(unknown)).await;
     assert_eq!(
-        reason(&stream.error().await),
+        code_and_reason(&stream.error().await),
         (Code::NotFound, "SPIRIT_NOT_FOUND".to_owned())
     );
     stream.send("last", event(&spirit_id)).await;
@@ -182,18 +184,18 @@ async fn one_refused_item_fails_alone_as_create_event_would() {
 }
 
 #[tokio::test]
-async fn request_ids_are_echoed_and_bounded_and_create_is_required() {
+async fn ingest_echoes_request_ids_and_rejects_long_ids_and_missing_creates() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut stream = Ingest::open(&server).await;
-    let fitting = "🐘".repeat(64);
-    stream.send(&fitting, event(&spirit_id)).await;
-    assert_eq!(stream.answer().await.unwrap().unwrap().request_id, fitting);
-    stream.send(format!("{fitting}x"), event("ada")).await;
+    let longest = "🐘".repeat(64);
+    stream.send(&longest, event(&spirit_id)).await;
+    assert_eq!(stream.answer().await.unwrap().unwrap().request_id, longest);
+    stream.send(format!("{longest}x"), event("ada")).await;
     let answer = stream.answer().await.unwrap().unwrap();
-    assert_eq!(answer.request_id, fitting, "as much of it as fits");
+    assert_eq!(answer.request_id, longest, "not truncated to the limit");
     let Some(Item::Error(error)) = answer.result else {
-        panic!("a request_id of 65 characters passed")
+        panic!("a request_id of 65 characters was accepted")
     };
     let bad: Vec<String> = error
         .get_details_bad_request()
@@ -212,7 +214,7 @@ async fn request_ids_are_echoed_and_bounded_and_create_is_required() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sender_is_slowed_and_never_refused_when_the_queue_is_full() {
+async fn a_full_queue_slows_ingest_streams_down_and_rejects_none_of_their_items() {
     const ITEMS: i64 = 500;
     let server = TestServer::start_with(|settings| {
         settings.store.ingest.queue_items_max = 8;
@@ -221,62 +223,58 @@ async fn a_sender_is_slowed_and_never_refused_when_the_queue_is_full() {
     .await;
     let (spirit_id, other) = (server.spirit().await, server.spirit().await);
     let mut connection = server.database.connect().await;
-    let held = lock_spirit(&mut connection, &spirit_id).await;
+    let lock = lock_spirit(&mut connection, &spirit_id).await;
     let mut stream = Ingest::open(&server).await;
     for n in 0..ITEMS {
         stream.send(n, event(&spirit_id)).await;
     }
-    // The streams' share of the queue is full; unary calls have their own.
-    crate::support::builders::create(&mut server.events(), event(&other)).await;
+    // The queue budget of streams is used up; unary calls have their own.
+    create(&mut server.events(), event(&other)).await;
     let early = timeout(Duration::from_millis(50), stream.answers.message()).await;
-    assert!(early.is_err(), "nothing is answered before its commit");
-    held.rollback().await.unwrap();
+    assert!(early.is_err(), "an item is answered before its commit");
+    lock.rollback().await.unwrap();
     for sequence in 1..=ITEMS {
         assert_eq!(stream.receipt().await.sequence, sequence);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_refuses_unary_calls_at_once_with_a_time_to_retry() {
+async fn a_full_queue_rejects_unary_creates_at_once_with_retry_info() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_items_max = 8).await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
-    let held = lock_spirit(&mut connection, &spirit_id).await;
+    let lock = lock_spirit(&mut connection, &spirit_id).await;
     let calls: Vec<_> = (0..20)
         .map(|_| {
             let (mut events, request) = (server.events(), event(&spirit_id));
             tokio::spawn(async move { events.create_event(request).await })
         })
         .collect();
-    let mut refusals = 0;
-    let mut waiting = Vec::new();
-    for call in calls {
-        waiting.push(call);
-    }
-    crate::support::harness::eventually("all calls but those in the queue are refused", async || {
-        (waiting.iter().filter(|call| call.is_finished()).count() == 16).then_some(())
+    eventually("every call that is not queued is rejected", async || {
+        (calls.iter().filter(|call| call.is_finished()).count() == 16).then_some(())
     })
     .await;
-    held.rollback().await.unwrap();
-    for call in waiting {
+    lock.rollback().await.unwrap();
+    let mut rejections = 0;
+    for call in calls {
         let result = call.await.unwrap();
         if result.is_err() {
-            refusals += 1;
+            rejections += 1;
             let status = refused(result, Code::ResourceExhausted, "OVERLOADED");
-            assert!(tonic_types::StatusExt::get_details_retry_info(&status).is_some());
+            assert!(status.get_details_retry_info().is_some());
         }
     }
-    assert_eq!(refusals, 16);
+    assert_eq!(rejections, 16);
     let stored = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert_eq!(
         stored.into_inner().events.len(),
         4,
-        "what was refused is not stored"
+        "a rejected event is stored, or a queued one is not"
     );
 }
 
 #[tokio::test]
-async fn an_oversized_message_ends_the_stream_after_the_answers_before_it() {
+async fn an_oversized_ingest_message_ends_the_stream_after_the_earlier_answers() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut stream = Ingest::open(&server).await;
@@ -295,7 +293,7 @@ async fn an_oversized_message_ends_the_stream_after_the_answers_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_ends_the_stream_after_the_answers_to_what_was_taken_in() {
+async fn a_draining_server_answers_accepted_ingest_items_before_it_ends_the_stream() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut stream = Ingest::open(&server).await;
@@ -308,7 +306,7 @@ async fn a_drain_ends_the_stream_after_the_answers_to_what_was_taken_in() {
     let end = loop {
         match stream.answer().await {
             Ok(Some(_)) => answered += 1,
-            Ok(None) => panic!("the stream ended as if all was well"),
+            Ok(None) => panic!("the stream ended with OK"),
             Err(status) => break status,
         }
     };
@@ -317,11 +315,11 @@ async fn a_drain_ends_the_stream_after_the_answers_to_what_was_taken_in() {
         .fetch_one(&mut server.database.connect().await)
         .await
         .unwrap();
-    assert_eq!(stored, answered, "what was taken in is stored and answered");
+    assert_eq!(stored, answered, "not every stored item was answered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_goes_away_leaves_whole_prefixes() {
+async fn a_disconnected_ingest_client_leaves_its_items_stored_in_request_order() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     for round in 0..10 {
@@ -333,8 +331,8 @@ async fn a_client_that_goes_away_leaves_whole_prefixes() {
             stream.receipt().await;
         }
     }
-    // A later create by another caller comes after all of them.
-    let last = crate::support::builders::create(&mut server.events(), event(&spirit_id)).await;
+    // Items of the dropped streams may still be committed after this create.
+    let last = create(&mut server.events(), event(&spirit_id)).await;
     let rows: Vec<(i64, Option<String>)> =
         sqlx::query_as("select sequence, dedupe_key from events order by sequence")
             .fetch_all(&mut server.database.connect().await)
@@ -352,7 +350,13 @@ async fn a_client_that_goes_away_leaves_whole_prefixes() {
             .iter()
             .filter_map(|(_, key)| key.as_deref()?.strip_prefix(&prefix)?.parse().ok())
             .collect();
-        assert!(numbers.len() >= 10 * round, "acknowledged is stored");
-        assert!(numbers.is_sorted(), "in request order");
+        assert!(
+            numbers.len() >= 10 * round,
+            "an acknowledged item of round {round} is not stored"
+        );
+        assert!(
+            numbers.is_sorted(),
+            "round {round} is not in request order: {numbers:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What open live streams cost: no connection, few reads, little memory, and nothing once they are gone.
+//! Cost of open live streams: no database connection, shared reads,
+//! little memory, and nothing after they end.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::support::live::{Watcher, follow, following, now, watch, watch_through
 const STREAMS: usize = 1_000;
 const STREAMS_PER_CONNECTION: usize = 100;
 
-/// Watches that have caught up, spread evenly over the spirits.
-async fn idle(server: &TestServer, spirits: &[String]) -> Vec<Watcher> {
+/// Opens [`STREAMS`] watches, spread evenly over the spirits; returns once they have caught up.
+async fn idle_watches(server: &TestServer, spirits: &[String]) -> Vec<Watcher> {
     let mut watchers = Vec::new();
     for _ in 0..STREAMS / STREAMS_PER_CONNECTION {
         let channel = connect(server.addr).await;
@@ -32,7 +33,7 @@ async fn idle(server: &TestServer, spirits: &[String]) -> Vec<Watcher> {
     watchers
 }
 
-async fn small_pool() -> TestServer {
+async fn start_with_pool_of_four() -> TestServer {
     TestServer::start_with(|settings| {
         settings.store.pool_size = 4;
         settings.store.acquire_timeout = Duration::from_secs(10);
@@ -41,20 +42,20 @@ async fn small_pool() -> TestServer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_idle_streams_leave_a_pool_of_four_to_the_others() {
-    /// As many streams with a page of 256 KiB each would have more.
+async fn a_thousand_idle_watches_hold_no_database_connection_and_little_memory() {
+    /// Less than a page of 256 KiB for each stream would take.
     const GROWTH_MAX_KIB: u64 = 200 * 1024;
-    let server = small_pool().await;
+    let server = start_with_pool_of_four().await;
     let mut spirits = Vec::new();
     for _ in 0..50 {
         spirits.push(server.spirit().await);
     }
     let before = resident_kib();
-    let mut watchers = idle(&server, &spirits).await;
+    let mut watchers = idle_watches(&server, &spirits).await;
     all_idle(&server).await;
     if let (Some(before), Some(now)) = (before, resident_kib()) {
         let growth = now.saturating_sub(before);
-        assert!(growth < GROWTH_MAX_KIB, "{growth} KiB more");
+        assert!(growth < GROWTH_MAX_KIB, "memory grew by {growth} KiB");
     }
     let mut events = server.events();
     for _ in 0..20 {
@@ -70,27 +71,27 @@ async fn a_thousand_idle_streams_leave_a_pool_of_four_to_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_streams_of_one_spirit_share_the_reads_of_a_commit() {
+async fn a_thousand_watches_of_one_spirit_share_the_reads_after_a_commit() {
     const COMMITS: usize = 20;
-    let server = small_pool().await;
+    let server = start_with_pool_of_four().await;
     let spirit_id = server.spirit().await;
-    let mut watchers = idle(&server, std::slice::from_ref(&spirit_id)).await;
+    let mut watchers = idle_watches(&server, std::slice::from_ref(&spirit_id)).await;
     for _ in 0..COMMITS {
         let created = create(&mut server.events(), event(&spirit_id)).await;
-        let seen = join_all(watchers.iter_mut().map(|watcher| watcher.sequences(1))).await;
-        assert!(seen.iter().all(|seen| seen == &[created.sequence]));
+        let received = join_all(watchers.iter_mut().map(|watcher| watcher.sequences(1))).await;
+        assert!(received.iter().all(|sequences| sequences == &[created.sequence]));
     }
     drop(watchers);
-    // Each page reads the spirit once; each start reads it, and its first page.
+    // Each page reads the spirit once; starting a watch reads the spirit and the first page.
     let reads = usize::try_from(fetched(server, "relname = 'spirits'").await).unwrap();
     let unshared = COMMITS * STREAMS;
     assert!(
         reads < 2 * STREAMS + unshared / 10,
-        "{reads} reads, {unshared} if none were shared"
+        "{reads} reads; {unshared} if no read were shared"
     );
 }
 
-/// Whether a spirit was polled for a moment ago.
+/// Whether the server has polled for new events within the last 500 ms.
 async fn is_polling(connection: &mut PgConnection) -> bool {
     let (polls,): (i64,) = sqlx::query_as(
         "select count(*) from pg_stat_activity
@@ -104,9 +105,8 @@ async fn is_polling(connection: &mut PgConnection) -> bool {
     polls > 0
 }
 
-/// Only spirits of open streams are polled for.
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_are_dropped_or_ended_are_forgotten() {
+async fn polling_for_a_spirit_stops_when_its_streams_are_dropped() {
     let server = TestServer::start_with(|settings| {
         settings.store.live.listen.notify = false;
         settings.store.live.listen.poll_interval = Duration::from_millis(10);
@@ -126,9 +126,12 @@ async fn streams_that_are_dropped_or_ended_are_forgotten() {
             let limited = follow(&server, limited).await.unwrap();
             streams.push((watcher, follower, limited));
         }
-        eventually("polls", async || is_polling(&mut connection).await.then_some(())).await;
+        eventually("the server polls", async || {
+            is_polling(&mut connection).await.then_some(())
+        })
+        .await;
         drop(streams);
-        eventually("no polls", async || {
+        eventually("the server stops polling", async || {
             (!is_polling(&mut connection).await).then_some(())
         })
         .await;

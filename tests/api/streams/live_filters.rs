@@ -1,4 +1,4 @@
-//! Filters and pages of live streams against the events in memory.
+//! Filters and pages of live streams, compared with a model of the events in memory.
 
 use elephantasm_events::grpc::pb::{
     CreateEventRequest, Event, EventFilter, StreamSessionEventsRequest, WatchEventsRequest,
@@ -10,15 +10,15 @@ use crate::support::harness::TestServer;
 use crate::support::live::{beginning, delete_spirit, follow, following, now, watch};
 use crate::support::model::{filters, passes, sample_requests, sample_spirit, store};
 
-/// Events that pass, in sequence order.
-fn passing<'e>(events: &'e [Event], session: Option<&str>, filter: &EventFilter) -> Vec<&'e Event> {
+/// The events of a session, or of all, that pass the filter, in sequence order.
+fn matching<'e>(events: &'e [Event], session: Option<&str>, filter: &EventFilter) -> Vec<&'e Event> {
     let of_session = |event: &&Event| session.is_none() || event.session_id.as_deref() == session;
     let events = events.iter().filter(of_session);
     events.filter(|event| passes(filter, event)).collect()
 }
 
 #[tokio::test]
-async fn catching_up_sends_what_passes_the_filter() {
+async fn watch_from_the_beginning_sends_the_stored_events_that_match_each_filter() {
     let server = TestServer::start().await;
     let (spirit_id, events) = sample_spirit(&server).await;
     for (name, filter) in filters() {
@@ -27,7 +27,7 @@ async fn catching_up_sends_what_passes_the_filter() {
             ..beginning(&spirit_id)
         };
         let mut watcher = watch(&server, request).await.unwrap();
-        for expected in passing(&events, None, &filter) {
+        for expected in matching(&events, None, &filter) {
             assert_eq!(&watcher.event().await.0, expected, "{name}");
         }
         assert_eq!(watcher.caught_up().await, 60, "{name}");
@@ -35,7 +35,7 @@ async fn catching_up_sends_what_passes_the_filter() {
 }
 
 #[tokio::test]
-async fn live_events_pass_the_same_filters() {
+async fn watch_and_follow_send_the_live_events_that_match_each_filter() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut streams = Vec::new();
@@ -57,28 +57,32 @@ async fn live_events_pass_the_same_filters() {
     let events = store(&mut server.events(), sample_requests(&spirit_id)).await;
     delete_spirit(&server, &spirit_id).await;
     for (name, filter, watcher, follower) in streams {
-        for (session, (seen, end)) in [(None, watcher.rest().await), (Some("a"), follower.rest().await)] {
+        for (session, (received, end)) in [(None, watcher.rest().await), (Some("a"), follower.rest().await)] {
             refused(end, Code::NotFound, "SPIRIT_NOT_FOUND");
-            let seen: Vec<&Event> = seen.iter().collect();
-            assert_eq!(seen, passing(&events, session, &filter), "{name}, {session:?}");
+            let received: Vec<&Event> = received.iter().collect();
+            assert_eq!(
+                received,
+                matching(&events, session, &filter),
+                "{name}, {session:?}"
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn a_long_way_is_caught_up_page_by_page_in_order() {
-    const EACH: i64 = 700;
+async fn watch_catches_up_over_many_pages_in_sequence_order() {
+    const EVENTS_PER_BATCH: i64 = 700;
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     for _ in 0..2 {
-        let requests = (0..EACH).map(|n| CreateEventRequest {
+        let requests = (0..EVENTS_PER_BATCH).map(|n| CreateEventRequest {
             content: Some("x".repeat(if n % 40 == 0 { 100_000 } else { 1 })),
             ..event_at(&spirit_id, "s", -n)
         });
         store(&mut server.events(), requests.collect()).await;
     }
     let mut watcher = watch(&server, beginning(&spirit_id)).await.unwrap();
-    let all: Vec<i64> = (1..=2 * EACH).collect();
+    let all: Vec<i64> = (1..=2 * EVENTS_PER_BATCH).collect();
     assert_eq!(watcher.sequences(all.len()).await, all);
-    assert_eq!(watcher.caught_up().await, 2 * EACH);
+    assert_eq!(watcher.caught_up().await, 2 * EVENTS_PER_BATCH);
 }

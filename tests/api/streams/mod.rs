@@ -1,10 +1,9 @@
-//! Streaming RPCs: replay, follow, watch, ingest.
+//! Streaming RPCs: replay, follow, watch and ingest.
 
 pub mod follow_cursors;
-pub mod follow_seam;
 pub mod follow_session;
+pub mod follow_transition;
 pub mod ingest_events;
-pub mod live_checker;
 pub mod live_cost;
 pub mod live_faults;
 pub mod live_filters;
@@ -12,3 +11,4 @@ pub mod live_streams;
 pub mod stalled_streams;
 pub mod stream_session_events;
 pub mod watch_events;
+pub mod watch_exactly_once;

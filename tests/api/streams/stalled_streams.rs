@@ -1,4 +1,4 @@
-//! Streams whose readers are slow hold no connection and bounded memory.
+//! Stalled replays hold no database connection and a bounded amount of memory, and dropped ones stop reading.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::support::harness::{PATIENCE, TestServer, eventually};
 const SESSION_EVENTS: i64 = 20_000;
 const STREAMS: usize = 200;
 const STREAMS_PER_CONNECTION: usize = 50;
-/// Two pages of a stream and what HTTP/2 has in flight, with room for the allocator; the session
-/// itself has 20 MiB, so 200 buffered copies would be 4 GiB.
+/// Two pages for each stream, the bytes that HTTP/2 has in flight, and slack for the allocator. The session
+/// has 20 MiB, so 200 buffered copies would take 4 GiB.
 const GROWTH_MAX_KIB: u64 = 400 * 1024;
 
-/// Resident memory of this process, which the server is part of.
+/// Resident memory of this process, which includes the server; `None` where `/proc` is missing.
 pub fn resident_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// A connection whose window is shared by many streams without one starving the others.
+/// Opens a connection whose flow-control window is large enough that one stream does not starve the others.
 pub async fn connect_for_many_streams(addr: std::net::SocketAddr) -> Channel {
     const STREAM_WINDOW: u32 = 64 * 1024;
     const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
@@ -40,7 +40,7 @@ pub async fn connect_for_many_streams(addr: std::net::SocketAddr) -> Channel {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
+async fn two_hundred_stalled_replays_hold_no_database_connection_and_bounded_memory() {
     let server = TestServer::start_with(|settings| {
         settings.store.pool_size = 4;
         settings.store.acquire_timeout = Duration::from_secs(2);
@@ -62,9 +62,9 @@ async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
                 .into_inner();
             let first = timeout(PATIENCE, reader.message())
                 .await
-                .expect("the first event comes");
+                .expect("the first event arrives");
             assert!(first.unwrap().is_some());
-            stalled.push(reader); // and is read no further
+            stalled.push(reader); // not read any further
         }
     }
 
@@ -82,11 +82,11 @@ async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
         let growth = now.saturating_sub(before);
         assert!(
             growth < GROWTH_MAX_KIB,
-            "{growth} KiB more for {STREAMS} stalled streams"
+            "memory grew by {growth} KiB for {STREAMS} stalled streams"
         );
     }
 
-    // One that goes on reading gets all of it.
+    // A stream that is read again delivers the whole session.
     let mut reader = stalled.pop().unwrap();
     let mut count = 1;
     while timeout(PATIENCE, reader.message())
@@ -100,7 +100,7 @@ async fn two_hundred_stalled_streams_leave_a_pool_of_four_to_the_others() {
     assert_eq!(count, SESSION_EVENTS);
 }
 
-/// Waits until no connection but our own is at work or in a transaction.
+/// Waits until every connection to the database but the test's own is idle and outside a transaction.
 pub async fn all_idle(server: &TestServer) {
     let mut connection = server.database.connect().await;
     eventually("every connection is idle", async || {
@@ -117,7 +117,7 @@ pub async fn all_idle(server: &TestServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_drops_its_stream_stops_the_work() {
+async fn dropping_a_replay_stops_its_reads() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     insert_events(&server, &spirit_id, SESSION_EVENTS).await;
@@ -136,15 +136,15 @@ async fn a_client_that_drops_its_stream_stops_the_work() {
     let all = 20 * SESSION_EVENTS;
     assert!(
         fetched < all / 2,
-        "{fetched} of {all} rows read for 20 streams that read one event each"
+        "{fetched} of {all} rows were read for 20 streams that received one event each"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_large_meta_is_no_larger_than_one_of_large_contents() {
+async fn the_page_size_of_a_replay_bounds_the_bytes_of_meta() {
     const EVENTS: i64 = 600;
     const FIRST_PAGE: usize = 50;
-    /// PostgreSQL stores 32 KiB that do not compress in rows of about 2,000 bytes.
+    /// PostgreSQL splits 32 KiB of incompressible data into TOAST rows of about 2,000 bytes.
     const ROWS_EACH: i64 = 16;
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
@@ -173,18 +173,18 @@ async fn a_page_of_large_meta_is_no_larger_than_one_of_large_contents() {
     let (fetched, all) = (fetched(server, toast).await, EVENTS * ROWS_EACH);
     assert!(
         fetched < all / 2,
-        "{fetched} of {all} rows of meta read for a stream that stalls after {FIRST_PAGE} events"
+        "{fetched} of {all} TOAST rows were read for a stream that stalls after {FIRST_PAGE} events"
     );
 }
 
-/// Rows of a table that indexes have given to a server. It ends before, so that its connections have
-/// told PostgreSQL's statistics all they did.
+/// Rows of a table that a server has fetched through indexes. Stops the server first, so that all its
+/// connections have reported to PostgreSQL's statistics.
 pub async fn fetched(server: TestServer, table: &str) -> i64 {
     let database = Arc::clone(&server.database);
     server.stop().await.unwrap();
     let mut connection = database.connect().await;
     eventually("the server's connections are closed", async || {
-        let (others,): (i64,) = sqlx::query_as(
+        let (open,): (i64,) = sqlx::query_as(
             "select count(*) from pg_stat_activity
              where datname = current_database() and pid <> pg_backend_pid()
              and backend_type = 'client backend'",
@@ -192,7 +192,7 @@ pub async fn fetched(server: TestServer, table: &str) -> i64 {
         .fetch_one(&mut connection)
         .await
         .unwrap();
-        (others == 0).then_some(())
+        (open == 0).then_some(())
     })
     .await;
     let sql = format!("select idx_tup_fetch from pg_stat_all_tables where {table}");

@@ -1,4 +1,4 @@
-//! `StreamSessionEvents`: replay order, where a stream starts and ends, its bound, resuming.
+//! `StreamSessionEvents` without `follow`: replay order, start, limit, upper bound and resuming.
 
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::{
@@ -12,22 +12,24 @@ use crate::support::builders::{at, bad_fields, create, drain, event_at, metadata
 use crate::support::harness::TestServer;
 use crate::support::model::{filters, sample_spirit, select, sequences, store};
 
-/// All of a stream.
+/// Replays a session to the end of the stream.
 async fn replay(server: &TestServer, request: StreamSessionEventsRequest) -> Result<Vec<Event>, Status> {
-    Ok(with_cursors(server, request)
+    Ok(replay_with_cursors(server, request)
         .await?
         .into_iter()
         .map(|(event, _)| event)
         .collect())
 }
 
-async fn with_cursors(
+/// Replays a session to the end of the stream, with the cursor of each event.
+async fn replay_with_cursors(
     server: &TestServer,
     request: StreamSessionEventsRequest,
 ) -> Result<Vec<(Event, String)>, Status> {
     drain(server.events().stream_session_events(request).await?.into_inner()).await
 }
 
+/// Replays a session after a cursor.
 fn after(spirit_id: &str, session_id: &str, cursor: &str) -> StreamSessionEventsRequest {
     StreamSessionEventsRequest {
         start: Some(Start::AfterCursor(cursor.to_owned())),
@@ -35,10 +37,12 @@ fn after(spirit_id: &str, session_id: &str, cursor: &str) -> StreamSessionEvents
     }
 }
 
-/// Far more than the connection and both ends buffer: 1,000 events of 16 KiB at seconds 1 to 1,000.
-const LONG: i64 = 1_000;
+/// Events of 16 KiB in a long session, at seconds 1 to 1,000: far
+/// more than the connection and both ends buffer.
+const LONG_SESSION_EVENTS: i64 = 1_000;
 
-/// A session of [`LONG`] events in sequence order; returns the spirit and the events' ids.
+/// Creates a session of [`LONG_SESSION_EVENTS`] events in sequence order; returns the ids of the spirit and
+/// of the events.
 async fn long_session(server: &TestServer) -> (String, Vec<String>) {
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
@@ -50,7 +54,7 @@ async fn long_session(server: &TestServer) -> (String, Vec<String>) {
          returning id::text",
     )
     .bind(&spirit_id)
-    .bind(LONG)
+    .bind(LONG_SESSION_EVENTS)
     .fetch_all(&mut connection)
     .await
     .unwrap();
@@ -58,19 +62,19 @@ async fn long_session(server: &TestServer) -> (String, Vec<String>) {
 }
 
 #[tokio::test]
-async fn a_session_is_replayed_whole_in_replay_order_under_every_filter() {
+async fn a_replay_sends_every_event_that_matches_the_filter_in_replay_order() {
     let server = TestServer::start().await;
     let (spirit_id, events) = sample_spirit(&server).await;
     for (name, filter) in filters() {
-        for session in ["a", "ü", "none such"] {
+        for session in ["a", "ü", "unknown"] {
             let request = StreamSessionEventsRequest {
                 filter: Some(filter.clone()),
                 ..stream(&spirit_id, session)
             };
             let expected = select(&events, Some(session), &filter, EventOrder::OldestFirst);
-            let got = replay(&server, request).await.unwrap();
+            let replayed = replay(&server, request).await.unwrap();
             assert_eq!(
-                got.iter().collect::<Vec<_>>(),
+                replayed.iter().collect::<Vec<_>>(),
                 expected,
                 "{name}, session {session}"
             );
@@ -79,17 +83,17 @@ async fn a_session_is_replayed_whole_in_replay_order_under_every_filter() {
 }
 
 #[tokio::test]
-async fn starts_and_limits_apply_after_the_filter() {
+async fn start_and_limit_of_a_replay_apply_after_the_filter() {
     let server = TestServer::start().await;
     let (spirit_id, events) = sample_spirit(&server).await;
     for (name, filter) in filters() {
         let all = select(&events, Some("a"), &filter, EventOrder::OldestFirst);
         let last = |n: usize| all[all.len().saturating_sub(n)..].to_vec();
         let from = |seconds| {
-            let late = all
+            let occurred_since = all
                 .iter()
                 .filter(|event| event.occurred_at.unwrap().seconds >= seconds);
-            late.copied().collect::<Vec<_>>()
+            occurred_since.copied().collect::<Vec<_>>()
         };
         let starts = [
             (None, all.clone()),
@@ -113,9 +117,9 @@ async fn starts_and_limits_apply_after_the_filter() {
                     0 => &expected[..],
                     limit => &expected[..limit.min(expected.len())],
                 };
-                let got = replay(&server, request).await.unwrap();
+                let replayed = replay(&server, request).await.unwrap();
                 assert_eq!(
-                    got.iter().collect::<Vec<_>>(),
+                    replayed.iter().collect::<Vec<_>>(),
                     limited,
                     "{name}, {start:?}, limit {limit}"
                 );
@@ -125,7 +129,7 @@ async fn starts_and_limits_apply_after_the_filter() {
 }
 
 #[tokio::test]
-async fn the_basic_view_leaves_out_content_and_meta_alone() {
+async fn the_basic_view_of_a_replay_omits_only_content_and_meta() {
     let server = TestServer::start().await;
     let (spirit_id, events) = sample_spirit(&server).await;
     let request = StreamSessionEventsRequest {
@@ -149,7 +153,7 @@ async fn the_basic_view_leaves_out_content_and_meta_alone() {
 }
 
 #[tokio::test]
-async fn resuming_at_any_cursor_gives_exactly_the_rest() {
+async fn resuming_after_any_cursor_replays_exactly_the_remaining_events() {
     let server = TestServer::start().await;
     let (spirit_id, _) = sample_spirit(&server).await;
     for (name, filter) in filters() {
@@ -157,31 +161,31 @@ async fn resuming_at_any_cursor_gives_exactly_the_rest() {
             filter: Some(filter.clone()),
             ..stream(&spirit_id, "a")
         };
-        let all = with_cursors(&server, request).await.unwrap();
+        let all = replay_with_cursors(&server, request).await.unwrap();
         for (index, (_, cursor)) in all.iter().enumerate() {
             let request = StreamSessionEventsRequest {
                 filter: Some(filter.clone()),
                 ..after(&spirit_id, "a", cursor)
             };
-            let rest = with_cursors(&server, request).await.unwrap();
-            assert_eq!(rest, all[index + 1..], "{name}, after {index}");
+            let remaining = replay_with_cursors(&server, request).await.unwrap();
+            assert_eq!(remaining, all[index + 1..], "{name}, after event {index}");
         }
     }
 }
 
 #[tokio::test]
-async fn limits_and_starts_hold_across_the_pages_of_a_long_session() {
+async fn start_and_limit_of_a_replay_hold_across_the_pages_of_a_long_session() {
     let server = TestServer::start().await;
     let (spirit_id, _) = long_session(&server).await;
     let table = [
-        (None, 0, 1..=LONG),
+        (None, 0, 1..=LONG_SESSION_EVENTS),
         (None, 49, 1..=49),
         (None, 50, 1..=50),
         (None, 51, 1..=51),
         (None, 999, 1..=999),
-        (Some(Start::LastN(60)), 0, 941..=LONG),
+        (Some(Start::LastN(60)), 0, 941..=LONG_SESSION_EVENTS),
         (Some(Start::LastN(60)), 55, 941..=995),
-        (Some(Start::FromTime(at(900))), 0, 900..=LONG),
+        (Some(Start::FromTime(at(900))), 0, 900..=LONG_SESSION_EVENTS),
     ];
     for (start, limit, expected) in table {
         let request = StreamSessionEventsRequest {
@@ -189,13 +193,13 @@ async fn limits_and_starts_hold_across_the_pages_of_a_long_session() {
             limit,
             ..stream(&spirit_id, "s")
         };
-        let got = sequences(&replay(&server, request).await.unwrap());
-        assert_eq!(got, expected.clone().collect::<Vec<_>>(), "{expected:?}");
+        let replayed = sequences(&replay(&server, request).await.unwrap());
+        assert_eq!(replayed, expected.clone().collect::<Vec<_>>(), "{expected:?}");
     }
 }
 
 #[tokio::test]
-async fn events_made_during_a_stream_come_in_the_stream_that_resumes_it() {
+async fn events_created_during_a_replay_appear_when_the_replay_is_resumed() {
     let server = TestServer::start().await;
     let (spirit_id, _) = long_session(&server).await;
     let response = server
@@ -203,41 +207,41 @@ async fn events_made_during_a_stream_come_in_the_stream_that_resumes_it() {
         .stream_session_events(stream(&spirit_id, "s"))
         .await
         .unwrap();
-    let mut running = response.into_inner();
-    let StreamSessionEventsResponse { cursor, .. } = running.message().await.unwrap().unwrap();
-    let seconds = [0, 500, 2_000]; // before the stream's place, ahead of it, and after all
-    let made = seconds.map(|seconds| event_at(&spirit_id, "s", seconds));
+    let mut replaying = response.into_inner();
+    let StreamSessionEventsResponse { cursor, .. } = replaying.message().await.unwrap().unwrap();
+    let seconds = [0, 500, 2_000]; // before the replay's position, ahead of it, and after the last event
+    let requests = seconds.map(|seconds| event_at(&spirit_id, "s", seconds));
     assert_eq!(
-        sequences(&store(&mut server.events(), made.into()).await),
+        sequences(&store(&mut server.events(), requests.into()).await),
         [1_001, 1_002, 1_003]
     );
-    let rest: Vec<Event> = drain(running)
+    let rest: Vec<Event> = drain(replaying)
         .await
         .unwrap()
         .into_iter()
         .map(|(event, _)| event)
         .collect();
-    assert_eq!(sequences(&rest), (2..=LONG).collect::<Vec<_>>());
+    assert_eq!(sequences(&rest), (2..=LONG_SESSION_EVENTS).collect::<Vec<_>>());
     let resumed = replay(&server, after(&spirit_id, "s", &cursor)).await.unwrap();
     let expected: Vec<i64> = (2..=500)
         .chain([1_002])
-        .chain(501..=LONG)
+        .chain(501..=LONG_SESSION_EVENTS)
         .chain([1_003])
         .collect();
     assert_eq!(sequences(&resumed), expected);
 }
 
 #[tokio::test]
-async fn deletions_and_edits_made_during_a_stream_show_from_its_next_page_on() {
+async fn deletes_and_updates_during_a_replay_take_effect_from_its_next_page() {
     let server = TestServer::start().await;
     let (spirit_id, ids) = long_session(&server).await;
     let mut events = server.events();
-    let mut running = events
+    let mut replaying = events
         .stream_session_events(stream(&spirit_id, "s"))
         .await
         .unwrap()
         .into_inner();
-    running.message().await.unwrap().unwrap();
+    replaying.message().await.unwrap().unwrap();
     let [.., deleted, edited] = ids.as_slice() else {
         unreachable!()
     };
@@ -252,19 +256,21 @@ async fn deletions_and_edits_made_during_a_stream_show_from_its_next_page_on() {
         ..UpdateEventRequest::default()
     };
     events.update_event(request).await.unwrap();
-    let rest: Vec<Event> = drain(running)
+    let rest: Vec<Event> = drain(replaying)
         .await
         .unwrap()
         .into_iter()
         .map(|(event, _)| event)
         .collect();
-    let expected: Vec<i64> = (2..LONG - 1).chain([LONG]).collect();
+    let expected: Vec<i64> = (2..LONG_SESSION_EVENTS - 1)
+        .chain([LONG_SESSION_EVENTS])
+        .collect();
     assert_eq!(sequences(&rest), expected);
     assert_eq!(rest.last().unwrap().meta_summary(), "edited");
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_a_stream_with_the_cursor_to_resume_at_elsewhere() {
+async fn a_shutdown_ends_a_replay_with_a_cursor_that_another_server_resumes() {
     let server = TestServer::start().await;
     let (spirit_id, _) = long_session(&server).await;
     let response = server
@@ -272,12 +278,12 @@ async fn a_shutdown_ends_a_stream_with_the_cursor_to_resume_at_elsewhere() {
         .stream_session_events(stream(&spirit_id, "s"))
         .await
         .unwrap();
-    let mut running = response.into_inner();
-    running.message().await.unwrap().unwrap();
+    let mut replaying = response.into_inner();
+    replaying.message().await.unwrap().unwrap();
     server.shut_down();
     let (mut last, mut last_cursor) = (1, String::new());
     let status = loop {
-        match running.message().await {
+        match replaying.message().await {
             Ok(Some(StreamSessionEventsResponse {
                 item: Some(Item::Event(event)),
                 cursor,
@@ -285,22 +291,27 @@ async fn a_shutdown_ends_a_stream_with_the_cursor_to_resume_at_elsewhere() {
                 assert_eq!(event.sequence, last + 1);
                 (last, last_cursor) = (event.sequence, cursor);
             }
-            Ok(other) => panic!("not ended by the shutdown, but by {other:?}"),
+            Ok(other) => panic!("expected an event or the shutdown error, got {other:?}"),
             Err(status) => break status,
         }
     };
     let status = refused(Err::<(), _>(status), Code::Unavailable, "SHUTTING_DOWN");
-    assert!(last < LONG);
+    assert!(last < LONG_SESSION_EVENTS);
     assert_eq!(metadata(&status, "cursor"), last_cursor);
     let database = server.database.clone();
     server.stop().await.unwrap();
-    let next = TestServer::start_on(database, |_| {}).await;
-    let rest = replay(&next, after(&spirit_id, "s", &last_cursor)).await.unwrap();
-    assert_eq!(sequences(&rest), (last + 1..=LONG).collect::<Vec<_>>());
+    let second = TestServer::start_on(database, |_| {}).await;
+    let rest = replay(&second, after(&spirit_id, "s", &last_cursor))
+        .await
+        .unwrap();
+    assert_eq!(
+        sequences(&rest),
+        (last + 1..=LONG_SESSION_EVENTS).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
-async fn what_is_unknown_is_empty_and_a_deleted_spirit_keeps_its_sessions() {
+async fn replays_of_unknown_spirits_and_sessions_are_empty_and_a_deleted_spirit_keeps_its_sessions() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event_at(&spirit_id, "s", 1)).await;
@@ -331,7 +342,7 @@ async fn what_is_unknown_is_empty_and_a_deleted_spirit_keeps_its_sessions() {
 }
 
 #[tokio::test]
-async fn every_bad_field_is_named() {
+async fn a_replay_request_reports_every_invalid_field() {
     let server = TestServer::start().await;
     let request = StreamSessionEventsRequest {
         spirit_id: "x".to_owned(),

@@ -1,4 +1,4 @@
-//! `WatchEvents`: where a watch starts, what it shows and in which order.
+//! `WatchEvents`: start, order, filter and view of a watch, and its end when the spirit is deleted.
 
 use elephantasm_events::grpc::pb::{
     EventFilter, EventView, RestoreSpiritRequest, SoftDeleteEventRequest, SoftDeleteSpiritRequest,
@@ -8,12 +8,12 @@ use tonic::Code;
 
 use crate::support::builders::{bad_fields, create, event, event_at, refused};
 use crate::support::harness::TestServer;
-use crate::support::live::{after, beginning, now, watch};
+use crate::support::live::{Item, after, beginning, now, watch};
 
-const NOBODY: &str = "00000000-0000-7000-8000-000000000000";
+const UNKNOWN_SPIRIT: &str = "00000000-0000-7000-8000-000000000000";
 
 #[tokio::test]
-async fn from_the_beginning_comes_everything_in_sequence_order_then_what_is_committed() {
+async fn watch_from_the_beginning_sends_stored_then_new_events_in_sequence_order() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -25,13 +25,13 @@ async fn from_the_beginning_comes_everything_in_sequence_order_then_what_is_comm
     assert_eq!(watcher.caught_up().await, 3);
     for (seconds, sequence) in [(400, 4), (50, 5), (60, 6)] {
         let created = create(&mut events, event_at(&spirit_id, "t", seconds)).await;
-        let (seen, place) = watcher.event().await; // no second caught_up
-        assert_eq!((&seen, place), (&created, sequence));
+        let (received, position) = watcher.event().await; // no second caught_up
+        assert_eq!((&received, position), (&created, sequence));
     }
 }
 
 #[tokio::test]
-async fn an_empty_spirit_is_caught_up_at_zero() {
+async fn watch_of_an_empty_spirit_is_caught_up_at_sequence_zero() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut watcher = watch(&server, beginning(&spirit_id)).await.unwrap();
@@ -41,7 +41,7 @@ async fn an_empty_spirit_is_caught_up_at_zero() {
 }
 
 #[tokio::test]
-async fn from_now_misses_neither_the_very_next_create_nor_shows_one_before() {
+async fn watch_from_now_starts_with_the_next_event_created() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     for round in 0..50 {
@@ -49,8 +49,8 @@ async fn from_now_misses_neither_the_very_next_create_nor_shows_one_before() {
         let mut watcher = watch(&server, now(&spirit_id)).await.unwrap();
         let next = create(&mut server.events(), event(&spirit_id)).await;
         let first = loop {
-            // Whether caught_up comes before the event or after it is a matter of time.
-            if let Some((crate::support::live::Item::Event(event), _)) = watcher.next().await.unwrap() {
+            // caught_up may arrive before or after the event.
+            if let Some((Item::Event(event), _)) = watcher.next().await.unwrap() {
                 break *event;
             }
         };
@@ -59,7 +59,7 @@ async fn from_now_misses_neither_the_very_next_create_nor_shows_one_before() {
 }
 
 #[tokio::test]
-async fn a_watch_starts_behind_its_sequence() {
+async fn watch_after_a_sequence_starts_with_the_event_that_follows() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     for _ in 0..3 {
@@ -74,15 +74,23 @@ async fn a_watch_starts_behind_its_sequence() {
 }
 
 #[tokio::test]
-async fn starts_that_are_nowhere_are_refused() {
+async fn watch_rejects_a_start_beyond_last_sequence_invalid_fields_and_unknown_spirits() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     create(&mut server.events(), event(&spirit_id)).await;
-    let bad = [
-        ("after the last", after(&spirit_id, 2), "after_sequence"),
-        ("far after", after(&spirit_id, i64::MAX), "after_sequence"),
-        ("negative", after(&spirit_id, -1), "after_sequence"),
-        ("no UUID", now("spirit"), "spirit_id"),
+    let invalid = [
+        (
+            "one after the last sequence",
+            after(&spirit_id, 2),
+            "after_sequence",
+        ),
+        (
+            "the largest sequence",
+            after(&spirit_id, i64::MAX),
+            "after_sequence",
+        ),
+        ("a negative sequence", after(&spirit_id, -1), "after_sequence"),
+        ("a spirit_id that is not a UUID", now("spirit"), "spirit_id"),
         (
             "an unknown view",
             WatchEventsRequest {
@@ -92,16 +100,20 @@ async fn starts_that_are_nowhere_are_refused() {
             "view",
         ),
     ];
-    for (what, request, field) in bad {
-        assert_eq!(bad_fields(watch(&server, request).await), [field], "{what}");
+    for (case, request, field) in invalid {
+        assert_eq!(bad_fields(watch(&server, request).await), [field], "{case}");
     }
-    for request in [now(NOBODY), beginning(NOBODY), after(NOBODY, 0)] {
+    for request in [
+        now(UNKNOWN_SPIRIT),
+        beginning(UNKNOWN_SPIRIT),
+        after(UNKNOWN_SPIRIT, 0),
+    ] {
         refused(watch(&server, request).await, Code::NotFound, "SPIRIT_NOT_FOUND");
     }
 }
 
 #[tokio::test]
-async fn filter_and_view_hold_for_what_was_and_for_what_comes() {
+async fn watch_applies_filter_and_view_to_stored_and_new_events() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -123,13 +135,13 @@ async fn filter_and_view_hold_for_what_was_and_for_what_comes() {
     watcher.caught_up().await;
     create(&mut events, event(&spirit_id)).await;
     create(&mut events, scored).await;
-    let (new, place) = watcher.event().await;
+    let (new, position) = watcher.event().await;
     assert_eq!((new.sequence, new.content, new.meta), (4, None, None));
-    assert_eq!(place, 4);
+    assert_eq!(position, 4);
 }
 
 #[tokio::test]
-async fn events_come_in_their_present_state_and_deleted_ones_only_when_asked_for() {
+async fn watch_sends_deleted_events_in_their_current_state_and_only_with_include_deleted() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let first = create(&mut server.events(), event(&spirit_id)).await;
@@ -155,23 +167,23 @@ async fn events_come_in_their_present_state_and_deleted_ones_only_when_asked_for
 }
 
 #[tokio::test]
-async fn a_spirit_that_is_deleted_ends_its_watches_after_its_last_event() {
-    let here = TestServer::start().await;
-    let there = TestServer::start_on(here.database.clone(), |_| {}).await;
-    let spirit_id = here.spirit().await;
+async fn deleting_a_spirit_ends_its_watches_after_the_last_event() {
+    let first = TestServer::start().await;
+    let second = TestServer::start_on(first.database.clone(), |_| {}).await;
+    let spirit_id = first.spirit().await;
     let mut watchers = Vec::new();
-    for server in [&here, &there] {
+    for server in [&first, &second] {
         let mut watcher = watch(server, now(&spirit_id)).await.unwrap();
         watcher.caught_up().await;
         watchers.push(watcher);
     }
-    create(&mut here.events(), event(&spirit_id)).await;
+    create(&mut first.events(), event(&spirit_id)).await;
     let delete = SoftDeleteSpiritRequest {
         spirit_id: spirit_id.clone(),
         ..SoftDeleteSpiritRequest::default()
     };
-    there.spirits().soft_delete_spirit(delete).await.unwrap();
-    watchers.push(watch(&here, beginning(&spirit_id)).await.unwrap()); // begun when it was deleted
+    second.spirits().soft_delete_spirit(delete).await.unwrap();
+    watchers.push(watch(&first, beginning(&spirit_id)).await.unwrap()); // started after the deletion
     for mut watcher in watchers {
         assert_eq!(watcher.sequences(1).await, [1]);
         refused(watcher.error().await, Code::NotFound, "SPIRIT_NOT_FOUND");
@@ -181,9 +193,9 @@ async fn a_spirit_that_is_deleted_ends_its_watches_after_its_last_event() {
         spirit_id: spirit_id.clone(),
         ..RestoreSpiritRequest::default()
     };
-    here.spirits().restore_spirit(restore).await.unwrap();
-    let mut watcher = watch(&there, after(&spirit_id, 1)).await.unwrap();
+    first.spirits().restore_spirit(restore).await.unwrap();
+    let mut watcher = watch(&second, after(&spirit_id, 1)).await.unwrap();
     assert_eq!(watcher.caught_up().await, 1);
-    create(&mut here.events(), event(&spirit_id)).await;
+    create(&mut first.events(), event(&spirit_id)).await;
     assert_eq!(watcher.sequences(1).await, [2]);
 }

@@ -1,4 +1,8 @@
-//! What a key that is limited to some spirits learns of others, where one call says more than yes or no.
+//! API keys scoped to a list of spirits, in batches, streams, lists and
+//! look-ups that could reveal a foreign spirit.
+//!
+//! An *own* spirit is in the scope of the caller's key, a *foreign* one is not. A foreign spirit must be
+//! indistinguishable from one that does not exist.
 
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::grpc::pb::batch_create_events_result::Result as BatchItem;
@@ -12,11 +16,12 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::auth::keys_by_rpc::{Subject, first, new_subject};
+use crate::auth::keys_by_rpc::{Subject, create_subject, sends_a_message};
 use crate::support::access::{Caller, KeyedServer};
 use crate::support::builders::{event, keyed, metadata, refused, stream};
 
-/// A key that writes one spirit, and items about this one and others.
+/// A writer whose key is scoped to one spirit, the id of a foreign spirit, and items for own, foreign and
+/// unknown spirits.
 async fn writer_and_items(guarded: &KeyedServer) -> (Caller, String, [CreateEventRequest; 5]) {
     let (own, foreign) = (
         guarded.admin.spirit("own").await,
@@ -33,16 +38,16 @@ async fn writer_and_items(guarded: &KeyedServer) -> (Caller, String, [CreateEven
     (writer, foreign, items)
 }
 
-/// Two spirits, each with an event, and a caller whose key knows of the first alone.
+/// Two spirits with an event each, and a caller whose key is scoped to the first.
 async fn own_and_foreign(guarded: &KeyedServer, role: Role) -> (Subject, Subject, Caller) {
-    let own = new_subject(guarded, "own").await;
-    let foreign = new_subject(guarded, "foreign").await;
+    let own = create_subject(guarded, "own").await;
+    let foreign = create_subject(guarded, "foreign").await;
     let caller = guarded.caller(role, &[&own.spirit_id]).await;
     (own, foreign, caller)
 }
 
 #[tokio::test]
-async fn items_of_a_batch_for_foreign_spirits_are_refused_as_those_of_unknown_ones() {
+async fn batch_items_for_spirits_outside_the_key_scope_fail_like_unknown_spirits() {
     let guarded = KeyedServer::start().await;
     let (writer, foreign, items) = writer_and_items(&guarded).await;
     let request = BatchCreateEventsRequest {
@@ -52,8 +57,8 @@ async fn items_of_a_batch_for_foreign_spirits_are_refused_as_those_of_unknown_on
     let atomic = writer.events().batch_create_events(request.clone()).await;
     let status = refused(atomic, Code::NotFound, "SPIRIT_NOT_FOUND");
     assert_eq!(metadata(&status, "failed_indexes"), "1,3,4");
-    let told = status.get_details_resource_info().expect("ResourceInfo");
-    assert_eq!(told.resource_name, foreign);
+    let resource = status.get_details_resource_info().expect("ResourceInfo");
+    assert_eq!(resource.resource_name, foreign);
     assert!(status.message().starts_with("requests[1]: "), "{status:?}");
 
     let request = BatchCreateEventsRequest {
@@ -77,7 +82,7 @@ async fn items_of_a_batch_for_foreign_spirits_are_refused_as_those_of_unknown_on
 }
 
 #[tokio::test]
-async fn so_are_those_of_an_ingest() {
+async fn ingest_items_for_spirits_outside_the_key_scope_fail_like_unknown_spirits() {
     let guarded = KeyedServer::start().await;
     let (writer, _, items) = writer_and_items(&guarded).await;
     let requests = items.map(|item| IngestEventsRequest {
@@ -104,13 +109,13 @@ async fn so_are_those_of_an_ingest() {
 }
 
 #[tokio::test]
-async fn a_limited_key_lists_and_counts_its_own_spirits_page_by_page() {
+async fn a_scoped_key_lists_and_counts_only_its_own_spirits_page_by_page() {
     let guarded = KeyedServer::start().await;
     let mut ids = Vec::new();
     for name in ["Ada", "Bert", "Adam", "Cleo", "Adele", "Dora"] {
         ids.push(guarded.admin.spirit(name).await);
     }
-    let own: Vec<&str> = [0, 1, 2, 4].map(|at| ids[at].as_str()).into();
+    let own: Vec<&str> = [0, 1, 2, 4].map(|index| ids[index].as_str()).into();
     let reader = guarded.caller(Role::Reader, &own).await;
     for (name_contains, expected) in [
         (None, vec!["Adele", "Adam", "Bert", "Ada"]),
@@ -148,15 +153,15 @@ async fn a_limited_key_lists_and_counts_its_own_spirits_page_by_page() {
 }
 
 #[tokio::test]
-async fn following_a_foreign_session_finds_no_spirit() {
+async fn following_a_session_outside_the_key_scope_fails_like_an_unknown_spirit() {
     let guarded = KeyedServer::start().await;
     let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
-    let follow = |about: &Subject| StreamSessionEventsRequest {
+    let follow = |subject: &Subject| StreamSessionEventsRequest {
         follow: true,
-        ..stream(&about.spirit_id, "s")
+        ..stream(&subject.spirit_id, "s")
     };
     assert!(
-        first(reader.events().stream_session_events(follow(&own)).await)
+        sends_a_message(reader.events().stream_session_events(follow(&own)).await)
             .await
             .unwrap()
     );
@@ -165,7 +170,7 @@ async fn following_a_foreign_session_finds_no_spirit() {
 }
 
 #[tokio::test]
-async fn naming_an_own_spirit_does_not_open_a_foreign_event() {
+async fn get_event_hides_a_foreign_event_even_when_an_own_spirit_is_named() {
     let guarded = KeyedServer::start().await;
     let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
     for spirit_id in [&own.spirit_id, &foreign.spirit_id] {
@@ -180,13 +185,13 @@ async fn naming_an_own_spirit_does_not_open_a_foreign_event() {
 }
 
 #[tokio::test]
-async fn an_event_is_foreign_also_when_somebody_else_reads_it_at_the_same_time() {
+async fn concurrent_get_event_calls_for_one_event_keep_to_the_scope_of_each_key() {
     const PAIRS: usize = 50;
     let guarded = KeyedServer::start().await;
     let (own, foreign, reader) = own_and_foreign(&guarded, Role::Reader).await;
-    let get = async |caller: &Caller, about: &Subject| {
+    let get = async |caller: &Caller, subject: &Subject| {
         let request = GetEventRequest {
-            event_id: about.event_id.clone(),
+            event_id: subject.event_id.clone(),
             ..Default::default()
         };
         caller
@@ -202,14 +207,14 @@ async fn an_event_is_foreign_also_when_somebody_else_reads_it_at_the_same_time()
             get(&reader, &own)
         )
     });
-    for (of_admin, of_reader, of_own) in join_all(calls).await {
-        assert!(of_admin.is_ok() && of_own.is_ok());
-        assert_eq!(of_reader.map(|_| ()), Err(Code::NotFound));
+    for (foreign_for_admin, foreign_for_reader, own_for_reader) in join_all(calls).await {
+        assert!(foreign_for_admin.is_ok() && own_for_reader.is_ok());
+        assert_eq!(foreign_for_reader.map(|_| ()), Err(Code::NotFound));
     }
 }
 
 #[tokio::test]
-async fn a_dedupe_key_that_a_foreign_spirit_has_tells_nothing() {
+async fn a_dedupe_key_used_in_a_foreign_spirit_is_not_revealed() {
     let guarded = KeyedServer::start().await;
     let (own, foreign, writer) = own_and_foreign(&guarded, Role::Writer).await;
     guarded
