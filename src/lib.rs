@@ -19,7 +19,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod domain;
-pub mod gathered;
+pub mod embedded_postgres;
 pub mod grpc;
 pub mod metrics;
 pub mod panics;

@@ -50,7 +50,7 @@ impl Database {
             Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse(_))) => {}
             opened => return opened,
         }
-        let running = embedded::running(&data_dir(args)?, DATABASE)?;
+        let running = embedded_postgres::running(&data_dir(args)?, DATABASE)?;
         Ok(Self {
             connect: running,
             direct: None,

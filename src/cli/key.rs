@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::database::Database;
 use crate::config::{BadSettings, DatabaseArgs, LogArgs};
 use crate::domain::Time;
-use crate::domain::access::{SpiritScope, Role};
+use crate::domain::access::{Role, SpiritScope};
 use crate::domain::ids::{SpiritId, parse_uuid};
 use crate::domain::key::{GeneratedKey, KEY_NAME_CHARS_MAX, KEY_SPIRITS_MAX, KeyDigest};
 use crate::store::{Consistency, Key, NewKey, Store};
@@ -104,21 +104,21 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
     if args.spirit_ids.len() > KEY_SPIRITS_MAX {
         return Err(BadSettings(format!("--spirit can be given {KEY_SPIRITS_MAX} times")).into());
     }
-    let mut spirits = store.reader(Consistency::Strong);
+    let mut spirits = store.read(Consistency::Strong);
     for id in &args.spirit_ids {
         if spirits.get_spirit(*id, true).await?.is_none() {
             bail!("spirit {id} does not exist");
         }
     }
-    let GeneratedKey { text, mark } = GeneratedKey::generate().context("no randomness for a key")?;
+    let GeneratedKey { text, digest } = GeneratedKey::generate().context("no randomness for a key")?;
     let new = NewKey {
-        mark,
+        digest,
         name: args.name.clone(),
         role: args.role,
         spirit_ids: (!args.spirit_ids.is_empty()).then(|| args.spirit_ids.clone()),
         expires_in: args.expires_in,
     };
-    let key = store.create_key(new).await?;
+    let key = store.keys.create(new).await?;
     eprintln!("{}", line(&key));
     eprintln!("the key, shown this once:");
     println!("{text}");
@@ -126,7 +126,7 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
 }
 
 async fn list(store: &Store) -> anyhow::Result<()> {
-    for key in store.list_keys().await? {
+    for key in store.keys.list().await? {
         println!("{}", line(&key));
     }
     Ok(())
@@ -134,8 +134,8 @@ async fn list(store: &Store) -> anyhow::Result<()> {
 
 async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
     // Whoever has only the key itself can revoke it as well.
-    let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.to_owned(), |mark| mark.prefix);
-    match store.revoke_key(&prefix).await? {
+    let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.to_owned(), |digest| digest.prefix);
+    match store.keys.revoke(&prefix).await? {
         Some(key) => println!("{}", line(&key)),
         None => bail!("there is no key of this prefix; `key list` shows them"),
     }
@@ -150,7 +150,7 @@ fn line(key: &Key) -> String {
         (None, Some(time)) => format!("expired {}", shown(time)),
         (None, None) => "live".to_owned(),
     };
-    let spirits = match &key.reach {
+    let spirits = match &key.scope {
         SpiritScope::All => "all spirits".to_owned(),
         listed => {
             let ids = listed.spirit_ids().unwrap_or_default();
@@ -158,7 +158,7 @@ fn line(key: &Key) -> String {
         }
     };
     let name: String = key.name.chars().filter(|c| !c.is_control()).collect();
-    let (prefix, role, made) = (&key.mark.prefix, key.role.name(), shown(key.created_at));
+    let (prefix, role, made) = (&key.digest.prefix, key.role.name(), shown(key.created_at));
     format!("{prefix}  {role:6}  made {made}  {state}  {spirits}  {name}")
 }
 

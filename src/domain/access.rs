@@ -128,18 +128,18 @@ impl SpiritScope {
 
 #[cfg(test)]
 mod tests {
-    use super::{SpiritScope, Role};
+    use super::{Role, SpiritScope};
     use crate::domain::ids::SpiritId;
 
     #[test]
     fn a_reach_holds_what_it_lists_and_narrows_to_what_it_holds() {
         let [own, second, foreign] = std::array::from_fn(|_| SpiritId::generate());
-        let reach = SpiritScope::listed(vec![second, own, own]);
-        assert_eq!(reach.spirit_ids(), Some(&[own, second][..]));
-        assert!(reach.holds(own) && reach.holds(second) && !reach.holds(foreign));
-        assert_eq!(reach.narrow(Some(own)), SpiritScope::One(own));
-        assert_eq!(reach.narrow(None), reach);
-        let nothing = reach.narrow(Some(foreign));
+        let scope = SpiritScope::listed(vec![second, own, own]);
+        assert_eq!(scope.spirit_ids(), Some(&[own, second][..]));
+        assert!(scope.holds(own) && scope.holds(second) && !scope.holds(foreign));
+        assert_eq!(scope.narrow(Some(own)), SpiritScope::One(own));
+        assert_eq!(scope.narrow(None), scope);
+        let nothing = scope.narrow(Some(foreign));
         assert_eq!(nothing.spirit_ids(), Some(&[][..]));
         assert!(!nothing.holds(foreign) && !nothing.holds(own));
         assert_eq!(SpiritScope::All.narrow(Some(foreign)), SpiritScope::One(foreign));

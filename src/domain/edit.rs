@@ -31,7 +31,7 @@ impl<T: Clone + PartialEq> Change<T> {
 pub struct EventTarget {
     pub id: EventId,
     /// Whose the event may be.
-    pub owners: SpiritScope,
+    pub scope: SpiritScope,
     pub expected_revision: Option<i64>,
 }
 

@@ -9,7 +9,7 @@ use super::meta::Meta;
 
 /// The events of one spirit, of one session or all, that pass a filter.
 #[derive(Clone, Debug)]
-pub struct Scope {
+pub struct Selection {
     pub spirit_id: SpiritId,
     pub session_id: Option<String>,
     pub filter: EventFilter,
@@ -67,12 +67,12 @@ impl QueryHash {
 
     /// Of an RPC that reads events.
     #[must_use]
-    pub fn of_events(rpc: &str, scope: &Scope, order: &str) -> Self {
-        let Scope {
+    pub fn of_events(rpc: &str, selection: &Selection, order: &str) -> Self {
+        let Selection {
             spirit_id,
             session_id,
             filter,
-        } = scope;
+        } = selection;
         let EventFilter {
             event_types,
             roles,

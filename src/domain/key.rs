@@ -26,7 +26,7 @@ pub struct KeyDigest {
 pub struct GeneratedKey {
     /// To be shown once and forgotten.
     pub text: String,
-    pub mark: KeyDigest,
+    pub digest: KeyDigest,
 }
 
 impl GeneratedKey {
@@ -42,7 +42,7 @@ impl GeneratedKey {
         let prefix = format!("{MARK}{}", hex(&prefix));
         Ok(Self {
             text: format!("{prefix}_{}", hex(&secret)),
-            mark: KeyDigest {
+            digest: KeyDigest {
                 prefix,
                 sha256: Sha256::digest(secret).into(),
             },
@@ -91,13 +91,13 @@ mod tests {
     fn a_key_is_read_as_what_was_made() {
         let made = GeneratedKey::generate().unwrap_or_else(|error| panic!("{error}"));
         let other = GeneratedKey::generate().unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(KeyDigest::of(&made.text), Some(made.mark.clone()));
-        assert!(made.mark.has_secret_of(&made.mark.sha256));
-        assert!(!made.mark.has_secret_of(&other.mark.sha256));
-        assert_ne!(made.mark.prefix, other.mark.prefix);
-        let text = format!("{:?}", made.mark);
+        assert_eq!(KeyDigest::of(&made.text), Some(made.digest.clone()));
+        assert!(made.digest.has_secret_of(&made.digest.sha256));
+        assert!(!made.digest.has_secret_of(&other.digest.sha256));
+        assert_ne!(made.digest.prefix, other.digest.prefix);
+        let text = format!("{:?}", made.digest);
         let (_, secret) = made.text.rsplit_once('_').expect("a secret");
-        assert!(!text.contains(secret) && made.text.starts_with(&made.mark.prefix));
+        assert!(!text.contains(secret) && made.text.starts_with(&made.digest.prefix));
     }
 
     #[test]

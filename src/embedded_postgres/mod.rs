@@ -249,7 +249,7 @@ fn connect_options(socket_dir: &Path, password: &str, database: &str) -> PgConne
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn no_answer(error: sqlx::Error) -> EmbeddedError {
-    EmbeddedError::NoAnswer(super::error::chain(&error))
+    EmbeddedError::NoAnswer(format!("{:#}", anyhow::Error::new(error)))
 }
 
 /// Everything that comes before the start; blocking.

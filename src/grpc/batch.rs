@@ -9,7 +9,7 @@ use crate::domain::access::SpiritScope;
 use crate::domain::event::{BatchMode, Created, Event, NewEvent};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::refusal::Refusal;
-use crate::store::StoreError;
+use crate::store::{Consistency, StoreError};
 
 type ItemResult = Result<Created, ApiError>;
 
@@ -28,13 +28,13 @@ impl EventApi {
     pub(super) async fn create_batch(
         &self,
         batch: convert::Batch,
-        reach: &SpiritScope,
+        scope: &SpiritScope,
     ) -> Result<Vec<pb::BatchCreateEventsResult>, ApiError> {
         let convert::Batch { mode, items } = batch;
         let mut sorted = Sorted::default();
         for item in items {
             match item {
-                Ok(event) => sorted.add(event, mode, reach),
+                Ok(event) => sorted.add(event, mode, scope),
                 Err(invalid) => sorted.results.push(Some(Err(invalid.into()))),
             }
         }
@@ -55,7 +55,7 @@ impl EventApi {
         let stored = if good.is_empty() && mode == BatchMode::Partial {
             Vec::new()
         } else {
-            let stored = self.0.store.create_events(good, mode).await;
+            let stored = self.0.store.write.create_batch(good, mode).await;
             stored.map_err(|error| naming(error, &hidden))?
         };
         let mut stored = stored.into_iter();
@@ -77,14 +77,19 @@ impl EventApi {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let events = self.0.store.get_events_basic(&ids, &spirit_ids).await?;
+        let events = self
+            .0
+            .store
+            .read(Consistency::Strong)
+            .get_events_basic(&ids, &spirit_ids)
+            .await?;
         Ok(events.into_iter().map(|event| (event.id, event)).collect())
     }
 }
 
 impl Sorted {
-    fn add(&mut self, mut event: NewEvent, mode: BatchMode, reach: &SpiritScope) {
-        if let Err(refusal) = reach.check(event.spirit_id) {
+    fn add(&mut self, mut event: NewEvent, mode: BatchMode, scope: &SpiritScope) {
+        if let Err(refusal) = scope.check(event.spirit_id) {
             if mode == BatchMode::Partial {
                 self.results.push(Some(Err(refusal.into())));
                 return;

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::auth::reach;
+use super::auth::spirit_scope;
 use super::consistency::consistency;
 use super::ingest::IngestStream;
 use super::status::ApiError;
@@ -27,11 +27,11 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::CreateEventRequest>,
     ) -> Result<Response<pb::CreateEventResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let event = convert::new_event(request.into_inner(), String::new(), &self.0.limits)
             .map_err(ApiError::from)?;
-        reach.check(event.spirit_id).map_err(ApiError::from)?;
-        let created = self.0.store.create_event(event).await.map_err(ApiError::from)?;
+        scope.check(event.spirit_id).map_err(ApiError::from)?;
+        let created = self.0.store.write.create(event).await.map_err(ApiError::from)?;
         Ok(Response::new(self.created(created).await?))
     }
 
@@ -39,7 +39,7 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::BatchCreateEventsRequest>,
     ) -> Result<Response<pb::BatchCreateEventsResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let request = request.into_inner();
         let bytes = request.encoded_len();
         if bytes > BATCH_BYTES_MAX {
@@ -48,7 +48,7 @@ impl pb::event_service_server::EventService for EventApi {
             return Err(ApiError::MessageTooLarge(message).into());
         }
         let batch = convert::batch(request, &self.0.limits).map_err(ApiError::from)?;
-        let results = self.create_batch(batch, &reach).await?;
+        let results = self.create_batch(batch, &scope).await?;
         Ok(Response::new(pb::BatchCreateEventsResponse { results }))
     }
 
@@ -58,10 +58,10 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<Streaming<pb::IngestEventsRequest>>,
     ) -> Result<Response<IngestStream>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         Ok(Response::new(IngestStream::new(
             request.into_inner(),
-            reach,
+            scope,
             self.0.clone(),
         )))
     }
@@ -70,12 +70,12 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::GetEventRequest>,
     ) -> Result<Response<pb::GetEventResponse>, Status> {
-        let reach = reach(&request);
-        let mut reader = self.0.store.reader(consistency(&request)?);
-        let (id, owners, include_deleted) =
-            convert::get_event(request.into_inner(), &reach).map_err(ApiError::from)?;
+        let scope = spirit_scope(&request);
+        let mut reader = self.0.store.read(consistency(&request)?);
+        let (id, scope, include_deleted) =
+            convert::get_event(request.into_inner(), &scope).map_err(ApiError::from)?;
         let event = reader
-            .get_event(id, &owners, include_deleted)
+            .get_event(id, &scope, include_deleted)
             .await
             .map_err(ApiError::from)?;
         let event = event.ok_or(ApiError::from(Refusal::EventNotFound(id)))?;
@@ -88,10 +88,10 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
-        let reach = reach(&request);
-        let mut reader = self.0.store.reader(consistency(&request)?);
+        let scope = spirit_scope(&request);
+        let mut reader = self.0.store.read(consistency(&request)?);
         let (query, hash) = convert::list(request.into_inner(), &self.0.limits)?;
-        if !reach.holds(query.scope.spirit_id) {
+        if !scope.holds(query.selection.spirit_id) {
             return Ok(Response::new(pb::ListEventsResponse::default()));
         }
         let page = reader.list_events(&query).await.map_err(ApiError::from)?;
@@ -115,18 +115,19 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::StreamSessionEventsRequest>,
     ) -> Result<Response<SessionStream>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let consistency = consistency(&request)?;
         let (replay, hash) = convert::replay(request.into_inner(), &self.0.limits)?;
         let session = Session::new(hash, replay.start);
-        let pages = if reach.holds(replay.scope.spirit_id) {
+        let pages = if scope.holds(replay.selection.spirit_id) {
             self.0
                 .store
+                .live
                 .replay(replay, consistency)
                 .await
                 .map_err(ApiError::from)?
         } else if replay.follow {
-            return Err(ApiError::from(Refusal::SpiritNotFound(replay.scope.spirit_id)).into());
+            return Err(ApiError::from(Refusal::SpiritNotFound(replay.selection.spirit_id)).into());
         } else {
             Pages::none()
         };
@@ -143,12 +144,12 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         // Asked for or not: what is live is read where it is written.
         consistency(&request)?;
         let watch = convert::watch(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
-        reach.check(watch.scope.spirit_id).map_err(ApiError::from)?;
-        let (start, pages) = self.0.store.watch(watch).await.map_err(ApiError::from)?;
+        scope.check(watch.selection.spirit_id).map_err(ApiError::from)?;
+        let (start, pages) = self.0.store.live.watch(watch).await.map_err(ApiError::from)?;
         Ok(Response::new(WatchStream::new(
             Watch(start),
             pages,
@@ -160,9 +161,9 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::UpdateEventRequest>,
     ) -> Result<Response<pb::UpdateEventResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let (target, edit) =
-            convert::event_edit(request.into_inner(), &reach, &self.0.limits).map_err(ApiError::from)?;
+            convert::event_edit(request.into_inner(), &scope, &self.0.limits).map_err(ApiError::from)?;
         let event = self.edited(target, &edit).await?;
         Ok(Response::new(pb::UpdateEventResponse { event }))
     }
@@ -171,14 +172,14 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::SoftDeleteEventRequest>,
     ) -> Result<Response<pb::SoftDeleteEventResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let pb::SoftDeleteEventRequest {
             event_id,
             spirit_id,
             expected_revision,
         } = request.into_inner();
         let target =
-            convert::deletion(&event_id, spirit_id, expected_revision, &reach).map_err(ApiError::from)?;
+            convert::deletion(&event_id, spirit_id, expected_revision, &scope).map_err(ApiError::from)?;
         let event = self.edited(target, &EventEdit::deletion(true)).await?;
         Ok(Response::new(pb::SoftDeleteEventResponse { event }))
     }
@@ -187,14 +188,14 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::RestoreEventRequest>,
     ) -> Result<Response<pb::RestoreEventResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let pb::RestoreEventRequest {
             event_id,
             spirit_id,
             expected_revision,
         } = request.into_inner();
         let target =
-            convert::deletion(&event_id, spirit_id, expected_revision, &reach).map_err(ApiError::from)?;
+            convert::deletion(&event_id, spirit_id, expected_revision, &scope).map_err(ApiError::from)?;
         let event = self.edited(target, &EventEdit::deletion(false)).await?;
         Ok(Response::new(pb::RestoreEventResponse { event }))
     }
@@ -203,13 +204,13 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::CountEventsRequest>,
     ) -> Result<Response<pb::CountEventsResponse>, Status> {
-        let reach = reach(&request);
-        let mut reader = self.0.store.reader(consistency(&request)?);
-        let scope = convert::count(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
-        if !reach.holds(scope.spirit_id) {
+        let scope = spirit_scope(&request);
+        let mut reader = self.0.store.read(consistency(&request)?);
+        let selection = convert::count(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
+        if !scope.holds(selection.spirit_id) {
             return Ok(Response::new(pb::CountEventsResponse::default()));
         }
-        let count = reader.count_events(&scope).await.map_err(ApiError::from)?;
+        let count = reader.count_events(&selection).await.map_err(ApiError::from)?;
         Ok(Response::new(pb::CountEventsResponse { count }))
     }
 
@@ -217,9 +218,9 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
-        let mut reader = self.0.store.reader(consistency(&request)?);
+        let mut reader = self.0.store.read(consistency(&request)?);
         let list = convert::list_sessions(request.get_ref())?;
-        if !reach(&request).holds(list.spirit_id) {
+        if !spirit_scope(&request).holds(list.spirit_id) {
             return Ok(Response::new(pb::ListSessionsResponse::default()));
         }
         let page = reader
@@ -251,7 +252,7 @@ impl pb::event_service_server::EventService for EventApi {
 impl EventApi {
     /// Edits an event: as it then is.
     async fn edited(&self, target: EventTarget, edit: &EventEdit) -> Result<Option<pb::Event>, ApiError> {
-        let event = self.0.store.edit_event(target, edit).await?;
+        let event = self.0.store.write.edit_event(target, edit).await?;
         Ok(Some(convert::event(event)))
     }
 
@@ -262,7 +263,7 @@ impl EventApi {
             Created::New(event) => *event,
             Created::Duplicate { id, spirit_id, .. } => {
                 let owner = SpiritScope::One(spirit_id);
-                let mut reader = self.0.store.reader(Consistency::Strong);
+                let mut reader = self.0.store.read(Consistency::Strong);
                 let stored = reader.get_event(id, &owner, true).await?;
                 stored.ok_or(Refusal::EventNotFound(id))?
             }

@@ -30,7 +30,7 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 pub struct IngestStream {
     requests: Streaming<pb::IngestEventsRequest>,
     /// The spirits that its caller knows of.
-    reach: SpiritScope,
+    scope: SpiritScope,
     context: Context,
     /// Unanswered items, oldest first.
     window: VecDeque<Unanswered>,
@@ -60,10 +60,14 @@ enum State {
 }
 
 impl IngestStream {
-    pub(super) fn new(requests: Streaming<pb::IngestEventsRequest>, reach: SpiritScope, context: Context) -> Self {
+    pub(super) fn new(
+        requests: Streaming<pb::IngestEventsRequest>,
+        scope: SpiritScope,
+        context: Context,
+    ) -> Self {
         Self {
             requests,
-            reach,
+            scope,
             window: VecDeque::new(),
             window_bytes: 0,
             entering: None,
@@ -115,7 +119,7 @@ impl IngestStream {
         let bytes = request.encoded_len();
         let convert::IngestItem { request_id, event } = convert::ingest(request, &self.context.limits);
         let known = event.map_err(ApiError::from).and_then(|event| {
-            self.reach.check(event.spirit_id)?;
+            self.scope.check(event.spirit_id)?;
             Ok(event)
         });
         match known {
@@ -129,7 +133,7 @@ impl IngestStream {
         self.entering = Some(Entering {
             request_id,
             bytes,
-            queued: Box::pin(async move { store.enqueue_event(event).await }),
+            queued: Box::pin(async move { store.write.enqueue(event).await }),
         });
     }
 

@@ -6,17 +6,15 @@
 
 mod auth;
 mod batch;
-mod calls;
+mod call_info;
 mod consistency;
 mod convert;
-mod ending_body;
 mod event_service;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod ingest;
 mod json;
-mod layers;
-mod panics;
+mod middleware;
 mod spirit_service;
 mod status;
 mod streams;
@@ -26,12 +24,10 @@ use crate::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::{AuthLayer, KeyLimits, Keyring, Reflection};
-pub use calls::CallLayer;
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};
-pub use layers::{DeadlineLayer, ErrorLayer, ReadyLayer};
-pub use panics::PanicLayer;
+pub use middleware::{CallLayer, DeadlineLayer, ErrorLayer, PanicLayer, ReadyLayer};
 pub use spirit_service::SpiritApi;
 
 /// The generated messages, clients and servers.

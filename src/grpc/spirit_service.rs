@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::auth::reach;
+use super::auth::spirit_scope;
 use super::consistency::consistency;
 use super::convert::spirit::{
     SpiritList, get_spirit, list_spirits, new_spirit, spirit_deletion, spirit_edit,
@@ -24,7 +24,13 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         request: Request<pb::CreateSpiritRequest>,
     ) -> Result<Response<pb::CreateSpiritResponse>, Status> {
         let new = new_spirit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
-        let spirit = self.0.store.create_spirit(new).await.map_err(ApiError::from)?;
+        let spirit = self
+            .0
+            .store
+            .write
+            .create_spirit(new)
+            .await
+            .map_err(ApiError::from)?;
         Ok(Response::new(pb::CreateSpiritResponse {
             spirit: Some(convert::spirit_message(spirit)),
         }))
@@ -34,9 +40,9 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::GetSpiritRequest>,
     ) -> Result<Response<pb::GetSpiritResponse>, Status> {
-        let mut reader = self.0.store.reader(consistency(&request)?);
+        let mut reader = self.0.store.read(consistency(&request)?);
         let (id, include_deleted) = get_spirit(request.get_ref()).map_err(ApiError::from)?;
-        reach(&request).check(id).map_err(ApiError::from)?;
+        spirit_scope(&request).check(id).map_err(ApiError::from)?;
         let spirit = reader
             .get_spirit(id, include_deleted)
             .await
@@ -51,9 +57,9 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::ListSpiritsRequest>,
     ) -> Result<Response<pb::ListSpiritsResponse>, Status> {
-        let reach = reach(&request);
-        let mut reader = self.0.store.reader(consistency(&request)?);
-        let SpiritList { query, tokens } = list_spirits(request.into_inner(), reach)?;
+        let scope = spirit_scope(&request);
+        let mut reader = self.0.store.read(consistency(&request)?);
+        let SpiritList { query, tokens } = list_spirits(request.into_inner(), scope)?;
         let page = reader.list_spirits(query).await.map_err(ApiError::from)?;
         let tokens_of: Vec<_> = page.spirits.iter().map(|spirit| tokens.behind(spirit)).collect();
         let (spirits, cut) = within_budget(page.spirits.into_iter().map(convert::spirit_message));
@@ -75,9 +81,9 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::UpdateSpiritRequest>,
     ) -> Result<Response<pb::UpdateSpiritResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let (target, edit) = spirit_edit(request.into_inner(), &self.0.limits).map_err(ApiError::from)?;
-        reach.check(target.id).map_err(ApiError::from)?;
+        scope.check(target.id).map_err(ApiError::from)?;
         let spirit = self.edited(target, &edit).await?;
         Ok(Response::new(pb::UpdateSpiritResponse { spirit }))
     }
@@ -86,13 +92,13 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::SoftDeleteSpiritRequest>,
     ) -> Result<Response<pb::SoftDeleteSpiritResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let pb::SoftDeleteSpiritRequest {
             spirit_id,
             expected_revision,
         } = request.into_inner();
         let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
-        reach.check(target.id).map_err(ApiError::from)?;
+        scope.check(target.id).map_err(ApiError::from)?;
         let spirit = self.edited(target, &SpiritEdit::deletion(true)).await?;
         Ok(Response::new(pb::SoftDeleteSpiritResponse { spirit }))
     }
@@ -101,13 +107,13 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::RestoreSpiritRequest>,
     ) -> Result<Response<pb::RestoreSpiritResponse>, Status> {
-        let reach = reach(&request);
+        let scope = spirit_scope(&request);
         let pb::RestoreSpiritRequest {
             spirit_id,
             expected_revision,
         } = request.into_inner();
         let target = spirit_deletion(&spirit_id, expected_revision).map_err(ApiError::from)?;
-        reach.check(target.id).map_err(ApiError::from)?;
+        scope.check(target.id).map_err(ApiError::from)?;
         let spirit = self.edited(target, &SpiritEdit::deletion(false)).await?;
         Ok(Response::new(pb::RestoreSpiritResponse { spirit }))
     }
@@ -116,11 +122,11 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
         &self,
         request: Request<pb::CountSpiritsRequest>,
     ) -> Result<Response<pb::CountSpiritsResponse>, Status> {
-        let reach = reach(&request);
-        let mut reader = self.0.store.reader(consistency(&request)?);
+        let scope = spirit_scope(&request);
+        let mut reader = self.0.store.read(consistency(&request)?);
         let pb::CountSpiritsRequest { include_deleted } = request.into_inner();
         let count = reader
-            .count_spirits(&reach, include_deleted)
+            .count_spirits(&scope, include_deleted)
             .await
             .map_err(ApiError::from)?;
         Ok(Response::new(pb::CountSpiritsResponse { count }))
@@ -130,7 +136,7 @@ impl pb::spirit_service_server::SpiritService for SpiritApi {
 impl SpiritApi {
     /// Edits a spirit: as it then is.
     async fn edited(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Option<pb::Spirit>, ApiError> {
-        let spirit = self.0.store.edit_spirit(target, edit).await?;
+        let spirit = self.0.store.write.edit_spirit(target, edit).await?;
         Ok(Some(convert::spirit_message(spirit)))
     }
 }

@@ -98,7 +98,7 @@ impl<C: StreamEncoder> Stream for ItemStream<C> {
         loop {
             let this = &mut *self;
             if let Some((event, bound)) = this.events.next() {
-                this.pages.taken();
+                this.pages.record_progress();
                 return Poll::Ready(Some(Ok(this.course.event(event, bound))));
             }
             let message = match ready!(this.pages.poll_next(cx)) {
@@ -118,7 +118,7 @@ impl<C: StreamEncoder> Stream for ItemStream<C> {
                 }
                 Err(Err(error)) => return Poll::Ready(Some(Err(this.end(error.into())))),
             };
-            this.pages.taken();
+            this.pages.record_progress();
             return Poll::Ready(Some(Ok(message)));
         }
     }

@@ -3,9 +3,10 @@
 //! The server listens from the start; until the database is reachable and migrated its health is
 //! NOT_SERVING and calls answer UNAVAILABLE. Tests call [`run`] as the binary does.
 
-mod incoming;
+mod listener;
 mod services;
 mod tls;
+pub(crate) mod write_coalescer;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -28,14 +29,14 @@ use tonic_health::server::HealthReporter;
 
 use crate::admin::{self, Admin, Readiness, Stage};
 use crate::domain::limits::Limits;
-use crate::server::write_coalescer::WriteCoalescer;
 use crate::grpc::pb::event_service_server::SERVICE_NAME as EVENT_SERVICE;
 use crate::grpc::pb::spirit_service_server::SERVICE_NAME as SPIRIT_SERVICE;
 use crate::grpc::{CallLayer, Context, KeyLimits, Keyring, Reflection};
 use crate::panics::keep_running;
-use crate::store::{MigrateError, Store};
+use crate::store::{StartupError, Store};
+use write_coalescer::WriteCoalescer;
 
-pub use incoming::ConnectionLimits;
+pub use listener::ConnectionLimits;
 pub use tls::{ClientAuth, Tls, TlsFiles};
 
 /// What the server listens on.
@@ -155,7 +156,7 @@ pub async fn run(
     let layers = services::layers(calls, &settings, &context, &migrated, &keyring);
     let routes = services::routes(health_service, context, auth.reflection)?;
     let connections =
-        incoming::incoming(listener, settings.tls.clone(), settings.connections).map_ok(WriteCoalescer::new);
+        listener::incoming(listener, settings.tls.clone(), settings.connections).map_ok(WriteCoalescer::new);
     let server = http2(settings.connections.ping_interval)
         .layer(layers)
         .add_routes(routes)
@@ -263,7 +264,7 @@ async fn prepare_database(store: &Store, keyring: &Keyring) -> anyhow::Result<bo
                 tracing::info!(version, "schema is up to date");
                 keyring.learn().await.map_err(|error| error.to_string())
             }
-            Err(MigrateError::Failed(cause)) => Err(cause),
+            Err(StartupError::Failed(cause)) => Err(cause),
             Err(fatal) => return Err(fatal).context("the database cannot be used"),
         };
         match prepared {
@@ -304,7 +305,7 @@ async fn probe_database(store: &Store, health: &Health, serving: &mut bool) {
     }
     tracing::warn!(serving = answers, "the database's state changed");
     if !answers {
-        store.lose_streams();
+        store.live.end_all();
     }
     let stage = if answers {
         Stage::Serving

@@ -1,37 +1,37 @@
-//! API keys: made and revoked by an operator, looked up by the service.
+//! API keys: created and revoked by an operator, looked up by the service.
 //!
-//! The look-ups have a connection of their own, so that callers who try many keys hold up nobody's reads.
+//! Look-ups have a connection of their own, so that callers who try many keys do not delay other reads.
 
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use const_format::formatcp;
+use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, FromRow};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::store::pg::error::StoreError;
-use crate::store::Store;
+use super::pg::error::StoreError;
+use super::pg::pool::ConnectionPool;
+use super::pg::session::Connector;
 use crate::domain::Time;
-use crate::domain::access::{SpiritScope, Role};
+use crate::domain::access::{Role, SpiritScope};
 use crate::domain::ids::SpiritId;
 use crate::domain::key::KeyDigest;
 
-/// ConnectionPool for look-ups of keys.
-pub(super) const KEY_CONNECTIONS: u32 = 1;
+/// Connections for look-ups of keys.
+const KEY_CONNECTIONS: u32 = 1;
 
-/// After which a look-up is given up, and its connection with it if that does not answer at all: the
-/// others wait for it.
-const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of a look-up. Others queue behind it, so a connection that does not answer is dropped.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A key that an operator wants made.
+/// A key to be created.
 #[derive(Clone, Debug)]
 pub struct NewKey {
-    pub mark: KeyDigest,
+    pub digest: KeyDigest,
     pub name: String,
     pub role: Role,
-    /// The spirits that it is limited to; `None` = no limit.
+    /// The spirits that the key is limited to; `None` = no limit.
     pub spirit_ids: Option<Vec<SpiritId>>,
     pub expires_in: Option<Duration>,
 }
@@ -39,14 +39,14 @@ pub struct NewKey {
 /// A key as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    pub mark: KeyDigest,
+    pub digest: KeyDigest,
     pub name: String,
     pub role: Role,
-    pub reach: SpiritScope,
+    pub scope: SpiritScope,
     pub expires_at: Option<Time>,
     pub revoked_at: Option<Time>,
     pub created_at: Time,
-    /// Neither revoked nor expired, by the database's clock.
+    /// Whether the key is neither revoked nor expired, by the database's clock.
     pub is_live: bool,
 }
 
@@ -73,11 +73,11 @@ impl TryFrom<KeyRow> for Key {
         let unreadable = |column| StoreError::Bug(format!("{column} of key {} cannot be read", row.prefix));
         Ok(Self {
             role: Role::named(&row.role).ok_or_else(|| unreadable("role"))?,
-            reach: match row.spirit_ids {
+            scope: match row.spirit_ids {
                 None => SpiritScope::All,
                 Some(ids) => SpiritScope::listed(ids.into_iter().map(SpiritId).collect()),
             },
-            mark: KeyDigest {
+            digest: KeyDigest {
                 sha256: row
                     .secret_sha256
                     .try_into()
@@ -93,114 +93,108 @@ impl TryFrom<KeyRow> for Key {
     }
 }
 
-impl Store {
+/// The API keys in the database. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiKeys(ConnectionPool);
+
+impl ApiKeys {
+    /// Opens a pool of its own, so that callers who try many keys delay no other read.
+    pub(super) fn open(connector: Connector, acquire_timeout: Duration) -> Self {
+        Self(ConnectionPool::new(
+            connector,
+            KEY_CONNECTIONS,
+            acquire_timeout,
+            None,
+        ))
+    }
+
+    pub(super) async fn close(&self) {
+        self.0.close().await;
+    }
+
     /// Stores a key.
-    pub async fn create_key(&self, new: NewKey) -> Result<Key, StoreError> {
+    pub async fn create(&self, new: NewKey) -> Result<Key, StoreError> {
         let spirit_ids: Option<Vec<Uuid>> = new.spirit_ids.map(|ids| ids.iter().map(|id| id.0).collect());
-        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&INSERT)))
-            .bind(new.mark.prefix)
-            .bind(new.mark.sha256)
+        let statement = sqlx::query_as::<_, KeyRow>(INSERT)
+            .bind(new.digest.prefix)
+            .bind(new.digest.sha256)
             .bind(new.name)
             .bind(new.role.name())
             .bind(spirit_ids)
             .bind(new.expires_in.map(|time| time.as_secs_f64()));
-        self.keys.one(statement).await?.try_into()
+        self.0.one(statement).await?.try_into()
     }
 
-    /// Every key that was ever made, oldest first.
-    pub async fn list_keys(&self) -> Result<Vec<Key>, StoreError> {
-        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&LIST)));
-        let rows = self.keys.all(statement).await?;
+    /// Returns every key, revoked and expired ones included, oldest first.
+    pub async fn list(&self) -> Result<Vec<Key>, StoreError> {
+        let statement = sqlx::query_as::<_, KeyRow>(LIST);
+        let rows = self.0.all(statement).await?;
         rows.into_iter().map(Key::try_from).collect()
     }
 
-    /// Revokes a key, for good; one that is revoked stays as it is. `None` when there is no such key.
-    pub async fn revoke_key(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
-        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&REVOKE))).bind(prefix);
-        let row = self.keys.optional(statement).await?;
+    /// Revokes a key for good. A revoked key keeps its time of revocation. Returns `None` if there is no such key.
+    pub async fn revoke(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
+        let statement = sqlx::query_as::<_, KeyRow>(REVOKE).bind(prefix);
+        let row = self.0.optional(statement).await?;
         row.map(Key::try_from).transpose()
     }
 
-    /// The key of this prefix, live or not.
-    pub async fn find_key(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
-        let statement = sqlx::query_as::<_, KeyRow>(AssertSqlSafe(Arc::clone(&FIND))).bind(prefix);
-        let row = soon(self.keys.optional(statement)).await?;
+    /// Returns the key with this prefix, live or not.
+    pub async fn find(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
+        let statement = sqlx::query_as::<_, KeyRow>(FIND).bind(prefix);
+        let row = within_time_limit(self.0.optional(statement)).await?;
         row.map(Key::try_from).transpose()
     }
 
-    /// Which of these prefixes are of keys that are neither revoked nor expired.
-    pub async fn live_keys(&self, prefixes: &[String]) -> Result<HashSet<String>, StoreError> {
+    /// Returns those of the prefixes whose keys are neither revoked nor expired.
+    pub async fn live(&self, prefixes: &[String]) -> Result<HashSet<String>, StoreError> {
         let statement = sqlx::query_as::<_, (String,)>(LIVE).bind(prefixes);
-        let rows = soon(self.keys.all(statement)).await?;
+        let rows = within_time_limit(self.0.all(statement)).await?;
         Ok(rows.into_iter().map(|(prefix,)| prefix).collect())
     }
 
-    /// Whether a key was ever made.
-    pub async fn was_key_made(&self) -> Result<bool, StoreError> {
-        let (made,) = soon(self.keys.one(sqlx::query_as::<_, (bool,)>(WAS_MADE))).await?;
+    /// Returns whether a key was ever created.
+    pub async fn any_exists(&self) -> Result<bool, StoreError> {
+        let (made,) = within_time_limit(self.0.one(sqlx::query_as::<_, (bool,)>(KEY_EXISTS))).await?;
         Ok(made)
     }
 }
 
-async fn soon<T>(look_up: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn within_time_limit<T>(look_up: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = |_| StoreError::Unavailable("a key was not looked up in time".to_owned());
-    timeout(LOOK_UP_LIMIT, look_up).await.map_err(late)?
+    timeout(LOOK_UP_TIMEOUT, look_up).await.map_err(late)?
 }
 
-const WAS_MADE: &str = "select exists (select from keys) as made";
+pub(super) const KEY_EXISTS: &str = "select exists (select from keys) as made";
 
-const LIVE: &str = "
+pub(super) const LIVE: &str = "
     select prefix
     from keys
     where prefix = any($1)
     and revoked_at is null
     and coalesce(expires_at > now(), true)";
 
-static INSERT: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "insert into keys (prefix, secret_sha256, name, role, spirit_ids, expires_at)
+pub(super) const INSERT: &str = formatcp!(
+    "insert into keys (prefix, secret_sha256, name, role, spirit_ids, expires_at)
          values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))
          returning {KEY_COLUMNS}"
-    )
-    .into()
-});
+);
 
-static LIST: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "select {KEY_COLUMNS}
+pub(super) const LIST: &str = formatcp!(
+    "select {KEY_COLUMNS}
          from keys
          order by created_at, prefix"
-    )
-    .into()
-});
+);
 
-static REVOKE: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "update keys set
+pub(super) const REVOKE: &str = formatcp!(
+    "update keys set
              revoked_at = coalesce(revoked_at, now())
          where prefix = $1
          returning {KEY_COLUMNS}"
-    )
-    .into()
-});
+);
 
-static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "select {KEY_COLUMNS}
+pub(super) const FIND: &str = formatcp!(
+    "select {KEY_COLUMNS}
          from keys
          where prefix = $1"
-    )
-    .into()
-});
-
-/// See [`super::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![
-        ("keys/create", Arc::clone(&INSERT)),
-        ("keys/list", Arc::clone(&LIST)),
-        ("keys/revoke", Arc::clone(&REVOKE)),
-        ("keys/find", Arc::clone(&FIND)),
-        ("keys/live", LIVE.into()),
-        ("keys/was_made", WAS_MADE.into()),
-    ]
-}
+);

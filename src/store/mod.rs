@@ -1,197 +1,200 @@
-//! PostgreSQL: the only place where SQL stands and sqlx is used.
+//! PostgreSQL: all SQL of the service, and the only layer beside [`crate::embedded_postgres`] that uses sqlx.
 //!
-//! Knows nothing of the wire. One function, one statement, wherever the work allows it; a
-//! transaction stands only in [`ingest`] and, behind a pooler, around each statement ([`link`]): in tasks
-//! that no caller can cancel. Start at [`Store`].
+//! Does not depend on gRPC. [`Store`] has a part for each kind of work: [`Store::write`] for creates and edits,
+//! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys. Most functions run
+//! one statement. A transaction is opened in two places only: a flush of the write path, and, behind a
+//! transaction pooler, around each statement. Both run in tasks that no caller can cancel.
 
-mod connections;
-mod edits;
-pub mod embedded;
-mod error;
-mod events;
-mod gets;
-mod ingest;
 mod keys;
-mod link;
 mod live;
-mod metrics;
-mod migrate;
-mod reader;
-mod replay;
-mod rows;
-mod self_test;
-mod sessions;
-mod spans;
-mod spirits;
-mod standby;
+mod pg;
+mod read;
+mod statements;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::proto::MetricFamily;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
 
-use connections::ConnectionPool;
-use link::{Connector, STATEMENT_TIMEOUT};
-use metrics::StoreMetrics;
-use standby::Standby;
+use live::Announcer;
+use pg::metrics::StoreMetrics;
+use pg::migrate::Startup;
+use pg::pool::ConnectionPool;
+use pg::session::{Connector, STATEMENT_TIMEOUT};
+use pg::standby::Standby;
+use read::ReadRouter;
 
-pub use error::StoreError;
-pub use events::{EventPage, EventQuery, PageStart};
-pub use ingest::{IngestSettings, Queued};
-pub use keys::{Key, NewKey};
-pub use live::{ListenSettings, LivePage, LiveSettings, Pages, StreamPage, Watch, WatchStart};
-pub use migrate::MigrateError;
-pub use reader::{Consistency, Reader};
-pub use replay::{Replay, ReplayStart};
-pub use sessions::{PgSession, SessionPage};
-pub use spirits::{SpiritOrder, SpiritPage, SpiritQuery};
-pub use standby::StandbySettings;
+pub use keys::{ApiKeys, Key, NewKey};
+pub use live::{
+    ListenSettings, LivePage, LiveSettings, LiveStreams, Pages, Replay, ReplayStart, StreamPage, Watch,
+    WatchStart,
+};
+pub use pg::error::StoreError;
+pub use pg::standby::StandbySettings;
+pub use pg::startup_error::StartupError;
+pub use read::list_events::{EventPage, EventQuery, PageStart};
+pub use read::list_sessions::{Session, SessionPage};
+pub use read::spirits::{SpiritOrder, SpiritPage, SpiritQuery};
+pub use read::{Consistency, Reader};
+pub use statements::STATEMENTS;
+pub use write::{EventWriter, IngestSettings, Queued};
 
-/// How the store uses its database. Not `Debug`: it may know a password.
+/// Settings of the store. Not `Debug`, because it may hold a password.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// ConnectionPool for reads and edits; the writer has its own.
+    /// Connections for reads and edits; writers have their own.
     pub pool_size: u32,
-    /// How long a call waits for a connection.
+    /// Time limit of a call's wait for a connection.
     pub acquire_timeout: Duration,
-    /// How long a statement may run.
+    /// Time limit of a statement.
     pub statement_timeout: Duration,
     /// The write path.
     pub ingest: IngestSettings,
     /// Long-lived streams.
     pub live: LiveSettings,
-    /// Whether a pooler in transaction mode stands before PostgreSQL.
+    /// True behind a pooler in transaction mode.
     pub transaction_pooler: bool,
-    /// Reaches PostgreSQL itself where the other connections go through a pooler: for LISTEN and for
+    /// Connects to PostgreSQL itself where other connections go through a pooler; used for LISTEN and
     /// migrations.
     pub direct: Option<PgConnectOptions>,
     /// A standby for reads that may lag.
     pub standby: Option<StandbySettings>,
 }
 
-/// Every statement by name, so that a test can prepare each against the migrated schema and read its
-/// plan.
-#[must_use]
-pub fn statements() -> Vec<(String, Arc<str>)> {
-    let mut all = events::statements();
-    let others = [
-        gets::statements(),
-        live::statements(),
-        spirits::statements(),
-        edits::statements(),
-        sessions::statements(),
-        ingest::statements(),
-        migrate::statements(),
-        keys::statements(),
-        standby::statements(),
-    ];
-    all.extend(
-        others
-            .into_iter()
-            .flatten()
-            .map(|(name, sql)| (name.to_owned(), sql)),
-    );
-    all
-}
-
-/// The database as the service sees it. Cheap to clone; made without a connection. Not `Debug`: it
-/// knows the database's password.
+/// The database of the service. Cheap to clone. Not `Debug`, because it holds the database's password.
 #[derive(Clone)]
 pub struct Store {
-    connections: ConnectionPool,
-    /// For [`Store::ping`] and for cancelling statements: when all others are busy the database is not
-    /// away.
+    /// Creates and edits.
+    pub write: EventWriter,
+    /// Streams.
+    pub live: LiveStreams,
+    /// API keys.
+    pub keys: ApiKeys,
+    reads: ReadRouter,
+    announcer: Announcer,
+    pool: ConnectionPool,
+    /// A connection for [`Store::ping`] and for cancelling statements, so that a busy pool does not look like
+    /// a database that is down.
     probe: ConnectionPool,
-    /// For keys alone.
-    keys: ConnectionPool,
-    /// For reads that may lag.
     standby: Option<Arc<Standby>>,
-    link: Connector,
-    /// Around a pooler, for migrations and LISTEN.
+    connector: Connector,
     direct: Option<PgConnectOptions>,
-    ingest: ingest::Ingest,
-    gets: gets::Gets,
-    live: LiveSettings,
-    changes: live::Changes,
-    shared_reads: live::SharedReads,
     metrics: StoreMetrics,
 }
 
 impl Store {
-    /// Opens a store that connects as it is used. Needs a Tokio runtime, in which its writer lives
-    /// until the last clone is dropped.
+    /// Opens a store; connections are made on first use. Needs a Tokio runtime.
     #[must_use]
     pub fn open(options: PgConnectOptions, settings: StoreSettings) -> Self {
-        let link = |options| {
-            let link = if settings.transaction_pooler {
-                Connector::shared(own(options))
+        let connector = |options| {
+            let connector = if settings.transaction_pooler {
+                Connector::shared(with_name(options))
             } else {
-                Connector::own(own(options))
+                Connector::own(with_name(options))
             };
-            with_settings(link, settings.statement_timeout)
+            with_settings(connector, settings.statement_timeout)
         };
         let standby = settings
             .standby
-            .map(|standby| (link(standby.connect), standby.lag_max));
-        let link = link(options);
+            .map(|standby| (connector(standby.connect), standby.lag_max));
+        let connector = connector(options);
         let direct = settings.direct.map(|direct| {
-            let direct = with_settings(Connector::own(own(direct)), settings.statement_timeout);
+            let direct = with_settings(Connector::own(with_name(direct)), settings.statement_timeout);
             direct.options().clone()
         });
         let listening = match &direct {
-            None if link.is_shared() => None,
-            None => Some(link.options().clone()),
+            None if connector.is_shared() => None,
+            None => Some(connector.options().clone()),
             direct => direct.clone(),
         };
         let wait = settings.acquire_timeout;
-        let probe = ConnectionPool::new(link.clone(), 1, wait, None);
-        let connections = ConnectionPool::new(link.clone(), settings.pool_size, wait, Some(probe.clone()));
+        let probe = ConnectionPool::new(connector.clone(), 1, wait, None);
+        let pool = ConnectionPool::new(connector.clone(), settings.pool_size, wait, Some(probe.clone()));
         let metrics = StoreMetrics::default();
-        let standby = standby.map(|(link, lag_max)| {
+        let standby = standby.map(|(connector, lag_max)| {
             let primary = probe.clone();
             let (size, metrics) = (settings.pool_size, metrics.clone());
-            Arc::new(Standby::start(link, size, wait, lag_max, primary, metrics))
+            Arc::new(Standby::start(connector, size, wait, lag_max, primary, metrics))
         });
-        let changes = live::Changes::start(
-            connections.clone(),
-            listening,
-            settings.live.listen.clone(),
-            &metrics,
-        );
-        let lane = ingest::FlushConnection::new(link.clone(), settings.ingest, changes.clone(), metrics.clone());
+        let reads = ReadRouter::start(pool.clone(), standby.clone());
+        let announcer = Announcer::start(pool.clone(), listening, settings.live.listen.clone(), &metrics);
         Self {
-            ingest: ingest::Ingest::start(lane, settings.ingest),
-            gets: gets::Gets::start(&connections),
-            keys: ConnectionPool::new(link.clone(), keys::KEY_CONNECTIONS, wait, None),
+            write: EventWriter::start(
+                connector.clone(),
+                settings.ingest,
+                pool.clone(),
+                reads.clone(),
+                announcer.clone(),
+                metrics.clone(),
+            ),
+            live: LiveStreams::new(
+                reads.clone(),
+                pool.clone(),
+                announcer.clone(),
+                settings.live,
+                metrics.clone(),
+            ),
+            keys: ApiKeys::open(connector.clone(), wait),
+            reads,
+            announcer,
+            pool,
             probe,
-            connections,
             standby,
-            link,
+            connector,
             direct,
-            live: settings.live,
-            changes,
-            shared_reads: live::SharedReads::default(),
             metrics,
         }
     }
 
-    /// Whether the database answers.
+    /// Returns a reader of this consistency. Without a standby every read is strong.
+    #[must_use]
+    pub fn read(&self, consistency: Consistency) -> Reader {
+        self.reads.reader(consistency)
+    }
+
+    /// Checks the connections and brings the schema up to date. Returns the newest version applied.
+    ///
+    /// # Errors
+    /// See [`StartupError`]; a retry can help if [`StartupError::is_transient`].
+    pub async fn migrate(&self) -> Result<i64, StartupError> {
+        let startup = Startup {
+            probe: &self.probe,
+            pool: &self.pool,
+            connector: &self.connector,
+            direct: self.direct.as_ref(),
+        };
+        startup.migrate().await
+    }
+
+    /// Succeeds if the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let (_,): (i32,) = self.probe.one(sqlx::query_as("select 1")).await?;
         Ok(())
     }
 
-    /// Ends every live stream: the database is away.
-    pub fn lose_streams(&self) {
-        self.changes.lose();
+    /// Returns all metrics of the store, gauges as of now.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<MetricFamily> {
+        for (share, usage) in self.write.queue_usage() {
+            self.metrics.set_queue(share, &usage);
+        }
+        self.metrics.set_pool(&self.pool.usage());
+        if let Some(standby) = &self.standby {
+            self.metrics.set_standby_lag(standby.lag());
+        }
+        let (spirits, streams) = self.live.followed();
+        self.metrics.set_live(spirits, streams);
+        self.metrics.gather()
     }
 
-    /// Finishes queued writes and closes every connection.
+    /// Commits the queued events and closes every connection.
     pub async fn close(&self) {
-        self.ingest.close().await;
-        self.changes.close().await;
-        self.connections.close().await;
+        self.write.close().await;
+        self.announcer.close().await;
+        self.pool.close().await;
         self.probe.close().await;
         self.keys.close().await;
         if let Some(standby) = &self.standby {
@@ -200,17 +203,17 @@ impl Store {
     }
 }
 
-/// Options of the store's own connections.
-fn own(options: PgConnectOptions) -> PgConnectOptions {
+/// Names the connections and turns off statement logging.
+fn with_name(options: PgConnectOptions) -> PgConnectOptions {
     options
         .application_name("elephantasm-events")
         .disable_statement_logging() // a flush's statements are long
 }
 
-/// The settings under which every statement runs.
-fn with_settings(link: Connector, statement_timeout: Duration) -> Connector {
+/// Adds the settings under which every statement runs.
+fn with_settings(connector: Connector, statement_timeout: Duration) -> Connector {
     let millis = statement_timeout.as_millis().to_string();
-    link.with([
+    connector.with([
         (STATEMENT_TIMEOUT, millis.as_str()),
         // A page's cost is estimated without its limit, and would be worth compiling if it were true.
         ("jit", "off"),

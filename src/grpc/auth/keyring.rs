@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::{Allowance, KeyLimits};
 use crate::domain::Time;
-use crate::domain::access::{SpiritScope, Role};
+use crate::domain::access::{Role, SpiritScope};
 use crate::domain::key::KeyDigest;
 use crate::grpc::status::ApiError;
 use crate::panics::keep_running;
@@ -52,7 +52,7 @@ pub(super) struct Session {
     /// Of the key; absent when it stands for everybody.
     pub(super) name: Option<Arc<str>>,
     pub(super) role: Role,
-    pub(super) reach: SpiritScope,
+    pub(super) scope: SpiritScope,
     pub(super) limits: Allowance,
     mark: Option<KeyDigest>,
     expires_at: Option<Time>,
@@ -90,7 +90,7 @@ impl Keyring {
 
     /// Asks whether a key was ever made.
     pub async fn learn(&self) -> Result<bool, StoreError> {
-        if !self.is_keyed() && self.0.store.was_key_made().await? {
+        if !self.is_keyed() && self.0.store.keys.any_exists().await? {
             self.0.is_keyed.store(true, Ordering::Release);
             self.0.anybody.ended.cancel();
             tracing::info!("a key was made: from now on every call needs one");
@@ -128,9 +128,11 @@ impl Keyring {
     /// Asks the database for a key.
     pub(super) async fn look_up(&self, mark: &KeyDigest) -> Result<Arc<Session>, ApiError> {
         let asked = Instant::now();
-        let key = self.0.store.find_key(&mark.prefix).await?;
+        let key = self.0.store.keys.find(&mark.prefix).await?;
         match key {
-            Some(key) if key.is_live && key.mark.has_secret_of(&mark.sha256) => Ok(self.remember(key, asked)),
+            Some(key) if key.is_live && key.digest.has_secret_of(&mark.sha256) => {
+                Ok(self.remember(key, asked))
+            }
             _ => Err(ApiError::InvalidKey),
         }
     }
@@ -139,7 +141,7 @@ impl Keyring {
         let mut sessions = self.sessions();
         // One that is there already has the key's streams and what is left of its limits.
         let session = sessions
-            .entry(key.mark.prefix.clone())
+            .entry(key.digest.prefix.clone())
             .or_insert_with(|| Arc::new(Session::of(key, self.0.limits)));
         session.times().checked = asked;
         Arc::clone(session)
@@ -158,7 +160,7 @@ impl Keyring {
             return Ok(());
         }
         let asked = Instant::now();
-        let live = self.0.store.live_keys(&prefixes).await?;
+        let live = self.0.store.keys.live(&prefixes).await?;
         let mut sessions = self.sessions();
         for prefix in prefixes {
             if !live.contains(&prefix) {
@@ -187,7 +189,7 @@ impl Session {
         Self {
             name: None,
             role: Role::Admin,
-            reach: SpiritScope::All,
+            scope: SpiritScope::All,
             limits: Allowance::new(limits),
             mark: None,
             expires_at: None,
@@ -200,8 +202,8 @@ impl Session {
         Self {
             name: Some(key.name.into()),
             role: key.role,
-            reach: key.reach,
-            mark: Some(key.mark),
+            scope: key.scope,
+            mark: Some(key.digest),
             expires_at: key.expires_at,
             ..Self::anybody(limits)
         }

@@ -1,6 +1,6 @@
 //! Who calls: the layer that checks keys before any work is done, and what each key may do.
 //!
-//! The layer decides by the RPC alone; which spirits a key knows of the handlers ask by [`reach`]. Keys
+//! The layer decides by the RPC alone; which spirits a key knows of the handlers ask by [`scope`]. Keys
 //! that were used lately are known to the [`keyring`] without asking the database.
 
 mod keyring;
@@ -17,10 +17,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::calls;
-use super::ending_body::EndingBody;
+use super::call_info;
+use super::middleware::body::EndingBody;
 use super::status::ApiError;
-use crate::domain::access::{SpiritScope, Permission};
+use crate::domain::access::{Permission, SpiritScope};
 use keyring::{Known, Session};
 use rules::Need;
 
@@ -33,9 +33,9 @@ pub use rules::Reflection;
 struct Caller(Arc<Session>);
 
 /// The spirits that the caller knows of; none for a call that passed no [`AuthLayer`].
-pub(super) fn reach<T>(request: &tonic::Request<T>) -> SpiritScope {
+pub(super) fn spirit_scope<T>(request: &tonic::Request<T>) -> SpiritScope {
     let caller = request.extensions().get::<Caller>();
-    caller.map_or_else(SpiritScope::none, |Caller(session)| session.reach.clone())
+    caller.map_or_else(SpiritScope::none, |Caller(session)| session.scope.clone())
 }
 
 /// Lets only those calls through that their key allows.
@@ -118,7 +118,7 @@ where
     S::Error: Send + 'static,
     O: Default + Send + 'static,
 {
-    if let (Some(call), Some(name)) = (calls::current(), &session.name) {
+    if let (Some(call), Some(name)) = (call_info::current(), &session.name) {
         call.key.get_or_init(|| Arc::clone(name));
     }
     let permit = match admit(&session, need, request.uri().path()) {
@@ -157,7 +157,7 @@ fn admit(session: &Session, need: Need, path: &str) -> Result<Option<OwnedSemaph
                     "a key of role {role} may not call {path}"
                 )));
             }
-            if right == Permission::CreateSpirits && session.reach != SpiritScope::All {
+            if right == Permission::CreateSpirits && session.scope != SpiritScope::All {
                 let rule = "a key that is limited to some spirits may not create spirits";
                 return Err(ApiError::NotAllowed(rule.to_owned()));
             }

@@ -98,7 +98,7 @@ pub(super) fn expected_revision(fields: &mut Fields, revision: Option<i64>) -> O
 /// Reads an update of an event.
 pub(crate) fn event_edit(
     request: pb::UpdateEventRequest,
-    reach: &SpiritScope,
+    scope: &SpiritScope,
     limits: &Limits,
 ) -> Result<(EventTarget, EventEdit), Invalid> {
     let pb::UpdateEventRequest {
@@ -115,7 +115,7 @@ pub(crate) fn event_edit(
         expected_revision,
     } = request;
     let mut f = Fields::default();
-    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, reach);
+    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, scope);
     let mutable = [
         "meta_summary",
         "importance_score",
@@ -147,10 +147,10 @@ pub(crate) fn deletion(
     event_id: &str,
     spirit_id: Option<String>,
     expected_revision: Option<i64>,
-    reach: &SpiritScope,
+    scope: &SpiritScope,
 ) -> Result<EventTarget, Invalid> {
     let mut f = Fields::default();
-    let target = event_target(&mut f, event_id, spirit_id, expected_revision, reach);
+    let target = event_target(&mut f, event_id, spirit_id, expected_revision, scope);
     f.finish(target)
 }
 
@@ -159,11 +159,11 @@ fn event_target(
     event_id: &str,
     spirit_id: Option<String>,
     revision: Option<i64>,
-    reach: &SpiritScope,
+    scope: &SpiritScope,
 ) -> EventTarget {
     EventTarget {
         id: EventId(f.uuid("event_id", event_id)),
-        owners: reach.narrow(spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)))),
+        scope: scope.narrow(spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)))),
         expected_revision: expected_revision(f, revision),
     }
 }

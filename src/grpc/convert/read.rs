@@ -5,7 +5,7 @@ use super::{enumeration, meta};
 use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{ReplayPlace, SessionPlace, decode};
 use crate::domain::event::{Order, Position, View};
-use crate::domain::filter::{EventFilter, QueryHash, Scope};
+use crate::domain::filter::{EventFilter, QueryHash, Selection};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
 use crate::domain::limits::{
@@ -18,7 +18,7 @@ use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart
 /// The event to get, whose it may be, and whether it may be deleted.
 pub(crate) fn get_event(
     request: pb::GetEventRequest,
-    reach: &SpiritScope,
+    scope: &SpiritScope,
 ) -> Result<(EventId, SpiritScope, bool), Invalid> {
     let pb::GetEventRequest {
         event_id,
@@ -28,7 +28,7 @@ pub(crate) fn get_event(
     let mut f = Fields::default();
     let id = EventId(f.uuid("event_id", &event_id));
     let spirit_id = spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)));
-    f.finish((id, reach.narrow(spirit_id), include_deleted))
+    f.finish((id, scope.narrow(spirit_id), include_deleted))
 }
 
 /// A query and the hash that its tokens carry.
@@ -47,7 +47,7 @@ pub(crate) fn list(
         view,
     } = request;
     let mut f = Fields::default();
-    let scope = scope(&mut f, &spirit_id, session_id, filter, limits);
+    let selection = selection(&mut f, &spirit_id, session_id, filter, limits);
     let size = f.page_size("page_size", page_size);
     let offset = f.count("offset", offset);
     if offset > 0 && !page_token.is_empty() {
@@ -56,13 +56,13 @@ pub(crate) fn list(
     let order = match enumeration(&mut f, "order", order) {
         pb::EventOrder::NewestFirst => Order::NewestFirst,
         pb::EventOrder::OldestFirst => Order::OldestFirst,
-        pb::EventOrder::Unspecified if scope.session_id.is_some() => Order::OldestFirst,
+        pb::EventOrder::Unspecified if selection.session_id.is_some() => Order::OldestFirst,
         pb::EventOrder::Unspecified => Order::NewestFirst,
     };
     let view = view_of(&mut f, view);
     f.finish(())?;
 
-    let hash = QueryHash::of_events("ListEvents", &scope, order.name());
+    let hash = QueryHash::of_events("ListEvents", &selection, order.name());
     let start = if page_token.is_empty() {
         PageStart::Offset(offset)
     } else {
@@ -70,7 +70,7 @@ pub(crate) fn list(
         PageStart::After(place)
     };
     let query = EventQuery {
-        scope,
+        selection,
         order,
         view,
         start,
@@ -97,7 +97,7 @@ pub(crate) fn replay(
         follow,
     } = request;
     let mut f = Fields::default();
-    let scope = scope(&mut f, &spirit_id, Some(session_id), filter, limits);
+    let selection = selection(&mut f, &spirit_id, Some(session_id), filter, limits);
     let view = view_of(&mut f, view);
     let limit = u64::try_from(f.count("limit", limit))
         .ok()
@@ -112,7 +112,7 @@ pub(crate) fn replay(
     };
     f.finish(())?;
 
-    let hash = QueryHash::of_events("StreamSessionEvents", &scope, Order::OldestFirst.name());
+    let hash = QueryHash::of_events("StreamSessionEvents", &selection, Order::OldestFirst.name());
     let start = match after_cursor {
         None => start,
         Some(cursor) => {
@@ -122,7 +122,7 @@ pub(crate) fn replay(
         }
     };
     let replay = Replay {
-        scope,
+        selection,
         view,
         start,
         limit,
@@ -142,7 +142,7 @@ pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<
     } = request;
     let mut f = Fields::default();
     let watch = Watch {
-        scope: scope(&mut f, &spirit_id, None, filter, limits),
+        selection: selection(&mut f, &spirit_id, None, filter, limits),
         view: view_of(&mut f, view),
         start: match start {
             None => WatchStart::Now,
@@ -159,15 +159,15 @@ pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<
 }
 
 /// Reads what a count is over.
-pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<Scope, Invalid> {
+pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<Selection, Invalid> {
     let pb::CountEventsRequest {
         spirit_id,
         session_id,
         filter,
     } = request;
     let mut f = Fields::default();
-    let scope = scope(&mut f, &spirit_id, session_id, filter, limits);
-    f.finish(scope)
+    let selection = selection(&mut f, &spirit_id, session_id, filter, limits);
+    f.finish(selection)
 }
 
 /// A page of sessions and the hash that its tokens carry.
@@ -210,14 +210,14 @@ fn view_of(f: &mut Fields, view: i32) -> View {
     }
 }
 
-fn scope(
+fn selection(
     f: &mut Fields,
     spirit_id: &str,
     session_id: Option<String>,
     filter: Option<pb::EventFilter>,
     limits: &Limits,
-) -> Scope {
-    Scope {
+) -> Selection {
+    Selection {
         spirit_id: SpiritId(f.uuid("spirit_id", spirit_id)),
         session_id: session_id.map(|text| f.chars("session_id", text, SESSION_ID_CHARS_MAX)),
         filter: event_filter(f, filter.unwrap_or_default(), limits),

@@ -101,7 +101,10 @@ pub(crate) struct SpiritTokens {
     by_name: bool,
 }
 
-pub(crate) fn list_spirits(request: pb::ListSpiritsRequest, reach: SpiritScope) -> Result<SpiritList, ApiError> {
+pub(crate) fn list_spirits(
+    request: pb::ListSpiritsRequest,
+    scope: SpiritScope,
+) -> Result<SpiritList, ApiError> {
     let pb::ListSpiritsRequest {
         name_contains,
         include_deleted,
@@ -145,7 +148,7 @@ pub(crate) fn list_spirits(request: pb::ListSpiritsRequest, reach: SpiritScope) 
         },
     };
     let query = SpiritQuery {
-        reach,
+        scope,
         order,
         include_deleted,
         offset,

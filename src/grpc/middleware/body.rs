@@ -10,9 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Status;
 
-use super::status::ApiError;
+use crate::grpc::status::ApiError;
 
-pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(in crate::grpc) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
     /// A reply's body that ends with an error as soon as there is one, and with INTERNAL when it panics.
@@ -27,7 +27,7 @@ pin_project! {
 
 impl<B> EndingBody<B> {
     /// Ends by itself alone.
-    pub(super) fn unlimited(inner: B) -> Self {
+    pub(in crate::grpc) fn unlimited(inner: B) -> Self {
         Self {
             inner,
             end: None,
@@ -36,7 +36,7 @@ impl<B> EndingBody<B> {
     }
 
     /// Ends with the error that this gives.
-    pub(super) fn until(inner: B, end: impl Future<Output = ApiError> + Send + 'static) -> Self {
+    pub(in crate::grpc) fn until(inner: B, end: impl Future<Output = ApiError> + Send + 'static) -> Self {
         Self {
             inner,
             end: Some(Box::pin(end)),

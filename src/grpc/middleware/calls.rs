@@ -3,54 +3,24 @@
 //! A stream ends with its trailers, or when its reader goes away. The id and what else belongs to a
 //! call are at hand in [`current`] wherever its code runs. Content, meta and secrets are never logged.
 
-mod ids;
-mod methods;
-
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use prometheus::proto::MetricFamily;
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 
-use methods::{Method, Methods};
-
-use super::status::{Severity, Ending};
+use super::methods::{Method, Methods};
+use super::request_id;
+use crate::grpc::call_info::{CURRENT, CallInfo};
+use crate::grpc::status::{Ending, Severity};
 use crate::telemetry;
-
-tokio::task_local! {
-    static CURRENT: Arc<CallInfo>;
-}
-
-/// What belongs to a call, for those who work on it.
-#[derive(Debug)]
-pub(super) struct CallInfo {
-    /// The caller's, or made; visible ASCII.
-    request_id: HeaderValue,
-    /// The name of the caller's key; whoever checks the key sets it.
-    pub(super) key: OnceLock<Arc<str>>,
-}
-
-impl CallInfo {
-    pub(super) fn request_id(&self) -> &str {
-        self.request_id.to_str().unwrap_or_default()
-    }
-
-    fn key(&self) -> &str {
-        self.key.get().map_or("", |name| name)
-    }
-}
-
-/// The call that the running code works on; `None` in tasks of their own.
-pub(super) fn current() -> Option<Arc<CallInfo>> {
-    CURRENT.try_with(Arc::clone).ok()
-}
 
 /// Counts and logs calls, all of them if it is the outermost layer. Cheap to clone.
 #[derive(Clone)]
@@ -116,7 +86,7 @@ where
         let answered = async move {
             let mut response = answer.await?;
             let request_id = call.info.request_id.clone();
-            response.headers_mut().insert(ids::REQUEST_ID, request_id);
+            response.headers_mut().insert(request_id::REQUEST_ID, request_id);
             let call = match Ending::of(response.headers()) {
                 Some(ending) => {
                     call.end(ending);
@@ -147,14 +117,14 @@ impl Call {
         let method = methods.get(index);
         method.started.inc();
         let info = CallInfo {
-            request_id: ids::request_id(headers),
+            request_id: request_id::request_id(headers),
             key: OnceLock::new(),
         };
         let span = span_of(method, &info, headers);
         Self {
             methods: Arc::clone(methods),
             method: index,
-            trace_id: telemetry::trace_id(&span).or_else(|| ids::trace_id(headers)),
+            trace_id: telemetry::trace_id(&span).or_else(|| request_id::trace_id(headers)),
             info: Arc::new(info),
             span,
             started: Instant::now(),
@@ -190,7 +160,7 @@ impl Call {
                     code = ending.name(),
                     seconds,
                     request_id = self.info.request_id(),
-                    key = self.info.key(),
+                    key = self.info.key_name(),
                     trace_id = self.trace_id.as_deref().unwrap_or_default(),
                 )
             };

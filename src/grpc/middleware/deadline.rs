@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::ending_body::EndingBody;
-use super::status::{ApiError, translate};
+use super::body::EndingBody;
+use crate::grpc::status::{ApiError, translate};
 
 /// Path prefix of this service's RPCs; health and reflection are not gated.
 const RPC_PREFIX: &str = "/elephantasm.";

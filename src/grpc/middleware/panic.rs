@@ -8,8 +8,8 @@ use http::{Request, Response};
 use tonic::Status;
 use tower::{Layer, Service};
 
-use super::ending_body::EndingBody;
-use super::status::ApiError;
+use super::body::EndingBody;
+use crate::grpc::status::ApiError;
 use crate::panics::{Panicked, caught};
 
 /// Answers INTERNAL where a call or the stream that it answers with panics.

@@ -25,9 +25,9 @@ use uuid::Uuid;
 
 use answer::{Answer, shown};
 
-pub(super) use ending::{Severity, Ending};
+pub(super) use ending::{Ending, Severity};
 
-use super::calls::current;
+use super::call_info::current;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::store::StoreError;

@@ -1,4 +1,4 @@
-//! Who waits for which spirit in this process.
+//! The subscriptions of this process: which streams follow which spirit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,29 +13,29 @@ pub(super) struct Hub(Arc<Mutex<HashMap<SpiritId, Entry>>>);
 
 struct Entry {
     signal: watch::Sender<Signal>,
-    /// Subscriptions; with the last one the entry goes.
+    /// Number of subscriptions; the entry is removed with the last one.
     subscriptions: usize,
-    /// What the poll last saw of the spirit.
+    /// The spirit's state at the last poll.
     polled: Polled,
 }
 
-/// What a poll sees of a spirit; a change is worth a look at its events.
+/// The state of a spirit that a poll compares; a change means that its streams have to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Polled {
     pub(super) last_sequence: i64,
     pub(super) is_deleted: bool,
 }
 
-/// What a stream is told.
+/// A signal to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// The spirit may have new events, or none any more.
-    Look,
-    /// The database is away: the stream is to end.
-    Lost,
+    /// Read: the spirit may have new events, or may have been deleted.
+    Read,
+    /// End: the database does not answer.
+    End,
 }
 
-/// A stream's place in the hub; dropping it gives it up.
+/// A stream's subscription to a spirit; dropping it unsubscribes.
 pub(super) struct Subscription {
     hub: Hub,
     spirit_id: SpiritId,
@@ -43,11 +43,11 @@ pub(super) struct Subscription {
 }
 
 impl Hub {
-    /// From now on the subscription hears of the spirit.
+    /// Subscribes to a spirit. The subscription receives every signal from now on.
     pub(super) fn subscribe(&self, spirit_id: SpiritId) -> Subscription {
         let mut entries = self.lock();
         let entry = entries.entry(spirit_id).or_insert_with(|| Entry {
-            signal: watch::Sender::new(Signal::Look),
+            signal: watch::Sender::new(Signal::Read),
             subscriptions: 0,
             polled: Polled::default(),
         });
@@ -60,7 +60,7 @@ impl Hub {
         }
     }
 
-    /// These spirits have changed.
+    /// Wakes the streams of changed spirits.
     pub(super) fn wake(&self, spirit_ids: &[SpiritId]) {
         let entries = self.lock();
         if entries.is_empty() {
@@ -68,27 +68,27 @@ impl Hub {
         }
         for spirit_id in spirit_ids {
             if let Some(entry) = entries.get(spirit_id) {
-                entry.signal.send_replace(Signal::Look);
+                entry.signal.send_replace(Signal::Read);
             }
         }
     }
 
-    /// Any spirit may have changed.
+    /// Wakes every stream, because any spirit may have changed.
     pub(super) fn wake_all(&self) {
-        self.signal_all(Signal::Look);
+        self.signal_all(Signal::Read);
     }
 
-    /// The database is away: every stream is to end.
-    pub(super) fn lose(&self) {
-        self.signal_all(Signal::Lost);
+    /// Ends every stream, because the database does not answer.
+    pub(super) fn end_all(&self) {
+        self.signal_all(Signal::End);
     }
 
-    /// The spirits that somebody waits for.
+    /// Returns the spirits that have subscriptions.
     pub(super) fn watched(&self) -> Vec<SpiritId> {
         self.lock().keys().copied().collect()
     }
 
-    /// How many spirits are followed, and by how many streams.
+    /// Returns the number of spirits with subscriptions, and of subscriptions.
     pub(super) fn followed(&self) -> (usize, usize) {
         let entries = self.lock();
         (
@@ -97,13 +97,13 @@ impl Hub {
         )
     }
 
-    /// Wakes the spirit's streams if the poll sees it changed.
+    /// Wakes the spirit's streams if its state has changed since the last poll.
     pub(super) fn polled(&self, spirit_id: SpiritId, polled: Polled) {
         if let Some(entry) = self.lock().get_mut(&spirit_id)
             && entry.polled != polled
         {
             entry.polled = polled;
-            entry.signal.send_replace(Signal::Look);
+            entry.signal.send_replace(Signal::Read);
         }
     }
 
@@ -114,22 +114,22 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SpiritId, Entry>> {
-        // Every change under the lock is a single step, so a poisoned one is still whole.
+        // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Subscription {
-    /// Everything signalled up to now is taken note of; to be called before a read.
-    pub(super) fn note(&mut self) {
+    /// Discards the signals up to now. Call it before a read.
+    pub(super) fn mark_seen(&mut self) {
         self.signal.mark_unchanged();
     }
 
-    /// Waits for a signal since the last note.
+    /// Waits for a signal since [`mark_seen`](Self::mark_seen).
     pub(super) async fn changed(&mut self) -> Signal {
         match self.signal.changed().await {
             Ok(()) => *self.signal.borrow(),
-            Err(_) => Signal::Lost, // the hub keeps the sender while there is a subscription
+            Err(_) => Signal::End, // unreachable: the hub keeps the sender while there is a subscription
         }
     }
 }

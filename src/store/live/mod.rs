@@ -1,94 +1,117 @@
-//! Live reading: streams that go on with what is committed while they last.
+//! Streams of events: replay, follow and watch.
 //!
-//! The table is the only source: a stream reads behind its own sequence, page by page. What the
-//! [`hub`] tells it is no more than that a look is worth while, so a hint may come twice, late, or never
-//! without an event being lost. [`notify`] carries hints between instances and polls as a net;
-//! [`shared`] lets streams that want the same page share the read. Subscribe first, then read.
+//! The table is the only source of events: a stream reads page by page behind its own sequence. The [`hub`]
+//! only wakes a stream when a read may find something, so a wake-up may come twice, late or never without
+//! an event being lost. [`notifier`] carries wake-ups between instances and polls as a fallback.
+//! [`shared_reads`] lets streams that want the same page share a read. A stream subscribes before it reads.
 
 mod hub;
-mod notify;
-mod page;
-mod shared;
-mod stream;
+pub(super) mod notifier;
+pub(super) mod page;
+mod page_sender;
+mod replay;
+mod shared_reads;
 mod watch;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::store::pg::pool::ConnectionPool;
-use crate::store::pg::metrics::StoreMetrics;
-use crate::domain::ids::SpiritId;
 use hub::Hub;
-use notify::Notifier;
+use notifier::Notifier;
+use shared_reads::SharedReads;
 
-pub(super) use shared::SharedReads;
-pub(super) use stream::{PageSender, StreamEnd};
+use super::pg::metrics::StoreMetrics;
+use super::pg::pool::ConnectionPool;
+use super::read::ReadRouter;
+use crate::domain::ids::SpiritId;
 
-pub use notify::ListenSettings;
+pub use notifier::ListenSettings;
 pub use page::LivePage;
-pub use stream::{Pages, StreamPage};
-pub(super) use watch::Live;
+pub use page_sender::{Pages, StreamPage};
+pub use replay::{Replay, ReplayStart};
 pub use watch::{Watch, WatchStart};
 
-/// How long-lived streams behave.
+/// Behaviour of long-lived streams.
 #[derive(Clone, Debug)]
 pub struct LiveSettings {
-    /// After this long without an item a heartbeat is sent.
+    /// Time without an item after which a stream sends a heartbeat.
     pub heartbeat: Duration,
-    /// After this long without a reader taking anything a stream is ended.
+    /// Time without any progress of the client after which a stream ends.
     pub stall_limit: Duration,
-    /// Hints between instances.
+    /// Notifications between instances.
     pub listen: ListenSettings,
 }
 
-/// Tells streams, here and in other instances, which spirits have changed. Cheap to clone.
+/// Starts streams. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Changes {
+pub struct LiveStreams {
+    reads: ReadRouter,
+    pool: ConnectionPool,
+    announcer: Announcer,
+    shared_reads: SharedReads,
+    settings: LiveSettings,
+    metrics: StoreMetrics,
+}
+
+/// Wakes the streams of changed spirits, in this and other instances. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Announcer {
     hub: Hub,
     notifier: Notifier,
 }
 
-impl Changes {
-    /// Starts the exchange of hints. `direct` reaches PostgreSQL itself, not a pooler; without it hints are
-    /// sent and not heard.
+impl LiveStreams {
+    pub(super) fn new(
+        reads: ReadRouter,
+        pool: ConnectionPool,
+        announcer: Announcer,
+        settings: LiveSettings,
+        metrics: StoreMetrics,
+    ) -> Self {
+        Self {
+            reads,
+            pool,
+            announcer,
+            shared_reads: SharedReads::default(),
+            settings,
+            metrics,
+        }
+    }
+
+    /// Ends every live stream with UNAVAILABLE, because the database does not answer.
+    pub fn end_all(&self) {
+        self.announcer.hub.end_all();
+    }
+
+    /// The number of spirits that are followed, and of streams that follow them.
+    pub(super) fn followed(&self) -> (usize, usize) {
+        self.announcer.hub.followed()
+    }
+}
+
+impl Announcer {
+    /// Starts the exchange of notifications. `direct` reaches PostgreSQL itself, not a pooler; without it
+    /// notifications are sent but not received.
     pub(super) fn start(
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         direct: Option<PgConnectOptions>,
         settings: ListenSettings,
         metrics: &StoreMetrics,
     ) -> Self {
         let hub = Hub::default();
         let listening = metrics.live.listening.clone();
-        let notifier = Notifier::start(connections, direct, hub.clone(), settings, listening);
+        let notifier = Notifier::start(pool, direct, hub.clone(), settings, listening);
         Self { hub, notifier }
     }
 
-    /// These spirits have new events, or have been deleted or restored; to be called after the commit.
+    /// Announces spirits that have new events or were deleted or restored. Call it after the commit.
     pub(super) fn announce(&self, spirit_ids: &[SpiritId]) {
         self.hub.wake(spirit_ids);
-        self.notifier.tell(spirit_ids);
-    }
-
-    /// The database is away: every stream is to end.
-    pub(super) fn lose(&self) {
-        self.hub.lose();
-    }
-
-    /// How many spirits are followed, and by how many streams.
-    pub(super) fn followed(&self) -> (usize, usize) {
-        self.hub.followed()
+        self.notifier.announce(spirit_ids);
     }
 
     pub(super) async fn close(&self) {
         self.notifier.close().await;
     }
-}
-
-/// See [`super::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    let mut all = page::statements();
-    all.extend(notify::statements());
-    all
 }

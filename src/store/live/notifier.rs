@@ -1,8 +1,10 @@
-//! Hints between instances: NOTIFY after a commit, LISTEN on a connection of its own, and a poll.
+//! Notifications between instances: NOTIFY after a commit, LISTEN on a dedicated connection, and a poll as
+//! fallback.
 //!
-//! A hint goes out on its own, after the commit and not with it: PostgreSQL lets only one transaction
-//! with a NOTIFY commit at a time, and the commits of events must not queue for that. What has gathered
-//! while the hint before was sent goes into one. A lost hint costs time only: the poll finds the change.
+//! A notification is sent after the commit in a transaction of its own. PostgreSQL lets only one transaction
+//! with a NOTIFY commit at a time, and commits of events must not queue for that. Spirits that change while a
+//! notification is being sent are named in the next one. A lost notification only delays delivery until the
+//! next poll.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,73 +25,75 @@ use crate::panics::keep_running;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::pool::ConnectionPool;
 
-/// How an instance hears of other instances' commits.
+/// Settings of the notifications between instances.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
-    /// Whether hints are sent and listened for.
+    /// Whether notifications are sent and received.
     pub notify: bool,
-    /// How often watched spirits are looked at where LISTEN does not work.
+    /// Interval of the poll where LISTEN does not work.
     pub poll_interval: Duration,
 }
 
 const CHANNEL: &str = "elephantasm_events";
-/// Payload that stands for every spirit.
+/// The payload that names every spirit.
 const ALL: &str = "*";
-/// Spirits that one hint names; a payload has less than 8,000 bytes.
+/// Spirits that one notification names at most; PostgreSQL limits a payload to 8,000 bytes.
 const NAMED_MAX: usize = 200;
-/// How often watched spirits are looked at where LISTEN works: the net under lost hints. Also the silence
-/// after which it is asked whether that works still.
-const NET_INTERVAL: Duration = Duration::from_secs(10);
-/// Spirits that one poll statement looks at.
+/// Interval of the poll where LISTEN works, in case a notification is lost. Also the time without a notification
+/// after which this instance notifies itself to check the listening connection.
+const FALLBACK_INTERVAL: Duration = Duration::from_secs(10);
+/// Spirits that one poll statement reads at most.
 const POLLED_MAX: usize = 1_000;
-/// Pause before trying to LISTEN again.
+/// Pause before another attempt to LISTEN.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// In which an own hint must come back where LISTEN works.
-const ECHO_LIMIT: Duration = Duration::from_secs(3);
-/// In which the listening connection ends; one that a network has swallowed does not.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// In which a connection that listens is made.
-const LISTEN_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit for receiving a notification that this instance sent to itself.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit for closing the listening connection, whose network may drop everything.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for opening the listening connection.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A hint may be lost, so its commit waits for no disk; with that wait, creates lost an eighth of their rate.
-const SEND: &str = "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+/// Commits asynchronously, because a notification may be lost: with a synchronous commit, creates lost an eighth
+/// of their rate.
+pub(in crate::store) const NOTIFY: &str =
+    "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
-const POLL: &str = "
+pub(in crate::store) const POLL: &str = "
     select id, last_sequence, deleted_at is not null as is_deleted
     from spirits
     where id = any($1)";
 
-/// The way to other instances. Cheap to clone; its tasks end when it is closed.
+/// Exchanges notifications with other instances. Cheap to clone; its tasks end when it is closed.
 #[derive(Clone)]
 pub(super) struct Notifier(Arc<Shared>);
 
 struct Shared {
-    connections: ConnectionPool,
+    pool: ConnectionPool,
     settings: ListenSettings,
-    /// Tells own hints from others'.
+    /// Marks this instance's notifications.
     instance: String,
-    /// Spirits to name in the next hint.
+    /// Spirits to name in the next notification.
     changed: Mutex<HashSet<SpiritId>>,
     pending: Notify,
-    /// The listening connection's; the listener gives the connection back to it in a task of its own.
+    /// The pool of the listening connection. `PgListener` returns its connection to the pool in a task.
     listening: Mutex<Option<PgPool>>,
-    /// 1 while others' hints are heard.
+    /// 1 while notifications of other instances are received.
     is_listening: IntGauge,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Notifier {
-    /// Starts to send, to poll and, where `direct` reaches PostgreSQL itself, to listen.
+    /// Starts the tasks that send, poll and, where `direct` reaches PostgreSQL itself, listen.
     pub(super) fn start(
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         direct: Option<PgConnectOptions>,
         hub: Hub,
         settings: ListenSettings,
         is_listening: IntGauge,
     ) -> Self {
         let notifier = Self(Arc::new(Shared {
-            connections,
+            pool,
             instance: Uuid::now_v7().simple().to_string(),
             changed: Mutex::default(),
             pending: Notify::new(),
@@ -101,34 +105,34 @@ impl Notifier {
         }));
         let tasks = &notifier.0.tasks;
         let sender = notifier.clone();
-        let send = keep_running("sender of hints", async move || sender.send().await);
+        let send = keep_running("notification sender", async move || sender.send().await);
         tasks.spawn(notifier.clone().until_closed(send));
-        let hearer = notifier.clone();
-        let hear = keep_running("hearer of hints", async move || {
-            hearer.clone().hear(direct.clone(), hub.clone()).await;
+        let receiver = notifier.clone();
+        let receive = keep_running("notification receiver", async move || {
+            receiver.clone().receive(direct.clone(), hub.clone()).await;
         });
-        tasks.spawn(notifier.clone().until_closed(hear));
+        tasks.spawn(notifier.clone().until_closed(receive));
         tasks.close();
         notifier
     }
 
-    /// Tells other instances that these spirits have changed, soon.
-    pub(super) fn tell(&self, spirit_ids: &[SpiritId]) {
+    /// Notifies other instances of changed spirits, in the background.
+    pub(super) fn announce(&self, spirit_ids: &[SpiritId]) {
         if self.0.settings.notify {
             lock(&self.0.changed).extend(spirit_ids);
             self.0.pending.notify_one();
         }
     }
 
-    /// Ends the tasks, and waits for the listening connection to end.
+    /// Ends the tasks and closes the listening connection.
     pub(super) async fn close(&self) {
         self.0.closing.cancel();
         self.0.tasks.wait().await;
         let pool = lock(&self.0.listening).take();
         if let Some(pool) = pool
-            && timeout(CLOSE_LIMIT, pool.close()).await.is_err()
+            && timeout(CLOSE_TIMEOUT, pool.close()).await.is_err()
         {
-            tracing::debug!("the connection that listened did not end in order");
+            tracing::debug!("the listening connection did not close cleanly");
         }
     }
 
@@ -147,22 +151,22 @@ impl Notifier {
                 ids.join(",")
             };
             if let Err(error) = self.notify(&named).await {
-                tracing::debug!(%error, "a hint to other instances was not sent");
+                tracing::debug!(%error, "a notification to other instances was not sent");
             }
         }
     }
 
     async fn notify(&self, named: &str) -> Result<(), StoreError> {
-        let query = sqlx::query_as::<_, ()>(SEND)
+        let query = sqlx::query_as::<_, ()>(NOTIFY)
             .bind(CHANNEL)
             .bind(format!("{}|{named}", self.0.instance));
-        self.0.connections.all(query).await?;
+        self.0.pool.all(query).await?;
         Ok(())
     }
 
-    /// Listens where that works, and polls all the time.
-    async fn hear(self, direct: Option<PgConnectOptions>, hub: Hub) {
-        let net = self.clone().poll(hub.clone(), NET_INTERVAL);
+    /// Listens where that works, and polls in any case.
+    async fn receive(self, direct: Option<PgConnectOptions>, hub: Hub) {
+        let fallback = self.clone().poll(hub.clone(), FALLBACK_INTERVAL);
         let poll_interval = self.0.settings.poll_interval;
         let direct = match direct {
             Some(direct) if self.0.settings.notify => direct,
@@ -178,15 +182,15 @@ impl Notifier {
             }
         };
         let listening = async {
-            let mut said = false;
+            let mut has_warned = false;
             loop {
                 self.0.is_listening.set(0);
                 let ended = self.listen(&direct, &hub).await;
                 self.0.is_listening.set(0);
                 match ended {
-                    Ok(()) => said = false,
-                    Err(error) if !said => {
-                        said = true;
+                    Ok(()) => has_warned = false,
+                    Err(error) if !has_warned => {
+                        has_warned = true;
                         tracing::warn!(
                             cause = %error,
                             poll_interval = ?self.0.settings.poll_interval,
@@ -195,7 +199,7 @@ impl Notifier {
                     }
                     Err(_) => {}
                 }
-                // What came while nobody listened is found by a poll.
+                // The poll finds the changes of the time without LISTEN.
                 let poll = self.clone().poll(hub.clone(), self.0.settings.poll_interval);
                 if timeout(RETRY_PAUSE.max(self.0.settings.poll_interval * 2), poll)
                     .await
@@ -205,25 +209,27 @@ impl Notifier {
                 }
             }
         };
-        tokio::join!(listening, net);
+        tokio::join!(listening, fallback);
     }
 
-    /// Listens until the connection is lost; an error when it has not even heard itself.
+    /// Listens until the connection is lost. Fails if a notification to itself does not arrive.
     async fn listen(&self, direct: &PgConnectOptions, hub: &Hub) -> Result<(), StoreError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_lazy_with(direct.clone());
         *lock(&self.0.listening) = Some(pool.clone());
-        let unheard = || StoreError::Unavailable("an own notification did not come back".to_owned());
-        let begun = async {
+        let no_echo = || StoreError::Unavailable("an own notification did not come back".to_owned());
+        let connected = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(CHANNEL).await?;
             Ok::<_, sqlx::Error>(listener)
         };
-        let mut listener = timeout(LISTEN_LIMIT, begun).await.map_err(|_| unheard())??;
-        // A pooler in transaction mode takes the LISTEN and gives the connection to somebody else.
+        let mut listener = timeout(LISTEN_TIMEOUT, connected)
+            .await
+            .map_err(|_| no_echo())??;
+        // A pooler in transaction mode accepts LISTEN and then gives the server connection to another client.
         self.notify("").await?;
-        let heard = async {
+        let echo = async {
             loop {
                 let notification = listener.recv().await?;
                 if self.is_own(notification.payload()) {
@@ -231,34 +237,34 @@ impl Notifier {
                 }
             }
         };
-        timeout(ECHO_LIMIT, heard).await.map_err(|_| unheard())??;
+        timeout(ECHO_TIMEOUT, echo).await.map_err(|_| no_echo())??;
         self.0.is_listening.set(1);
         tracing::debug!("listening for other instances' commits");
-        hub.wake_all(); // whatever came before
+        hub.wake_all(); // for changes before LISTEN
         while let Some(notification) = self.next(&mut listener).await? {
             self.take(notification.payload(), hub);
         }
         Ok(())
     }
 
-    /// The next notification; `None` when the connection is lost. A network that swallows everything does not
-    /// tell, so after some silence this instance sends itself a hint.
+    /// Returns the next notification; `None` when the connection is lost. A network that drops everything gives
+    /// no error, so this instance notifies itself after some time without a notification.
     async fn next(&self, listener: &mut PgListener) -> Result<Option<PgNotification>, StoreError> {
-        let no_echo = async {
+        let silence = async {
             loop {
-                sleep(NET_INTERVAL).await;
+                sleep(FALLBACK_INTERVAL).await;
                 match self.notify("").await {
                     Ok(()) => break,
-                    // The readers' connections may all be busy, which says nothing of this one.
-                    Err(error) => tracing::debug!(%error, "whether LISTEN works still was not asked"),
+                    // The pool may be busy, which says nothing about the listening connection.
+                    Err(error) => tracing::debug!(%error, "the check of LISTEN could not be sent"),
                 }
             }
-            sleep(ECHO_LIMIT).await;
+            sleep(ECHO_TIMEOUT).await;
         };
         tokio::select! {
-            biased; // what came counts, however late it is looked at
+            biased; // a notification that has arrived counts, even if this task ran late
             next = listener.try_recv() => Ok(next?),
-            () = no_echo => Ok(None),
+            () = silence => Ok(None),
         }
     }
 
@@ -295,7 +301,7 @@ impl Notifier {
 
     async fn poll_once(&self, spirit_ids: &[SpiritId], hub: &Hub) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = spirit_ids.iter().map(|id| id.0).collect();
-        let rows: Vec<PollRow> = self.0.connections.all(sqlx::query_as(POLL).bind(ids)).await?;
+        let rows: Vec<PollRow> = self.0.pool.all(sqlx::query_as(POLL).bind(ids)).await?;
         for row in rows {
             let polled = Polled {
                 last_sequence: row.last_sequence,
@@ -315,11 +321,6 @@ struct PollRow {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under a lock is a single step, so a poisoned one is still whole.
+    // Every change under a lock is a single step, so the data behind a poisoned lock is consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// See [`crate::store::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![("live/notify", SEND.into()), ("live/poll", POLL.into())]
 }

@@ -1,59 +1,58 @@
-//! A page of new events: behind a sequence, in sequence order.
+//! Reads a page of new events: those after a sequence, in sequence order.
 
-use std::sync::{Arc, LazyLock};
-
+use const_format::formatcp;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, FromRow, Row as _};
+use sqlx::{FromRow, Row as _};
 
+use super::LiveStreams;
 use crate::domain::event::{Event, View};
-use crate::domain::filter::{QueryHash, Scope};
+use crate::domain::filter::{QueryHash, Selection};
 use crate::domain::refusal::Refusal;
-use crate::store::read::list_events::{FILTERED, bind_scope};
-use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
 use crate::store::pg::error::StoreError;
-use crate::store::Store;
+use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
+use crate::store::read::list_events::{FILTERED, bind_selection};
 
-/// New events that a stream wants.
+/// The events that a stream reads.
 #[derive(Clone, Debug)]
 pub(super) struct LiveQuery {
-    pub(super) scope: Scope,
+    pub(super) selection: Selection,
     pub(super) view: View,
-    /// Of the scope: streams with the same one share reads.
+    /// Hash of the selection; streams with the same hash share reads.
     pub(super) hash: QueryHash,
 }
 
-/// New events of a spirit.
+/// A page of new events of a spirit.
 #[derive(Debug)]
 pub struct LivePage {
     /// In sequence order.
     pub events: Vec<Event>,
-    /// Every event up to this sequence was looked at.
+    /// Highest sequence that the page has examined, whether or not the filter matched.
     pub scanned: i64,
-    /// Whether that is all there was.
+    /// Whether the page reached the spirit's `last_sequence`.
     pub is_last: bool,
-    /// Whether the spirit is soft-deleted, so that none will follow the last.
+    /// Whether the spirit is soft-deleted, so that no events follow the last page.
     pub is_deleted: bool,
 }
 
-/// Events of a page at the most.
+/// Maximum number of events in a page.
 const PAGE_SIZE: i64 = 500;
-/// Bytes of content at which a page ends early.
+/// Bytes of content, meta and summaries after which a page ends early.
 const PAGE_BYTES: i64 = 256 * 1024;
-/// Sequences that one statement looks at, so that a filter that hardly ever matches costs many short
-/// statements and not a long one.
+/// Sequences that one statement scans at most, so that a filter that rarely matches costs many short statements
+/// instead of a long one.
 const SCAN_MAX: i64 = 20_000;
 
 impl LiveQuery {
-    pub(super) fn new(scope: Scope, view: View) -> Self {
+    pub(super) fn new(selection: Selection, view: View) -> Self {
         Self {
-            hash: QueryHash::of_events("live", &scope, "sequence"),
-            scope,
+            hash: QueryHash::of_events("live", &selection, "sequence"),
+            selection,
             view,
         }
     }
 }
 
-/// Of a spirit without new events there is one row without an event.
+/// A row of a page. A spirit without new events gives one row without an event.
 struct PageRow {
     event: Option<EventRow>,
     last_sequence: i64,
@@ -75,22 +74,18 @@ impl FromRow<'_, PgRow> for PageRow {
     }
 }
 
-impl Store {
-    /// The events behind this sequence; NOT_FOUND when there is no such spirit.
+impl LiveStreams {
+    /// Reads the events after this sequence. Fails with NOT_FOUND if the spirit does not exist.
     ///
-    /// Spirit and events are read in one snapshot, and within a spirit sequence order is commit order: an
-    /// event up to the spirit's `last_sequence` is there, and none can come in below it any more.
+    /// Spirit and events are read in one snapshot, and sequence order is commit order within a spirit. So every
+    /// event up to the spirit's `last_sequence` is visible, and no later commit can add one below it.
     pub(super) async fn live_page(&self, query: &LiveQuery, after: i64) -> Result<LivePage, StoreError> {
-        let statement = &PAGES[index(query.scope.session_id.is_some(), query.view)];
-        let statement = bind_scope(
-            sqlx::query_as::<_, PageRow>(AssertSqlSafe(Arc::clone(statement))),
-            &query.scope,
-        )
-        .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number
-        .bind(PAGE_SIZE)
-        .bind(PAGE_BYTES)
-        .bind(SCAN_MAX);
-        let rows = self.connections.all(statement).await?;
+        let statement = bind_selection(sqlx::query_as::<_, PageRow>(page_sql(query)), &query.selection)
+            .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number, and the sum must not overflow
+            .bind(PAGE_SIZE)
+            .bind(PAGE_BYTES)
+            .bind(SCAN_MAX);
+        let rows = self.pool.all(statement).await?;
         let Some(&PageRow {
             last_sequence,
             is_deleted,
@@ -99,7 +94,7 @@ impl Store {
             ..
         }) = rows.first()
         else {
-            return Err(Refusal::SpiritNotFound(query.scope.spirit_id).into());
+            return Err(Refusal::SpiritNotFound(query.selection.spirit_id).into());
         };
         let events: Vec<Event> = rows
             .into_iter()
@@ -119,71 +114,64 @@ impl Store {
     }
 }
 
-fn index(session: bool, view: View) -> usize {
-    usize::from(session) * 2 + usize::from(view == View::Basic)
-}
-
-/// As a page of a list: `cut` finds where the byte budget ends over lengths alone.
-fn page_sql(session: bool, basic: bool) -> String {
-    let session = if session {
-        "session_id = $2"
-    } else {
-        "$2::text is null"
-    };
-    let (columns, length) = if basic {
-        (NO_COLUMNS, BASIC_LENGTH)
-    } else {
-        (FULL_COLUMNS, FULL_LENGTH)
-    };
-    let rows = format!(
-        "from events
-         where spirit_id = $1
-         and sequence > $10
-         and sequence <= (select bound from spirit)
-         and coalesce({session} and occurred_at >= $6 and occurred_at < $7 and {FILTERED}, false)
-         order by sequence"
-    );
-    format!(
-        "with spirit as (
-             select
-                 last_sequence as spirit_last_sequence,
-                 deleted_at is not null as spirit_is_deleted,
-                 least(last_sequence, $10::bigint + $13::bigint) as bound
-             from spirits
-             where id = $1
-         ),
-         cut as (
-             select count(*) as found, count(*) filter (where bytes_before <= $12) as fits
-             from (
-                 select sum(bytes) over (order by sequence rows unbounded preceding) - bytes as bytes_before
+/// Finds the end of the byte budget over lengths alone, as a page of a list does. A spirit without new events
+/// gives one row without an event.
+macro_rules! page {
+    ($session:expr, $columns:expr, $length:expr) => {
+        formatcp!(
+            "with spirit as (
+                 select
+                     last_sequence as spirit_last_sequence,
+                     deleted_at is not null as spirit_is_deleted,
+                     least(last_sequence, $10::bigint + $13::bigint) as bound
+                 from spirits
+                 where id = $1
+             ),
+             cut as (
+                 select count(*) as found, count(*) filter (where bytes_before <= $12) as fits
                  from (
-                     select sequence, {length} as bytes
-                     {rows}
-                     limit (select $11::bigint)
-                 ) as lengths
-             ) as sums
-         )
-         select {BASIC_COLUMNS}, content, meta, spirit_last_sequence, spirit_is_deleted, bound, (select found from cut) as found
-         from spirit
-         left join lateral (
-             select {BASIC_COLUMNS}, {columns}
-             {rows}
-             limit (select fits from cut)
-         ) as page on true
-         order by sequence"
-    )
+                     select sum(bytes) over (order by sequence rows unbounded preceding) - bytes as bytes_before
+                     from (
+                         select sequence, {length} as bytes
+                         {rows}
+                         limit (select $11::bigint)
+                     ) as lengths
+                 ) as sums
+             )
+             select {BASIC_COLUMNS}, content, meta, spirit_last_sequence, spirit_is_deleted, bound,
+                 (select found from cut) as found
+             from spirit
+             left join lateral (
+                 select {BASIC_COLUMNS}, {columns}
+                 {rows}
+                 limit (select fits from cut)
+             ) as page on true
+             order by sequence",
+            columns = $columns,
+            length = $length,
+            rows = formatcp!(
+                "from events
+                 where spirit_id = $1
+                 and sequence > $10
+                 and sequence <= (select bound from spirit)
+                 and coalesce({session} and occurred_at >= $6 and occurred_at < $7 and {FILTERED}, false)
+                 order by sequence",
+                session = $session
+            )
+        )
+    };
 }
 
-static PAGES: LazyLock<[Arc<str>; 4]> =
-    LazyLock::new(|| std::array::from_fn(|index| page_sql(index & 2 != 0, index & 1 != 0).into()));
+pub(in crate::store) const SPIRIT_FULL: &str = page!("$2::text is null", FULL_COLUMNS, FULL_LENGTH);
+pub(in crate::store) const SPIRIT_BASIC: &str = page!("$2::text is null", NO_COLUMNS, BASIC_LENGTH);
+pub(in crate::store) const SESSION_FULL: &str = page!("session_id = $2", FULL_COLUMNS, FULL_LENGTH);
+pub(in crate::store) const SESSION_BASIC: &str = page!("session_id = $2", NO_COLUMNS, BASIC_LENGTH);
 
-/// See [`crate::store::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    let names = [
-        "live/spirit/full",
-        "live/spirit/basic",
-        "live/session/full",
-        "live/session/basic",
-    ];
-    names.into_iter().zip(PAGES.iter().cloned()).collect()
+fn page_sql(query: &LiveQuery) -> &'static str {
+    match (&query.selection.session_id, query.view) {
+        (None, View::Full) => SPIRIT_FULL,
+        (None, View::Basic) => SPIRIT_BASIC,
+        (Some(_), View::Full) => SESSION_FULL,
+        (Some(_), View::Basic) => SESSION_BASIC,
+    }
 }

@@ -1,4 +1,4 @@
-//! What a stream's task hands to the stream's body: pages, then how it ends.
+//! The channel between a stream's task and its response body: pages, then the result of the stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,31 +12,30 @@ use tracing::Instrument as _;
 
 use super::page::LivePage;
 use crate::domain::event::Event;
-use crate::store::pg::error::unanswered;
-use crate::store::pg::error::StoreError;
+use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::spans;
 
-/// Some items of a stream, in order.
+/// A page of a stream: events, or one item without events.
 #[derive(Debug)]
 pub enum StreamPage {
-    /// Events in replay order, among those up to the bound.
+    /// Events in replay order with sequences up to `bound`.
     Replay {
         events: Vec<Event>,
-        /// The spirit's `last_sequence` when the replay began.
+        /// The spirit's `last_sequence` at the start of the replay.
         bound: i64,
     },
     /// Events in sequence order.
     Live(Arc<LivePage>),
-    /// Everything up to this sequence was sent.
+    /// Every matching event up to this sequence was sent.
     CaughtUp(i64),
-    /// Nothing to send; everything up to this sequence was looked at.
+    /// There was nothing to send; events up to this sequence were examined.
     Heartbeat(i64),
 }
 
-/// How a stream ended.
-pub(in crate::store) type StreamEnd = Result<(), StoreError>;
+/// The result of a stream.
+pub(super) type StreamEnd = Result<(), StoreError>;
 
-/// A stream as its body reads it. Dropping it stops the work.
+/// The receiving end, read by the response body. Dropping it stops the stream's task.
 #[derive(Debug)]
 pub struct Pages {
     next: mpsc::Receiver<StreamPage>,
@@ -44,29 +43,29 @@ pub struct Pages {
     progress: Progress,
 }
 
-/// When the reader last took an item.
+/// The time at which the client last took an item.
 #[derive(Clone, Debug)]
 struct Progress {
     since: Instant,
     millis: Arc<AtomicU64>,
 }
 
-/// The task's side: pages go out one at a time, and only when there is room for one.
-pub(in crate::store) struct PageSender {
+/// The sending end, held by the stream's task. It holds one page at a time.
+pub(super) struct PageSender {
     pages: mpsc::Sender<StreamPage>,
     progress: Progress,
     stall_limit: Duration,
 }
 
 impl Pages {
-    /// A stream that ends without a page.
+    /// Returns a stream without pages.
     #[must_use]
     pub fn none() -> Self {
-        Self::of(Duration::MAX, |_| std::future::ready(Ok(())))
+        Self::spawn(Duration::MAX, |_| std::future::ready(Ok(())))
     }
 
-    /// Runs a stream's work in a task of its own.
-    pub(in crate::store) fn of<W>(stall_limit: Duration, work: impl FnOnce(PageSender) -> W) -> Self
+    /// Runs `work` in a task and returns the pages that it sends.
+    pub(super) fn spawn<W>(stall_limit: Duration, work: impl FnOnce(PageSender) -> W) -> Self
     where
         W: Future<Output = StreamEnd> + Send + 'static,
     {
@@ -83,7 +82,7 @@ impl Pages {
         });
         let work = async move {
             if ended.send(work.await).is_err() {
-                tracing::trace!("the reader of a stream has gone");
+                tracing::trace!("the client of a stream has gone");
             }
         };
         tokio::spawn(work.instrument(spans::current()));
@@ -94,7 +93,7 @@ impl Pages {
         }
     }
 
-    /// The next page; or, after the last one, how the stream ended.
+    /// Polls for the next page; after the last page, for the result of the stream.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamPage, Result<(), StoreError>>> {
         if let Some(page) = ready!(self.next.poll_recv(cx)) {
             return Poll::Ready(Ok(page));
@@ -103,16 +102,17 @@ impl Pages {
         Poll::Ready(Err(end.unwrap_or_else(|dropped| Err(unanswered(dropped)))))
     }
 
-    /// Takes note that the reader is alive.
-    pub fn taken(&self) {
+    /// Records that the client took an item.
+    pub fn record_progress(&self) {
         let millis = u64::try_from(self.progress.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.progress.millis.store(millis, Ordering::Relaxed);
     }
 }
 
 impl PageSender {
-    /// Room for one page; `None` when the reader has gone. Nothing is to be read before there is room.
-    pub(in crate::store) async fn room(&self) -> Result<Option<mpsc::Permit<'_, StreamPage>>, StoreError> {
+    /// Waits until a page can be sent; `None` if the client has gone. Call it before reading the page, so that
+    /// nothing is read for a client that does not take it. Fails with `Stalled` after the stall limit.
+    pub(super) async fn reserve(&self) -> Result<Option<mpsc::Permit<'_, StreamPage>>, StoreError> {
         let wanted = Instant::now();
         loop {
             let taken =
@@ -121,14 +121,14 @@ impl PageSender {
             if Instant::now() >= stalled {
                 return Err(StoreError::Stalled);
             }
-            if let Ok(room) = timeout_at(stalled, self.pages.reserve()).await {
-                return Ok(room.ok());
+            if let Ok(permit) = timeout_at(stalled, self.pages.reserve()).await {
+                return Ok(permit.ok());
             }
         }
     }
 
-    /// Waits until the reader has gone.
-    pub(in crate::store) async fn closed(&self) {
+    /// Waits until the client has gone.
+    pub(super) async fn closed(&self) {
         self.pages.closed().await;
     }
 }

@@ -1,71 +1,71 @@
-//! Replay: a session's events in replay order, page by page, read one page ahead.
+//! Replay: a session's events in replay order, read one page ahead.
 //!
-//! A replay holds a connection only while it reads a page. It is bounded by the spirit's
-//! `last_sequence` when it began, so it is one consistent set without a long snapshot. Bound and pages come
-//! from one server, or pages from the primary once that server fails: it knows more, never less.
+//! A replay holds a connection only while it reads a page. It covers sequences up to the spirit's
+//! `last_sequence` at its start, so its events are one consistent set without a long-lived snapshot. Bound and
+//! pages come from one server; if the standby fails, further pages come from the primary, which has at least
+//! the same events.
 
-use crate::store::read::list_events::{EventPage, EventQuery, PageStart};
-use super::live::{Live, PageSender, Pages, StreamEnd, StreamPage};
-use crate::store::pg::error::StoreError;
-use crate::store::read::Reader;
-use crate::store::read::Consistency;
-use crate::store::Store;
+use super::LiveStreams;
+use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
+use super::watch::LiveTail;
 use crate::domain::Time;
 use crate::domain::cursor::{Phase, ReplayPlace};
 use crate::domain::event::{Order, Position, View};
-use crate::domain::filter::{Scope, start_of_year};
+use crate::domain::filter::{Selection, start_of_year};
 use crate::domain::refusal::Refusal;
+use crate::store::pg::error::StoreError;
+use crate::store::read::list_events::{EventPage, EventQuery, PageStart};
+use crate::store::read::{Consistency, Reader};
 
-/// A replay that a reader wants.
+/// A request to replay a session.
 #[derive(Clone, Debug)]
 pub struct Replay {
-    /// Names a session.
-    pub scope: Scope,
+    /// Always has a session.
+    pub selection: Selection,
     pub view: View,
     pub start: ReplayStart,
-    /// Events at the most; `None` = all.
+    /// Maximum number of events; `None` = all.
     pub limit: Option<u64>,
-    /// Whether to go on with what is committed after the replay.
+    /// Whether to continue with new events after the replay.
     pub follow: bool,
 }
 
-/// Where a replay starts.
+/// The start of a replay.
 #[derive(Clone, Copy, Debug)]
 pub enum ReplayStart {
     /// At the first event.
     Beginning,
-    /// Behind this place.
+    /// After this position.
     After(ReplayPlace),
     /// At this `occurred_at`, inclusive.
     FromTime(Time),
-    /// At the n-th event from the end, counted after the filter, n ≥ 1.
+    /// At the n-th matching event from the end, n ≥ 1.
     LastN(i64),
 }
 
-/// Events in the first page: few, so that the first event comes soon.
+/// Events in the first page: few, so that the first event arrives soon.
 const FIRST_PAGE_SIZE: usize = 50;
 /// Events in each further page.
 const PAGE_SIZE: usize = 500;
-/// Bytes of content, meta and summaries at which a page ends early. A stalled stream costs two pages at the most.
+/// Bytes of content, meta and summaries after which a page ends early. A stalled stream holds at most two pages.
 const PAGE_BYTES: usize = 256 * 1024;
 
-impl Store {
-    /// Starts a replay, whose pages come one at a time; with `follow` it goes on live and is read where it is
-    /// written. Work stops when the pages are dropped.
+impl LiveStreams {
+    /// Starts a replay. With `follow` it continues live and reads the primary. Dropping the pages stops it.
     ///
     /// # Errors
-    /// With `follow`, NOT_FOUND for an unknown spirit.
+    /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit.
     pub async fn replay(&self, replay: Replay, consistency: Consistency) -> Result<Pages, StoreError> {
-        let spirit_id = replay.scope.spirit_id;
+        let spirit_id = replay.selection.spirit_id;
         let mut reader = if replay.follow {
-            self.primary()
+            self.reads.primary()
         } else {
-            self.reader(consistency)
+            self.reads.reader(consistency)
         };
-        // Subscribed before the bound is read, so that nothing is committed unseen in between.
+        // Subscribe before reading the bound, so that no commit in between is missed.
         let live = replay
             .follow
-            .then(|| self.live(replay.scope.clone(), replay.view));
+            .then(|| self.tail(replay.selection.clone(), replay.view));
         let mut last = reader.last_sequence(spirit_id).await?;
         if last < Some(seen(replay.start)) && reader.leave_standby() {
             last = reader.last_sequence(spirit_id).await?;
@@ -73,10 +73,10 @@ impl Store {
         if last.is_none() && replay.follow {
             return Err(Refusal::SpiritNotFound(spirit_id).into());
         }
-        let store = self.clone();
-        Ok(Pages::of(self.live.stall_limit, |outlet| async move {
+        let streams = self.clone();
+        Ok(Pages::spawn(self.settings.stall_limit, |sender| async move {
             match last {
-                Some(last) => store.run_replay(replay, reader, last, live, &outlet).await,
+                Some(last) => streams.run_replay(replay, reader, last, live, &sender).await,
                 None => Ok(()),
             }
         }))
@@ -87,91 +87,88 @@ impl Store {
         replay: Replay,
         mut reader: Reader,
         last: i64,
-        live: Option<Live>,
-        outlet: &PageSender,
+        live: Option<LiveTail>,
+        sender: &PageSender,
     ) -> StreamEnd {
         let mut left = replay.limit.unwrap_or(u64::MAX);
         let (bound, past_replay) = match (replay.start, &live) {
-            // Back in the replay that the cursor is of, whose bound it keeps; or behind it.
+            // A cursor of a replay keeps the bound of that replay; a live cursor is past it.
             (ReplayStart::After(place), Some(_)) => (place.bound, place.phase == Phase::Live),
             _ => (last, false),
         };
-        if !past_replay && !reader.send_replay(&replay, bound, &mut left, outlet).await? {
+        if !past_replay && !send_replay(&mut reader, &replay, bound, &mut left, sender).await? {
             return Ok(());
         }
         let Some(mut live) = live.map(|live| live.at(bound, left)) else {
             return Ok(());
         };
-        // The mark stands where the order changes, whatever was committed during the replay.
-        if !past_replay && !live.say_caught_up(outlet).await? {
+        // `CaughtUp` marks the change from replay order to sequence order, whatever was committed meanwhile.
+        if !past_replay && !live.send_caught_up(sender).await? {
             return Ok(());
         }
-        self.run_live(live, outlet).await
+        self.run_live(live, sender).await
     }
 }
 
-impl Reader {
-    /// Sends the events up to the bound in replay order; false when the reader has gone.
-    async fn send_replay(
-        &mut self,
-        replay: &Replay,
-        bound: i64,
-        left: &mut u64,
-        outlet: &PageSender,
-    ) -> Result<bool, StoreError> {
-        let mut position = self.replay_start(replay, bound).await?;
-        let mut size = FIRST_PAGE_SIZE;
-        while *left > 0 {
-            // Room first, then the read: nothing is read for a consumer that does not take it.
-            let Some(room) = outlet.room().await? else {
-                return Ok(false);
-            };
-            let page = self
-                .list_events(&EventQuery {
-                    scope: replay.scope.clone(),
-                    order: Order::OldestFirst,
-                    view: replay.view,
-                    start: PageStart::After(position),
-                    sequence_max: bound,
-                    size: size.min(usize::try_from(*left).unwrap_or(usize::MAX)),
-                    bytes: PAGE_BYTES,
-                })
-                .await?;
-            let EventPage { events, more } = page;
-            let Some(last) = events.last() else { break };
-            position = last.position();
-            *left -= events.len() as u64;
-            size = PAGE_SIZE;
-            room.send(StreamPage::Replay { events, bound });
-            if !more {
-                break;
-            }
-        }
-        Ok(true)
-    }
-
-    /// The position behind which the replay starts.
-    async fn replay_start(&mut self, replay: &Replay, bound: i64) -> Result<Position, StoreError> {
-        let before = |occurred_at| Position {
-            occurred_at,
-            sequence: 0,
+/// Sends the events up to the bound in replay order. Returns false if the client has gone.
+async fn send_replay(
+    reader: &mut Reader,
+    replay: &Replay,
+    bound: i64,
+    left: &mut u64,
+    sender: &PageSender,
+) -> Result<bool, StoreError> {
+    let mut position = replay_start(reader, replay, bound).await?;
+    let mut size = FIRST_PAGE_SIZE;
+    while *left > 0 {
+        let Some(permit) = sender.reserve().await? else {
+            return Ok(false);
         };
-        Ok(match replay.start {
-            ReplayStart::Beginning => before(start_of_year(1)),
-            ReplayStart::After(place) => place.position,
-            ReplayStart::FromTime(time) => before(time),
-            ReplayStart::LastN(n) => match self.nth_from_end(&replay.scope, bound, n).await? {
-                Some(first) => Position {
-                    sequence: first.sequence - 1,
-                    ..first
-                },
-                None => before(start_of_year(1)),
-            },
-        })
+        let page = reader
+            .list_events(&EventQuery {
+                selection: replay.selection.clone(),
+                order: Order::OldestFirst,
+                view: replay.view,
+                start: PageStart::After(position),
+                sequence_max: bound,
+                size: size.min(usize::try_from(*left).unwrap_or(usize::MAX)),
+                bytes: PAGE_BYTES,
+            })
+            .await?;
+        let EventPage { events, more } = page;
+        let Some(last) = events.last() else { break };
+        position = last.position();
+        *left -= events.len() as u64;
+        size = PAGE_SIZE;
+        permit.send(StreamPage::Replay { events, bound });
+        if !more {
+            break;
+        }
     }
+    Ok(true)
 }
 
-/// What a standby has to know of the spirit: it, and what the reader has seen of it.
+/// Returns the position after which the replay starts.
+async fn replay_start(reader: &mut Reader, replay: &Replay, bound: i64) -> Result<Position, StoreError> {
+    let before = |occurred_at| Position {
+        occurred_at,
+        sequence: 0,
+    };
+    Ok(match replay.start {
+        ReplayStart::Beginning => before(start_of_year(1)),
+        ReplayStart::After(place) => place.position,
+        ReplayStart::FromTime(time) => before(time),
+        ReplayStart::LastN(n) => match reader.nth_from_end(&replay.selection, bound, n).await? {
+            Some(first) => Position {
+                sequence: first.sequence - 1,
+                ..first
+            },
+            None => before(start_of_year(1)),
+        },
+    })
+}
+
+/// Returns the highest sequence that the client has seen; a standby has to have replayed it.
 fn seen(start: ReplayStart) -> i64 {
     match start {
         ReplayStart::After(place) => place.bound.max(place.position.sequence),

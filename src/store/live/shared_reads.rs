@@ -1,6 +1,6 @@
-//! Reads that streams share: those that want the same page while one is being read get the next one
-//! together. So one commit causes few reads, however many streams follow the spirit with the same
-//! filter; and no stream gets a page that was read before it asked.
+//! Shares reads among streams: streams that request the same page while it is being read get the result of the
+//! next read together. A commit causes few reads, however many streams follow the spirit with the same filter,
+//! and no stream gets a page whose read began before its request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,32 +8,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
+use super::LiveStreams;
 use super::page::{LivePage, LiveQuery};
 use crate::domain::event::View;
 use crate::domain::filter::QueryHash;
 use crate::panics::keep_running;
-use crate::store::pg::error::unanswered;
-use crate::store::pg::error::StoreError;
+use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::spans;
-use crate::store::Store;
 
 type Page = Result<Arc<LivePage>, StoreError>;
 
-/// Query, view and the sequence behind which the page is.
+/// Query, view, and the sequence that the page starts after.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key(QueryHash, View, i64);
 
-/// The pages that are being read, and who waits for the read after it. Cheap to clone.
+/// The pages that are being read, each with the streams that wait for the next read of it. Cheap to clone.
 #[derive(Clone, Default)]
-pub(in crate::store) struct SharedReads(Arc<Mutex<HashMap<Key, Vec<oneshot::Sender<Page>>>>>);
+pub(super) struct SharedReads(Arc<Mutex<HashMap<Key, Vec<oneshot::Sender<Page>>>>>);
 
 impl SharedReads {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<oneshot::Sender<Page>>>> {
-        // Every change under the lock is a single step, so a poisoned one is still whole.
+        // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who waits for the next read of the page; when nobody does, it is no longer being read.
+    /// Takes the streams that wait for the next read of a page. Removes the page's entry if there are none.
     fn take(&self, key: Key) -> Option<Vec<oneshot::Sender<Page>>> {
         let mut reads = self.lock();
         let mut waiting = std::mem::take(reads.get_mut(&key)?);
@@ -46,8 +45,8 @@ impl SharedReads {
     }
 }
 
-impl Store {
-    /// The page behind this sequence, read after this call.
+impl LiveStreams {
+    /// Returns the page after this sequence, from a read that began after this call.
     pub(super) async fn shared_live_page(&self, query: &Arc<LiveQuery>, after: i64) -> Page {
         let key = Key(query.hash, query.view, after);
         let (reply, answer) = oneshot::channel();
@@ -58,9 +57,11 @@ impl Store {
             is_first
         };
         if is_first {
-            // A task of its own: the stream that asked first may end before the others.
-            let (store, query) = (self.clone(), Arc::clone(query));
-            let read = keep_running("shared read", async move || store.read_shared(key, &query).await);
+            // A task of its own, because the first stream may end before the others.
+            let (streams, query) = (self.clone(), Arc::clone(query));
+            let read = keep_running("shared read", async move || {
+                streams.read_shared(key, &query).await
+            });
             tokio::spawn(read.instrument(spans::current()));
         }
         answer.await.map_err(unanswered)?
@@ -74,14 +75,14 @@ impl Store {
             };
             for reply in waiting {
                 if reply.send(page.clone()).is_err() {
-                    tracing::trace!("a stream has ended");
+                    tracing::trace!("the stream ended before its page was read");
                 }
             }
         }
     }
 }
 
-/// Waits until every stream that waits for the page has ended.
+/// Resolves when every waiting stream has ended.
 async fn all_gone(waiting: &mut [oneshot::Sender<Page>]) {
     for stream in waiting {
         stream.closed().await;

@@ -1,4 +1,4 @@
-//! Watching: a spirit's new events in sequence order, then whatever is committed.
+//! Watch: a spirit's events in sequence order, then new events as they are committed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -6,58 +6,62 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::Permit;
 use tokio::time::Instant;
 
+use super::LiveStreams;
 use super::hub::{Signal, Subscription};
 use super::page::{LivePage, LiveQuery};
-use super::stream::{PageSender, Pages, StreamEnd, StreamPage};
+use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
 use crate::domain::Time;
 use crate::domain::event::View;
-use crate::domain::filter::Scope;
+use crate::domain::filter::Selection;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
-use crate::store::Store;
 
-/// A watch that a reader wants.
+/// A request to watch a spirit.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    pub scope: Scope,
+    pub selection: Selection,
     pub view: View,
     pub start: WatchStart,
 }
 
-/// Where a watch starts.
+/// The start of a watch.
 #[derive(Clone, Copy, Debug)]
 pub enum WatchStart {
     /// After this sequence.
     After(i64),
-    /// At what is committed from now on.
+    /// With the next event that is committed.
     Now,
 }
 
-/// The live part of a stream: where it is, and what it is told.
-pub(in crate::store) struct Live {
+/// The live part of a stream: its position and its subscription.
+pub(super) struct LiveTail {
     query: Arc<LiveQuery>,
     subscription: Subscription,
-    /// Everything up to here was looked at.
+    /// Highest sequence that was examined.
     scanned: i64,
-    /// Events that may still be sent.
+    /// Number of events that may still be sent.
     left: u64,
-    /// Whether it has said that it caught up.
+    /// Whether `CaughtUp` was sent.
     caught_up: bool,
-    /// When something was last sent.
+    /// Time of the last item.
     sent: Instant,
 }
 
-impl Store {
-    /// Starts a watch; the sequence behind which it starts is fixed when this returns.
+impl LiveStreams {
+    /// Starts a watch. Returns the sequence after which it starts, and its pages.
     ///
     /// # Errors
-    /// NOT_FOUND for an unknown spirit; `Refusal::Invalid` for a start behind its end.
+    /// `Refusal::SpiritNotFound` for an unknown spirit; `Refusal::Invalid` for a start beyond `last_sequence`.
     pub async fn watch(&self, watch: Watch) -> Result<(i64, Pages), StoreError> {
-        let Watch { scope, view, start } = watch;
-        let spirit_id = scope.spirit_id;
-        let live = self.live(scope, view);
-        let last = self.primary().last_sequence(spirit_id).await?;
+        let Watch {
+            selection,
+            view,
+            start,
+        } = watch;
+        let spirit_id = selection.spirit_id;
+        let live = self.tail(selection, view);
+        let last = self.reads.primary().last_sequence(spirit_id).await?;
         let last = last.ok_or(Refusal::SpiritNotFound(spirit_id))?;
         let scanned = match start {
             WatchStart::Now => last,
@@ -67,19 +71,19 @@ impl Store {
             }
             WatchStart::After(sequence) => sequence,
         };
-        let store = self.clone();
+        let streams = self.clone();
         let live = live.at(scanned, u64::MAX);
-        let pages = Pages::of(self.live.stall_limit, |outlet| async move {
-            store.run_live(live, &outlet).await
+        let pages = Pages::spawn(self.settings.stall_limit, |sender| async move {
+            streams.run_live(live, &sender).await
         });
         Ok((scanned, pages))
     }
 
-    /// The live part of a stream, subscribed, at the beginning.
-    pub(in crate::store) fn live(&self, scope: Scope, view: View) -> Live {
-        Live {
-            subscription: self.changes.hub.subscribe(scope.spirit_id),
-            query: Arc::new(LiveQuery::new(scope, view)),
+    /// Subscribes to the spirit and returns the live part of a stream, positioned at the beginning.
+    pub(super) fn tail(&self, selection: Selection, view: View) -> LiveTail {
+        LiveTail {
+            subscription: self.announcer.hub.subscribe(selection.spirit_id),
+            query: Arc::new(LiveQuery::new(selection, view)),
             scanned: 0,
             left: u64::MAX,
             caught_up: false,
@@ -87,12 +91,12 @@ impl Store {
         }
     }
 
-    /// Sends what is behind the position and goes on with what is committed, until the limit, the
-    /// spirit's end, a loss or the reader's going.
-    pub(in crate::store) async fn run_live(&self, mut live: Live, outlet: &PageSender) -> StreamEnd {
+    /// Sends the events after the position, then new events as they are committed. Ends at the limit of events,
+    /// when the spirit is deleted, when the database does not answer, or when the client has gone.
+    pub(super) async fn run_live(&self, mut live: LiveTail, sender: &PageSender) -> StreamEnd {
         while live.left > 0 {
-            live.subscription.note();
-            let Some(room) = outlet.room().await? else {
+            live.subscription.mark_seen();
+            let Some(permit) = sender.reserve().await? else {
                 return Ok(());
             };
             let page = self.shared_live_page(&live.query, live.scanned).await?;
@@ -106,60 +110,60 @@ impl Store {
                         .delivery_lag
                         .observe(seconds_since(first.created_at));
                 }
-                live.send(room, StreamPage::Live(page));
-            } else if live.sent.elapsed() >= self.live.heartbeat {
-                // A reader whose filter hides everything learns how far it got, too.
-                live.send(room, StreamPage::Heartbeat(live.scanned));
+                live.send(permit, StreamPage::Live(page));
+            } else if live.sent.elapsed() >= self.settings.heartbeat {
+                // Reports progress to a client whose filter matches no events.
+                live.send(permit, StreamPage::Heartbeat(live.scanned));
             } else {
-                drop(room);
+                drop(permit);
             }
             if !is_last || live.left == 0 {
                 continue;
             }
             if is_deleted {
-                return Err(Refusal::SpiritNotFound(live.query.scope.spirit_id).into());
+                return Err(Refusal::SpiritNotFound(live.query.selection.spirit_id).into());
             }
-            if !live.caught_up && !live.say_caught_up(outlet).await? {
+            if !live.caught_up && !live.send_caught_up(sender).await? {
                 return Ok(());
             }
-            if !self.wait(&mut live, outlet).await? {
+            if !self.wait(&mut live, sender).await? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Waits until a look is worth while, with heartbeats; false when the reader has gone.
-    async fn wait(&self, live: &mut Live, outlet: &PageSender) -> Result<bool, StoreError> {
+    /// Waits for a signal to read, sending heartbeats. Returns false if the client has gone.
+    async fn wait(&self, live: &mut LiveTail, sender: &PageSender) -> Result<bool, StoreError> {
         loop {
-            let heartbeat = tokio::time::sleep_until(live.sent + self.live.heartbeat);
+            let heartbeat = tokio::time::sleep_until(live.sent + self.settings.heartbeat);
             tokio::select! {
                 signal = live.subscription.changed() => return match signal {
-                    Signal::Look => Ok(true),
-                    Signal::Lost => Err(StoreError::Unavailable("the database is away".to_owned())),
+                    Signal::Read => Ok(true),
+                    Signal::End => Err(StoreError::Unavailable("the database does not answer".to_owned())),
                 },
-                () = outlet.closed() => return Ok(false),
+                () = sender.closed() => return Ok(false),
                 () = heartbeat => {}
             }
-            let Some(room) = outlet.room().await? else {
+            let Some(permit) = sender.reserve().await? else {
                 return Ok(false);
             };
-            live.send(room, StreamPage::Heartbeat(live.scanned));
+            live.send(permit, StreamPage::Heartbeat(live.scanned));
         }
     }
 }
 
-/// Zero where the database's clock goes ahead of this one.
+/// Returns zero if the database's clock is ahead of this host's.
 fn seconds_since(time: Time) -> f64 {
     let since = SystemTime::now().duration_since(SystemTime::from(time));
     since.unwrap_or_default().as_secs_f64()
 }
 
-impl Live {
-    /// Goes on behind this sequence, with so many events still to send.
-    pub(in crate::store) fn at(self, scanned: i64, left: u64) -> Self {
+impl LiveTail {
+    /// Continues after this sequence, with this number of events still to send.
+    pub(super) fn at(self, scanned: i64, left: u64) -> Self {
         Self {
-            // A made-up cursor must not cost a scan of all numbers below the first.
+            // A forged cursor must not start a scan of negative sequences.
             scanned: scanned.max(0),
             left,
             sent: Instant::now(),
@@ -167,25 +171,24 @@ impl Live {
         }
     }
 
-    /// Says that everything up to here was sent, unless nothing more may be; false when the reader has
-    /// gone.
-    pub(in crate::store) async fn say_caught_up(&mut self, outlet: &PageSender) -> Result<bool, StoreError> {
+    /// Sends `CaughtUp`, unless the limit of events is reached. Returns false if the client has gone.
+    pub(super) async fn send_caught_up(&mut self, sender: &PageSender) -> Result<bool, StoreError> {
         self.caught_up = true;
         if self.left > 0 {
-            let Some(room) = outlet.room().await? else {
+            let Some(permit) = sender.reserve().await? else {
                 return Ok(false);
             };
-            self.send(room, StreamPage::CaughtUp(self.scanned));
+            self.send(permit, StreamPage::CaughtUp(self.scanned));
         }
         Ok(true)
     }
 
-    fn send(&mut self, room: Permit<'_, StreamPage>, page: StreamPage) {
-        room.send(page);
+    fn send(&mut self, permit: Permit<'_, StreamPage>, page: StreamPage) {
+        permit.send(page);
         self.sent = Instant::now();
     }
 
-    /// As much of the page as may still be sent.
+    /// Cuts the page to the number of events that may still be sent.
     fn within_limit(&mut self, page: Arc<LivePage>) -> Arc<LivePage> {
         let count = page.events.len() as u64;
         if count <= self.left {

@@ -10,8 +10,9 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::timeout;
 
-use super::{ConnectionPool, ends_connection};
-use crate::store::pg::session::PgSession;
+use super::error::ends_connection;
+use super::pool::ConnectionPool;
+use super::session::PgSession;
 
 /// Most statements end by themselves sooner than they could be cancelled; a flood of callers that go away
 /// must not queue for the one connection that cancels.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use sqlx::error::DatabaseError;
+
 use crate::domain::refusal::Refusal;
 use crate::panics::Panicked;
 
@@ -51,7 +53,7 @@ const PASSING: [&str; 8] = [
 ];
 const QUERY_CANCELED: &str = "57014";
 /// A standby, or a primary turned read-only.
-pub(super) const READ_ONLY: &str = "25006";
+const READ_ONLY: &str = "25006";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -81,12 +83,20 @@ impl From<Panicked> for StoreError {
 }
 
 /// Who was to answer is gone without having done so: nothing but a panic does that.
-pub(super) fn unanswered<E>(_dropped: E) -> StoreError {
+pub(in crate::store) fn unanswered<E>(_dropped: E) -> StoreError {
     Panicked.into()
 }
 
+/// Whether the connection is of no use after this error: the server closes it, since it is shutting down or
+/// was told to, or takes no writes, and the next connection may lead to the one that does.
+pub(super) fn ends_connection(error: &dyn DatabaseError) -> bool {
+    error
+        .code()
+        .is_some_and(|code| code.starts_with("57P") || code == READ_ONLY)
+}
+
 /// The error and its sources, for the log.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(in crate::store) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,10 +1,12 @@
 //! What the store counts. Events happening are counted as they happen; what is simply there, as the
 //! depth of the queue, is looked at when somebody asks.
 
+use std::time::Duration;
+
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use crate::store::Store;
+use super::pool::PoolUsage;
 use crate::metrics::Registry;
 
 const SECONDS: [f64; 13] = [
@@ -15,12 +17,12 @@ const LAG_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0
 
 /// The instruments. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct StoreMetrics {
+pub(in crate::store) struct StoreMetrics {
     registry: Registry,
-    pub(super) queue: Queue,
-    pub(super) flushes: Flushes,
+    pub(in crate::store) queue: Queue,
+    pub(in crate::store) flushes: Flushes,
     pool: Pool,
-    pub(super) live: Live,
+    pub(in crate::store) live: Live,
     standby: Standby,
 }
 
@@ -38,14 +40,22 @@ impl Default for StoreMetrics {
     }
 }
 
-/// What waits to be stored.
+/// How full one part of the queue is.
+pub(in crate::store) struct QueueUsage {
+    pub(in crate::store) events: usize,
+    pub(in crate::store) events_max: usize,
+    pub(in crate::store) bytes: usize,
+    pub(in crate::store) bytes_max: usize,
+}
+
+/// The queue of events to be stored.
 #[derive(Clone)]
-pub(super) struct Queue {
+pub(in crate::store) struct Queue {
     events: IntGaugeVec,
     bytes: IntGaugeVec,
     events_max: IntGaugeVec,
     bytes_max: IntGaugeVec,
-    pub(super) overloads: IntCounter,
+    pub(in crate::store) overloads: IntCounter,
 }
 
 impl Queue {
@@ -82,13 +92,13 @@ impl Queue {
 
 /// What is stored.
 #[derive(Clone)]
-pub(super) struct Flushes {
+pub(in crate::store) struct Flushes {
     /// Of a flush, and how long it took.
-    pub(super) events: Histogram,
-    pub(super) seconds: Histogram,
-    pub(super) failures: IntCounter,
-    pub(super) stored: IntCounter,
-    pub(super) duplicates: IntCounter,
+    pub(in crate::store) events: Histogram,
+    pub(in crate::store) seconds: Histogram,
+    pub(in crate::store) failures: IntCounter,
+    pub(in crate::store) stored: IntCounter,
+    pub(in crate::store) duplicates: IntCounter,
 }
 
 impl Flushes {
@@ -110,7 +120,7 @@ impl Flushes {
     }
 }
 
-/// ConnectionPool for reads and edits.
+/// Connections for reads and edits.
 #[derive(Clone)]
 struct Pool {
     connections: IntGaugeVec,
@@ -123,12 +133,12 @@ impl Pool {
         Self {
             connections: registry.gauges(
                 "events_pool_connections",
-                "ConnectionPool for reads and edits, in use and idle",
+                "Connections for reads and edits, in use and idle",
                 &["state"],
             ),
             connections_max: registry.gauge(
                 "events_pool_connections_max",
-                "ConnectionPool for reads and edits that there may be",
+                "Connections for reads and edits that there may be",
             ),
             waiting: registry.gauge("events_pool_waiting", "Statements that wait for a connection"),
         }
@@ -137,13 +147,13 @@ impl Pool {
 
 /// Streams that follow what is stored.
 #[derive(Clone)]
-pub(super) struct Live {
+pub(in crate::store) struct Live {
     streams: IntGauge,
     spirits: IntGauge,
     /// From an event's commit until a live stream that had caught up was given it.
-    pub(super) delivery_lag: Histogram,
+    pub(in crate::store) delivery_lag: Histogram,
     /// Whether other instances' hints are heard.
-    pub(super) listening: IntGauge,
+    pub(in crate::store) listening: IntGauge,
 }
 
 impl Live {
@@ -208,7 +218,7 @@ impl Standby {
 
 /// How a read ended that might go to the standby.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum StandbyRead {
+pub(in crate::store) enum StandbyRead {
     Served,
     Failed,
     Missed,
@@ -220,37 +230,40 @@ impl StandbyRead {
 }
 
 impl StoreMetrics {
-    pub(super) fn standby_reads(&self, outcome: StandbyRead) -> IntCounter {
+    pub(in crate::store) fn standby_reads(&self, outcome: StandbyRead) -> IntCounter {
         self.standby.reads(outcome)
     }
-}
 
-impl Store {
-    /// What the store counts, and what is there now.
-    #[must_use]
-    pub fn metrics(&self) -> Vec<MetricFamily> {
-        let metrics = &self.metrics;
-        for (share, room) in self.ingest.rooms() {
-            let set = |gauge: &IntGaugeVec, value| gauge.with_label_values(&[share]).set(number(value));
-            set(&metrics.queue.events, room.events);
-            set(&metrics.queue.events_max, room.events_max);
-            set(&metrics.queue.bytes, room.bytes);
-            set(&metrics.queue.bytes_max, room.bytes_max);
-        }
-        let pool = self.connections.usage();
-        let connections = |state| metrics.pool.connections.with_label_values(&[state]);
-        connections("in_use").set(number(pool.in_use));
-        connections("idle").set(number(pool.idle));
-        metrics.pool.connections_max.set(number(pool.max));
-        metrics.pool.waiting.set(number(pool.waiting));
-        if let Some(standby) = &self.standby {
-            let lag = standby.lag().map_or(f64::INFINITY, |lag| lag.as_secs_f64());
-            metrics.standby.lag.set(lag);
-        }
-        let (spirits, streams) = self.changes.followed();
-        metrics.live.spirits.set(number(spirits));
-        metrics.live.streams.set(number(streams));
-        metrics.registry.gather()
+    /// Sets the gauges of one part of the queue: `calls` or `streams`.
+    pub(in crate::store) fn set_queue(&self, share: &str, usage: &QueueUsage) {
+        let set = |gauge: &IntGaugeVec, value| gauge.with_label_values(&[share]).set(number(value));
+        set(&self.queue.events, usage.events);
+        set(&self.queue.events_max, usage.events_max);
+        set(&self.queue.bytes, usage.bytes);
+        set(&self.queue.bytes_max, usage.bytes_max);
+    }
+
+    pub(in crate::store) fn set_pool(&self, usage: &PoolUsage) {
+        let connections = |state| self.pool.connections.with_label_values(&[state]);
+        connections("in_use").set(number(usage.in_use));
+        connections("idle").set(number(usage.idle));
+        self.pool.connections_max.set(number(usage.max));
+        self.pool.waiting.set(number(usage.waiting));
+    }
+
+    /// Sets the replication lag; `None` while the standby cannot be read.
+    pub(in crate::store) fn set_standby_lag(&self, lag: Option<Duration>) {
+        let seconds = lag.map_or(f64::INFINITY, |lag| lag.as_secs_f64());
+        self.standby.lag.set(seconds);
+    }
+
+    pub(in crate::store) fn set_live(&self, spirits: usize, streams: usize) {
+        self.live.spirits.set(number(spirits));
+        self.live.streams.set(number(streams));
+    }
+
+    pub(in crate::store) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 }
 

@@ -5,27 +5,24 @@
 //! statement was dropped by its caller goes to a task that cancels the statement and gives it back. Behind
 //! a pooler in transaction mode the whole statement runs in a task.
 
-mod cancel;
-
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::FromRow;
-use sqlx::error::DatabaseError;
 use sqlx::postgres::PgRow;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
-use crate::store::pg::error::{READ_ONLY, unanswered};
-use crate::store::pg::session::{Connector, PgSession, Statement, detached};
-use crate::store::pg::error::StoreError;
-use crate::store::pg::spans;
+use super::cancel;
+use super::error::{StoreError, ends_connection, unanswered};
+use super::session::{Connector, PgSession, Statement, detached};
+use super::spans;
 
 /// A connection that was idle for longer is asked whether it lives.
-pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
+pub(in crate::store) const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// A connection that is older is not used again, so that backends do not grow for ever.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// In which one is made, or found dead, whether or not anybody still waits for it.
@@ -35,10 +32,10 @@ const BEYOND: Duration = Duration::from_secs(5);
 
 /// A bounded number of connections. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct ConnectionPool(Arc<Shared>);
+pub(in crate::store) struct ConnectionPool(Arc<Shared>);
 
 struct Shared {
-    link: Connector,
+    connector: Connector,
     acquire_timeout: Duration,
     /// In which a statement is answered.
     answer_limit: Duration,
@@ -53,11 +50,11 @@ struct Shared {
 }
 
 /// How many connections are in use, and how many might be.
-pub(super) struct Usage {
-    pub(super) in_use: usize,
-    pub(super) idle: usize,
-    pub(super) max: usize,
-    pub(super) waiting: usize,
+pub(in crate::store) struct PoolUsage {
+    pub(in crate::store) in_use: usize,
+    pub(in crate::store) idle: usize,
+    pub(in crate::store) max: usize,
+    pub(in crate::store) waiting: usize,
 }
 
 struct PooledConnection {
@@ -69,7 +66,7 @@ struct PooledConnection {
 }
 
 /// A connection in use; goes back when it is dropped.
-pub(super) struct Lease {
+pub(in crate::store) struct Lease {
     home: Arc<Shared>,
     held: Option<PooledConnection>,
     state: State,
@@ -89,11 +86,16 @@ enum State {
 impl ConnectionPool {
     /// At most so many, made as they are needed. Statements that are left behind are cancelled by another
     /// one's, if there is one.
-    pub(super) fn new(link: Connector, max: u32, acquire_timeout: Duration, canceller: Option<Self>) -> Self {
+    pub(in crate::store) fn new(
+        connector: Connector,
+        max: u32,
+        acquire_timeout: Duration,
+        canceller: Option<Self>,
+    ) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         Self(Arc::new(Shared {
-            answer_limit: link.statement_timeout().saturating_add(BEYOND),
-            link,
+            answer_limit: connector.statement_timeout().saturating_add(BEYOND),
+            connector,
             acquire_timeout,
             max,
             free: Arc::new(Semaphore::new(max)),
@@ -105,7 +107,10 @@ impl ConnectionPool {
     }
 
     /// All rows of a statement.
-    pub(super) async fn all<Row>(&self, statement: Statement<'_, Row>) -> Result<Vec<Row>, StoreError>
+    pub(in crate::store) async fn all<Row>(
+        &self,
+        statement: Statement<'_, Row>,
+    ) -> Result<Vec<Row>, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
@@ -118,7 +123,10 @@ impl ConnectionPool {
     }
 
     /// The row of a statement that gives one or none.
-    pub(super) async fn optional<Row>(&self, statement: Statement<'_, Row>) -> Result<Option<Row>, StoreError>
+    pub(in crate::store) async fn optional<Row>(
+        &self,
+        statement: Statement<'_, Row>,
+    ) -> Result<Option<Row>, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
@@ -126,7 +134,7 @@ impl ConnectionPool {
     }
 
     /// The row of a statement that always gives one.
-    pub(super) async fn one<Row>(&self, statement: Statement<'_, Row>) -> Result<Row, StoreError>
+    pub(in crate::store) async fn one<Row>(&self, statement: Statement<'_, Row>) -> Result<Row, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
@@ -135,13 +143,13 @@ impl ConnectionPool {
     }
 
     /// How many there are at the most.
-    pub(super) fn max(&self) -> usize {
+    pub(in crate::store) fn max(&self) -> usize {
         self.0.max
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    pub(in crate::store) fn usage(&self) -> PoolUsage {
         let shared = &self.0;
-        Usage {
+        PoolUsage {
             in_use: shared.max.saturating_sub(shared.free.available_permits()),
             idle: shared.lock().len(),
             max: shared.max,
@@ -150,7 +158,7 @@ impl ConnectionPool {
     }
 
     /// Closes those that are idle, and the others when they come back.
-    pub(super) async fn close(&self) {
+    pub(in crate::store) async fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
         let idle = std::mem::take(&mut *self.0.lock());
         for held in idle {
@@ -161,7 +169,7 @@ impl ConnectionPool {
     }
 
     /// One of them, until it is dropped.
-    pub(super) async fn lease(&self) -> Result<Lease, StoreError> {
+    pub(in crate::store) async fn lease(&self) -> Result<Lease, StoreError> {
         let home = Arc::clone(&self.0);
         if home.closed.load(Ordering::Acquire) {
             return Err(StoreError::Closing);
@@ -231,8 +239,8 @@ impl Shared {
             self.lock().retain(|other| other.used > held.used);
         }
         let now = Instant::now();
-        let name = cancel::new_name(self.link.options());
-        let session = timeout(MADE_WITHIN, self.link.connect_as(&name)).await;
+        let name = cancel::new_name(self.connector.options());
+        let session = timeout(MADE_WITHIN, self.connector.connect_as(&name)).await;
         Ok(PooledConnection {
             session: session.unwrap_or_else(|_| Err(silence()))?,
             name,
@@ -270,7 +278,10 @@ impl Lease {
     }
 
     /// All rows of a statement.
-    pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, sqlx::Error>
+    pub(in crate::store) async fn all<Row>(
+        &mut self,
+        statement: Statement<'_, Row>,
+    ) -> Result<Vec<Row>, sqlx::Error>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
@@ -281,7 +292,7 @@ impl Lease {
     }
 
     /// Opens a transaction and ends it.
-    pub(super) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
+    pub(in crate::store) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
         let limit = self.home.acquire_timeout;
         let ended = timeout(limit, self.session()?.try_transaction()).await;
         self.end(ended.unwrap_or(Err(sqlx::Error::PoolTimedOut)))
@@ -345,14 +356,6 @@ impl Lease {
 /// Nothing came in time.
 fn silence() -> sqlx::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the database does not answer").into()
-}
-
-/// Whether the connection is of no use after this error: the server closes it, since it is shutting down or
-/// was told to, or takes no writes, and the next connection may lead to the one that does.
-fn ends_connection(error: &dyn DatabaseError) -> bool {
-    error
-        .code()
-        .is_some_and(|code| code.starts_with("57P") || code == READ_ONLY)
 }
 
 impl Drop for Lease {

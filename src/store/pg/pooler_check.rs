@@ -9,21 +9,21 @@ use futures_util::future::join_all;
 use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
-use crate::store::pg::pool::{ConnectionPool, Lease};
-use crate::store::pg::error::chain;
-use crate::store::pg::session::Connector;
-use crate::store::pg::migrate::MigrateError;
+use super::error::chain;
+use super::pool::{ConnectionPool, Lease};
+use super::session::Connector;
+use super::startup_error::StartupError;
 
-/// What the connections are found to be.
+/// How connections are tied to PostgreSQL server processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(in crate::store) enum Separation {
     /// Each has a server process of its own.
-    Apart,
+    Own,
     /// They share server processes, and each finds its own statements or does without.
     Shared,
 }
 
-/// ConnectionPool that are tried, beside that of the probe.
+/// Connections that are checked, beside that of the probe.
 const CONNECTIONS_MAX: usize = 3;
 /// Times that all of them ask at once.
 const ROUNDS: i32 = 3;
@@ -35,16 +35,19 @@ const REFUSED: &str = "unsupported startup parameter";
 const NO_TRANSACTIONS: &str = "not allowed in statement pooling mode";
 
 /// Makes sure that there are transactions and that connections keep their statements apart, or need not.
-pub(super) async fn self_test(both: [&ConnectionPool; 2], link: &Connector) -> Result<Found, MigrateError> {
+pub(in crate::store) async fn check_pooler(
+    both: [&ConnectionPool; 2],
+    connector: &Connector,
+) -> Result<Separation, StartupError> {
     try_transaction(both[0]).await?;
-    if link.is_shared() {
-        return Ok(Found::Shared);
+    if connector.is_shared() {
+        return Ok(Separation::Shared);
     }
-    keep_apart(both, link).await
+    keep_apart(both, connector).await
 }
 
 /// Opens a transaction and ends it, on a connection that serves afterwards.
-async fn try_transaction(connections: &ConnectionPool) -> Result<(), MigrateError> {
+async fn try_transaction(connections: &ConnectionPool) -> Result<(), StartupError> {
     let lease = connections.lease().await;
     let mut lease = lease.map_err(|error| not_connected(error.to_string()))?;
     lease.try_transaction().await.map_err(|error| unfit(&error))
@@ -52,7 +55,7 @@ async fn try_transaction(connections: &ConnectionPool) -> Result<(), MigrateErro
 
 /// Lets several connections ask in turn and then all at once, each with a statement of its own that has the
 /// same name on all. Takes a few milliseconds; the connections serve afterwards.
-async fn keep_apart(both: [&ConnectionPool; 2], link: &Connector) -> Result<Found, MigrateError> {
+async fn keep_apart(both: [&ConnectionPool; 2], connector: &Connector) -> Result<Separation, StartupError> {
     let begun = Instant::now();
     let mut leases = Vec::new();
     for connections in both {
@@ -71,18 +74,22 @@ async fn keep_apart(both: [&ConnectionPool; 2], link: &Connector) -> Result<Foun
         answers.into_iter().collect::<Result<Vec<i32>, _>>()?;
     }
     if let Some(lease) = leases.first_mut() {
-        compare_settings(lease, link.settings()).await?;
+        compare_settings(lease, connector.settings()).await?;
     }
     processes.sort_unstable();
     let is_shared = processes.windows(2).any(|pair| pair[0] == pair[1]);
-    let found = if is_shared { Found::Shared } else { Found::Apart };
-    tracing::debug!(?found, elapsed = ?begun.elapsed(), "connections keep their statements");
-    Ok(found)
+    let separation = if is_shared {
+        Separation::Shared
+    } else {
+        Separation::Own
+    };
+    tracing::debug!(?separation, elapsed = ?begun.elapsed(), "connections keep their statements");
+    Ok(separation)
 }
 
 /// Says in the log which settings a pooler has dropped; nothing breaks without them, but much is slower and a
 /// statement can run for ever.
-async fn compare_settings(lease: &mut Lease, wanted: &[(&'static str, String)]) -> Result<(), MigrateError> {
+async fn compare_settings(lease: &mut Lease, wanted: &[(&'static str, String)]) -> Result<(), StartupError> {
     let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
     let rows = lease
         .all(sqlx::query_as::<_, (String, String)>(SETTINGS).bind(names))
@@ -106,18 +113,18 @@ async fn compare_settings(lease: &mut Lease, wanted: &[(&'static str, String)]) 
 const SETTINGS: &str = "select name, setting from pg_settings where name = any($1)";
 
 /// The server process that answers.
-async fn ask(lease: &mut Lease, number: i32, round: i32) -> Result<i32, MigrateError> {
+async fn ask(lease: &mut Lease, number: i32, round: i32) -> Result<i32, StartupError> {
     let sql = AssertSqlSafe(format!("select pg_backend_pid(), {number}, $1::int4"));
     let rows = lease
         .all(sqlx::query_as::<_, (i32, i32, i32)>(sql).bind(round))
         .await;
     match rows.map_err(|error| unfit(&error))?.as_slice() {
         &[(process, answered, of_round)] if (answered, of_round) == (number, round) => Ok(process),
-        _ => Err(MigrateError::MixedUp("one got another's answer".to_owned())),
+        _ => Err(StartupError::MixedUp("one got another's answer".to_owned())),
     }
 }
 
-fn unfit(error: &sqlx::Error) -> MigrateError {
+fn unfit(error: &sqlx::Error) -> StartupError {
     use sqlx::Error as E;
     let is_mixed_up = match error {
         E::Database(database) => database.code().is_some_and(|code| LOST.contains(&&*code)),
@@ -125,18 +132,18 @@ fn unfit(error: &sqlx::Error) -> MigrateError {
         _ => false,
     };
     if is_mixed_up {
-        MigrateError::MixedUp(chain(error))
+        StartupError::MixedUp(chain(error))
     } else {
         not_connected(chain(error))
     }
 }
 
-fn not_connected(cause: String) -> MigrateError {
+fn not_connected(cause: String) -> StartupError {
     if cause.contains(REFUSED) {
-        MigrateError::SettingsRefused(cause)
+        StartupError::SettingsRefused(cause)
     } else if cause.contains(NO_TRANSACTIONS) {
-        MigrateError::NoTransactions(cause)
+        StartupError::NoTransactions(cause)
     } else {
-        MigrateError::Failed(cause)
+        StartupError::Failed(cause)
     }
 }

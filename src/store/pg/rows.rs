@@ -1,4 +1,4 @@
-//! The columns of an event and the row they make.
+//! The columns and rows of events and spirits.
 
 use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
@@ -8,27 +8,28 @@ use uuid::Uuid;
 use crate::domain::event::Event;
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::meta::Meta;
+use crate::domain::spirit::Spirit;
 
 /// Columns of every view, in the order of the table.
-pub(super) const BASIC_COLUMNS: &str = "id, spirit_id, sequence, event_type, meta_summary, occurred_at, session_id, \
+pub(in crate::store) const BASIC_COLUMNS: &str = "id, spirit_id, sequence, event_type, meta_summary, occurred_at, session_id, \
      role, author, source_uri, dedupe_key, importance_score, revision, deleted_at, created_at, updated_at";
 
 /// What the FULL view adds, behind them.
-pub(super) const FULL_COLUMNS: &str = "content, meta::text as meta";
+pub(in crate::store) const FULL_COLUMNS: &str = "content, meta::text as meta";
 
 /// What stands in their place in the BASIC view.
-pub(super) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
+pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
 
 /// Bytes of a row in the BASIC view, told without reading a long value.
-pub(super) const BASIC_LENGTH: &str = "coalesce(octet_length(meta_summary), 0)";
+pub(in crate::store) const BASIC_LENGTH: &str = "coalesce(octet_length(meta_summary), 0)";
 
 /// Bytes of a row in the FULL view, told without reading a long value.
-pub(super) const FULL_LENGTH: &str =
+pub(in crate::store) const FULL_LENGTH: &str =
     "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)";
 
 /// Reads the columns above by their place, which is several times faster than by name.
 #[derive(Debug)]
-pub(super) struct EventRow(Event);
+pub(in crate::store) struct EventRow(Event);
 
 impl From<EventRow> for Event {
     fn from(EventRow(event): EventRow) -> Self {
@@ -58,5 +59,37 @@ impl FromRow<'_, PgRow> for EventRow {
             content: row.try_get(16)?,
             meta: row.try_get::<Option<String>, _>(17)?.map(Meta::from_json),
         }))
+    }
+}
+
+pub(in crate::store) const SPIRIT_COLUMNS: &str =
+    "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
+
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct SpiritRow {
+    id: Uuid,
+    name: String,
+    description: Option<String>,
+    meta: String,
+    last_sequence: i64,
+    revision: i64,
+    deleted_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<SpiritRow> for Spirit {
+    fn from(row: SpiritRow) -> Self {
+        Self {
+            id: SpiritId(row.id),
+            name: row.name,
+            description: row.description,
+            meta: Meta::from_json(row.meta),
+            last_sequence: row.last_sequence,
+            revision: row.revision,
+            deleted_at: row.deleted_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
     }
 }

@@ -18,13 +18,13 @@ use sqlx::{
 use tokio::time::timeout;
 
 /// The setting, in milliseconds.
-pub(super) const STATEMENT_TIMEOUT: &str = "statement_timeout";
+pub(in crate::store) const STATEMENT_TIMEOUT: &str = "statement_timeout";
 /// In which a connection that lives answers a ping.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The way to the database.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(in crate::store) struct Connector {
     connect: PgConnectOptions,
     /// Opens a transaction; with the settings, where the connection cannot have them.
     begin: Arc<str>,
@@ -34,18 +34,18 @@ pub(super) struct Connector {
 }
 
 /// A connection made by a [`Connector`].
-pub(super) struct PgSession {
+pub(in crate::store) struct PgSession {
     connection: PgConnection,
     begin: Arc<str>,
     is_shared: bool,
     in_transaction: bool,
 }
 
-pub(super) type Statement<'q, Row> = QueryAs<'q, Postgres, Row, PgArguments>;
+pub(in crate::store) type Statement<'q, Row> = QueryAs<'q, Postgres, Row, PgArguments>;
 
 impl Connector {
     /// To PostgreSQL itself, or through a pooler that behaves so.
-    pub(super) fn own(connect: PgConnectOptions) -> Self {
+    pub(in crate::store) fn own(connect: PgConnectOptions) -> Self {
         Self {
             // Values travel in binary form, and poolers refuse parameters that they do not know.
             connect: connect.extra_float_digits(None),
@@ -56,7 +56,7 @@ impl Connector {
     }
 
     /// Through a pooler in transaction mode.
-    pub(super) fn shared(connect: PgConnectOptions) -> Self {
+    pub(in crate::store) fn shared(connect: PgConnectOptions) -> Self {
         Self {
             is_shared: true,
             ..Self::own(connect)
@@ -64,7 +64,7 @@ impl Connector {
     }
 
     /// The same with these settings; a value is a word or a number.
-    pub(super) fn with<const N: usize>(mut self, settings: [(&'static str, &str); N]) -> Self {
+    pub(in crate::store) fn with<const N: usize>(mut self, settings: [(&'static str, &str); N]) -> Self {
         if self.is_shared {
             let mut begin = self.begin.to_string();
             for (name, value) in settings {
@@ -80,17 +80,17 @@ impl Connector {
     }
 
     /// Whether the connections go through a pooler in transaction mode.
-    pub(super) fn is_shared(&self) -> bool {
+    pub(in crate::store) fn is_shared(&self) -> bool {
         self.is_shared
     }
 
     /// Names and values of the settings.
-    pub(super) fn settings(&self) -> &[(&'static str, String)] {
+    pub(in crate::store) fn settings(&self) -> &[(&'static str, String)] {
         &self.settings
     }
 
     /// The database's own limit of a statement.
-    pub(super) fn statement_timeout(&self) -> Duration {
+    pub(in crate::store) fn statement_timeout(&self) -> Duration {
         let mut newest_first = self.settings.iter().rev();
         newest_first
             .find(|(name, _)| *name == STATEMENT_TIMEOUT)
@@ -99,16 +99,16 @@ impl Connector {
     }
 
     /// How to connect, for what manages its connections by itself.
-    pub(super) fn options(&self) -> &PgConnectOptions {
+    pub(in crate::store) fn options(&self) -> &PgConnectOptions {
         &self.connect
     }
 
-    pub(super) async fn connect(&self) -> Result<PgSession, sqlx::Error> {
+    pub(in crate::store) async fn connect(&self) -> Result<PgSession, sqlx::Error> {
         self.open(&self.connect).await
     }
 
     /// Under a name by which the database knows the connection.
-    pub(super) async fn connect_as(&self, name: &str) -> Result<PgSession, sqlx::Error> {
+    pub(in crate::store) async fn connect_as(&self, name: &str) -> Result<PgSession, sqlx::Error> {
         self.open(&self.connect.clone().application_name(name)).await
     }
 
@@ -124,17 +124,17 @@ impl Connector {
 
 impl PgSession {
     /// Whether a statement of its own needs a transaction, in a task that nobody cancels.
-    pub(super) fn is_shared(&self) -> bool {
+    pub(in crate::store) fn is_shared(&self) -> bool {
         self.is_shared
     }
 
     /// Whether a transaction of [`begin`](Self::begin) has not ended, so that the connection is of no use.
-    pub(super) fn is_in_transaction(&self) -> bool {
+    pub(in crate::store) fn is_in_transaction(&self) -> bool {
         self.in_transaction
     }
 
     /// Makes ready for a statement of its own; a round trip where the connection is shared.
-    pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
+    pub(in crate::store) async fn begin(&mut self) -> Result<(), sqlx::Error> {
         if self.is_shared {
             self.open_transaction().await?;
         }
@@ -142,7 +142,10 @@ impl PgSession {
     }
 
     /// All rows of a statement of its own, committed; after [`begin`](Self::begin).
-    pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, sqlx::Error>
+    pub(in crate::store) async fn all<Row>(
+        &mut self,
+        statement: Statement<'_, Row>,
+    ) -> Result<Vec<Row>, sqlx::Error>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
@@ -167,7 +170,7 @@ impl PgSession {
     }
 
     /// Opens a transaction and ends it, in two messages.
-    pub(super) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
+    pub(in crate::store) async fn try_transaction(&mut self) -> Result<(), sqlx::Error> {
         self.open_transaction().await?;
         sqlx::raw_sql("rollback").execute(&mut self.connection).await?;
         self.in_transaction = false;
@@ -175,37 +178,39 @@ impl PgSession {
     }
 
     /// Opens a transaction: goes before its first statement in one message of the simple protocol.
-    pub(super) fn opening(&self) -> String {
+    pub(in crate::store) fn opening(&self) -> String {
         self.begin.to_string()
     }
 
     /// Whether a prepared statement is still there in the next transaction.
-    pub(super) fn names_statements(&self) -> bool {
+    pub(in crate::store) fn names_statements(&self) -> bool {
         !self.is_shared
     }
 
     /// The connection itself, in a transaction that was opened by hand.
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
+    pub(in crate::store) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
 
-    pub(super) async fn ping(&mut self) -> Result<(), sqlx::Error> {
+    pub(in crate::store) async fn ping(&mut self) -> Result<(), sqlx::Error> {
         self.connection.ping().await
     }
 
     /// Whether it answers soon; to be asked while nothing runs on it.
-    pub(super) async fn lives(&mut self) -> bool {
+    pub(in crate::store) async fn lives(&mut self) -> bool {
         let answer = timeout(ANSWERS_WITHIN, self.ping()).await;
         matches!(answer, Ok(Ok(())))
     }
 
-    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+    pub(in crate::store) async fn close(self) -> Result<(), sqlx::Error> {
         self.connection.close().await
     }
 }
 
 /// The statement without what it borrowed, which its arguments have copied.
-pub(super) fn detached<Row>(statement: Statement<'_, Row>) -> Result<Statement<'static, Row>, sqlx::Error>
+pub(in crate::store) fn detached<Row>(
+    statement: Statement<'_, Row>,
+) -> Result<Statement<'static, Row>, sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
 {
@@ -214,7 +219,7 @@ where
 }
 
 /// The statement and a copy of it, for another connection.
-pub(super) fn twice<Row>(
+pub(in crate::store) fn twice<Row>(
     statement: Statement<'_, Row>,
 ) -> Result<(Statement<'static, Row>, Statement<'static, Row>), sqlx::Error>
 where

@@ -4,12 +4,12 @@ use sqlx::postgres::PgRow;
 use sqlx::{Execute, FromRow};
 use tracing::Span;
 
-use crate::store::pg::error::StoreError;
-use crate::store::pg::session::Statement;
-pub(super) use crate::telemetry::are_wanted;
+use super::error::StoreError;
+use super::session::Statement;
+pub(in crate::store) use crate::telemetry::are_wanted;
 
 /// The span of the caller, for work that goes on in a task.
-pub(super) fn current() -> Span {
+pub(in crate::store) fn current() -> Span {
     if are_wanted() {
         Span::current()
     } else {
@@ -18,7 +18,7 @@ pub(super) fn current() -> Span {
 }
 
 /// A statement; its text has no values.
-pub(super) fn statement(text: &str) -> Span {
+pub(in crate::store) fn statement(text: &str) -> Span {
     tracing::debug_span!(
         target: "spans",
         "statement",
@@ -29,7 +29,9 @@ pub(super) fn statement(text: &str) -> Span {
 }
 
 /// The statement and its span, for which it is taken apart: its text cannot be had otherwise.
-pub(super) fn traced<Row>(mut query: Statement<'_, Row>) -> Result<(Statement<'_, Row>, Span), StoreError>
+pub(in crate::store) fn traced<Row>(
+    mut query: Statement<'_, Row>,
+) -> Result<(Statement<'_, Row>, Span), StoreError>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
 {
@@ -46,7 +48,7 @@ where
 }
 
 /// Work that is done for several callers at once: part of the first one's call, linked to the others'.
-pub(super) fn shared<'s>(name: &'static str, mut callers: impl Iterator<Item = &'s Span>) -> Span {
+pub(in crate::store) fn shared<'s>(name: &'static str, mut callers: impl Iterator<Item = &'s Span>) -> Span {
     if !are_wanted() {
         return Span::none();
     }

@@ -6,7 +6,6 @@
 //! How long ago the newest such time is bounds its lag.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::FromRow;
@@ -15,13 +14,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::pg::pool::ConnectionPool;
-use crate::store::pg::error::StoreError;
-use crate::store::read::get_event::Gets;
-use crate::store::pg::session::Connector;
-use crate::store::pg::metrics::{StandbyRead, StoreMetrics};
-use crate::store::pg::migrate::MigrateError;
-use crate::store::pg::pooler_check::self_test;
+use super::error::StoreError;
+use super::metrics::{StandbyRead, StoreMetrics};
+use super::pool::ConnectionPool;
+use super::pooler_check::check_pooler;
+use super::session::Connector;
+use super::startup_error::StartupError;
 use crate::panics::keep_running;
 
 /// Where reads may go that may lag. Not `Debug`: it may know a password.
@@ -41,9 +39,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The standby.
-pub(super) struct Standby {
-    pub(super) connections: ConnectionPool,
-    pub(super) gets: Gets,
+pub(in crate::store) struct Standby {
+    pub(in crate::store) connections: ConnectionPool,
     lag_max: Duration,
     /// It knows everything that was acknowledged before this; `None` while it is not to be read.
     knows_until: watch::Receiver<Option<Instant>>,
@@ -55,19 +52,19 @@ pub(super) struct Standby {
 impl Standby {
     /// Starts to look at it; it is read once it is found to be good. Needs connections to the primary that
     /// are free while others are busy.
-    pub(super) fn start(
-        link: Connector,
+    pub(in crate::store) fn start(
+        connector: Connector,
         pool_size: u32,
         wait: Duration,
         lag_max: Duration,
         primary: ConnectionPool,
         metrics: StoreMetrics,
     ) -> Self {
-        let probe = ConnectionPool::new(link.clone(), 1, wait, None);
-        let connections = ConnectionPool::new(link.clone(), pool_size, wait, Some(probe.clone()));
+        let probe = ConnectionPool::new(connector.clone(), 1, wait, None);
+        let connections = ConnectionPool::new(connector.clone(), pool_size, wait, Some(probe.clone()));
         let (until, knows_until) = watch::channel(None);
         let mut watch = LagMonitor {
-            link,
+            connector,
             primary,
             probe: probe.clone(),
             connections: connections.clone(),
@@ -80,7 +77,6 @@ impl Standby {
         };
         let watching = keep_running("standby watch", async move || watch.run().await);
         Self {
-            gets: Gets::start(&connections),
             connections,
             lag_max,
             knows_until,
@@ -91,17 +87,17 @@ impl Standby {
     }
 
     /// Whether it lags no more than it may.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(in crate::store) fn is_fresh(&self) -> bool {
         self.lag().is_some_and(|lag| lag <= self.lag_max)
     }
 
     /// How far it lags at the most; `None` while it is not to be read.
-    pub(super) fn lag(&self) -> Option<Duration> {
+    pub(in crate::store) fn lag(&self) -> Option<Duration> {
         self.knows_until.borrow().map(|until| until.elapsed())
     }
 
     /// The answer to a read; none is waited for from a standby that is found to be of no use meanwhile.
-    pub(super) async fn answer<T>(
+    pub(in crate::store) async fn answer<T>(
         &self,
         read: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -114,11 +110,11 @@ impl Standby {
         }
     }
 
-    pub(super) fn count(&self, read: StandbyRead) {
+    pub(in crate::store) fn count(&self, read: StandbyRead) {
         self.metrics.standby_reads(read).inc();
     }
 
-    pub(super) async fn close(&self) {
+    pub(in crate::store) async fn close(&self) {
         self.watch.abort();
         self.connections.close().await;
         self.probe.close().await;
@@ -127,7 +123,7 @@ impl Standby {
 
 /// The task that looks.
 struct LagMonitor {
-    link: Connector,
+    connector: Connector,
     primary: ConnectionPool,
     probe: ConnectionPool,
     connections: ConnectionPool,
@@ -178,7 +174,7 @@ enum NotRead {
     #[error("it does not follow the primary: theirs are other clusters, databases or timelines")]
     Stranger,
     #[error(transparent)]
-    Unfit(#[from] MigrateError),
+    Unfit(#[from] StartupError),
     #[error(transparent)]
     Failed(#[from] StoreError),
     #[error("it did not answer in time")]
@@ -209,7 +205,7 @@ impl LagMonitor {
                 _ => {}
             }
             was_read = Some(found.is_ok());
-            if matches!(&found, Err(NotRead::Unfit(unfit)) if !unfit.may_pass()) {
+            if matches!(&found, Err(NotRead::Unfit(unfit)) if !unfit.is_transient()) {
                 tracing::error!("the standby will not be read before a restart");
                 return;
             }
@@ -231,7 +227,9 @@ impl LagMonitor {
     /// Takes note of what the primary has reached.
     async fn ask_primary(&mut self) {
         let now = Instant::now();
-        let asked = self.primary.one(sqlx::query_as::<_, PrimaryRow>(PRIMARY));
+        let asked = self
+            .primary
+            .one(sqlx::query_as::<_, PrimaryRow>(PRIMARY_POSITION));
         match timeout(LOOK_TIMEOUT, asked).await {
             Ok(Ok(PrimaryRow { reached, identity })) => {
                 if self.identity.as_ref() != Ok(&identity) {
@@ -256,11 +254,11 @@ impl LagMonitor {
     /// Finds up to when the standby knows everything.
     async fn ask_standby(&mut self) -> Result<(), NotRead> {
         if !self.is_tested {
-            let tested = self_test([&self.probe, &self.connections], &self.link);
+            let tested = check_pooler([&self.probe, &self.connections], &self.connector);
             timeout(TEST_TIMEOUT, tested).await.map_err(|_| NotRead::Late)??;
             self.is_tested = true;
         }
-        let asked = self.probe.one(sqlx::query_as::<_, StandbyRow>(STANDBY));
+        let asked = self.probe.one(sqlx::query_as::<_, StandbyRow>(STANDBY_POSITION));
         let row = timeout(LOOK_TIMEOUT, asked).await.map_err(|_| NotRead::Late)??;
         if !row.is_standby {
             return Err(NotRead::NoStandby);
@@ -285,7 +283,7 @@ impl LagMonitor {
 }
 
 /// What is acknowledged has been flushed. The name of a file of the log begins with its timeline.
-const PRIMARY: &str = "
+pub(in crate::store) const PRIMARY_POSITION: &str = "
     select
         pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8 as reached,
         system_identifier,
@@ -294,7 +292,7 @@ const PRIMARY: &str = "
     from pg_control_system()";
 
 /// The receiver's timeline is the newest, and shown to those alone who may see statistics.
-const STANDBY: &str = "
+pub(in crate::store) const STANDBY_POSITION: &str = "
     select
         pg_is_in_recovery() as is_standby,
         coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::int8, 0) as replayed,
@@ -302,11 +300,3 @@ const STANDBY: &str = "
         coalesce((select received_tli from pg_stat_wal_receiver), min_recovery_end_timeline)::int8 as timeline,
         (select oid::int8 from pg_database where datname = current_database()) as database
     from pg_control_system(), pg_control_recovery()";
-
-/// See [`super::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![
-        ("standby/primary", PRIMARY.into()),
-        ("standby/standby", STANDBY.into()),
-    ]
-}

@@ -1,32 +1,31 @@
-//! Single events by id, gathered: readers that ask at the same time share a statement.
+//! Reads single events by id. Concurrent reads share a statement.
 //!
-//! A look-up by id costs PostgreSQL less than receiving and answering a statement does. What has
-//! queued while the statement before ran goes into the next one; a lone reader waits for no timer.
+//! Looking up an id costs PostgreSQL less than receiving and answering a statement. Reads that arrive while a
+//! statement runs are batched into the next one; a lone read waits for no timer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use sqlx::AssertSqlSafe;
+use const_format::formatcp;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
-use crate::store::pg::pool::ConnectionPool;
-use crate::store::pg::error::unanswered;
-use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
-use crate::store::pg::error::StoreError;
-use crate::store::pg::spans;
-use crate::store::read::Reader;
+use super::Reader;
 use crate::domain::access::SpiritScope;
 use crate::domain::event::Event;
-use crate::domain::ids::EventId;
+use crate::domain::ids::{EventId, SpiritId};
 use crate::panics::{caught, keep_running};
+use crate::store::pg::error::{StoreError, unanswered};
+use crate::store::pg::pool::ConnectionPool;
+use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
+use crate::store::pg::spans;
 
-/// Events that one statement reads at the most: 32 MiB of content at the default limit.
+/// Events that one statement reads at most: 32 MiB of content at the default limit.
 const GATHERED_MAX: usize = 32;
-/// Statements that run at the same time.
+/// Statements that run at the same time at most.
 const READERS: usize = 2;
-/// Readers that wait for a statement; more wait for a place here.
+/// Capacity of the queue; further reads wait until there is room.
 const WAITING_MAX: usize = 1_024;
 
 type Answer = Result<Option<Event>, StoreError>;
@@ -34,36 +33,36 @@ type Answer = Result<Option<Event>, StoreError>;
 #[derive(Debug)]
 struct Get {
     id: EventId,
-    /// Whose the event may be.
-    owners: SpiritScope,
-    /// Of the reader's call.
+    /// The spirits that the event may belong to.
+    scope: SpiritScope,
+    /// Span of the call.
     span: Span,
     reply: oneshot::Sender<Answer>,
 }
 
-/// The way to the readers. Cheap to clone; they end with the last clone.
+/// Batches reads of single events. Cheap to clone; its tasks end with the last clone.
 #[derive(Clone)]
-pub(super) struct Gets(mpsc::Sender<Get>);
+pub(in crate::store) struct GetBatcher(mpsc::Sender<Get>);
 
-impl Gets {
-    pub(super) fn start(connections: &ConnectionPool) -> Self {
+impl GetBatcher {
+    pub(in crate::store) fn start(connections: &ConnectionPool) -> Self {
         let (gets, waiting) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..READERS {
             let (waiting, connections) = (Arc::clone(&waiting), connections.clone());
-            tokio::spawn(keep_running("reader of gets", async move || {
+            tokio::spawn(keep_running("get batcher", async move || {
                 read(&waiting, &connections).await;
             }));
         }
         Self(gets)
     }
 
-    async fn get(&self, id: EventId, owners: SpiritScope) -> Answer {
+    async fn get(&self, id: EventId, scope: SpiritScope) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.0
             .send(Get {
                 id,
-                owners,
+                scope,
                 span: spans::current(),
                 reply,
             })
@@ -74,26 +73,42 @@ impl Gets {
 }
 
 impl Reader {
-    /// One event, if it is of one of these spirits; one that a standby does not know the primary may.
+    /// Returns one event if it belongs to a spirit of the scope. An event that the standby does not have is
+    /// read from the primary.
     pub async fn get_event(
         &mut self,
         id: EventId,
-        owners: &SpiritScope,
+        scope: &SpiritScope,
         include_deleted: bool,
     ) -> Result<Option<Event>, StoreError> {
-        // A shared statement may find what another reader asked for.
-        let is_wanted =
-            |event: &Event| owners.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none());
+        // A shared statement may return an event that only another caller may see.
+        let is_visible =
+            |event: &Event| scope.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none());
         if let Some(standby) = self.standby() {
-            let found = standby.answer(standby.gets.get(id, owners.clone())).await;
-            if let Some(found) = self.unless_elsewhere(&standby, found) {
-                let event = found?.filter(is_wanted);
+            let found = standby.server.answer(standby.gets.get(id, scope.clone())).await;
+            if let Some(found) = self.accept(&standby.server, found) {
+                let event = found?.filter(is_visible);
                 if event.is_some() || !self.leave_standby() {
                     return Ok(event);
                 }
             }
         }
-        Ok(self.gets.get(id, owners.clone()).await?.filter(is_wanted))
+        Ok(self.gets.get(id, scope.clone()).await?.filter(is_visible))
+    }
+
+    /// Returns these events of these spirits in the BASIC view, in no order, soft-deleted events included.
+    pub async fn get_events_basic(
+        &mut self,
+        ids: &[EventId],
+        spirit_ids: &[SpiritId],
+    ) -> Result<Vec<Event>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let spirit_ids: Vec<Uuid> = spirit_ids.iter().map(|id| id.0).collect();
+        let statement = sqlx::query_as::<_, EventRow>(GET_BASIC)
+            .bind(ids)
+            .bind(spirit_ids);
+        let rows = self.all(statement).await?;
+        Ok(rows.into_iter().map(Event::from).collect())
     }
 }
 
@@ -108,8 +123,7 @@ async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool
             continue;
         }
         if let Err(error) = answer_all(gets, connections).await {
-            // Those that have queued meanwhile have waited as well. Where the other reader has the lock, it
-            // takes what there is.
+            // The database is down, so queued reads fail too. If the other task holds the lock, it takes them.
             let Ok(mut waiting) = waiting.try_lock() else {
                 continue;
             };
@@ -120,19 +134,19 @@ async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool
     }
 }
 
-/// Fails when the database is away.
+/// Reads and answers a batch. Fails if the database is not available.
 async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
-    // Where every reader named the owner, a sharded database need not look everywhere.
-    let named = gets.iter().map(|get| match get.owners {
+    // If every read names its spirit, a sharded database reads those shards only.
+    let named = gets.iter().map(|get| match get.scope {
         SpiritScope::One(owner) => Some(owner.0),
         SpiritScope::All | SpiritScope::Listed(_) => None,
     });
     let named: Option<Vec<Uuid>> = named.collect();
-    let query = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET)))
+    let query = sqlx::query_as::<_, EventRow>(GET)
         .bind(ids)
         .bind(named)
-        .bind(owners_of_all(&gets));
+        .bind(union_of_scopes(&gets));
     let span = spans::shared("get_events", gets.iter().map(|get| &get.span));
     let answered = tokio::select! {
         answered = caught(connections.all(query).instrument(span)) => answered,
@@ -144,7 +158,7 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
             .map(Event::from)
             .map(|event| (event.id, event))
             .collect(),
-        // One row that makes no sense must not fail those who asked for others.
+        // A row that cannot be decoded must not fail the reads of other rows.
         Err(StoreError::Bug(_)) if gets.len() > 1 => return answer_apart(gets, connections).await,
         Err(error) => {
             for get in gets {
@@ -173,7 +187,7 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
     Ok(())
 }
 
-/// Each by a statement of its own, as long as the database is there: they would wait for it one after another.
+/// Reads each event by a statement of its own. Once the database is not available, the rest fails at once.
 async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
     let mut answered = Ok(());
     for get in gets {
@@ -185,18 +199,18 @@ async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<()
     answered
 }
 
-/// The spirits that the events may be of, so that nothing of others is read; `None` when one may be of any.
-fn owners_of_all(gets: &[Get]) -> Option<Vec<Uuid>> {
+/// Returns the union of the scopes, so that no other spirit's events are read; `None` if one is unlimited.
+fn union_of_scopes(gets: &[Get]) -> Option<Vec<Uuid>> {
     let mut all = Vec::with_capacity(gets.len());
     for get in gets {
-        all.extend(get.owners.spirit_ids()?.iter().map(|id| id.0));
+        all.extend(get.scope.spirit_ids()?.iter().map(|id| id.0));
     }
     all.sort_unstable();
     all.dedup();
     Some(all)
 }
 
-/// Waits until nobody waits for an answer any more.
+/// Resolves when every caller of the batch has gone.
 async fn all_gone(gets: &mut [Get]) {
     for get in gets {
         get.reply.closed().await;
@@ -205,24 +219,23 @@ async fn all_gone(gets: &mut [Get]) {
 
 fn answer(get: Get, answer: Answer) {
     if get.reply.send(answer).is_err() {
-        tracing::trace!("a reader has gone");
+        tracing::trace!("the caller of a read has gone");
     }
 }
 
-/// `$2` is for the route. The index would try each pair of an id and a spirit of a key's list; so that
-/// list, `$3`, stands in a `coalesce`, which only filters.
-static GET: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "select {BASIC_COLUMNS}, {FULL_COLUMNS}
-         from events
-         where id = any($1)
-         and ($2::uuid[] is null or spirit_id = any($2))
-         and coalesce(spirit_id = any($3), $3::uuid[] is null)"
-    )
-    .into()
-});
+/// `$2` routes the statement on a sharded database. An index condition on the spirits of an API key's scope,
+/// `$3`, would try every pair of id and spirit, so `coalesce` turns it into a filter.
+pub(in crate::store) const GET: &str = formatcp!(
+    "select {BASIC_COLUMNS}, {FULL_COLUMNS}
+     from events
+     where id = any($1)
+     and ($2::uuid[] is null or spirit_id = any($2))
+     and coalesce(spirit_id = any($3), $3::uuid[] is null)"
+);
 
-/// See [`super::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![("get_event", Arc::clone(&GET))]
-}
+pub(in crate::store) const GET_BASIC: &str = formatcp!(
+    "select {BASIC_COLUMNS}, {NO_COLUMNS}
+     from events
+     where id = any($1)
+     and coalesce(spirit_id = any($2), false)"
+);

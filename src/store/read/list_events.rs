@@ -1,44 +1,41 @@
-//! Reads of events: a page, a count.
+//! Lists and counts events.
 //!
-//! A page is a keyset walk over an index. What changes the plan (which index, direction, view) makes
-//! a statement of its own; every other condition is a parameter.
+//! A page is a keyset scan of an index. Each combination of index, direction and view has a statement of its
+//! own, because it has another plan; every other condition is a parameter.
 
-use std::sync::{Arc, LazyLock};
+use const_format::formatcp;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
 
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{AssertSqlSafe, FromRow, Postgres, Row as _};
-use uuid::Uuid;
-
-use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
-use crate::store::pg::error::StoreError;
-use crate::store::read::Reader;
-use crate::store::Store;
+use super::Reader;
 use crate::domain::event::{Event, Order, Position, View};
-use crate::domain::filter::{EventFilter, Scope, start_of_year};
-use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::filter::{EventFilter, Selection, start_of_year};
 use crate::domain::meta::Meta;
+use crate::store::pg::error::StoreError;
+use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
+use crate::store::pg::session::Statement;
 
-/// A page of events that a reader wants.
+/// A request for a page of events.
 #[derive(Clone, Debug)]
 pub struct EventQuery {
-    pub scope: Scope,
+    pub selection: Selection,
     pub order: Order,
     pub view: View,
     pub start: PageStart,
-    /// Only events with this sequence or a lower one.
+    /// Highest sequence to return.
     pub sequence_max: i64,
-    /// Events in the page at the most.
+    /// Maximum number of events in the page.
     pub size: usize,
-    /// Bytes of content, meta and summaries after which the page ends early; it holds at least one event.
+    /// Bytes of content, meta and summaries after which the page ends early; a page holds at least one event.
     pub bytes: usize,
 }
 
-/// Where a page starts.
+/// The start of a page.
 #[derive(Clone, Copy, Debug)]
 pub enum PageStart {
-    /// So many events from the beginning.
+    /// Skips this number of events.
     Offset(i64),
-    /// Behind this position.
+    /// After this position.
     After(Position),
 }
 
@@ -46,7 +43,7 @@ pub enum PageStart {
 #[derive(Debug)]
 pub struct EventPage {
     pub events: Vec<Event>,
-    /// Whether there are events behind it.
+    /// Whether more events follow.
     pub more: bool,
 }
 
@@ -64,35 +61,18 @@ impl FromRow<'_, PgRow> for PageRow {
     }
 }
 
-impl Store {
-    /// These events of these spirits in the BASIC view, in no order; soft-deleted ones too.
-    pub async fn get_events_basic(
-        &self,
-        ids: &[EventId],
-        spirit_ids: &[SpiritId],
-    ) -> Result<Vec<Event>, StoreError> {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let spirit_ids: Vec<Uuid> = spirit_ids.iter().map(|id| id.0).collect();
-        let statement = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&GET_BASIC)))
-            .bind(ids)
-            .bind(spirit_ids);
-        let rows = self.connections.all(statement).await?;
-        Ok(rows.into_iter().map(Event::from).collect())
-    }
-}
-
 impl Reader {
-    /// A page of events.
+    /// Returns a page of events.
     pub async fn list_events(&mut self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let (start, offset) = match query.start {
             PageStart::Offset(offset) => (beginning(query.order), offset),
             PageStart::After(position) => (position, 0),
         };
-        let shape = Shape::of(query);
+        let shape = PageShape::of(query);
         let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
-        let statement = bind_scope(
-            sqlx::query_as::<_, PageRow>(AssertSqlSafe(shape.page())),
-            &query.scope,
+        let statement = bind_selection(
+            sqlx::query_as::<_, PageRow>(PAGES[shape.index()]),
+            &query.selection,
         )
         .bind(start.occurred_at)
         .bind(start.sequence)
@@ -115,23 +95,22 @@ impl Reader {
         })
     }
 
-    /// How many events there are.
-    pub async fn count_events(&mut self, scope: &Scope) -> Result<i64, StoreError> {
-        let statement = AssertSqlSafe(Arc::clone(&COUNTS[Access::of(scope) as usize]));
-        let statement = bind_scope(sqlx::query_as::<_, (i64,)>(statement), scope);
+    /// Returns the number of events.
+    pub async fn count_events(&mut self, selection: &Selection) -> Result<i64, StoreError> {
+        let sql = COUNTS[IndexUsed::of(selection) as usize];
+        let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection);
         let (count,) = self.one(statement).await?;
         Ok(count)
     }
 
-    /// The position of the n-th event from the end of the scope, n ≥ 1; `None` when it has fewer.
-    pub(super) async fn nth_from_end(
+    /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if there are fewer.
+    pub(in crate::store) async fn nth_from_end(
         &mut self,
-        scope: &Scope,
+        selection: &Selection,
         sequence_max: i64,
         n: i64,
     ) -> Result<Option<Position>, StoreError> {
-        let statement = AssertSqlSafe(Arc::clone(&NTH_FROM_END));
-        let statement = bind_scope(sqlx::query_as::<_, (_, i64)>(statement), scope)
+        let statement = bind_selection(sqlx::query_as::<_, (_, i64)>(NTH_FROM_END), selection)
             .bind(sequence_max)
             .bind(n.saturating_sub(1));
         let row = self.optional(statement).await?;
@@ -156,10 +135,11 @@ fn beginning(order: Order) -> Position {
     }
 }
 
-pub(super) type QueryAs<'q, Row> = sqlx::query::QueryAs<'q, Postgres, Row, PgArguments>;
-
-/// Binds `$1` to `$9`, which [`Access::condition`] and [`FILTERED`] read.
-pub(super) fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> QueryAs<'q, Row> {
+/// Binds `$1` to `$9`, which the conditions of a selection read.
+pub(in crate::store) fn bind_selection<'q, Row>(
+    query: Statement<'q, Row>,
+    selection: &'q Selection,
+) -> Statement<'q, Row> {
     let EventFilter {
         event_types,
         roles,
@@ -168,134 +148,85 @@ pub(super) fn bind_scope<'q, Row>(query: QueryAs<'q, Row>, scope: &'q Scope) -> 
         occurred_until: _,
         meta_contains,
         include_deleted,
-    } = &scope.filter;
+    } = &selection.filter;
     query
-        .bind(scope.spirit_id.0)
-        .bind(scope.session_id.as_deref())
+        .bind(selection.spirit_id.0)
+        .bind(selection.session_id.as_deref())
         .bind((!event_types.is_empty()).then_some(event_types))
         .bind((!roles.is_empty()).then_some(roles))
         .bind(min_importance)
-        .bind(scope.filter.from())
-        .bind(scope.filter.until())
+        .bind(selection.filter.from())
+        .bind(selection.filter.until())
         .bind(meta_contains.as_ref().map(Meta::as_json))
         .bind(include_deleted)
 }
 
-/// The index that a statement walks: of the spirit, of one event type or of one session.
+/// The index that a statement scans.
 #[derive(Clone, Copy, Debug)]
-enum Access {
+enum IndexUsed {
     Spirit,
-    Type,
-    PgSession,
+    EventType,
+    Session,
 }
 
-impl Access {
-    const ALL: [Self; 3] = [Self::Spirit, Self::Type, Self::PgSession];
-
-    fn of(scope: &Scope) -> Self {
-        if scope.session_id.is_some() {
-            Self::PgSession
-        } else if scope.filter.event_types.len() == 1 {
-            Self::Type
+impl IndexUsed {
+    fn of(selection: &Selection) -> Self {
+        if selection.session_id.is_some() {
+            Self::Session
+        } else if selection.filter.event_types.len() == 1 {
+            Self::EventType
         } else {
             Self::Spirit
         }
     }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Spirit => "spirit",
-            Self::Type => "type",
-            Self::PgSession => "session",
-        }
-    }
-
-    /// The part of a scope's condition that the index serves.
-    fn condition(self) -> String {
-        let which = match self {
-            Self::Spirit => "$2::text is null",
-            Self::Type => "$2::text is null and event_type = ($3::text[])[1]",
-            Self::PgSession => "session_id = $2",
-        };
-        format!(
-            "spirit_id = $1
-             and {which}
-             and occurred_at >= $6
-             and occurred_at < $7"
-        )
-    }
 }
 
-/// The rest of a scope's condition.
-pub(super) const FILTERED: &str = "($3::text[] is null or event_type = any($3))
-         and ($4::text[] is null or role = any($4))
-         and ($5::float8 is null or importance_score >= $5)
-         and ($8::text is null or meta @> $8::jsonb)
-         and ($9 or not is_deleted)";
-
-/// What tells the plans of pages apart.
+/// The properties that give a page its statement and plan.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    access: Access,
+struct PageShape {
+    index_used: IndexUsed,
     newest_first: bool,
     basic: bool,
 }
 
-impl Shape {
-    const COUNT: usize = 4 * Access::ALL.len();
-
+impl PageShape {
     fn of(query: &EventQuery) -> Self {
         Self {
-            access: Access::of(&query.scope),
+            index_used: IndexUsed::of(&query.selection),
             newest_first: query.order == Order::NewestFirst,
             basic: query.view == View::Basic,
         }
     }
 
+    /// The position of the statement in [`PAGES`].
     fn index(self) -> usize {
-        self.access as usize * 4 + usize::from(self.newest_first) * 2 + usize::from(self.basic)
+        self.index_used as usize * 4 + usize::from(self.newest_first) * 2 + usize::from(self.basic)
     }
+}
 
-    fn from_index(index: usize) -> Self {
-        Self {
-            access: Access::ALL[index / 4],
-            newest_first: index & 2 != 0,
-            basic: index & 1 != 0,
-        }
-    }
+// The conditions that each index serves.
+const IN_SPIRIT: &str = "spirit_id = $1 and $2::text is null and occurred_at >= $6 and occurred_at < $7";
+const IN_EVENT_TYPE: &str = "spirit_id = $1 and $2::text is null and event_type = ($3::text[])[1] \
+     and occurred_at >= $6 and occurred_at < $7";
+const IN_SESSION: &str = "spirit_id = $1 and session_id = $2 and occurred_at >= $6 and occurred_at < $7";
 
-    fn page(self) -> Arc<str> {
-        Arc::clone(&PAGES[self.index()])
-    }
+/// The conditions of a selection that no index serves.
+pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type = any($3))
+         and ($4::text[] is null or role = any($4))
+         and ($5::float8 is null or importance_score >= $5)
+         and ($8::text is null or meta @> $8::jsonb)
+         and ($9 or not is_deleted)";
 
-    /// A page ends where the running sum of its rows' lengths passes `$15`. `cut` finds that place without
-    /// reading a long value, and how many rows there are with those cut off; the page itself is then the
-    /// same index scan with a limit, so that no row is read for nothing and none is copied.
-    ///
-    /// The planner is to walk the index that has the order. Where it expects few rows, it would rather
-    /// read all of them by a bitmap or by another index and sort them; so it is told neither how few the
-    /// filter leaves (`coalesce`) nor the limit (`select`).
-    fn page_sql(self) -> String {
-        let indexed = self.access.condition();
-        let (after, direction) = if self.newest_first {
-            ("<", "desc")
-        } else {
-            (">", "asc")
-        };
-        let order = format!("occurred_at {direction}, sequence {direction}");
-        let (columns, length) = if self.basic {
-            (NO_COLUMNS, BASIC_LENGTH)
-        } else {
-            (FULL_COLUMNS, FULL_LENGTH)
-        };
-        let rows = format!(
-            "from events
-             where {indexed}
-             and (occurred_at, sequence) {after} ($10, $11)
-             and coalesce(sequence <= $12 and {FILTERED}, false)
-             order by {order}"
-        );
-        format!(
+/// A page ends where the running sum of its rows' lengths passes `$15`. `cut` finds that row without reading
+/// long values, and counts the rows that fit; the page is then the same index scan with a limit, so that no
+/// row is read in vain and none is copied.
+///
+/// The planner has to scan the index that has the order. Where it expects few rows, it would rather fetch
+/// all of them by a bitmap or another index and sort them. `coalesce` hides from it how few rows the filter
+/// leaves, and `select` hides the limit.
+macro_rules! page {
+    ($indexed:expr, $after:expr, $direction:expr, $columns:expr, $length:expr) => {
+        formatcp!(
             "with cut as (
                  select count(*) as found, count(*) filter (where bytes_before <= $15) as fits
                  from (
@@ -311,63 +242,59 @@ impl Shape {
              select {BASIC_COLUMNS}, {columns}, (select found from cut) as found
              {rows}
              limit (select fits from cut)
-             offset $14"
+             offset $14",
+            columns = $columns,
+            length = $length,
+            order = formatcp!("occurred_at {direction}, sequence {direction}", direction = $direction),
+            rows = formatcp!(
+                "from events
+                 where {indexed}
+                 and (occurred_at, sequence) {after} ($10, $11)
+                 and coalesce(sequence <= $12 and {FILTERED}, false)
+                 order by occurred_at {direction}, sequence {direction}",
+                indexed = $indexed,
+                after = $after,
+                direction = $direction
+            )
         )
-    }
+    };
 }
 
-static PAGES: LazyLock<[Arc<str>; Shape::COUNT]> =
-    LazyLock::new(|| std::array::from_fn(|index| Shape::from_index(index).page_sql().into()));
-
-static GET_BASIC: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "select {BASIC_COLUMNS}, {NO_COLUMNS}
-         from events
-         where id = any($1)
-         and coalesce(spirit_id = any($2), false)"
-    )
-    .into()
-});
-
-static COUNTS: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| {
-    Access::ALL.map(|access| {
-        let indexed = access.condition();
-        format!("select count(*) from events where {indexed} and {FILTERED}").into()
-    })
-});
-
-static NTH_FROM_END: LazyLock<Arc<str>> = LazyLock::new(|| {
-    let indexed = Access::PgSession.condition();
-    format!(
-        "select occurred_at, sequence
-         from events
-         where {indexed}
-         and coalesce(sequence <= $10 and {FILTERED}, false)
-         order by occurred_at desc, sequence desc
-         limit 1
-         offset (select $11::bigint)"
-    )
-    .into()
-});
-
-/// See [`super::statements`].
-pub(super) fn statements() -> Vec<(String, Arc<str>)> {
-    let pages = (0..Shape::COUNT).map(Shape::from_index).map(|shape| {
-        let access = shape.access.name();
-        let order = if shape.newest_first { "newest" } else { "oldest" };
-        let view = if shape.basic { "basic" } else { "full" };
-        (format!("list_events/{access}/{order}/{view}"), shape.page())
-    });
-    let counts = Access::ALL.map(|access| {
-        let count = Arc::clone(&COUNTS[access as usize]);
-        (format!("count_events/{}", access.name()), count)
-    });
-    let others = [
-        ("get_events_basic", &*GET_BASIC),
-        ("nth_from_end", &*NTH_FROM_END),
-    ];
-    pages
-        .chain(counts)
-        .chain(others.map(|(name, sql)| (name.to_owned(), Arc::clone(sql))))
-        .collect()
+/// The four pages over one index, in the order of [`PageShape::index`].
+macro_rules! pages {
+    ($indexed:expr) => {
+        [
+            page!($indexed, ">", "asc", FULL_COLUMNS, FULL_LENGTH),
+            page!($indexed, ">", "asc", NO_COLUMNS, BASIC_LENGTH),
+            page!($indexed, "<", "desc", FULL_COLUMNS, FULL_LENGTH),
+            page!($indexed, "<", "desc", NO_COLUMNS, BASIC_LENGTH),
+        ]
+    };
 }
+
+pub(in crate::store) const PAGES: [&str; 12] = {
+    let [[a, b, c, d], [e, f, g, h], [i, j, k, l]] =
+        [pages!(IN_SPIRIT), pages!(IN_EVENT_TYPE), pages!(IN_SESSION)];
+    [a, b, c, d, e, f, g, h, i, j, k, l]
+};
+
+macro_rules! count {
+    ($indexed:expr) => {
+        formatcp!(
+            "select count(*) from events where {indexed} and {FILTERED}",
+            indexed = $indexed
+        )
+    };
+}
+
+pub(in crate::store) const COUNTS: [&str; 3] = [count!(IN_SPIRIT), count!(IN_EVENT_TYPE), count!(IN_SESSION)];
+
+pub(in crate::store) const NTH_FROM_END: &str = formatcp!(
+    "select occurred_at, sequence
+     from events
+     where {IN_SESSION}
+     and coalesce(sequence <= $10 and {FILTERED}, false)
+     order by occurred_at desc, sequence desc
+     limit 1
+     offset (select $11::bigint)"
+);

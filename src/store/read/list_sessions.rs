@@ -1,17 +1,15 @@
-//! Sessions: the live events of a spirit by `session_id`.
-
-use std::sync::Arc;
+//! Lists sessions: the live events of a spirit grouped by `session_id`.
 
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 
-use crate::store::pg::error::StoreError;
-use crate::store::read::Reader;
+use super::Reader;
 use crate::domain::cursor::SessionPlace;
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
+use crate::store::pg::error::StoreError;
 
-/// A session with its figures over live events.
+/// A session; counts and times are over its live events.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Session {
     pub session_id: String,
@@ -24,14 +22,14 @@ pub struct Session {
 #[derive(Debug)]
 pub struct SessionPage {
     pub sessions: Vec<Session>,
-    /// Whether there are sessions behind it.
+    /// Whether more sessions follow.
     pub more: bool,
 }
 
-const LIST: &str = include_str!("queries/list_sessions.sql");
+pub(in crate::store) const LIST_SESSIONS: &str = include_str!("list_sessions.sql");
 
 impl Reader {
-    /// A page of a spirit's sessions, most recently active first, ties by `session_id`.
+    /// Returns a page of a spirit's sessions, most recently active first, ties by `session_id`.
     pub async fn list_sessions(
         &mut self,
         spirit_id: SpiritId,
@@ -42,7 +40,7 @@ impl Reader {
             last_occurred_at: start_of_year(10_000),
             session_id: String::new(),
         });
-        let statement = sqlx::query_as::<_, Session>(LIST)
+        let statement = sqlx::query_as::<_, Session>(LIST_SESSIONS)
             .bind(spirit_id.0)
             .bind(after.last_occurred_at)
             .bind(after.session_id)
@@ -52,9 +50,4 @@ impl Reader {
         sessions.truncate(size);
         Ok(SessionPage { sessions, more })
     }
-}
-
-/// See [`super::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![("list_sessions", LIST.into())]
 }

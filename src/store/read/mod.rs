@@ -1,60 +1,92 @@
-//! Which server a read goes to: the standby while it is good for that, else the primary.
+//! Reads: single events, pages of events, counts, sessions and spirits.
+//!
+//! A [`Reader`] belongs to one call or one stream. It reads the standby while that is allowed and fresh, and
+//! the primary otherwise.
+
+pub(super) mod get_event;
+pub(super) mod list_events;
+pub(super) mod list_sessions;
+pub(super) mod spirits;
 
 use std::sync::Arc;
 
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
 
-use crate::store::pg::pool::ConnectionPool;
-use crate::store::read::get_event::Gets;
-use crate::store::pg::session::{Statement, twice};
-use crate::store::pg::metrics::StandbyRead;
-use crate::store::pg::standby::Standby;
-use crate::store::pg::error::StoreError;
-use crate::store::Store;
+use get_event::GetBatcher;
 
-/// How new a read has to be.
+use super::pg::error::StoreError;
+use super::pg::metrics::StandbyRead;
+use super::pg::pool::ConnectionPool;
+use super::pg::session::{Statement, twice};
+use super::pg::standby::Standby;
+
+/// The freshness that a read needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// It may lag behind the primary, within the bound that is set.
+    /// The read may lag behind the primary, within the configured bound.
     #[default]
     Eventual,
-    /// It sees everything that was acknowledged before it began.
+    /// The read sees everything that was acknowledged before it began.
     Strong,
 }
 
-/// The way of one read, or of one stream's pages. It leads from the standby to the primary and not back, so
-/// that what was read later is never older.
-pub struct Reader {
-    pub(super) primary: ConnectionPool,
-    pub(super) gets: Gets,
-    standby: Option<Arc<Standby>>,
+/// The servers that can be read. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct ReadRouter {
+    primary: ConnectionPool,
+    gets: GetBatcher,
+    standby: Option<StandbyReads>,
 }
 
-impl Store {
-    /// A way to read. Where there is no standby every read is strong.
-    #[must_use]
-    pub fn reader(&self, consistency: Consistency) -> Reader {
-        let standby = match consistency {
-            Consistency::Eventual => self.standby.clone(),
-            Consistency::Strong => None,
-        };
-        Reader {
-            primary: self.connections.clone(),
-            gets: self.gets.clone(),
-            standby,
+/// The standby and the batcher of its single-event reads.
+#[derive(Clone)]
+struct StandbyReads {
+    server: Arc<Standby>,
+    gets: GetBatcher,
+}
+
+/// Reads for one call, or for the pages of one stream. It switches from the standby to the primary at most
+/// once and never back, so that a later read is never older than an earlier one.
+pub struct Reader {
+    primary: ConnectionPool,
+    gets: GetBatcher,
+    standby: Option<StandbyReads>,
+}
+
+impl ReadRouter {
+    pub(super) fn start(primary: ConnectionPool, standby: Option<Arc<Standby>>) -> Self {
+        Self {
+            gets: GetBatcher::start(&primary),
+            standby: standby.map(|server| StandbyReads {
+                gets: GetBatcher::start(&server.connections),
+                server,
+            }),
+            primary,
         }
     }
 
-    /// What the primary says.
+    /// Returns a reader. Without a standby every read is strong.
+    pub(super) fn reader(&self, consistency: Consistency) -> Reader {
+        Reader {
+            primary: self.primary.clone(),
+            gets: self.gets.clone(),
+            standby: match consistency {
+                Consistency::Eventual => self.standby.clone(),
+                Consistency::Strong => None,
+            },
+        }
+    }
+
+    /// Returns a reader of the primary.
     pub(super) fn primary(&self) -> Reader {
         self.reader(Consistency::Strong)
     }
 }
 
 impl Reader {
-    /// All rows of a statement. What the standby cannot answer is asked of the primary: a statement that
-    /// replication got in the way of, a server that is away, a schema that has not come yet.
+    /// Returns all rows of a statement. If the standby fails (a conflict with recovery, an outage, a missing
+    /// migration), the statement runs again on the primary.
     pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
@@ -63,14 +95,17 @@ impl Reader {
             return self.primary.all(statement).await;
         };
         let (statement, again) = twice(statement)?;
-        let rows = standby.answer(standby.connections.all(statement)).await;
-        match self.unless_elsewhere(&standby, rows) {
+        let rows = standby
+            .server
+            .answer(standby.server.connections.all(statement))
+            .await;
+        match self.accept(&standby.server, rows) {
             Some(rows) => rows,
             None => self.primary.all(again).await,
         }
     }
 
-    /// The row of a statement that gives one or none.
+    /// Returns the row of a statement that gives one or none.
     pub(super) async fn optional<Row>(
         &mut self,
         statement: Statement<'_, Row>,
@@ -81,7 +116,7 @@ impl Reader {
         Ok(self.all(statement).await?.into_iter().next())
     }
 
-    /// The row of a statement that always gives one.
+    /// Returns the row of a statement that always gives one.
     pub(super) async fn one<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Row, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
@@ -90,41 +125,43 @@ impl Reader {
         row.ok_or_else(|| StoreError::Bug("a statement gave no row".to_owned()))
     }
 
-    /// The standby, as long as it may be read.
-    pub(super) fn standby(&mut self) -> Option<Arc<Standby>> {
+    /// Returns the standby if this reader may still use it.
+    fn standby(&mut self) -> Option<StandbyReads> {
         let standby = self.standby.as_ref()?;
-        if !standby.is_fresh() {
-            standby.count(StandbyRead::Lagging);
+        if !standby.server.is_fresh() {
+            standby.server.count(StandbyRead::Lagging);
             self.standby = None;
         }
         self.standby.clone()
     }
 
-    /// What the standby answered; `None` when the primary is to be asked, now and from now on.
-    pub(super) fn unless_elsewhere<T>(
+    /// Returns the standby's result; `None` if it failed in a way that the primary may not. The reader then
+    /// stays on the primary.
+    fn accept<T>(
         &mut self,
         standby: &Standby,
-        answer: Result<T, StoreError>,
+        result: Result<T, StoreError>,
     ) -> Option<Result<T, StoreError>> {
-        match answer {
+        match result {
             Err(error @ (StoreError::Unavailable(_) | StoreError::Bug(_))) => {
-                tracing::debug!(%error, "the standby did not answer, asking the primary");
+                tracing::debug!(%error, "a read of the standby failed, reading the primary");
                 standby.count(StandbyRead::Failed);
                 self.standby = None;
                 None
             }
-            answer => {
+            result => {
                 standby.count(StandbyRead::Served);
-                Some(answer)
+                Some(result)
             }
         }
     }
 
-    /// Goes on with the primary, which may know what the standby does not know yet; whether that is a change.
+    /// Switches to the primary, which may have what the standby has not replayed yet. Returns false if the
+    /// reader was on the primary already.
     pub(super) fn leave_standby(&mut self) -> bool {
         let left = self.standby.take();
         if let Some(standby) = &left {
-            standby.count(StandbyRead::Missed);
+            standby.server.count(StandbyRead::Missed);
         }
         left.is_some()
     }

@@ -4,33 +4,35 @@
 //! if somebody did, it starts over. Every step is one statement, so a caller that goes away leaves
 //! nothing half-done, and concurrent merge patches all take effect.
 
-use std::sync::{Arc, LazyLock};
+use const_format::formatcp;
 
-use sqlx::AssertSqlSafe;
-
-use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS};
-use crate::store::read::spirits::{SPIRIT_COLUMNS, SpiritRow};
-use crate::store::pg::error::StoreError;
-use crate::store::Store;
+use super::EventWriter;
 use crate::domain::edit::{
     EventEdit, EventFields, EventTarget, SpiritEdit, SpiritFields, SpiritTarget, check_revision,
 };
 use crate::domain::event::Event;
 use crate::domain::refusal::Refusal;
 use crate::domain::spirit::{Spirit, fold_name};
+use crate::store::pg::error::StoreError;
+use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, SPIRIT_COLUMNS, SpiritRow};
 
-impl Store {
+impl EventWriter {
     /// Edits an event and returns it as it then is.
     pub async fn edit_event(&self, target: EventTarget, edit: &EventEdit) -> Result<Event, StoreError> {
         loop {
-            let Some(event) = self.primary().get_event(target.id, &target.owners, true).await? else {
+            let Some(event) = self
+                .reads
+                .primary()
+                .get_event(target.id, &target.scope, true)
+                .await?
+            else {
                 return Err(Refusal::EventNotFound(target.id).into());
             };
             check_revision(target.expected_revision, event.revision)?;
             let Some(fields) = edit.apply(&event).map_err(Refusal::from)? else {
                 return Ok(event);
             };
-            if let Some(edited) = self.write_event(&event, fields).await? {
+            if let Some(edited) = self.update_event_row(&event, fields).await? {
                 return Ok(edited);
             }
         }
@@ -39,23 +41,23 @@ impl Store {
     /// Edits a spirit and returns it as it then is.
     pub async fn edit_spirit(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Spirit, StoreError> {
         loop {
-            let Some(spirit) = self.primary().get_spirit(target.id, true).await? else {
+            let Some(spirit) = self.reads.primary().get_spirit(target.id, true).await? else {
                 return Err(Refusal::SpiritNotFound(target.id).into());
             };
             check_revision(target.expected_revision, spirit.revision)?;
             let Some(fields) = edit.apply(&spirit).map_err(Refusal::from)? else {
                 return Ok(spirit);
             };
-            if let Some(edited) = self.write_spirit(&spirit, fields).await? {
-                self.changes.announce(&[edited.id]);
+            if let Some(edited) = self.update_spirit_row(&spirit, fields).await? {
+                self.announcer.announce(&[edited.id]);
                 return Ok(edited);
             }
         }
     }
 
     /// Writes the fields unless the event was changed since it was read.
-    async fn write_event(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
-        let statement = sqlx::query_as::<_, EventRow>(AssertSqlSafe(Arc::clone(&UPDATE_EVENT)))
+    async fn update_event_row(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
+        let statement = sqlx::query_as::<_, EventRow>(UPDATE_EVENT)
             .bind(read.id.0)
             .bind(read.spirit_id.0)
             .bind(read.revision)
@@ -65,13 +67,17 @@ impl Store {
             .bind(fields.role)
             .bind(fields.author)
             .bind(fields.is_deleted);
-        let row = self.connections.optional(statement).await?;
+        let row = self.pool.optional(statement).await?;
         Ok(row.map(Event::from))
     }
 
     /// Writes the fields unless the spirit was changed since it was read.
-    async fn write_spirit(&self, read: &Spirit, fields: SpiritFields) -> Result<Option<Spirit>, StoreError> {
-        let statement = sqlx::query_as::<_, SpiritRow>(AssertSqlSafe(Arc::clone(&UPDATE_SPIRIT)))
+    async fn update_spirit_row(
+        &self,
+        read: &Spirit,
+        fields: SpiritFields,
+    ) -> Result<Option<Spirit>, StoreError> {
+        let statement = sqlx::query_as::<_, SpiritRow>(UPDATE_SPIRIT)
             .bind(read.id.0)
             .bind(read.revision)
             .bind(fold_name(&fields.name))
@@ -79,14 +85,13 @@ impl Store {
             .bind(fields.description)
             .bind(fields.meta.as_json())
             .bind(fields.is_deleted);
-        let row = self.connections.optional(statement).await?;
+        let row = self.pool.optional(statement).await?;
         Ok(row.map(Spirit::from))
     }
 }
 
-static UPDATE_EVENT: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "update events set
+pub(in crate::store) const UPDATE_EVENT: &str = formatcp!(
+    "update events set
              meta_summary = $4,
              importance_score = $5,
              meta = $6::jsonb,
@@ -100,13 +105,10 @@ static UPDATE_EVENT: LazyLock<Arc<str>> = LazyLock::new(|| {
          and spirit_id = $2
          and revision = $3
          returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
-    )
-    .into()
-});
+);
 
-static UPDATE_SPIRIT: LazyLock<Arc<str>> = LazyLock::new(|| {
-    format!(
-        "update spirits set
+pub(in crate::store) const UPDATE_SPIRIT: &str = formatcp!(
+    "update spirits set
              name_folded = $3,
              name = $4,
              description = $5,
@@ -117,14 +119,4 @@ static UPDATE_SPIRIT: LazyLock<Arc<str>> = LazyLock::new(|| {
          where id = $1
          and revision = $2
          returning {SPIRIT_COLUMNS}"
-    )
-    .into()
-});
-
-/// See [`super::statements`].
-pub(super) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![
-        ("update_event", Arc::clone(&UPDATE_EVENT)),
-        ("update_spirit", Arc::clone(&UPDATE_SPIRIT)),
-    ]
-}
+);

@@ -8,22 +8,22 @@ use sqlx::types::chrono::{DateTime, Utc};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::flush::add_events;
+use super::arguments::add_events;
 use super::job::{Decided, Job};
 use super::outcome::{Failure, Outcome};
 use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;
-use crate::store::pg::session::PgSession;
 use crate::store::pg::error::StoreError;
+use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
 
-pub(super) const INSERT_PLAIN: &str = include_str!("../queries/insert_plain_events.sql");
+pub(in crate::store) const FAST_PATH: &str = include_str!("fast_path.sql");
 
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// Whether the jobs have neither guards nor keys in common.
-pub(super) fn is_plain(jobs: &[Job]) -> bool {
+pub(super) fn is_eligible(jobs: &[Job]) -> bool {
     let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
     jobs.iter().flat_map(|job| &job.items).all(|item| {
         item.expected_last_sequence.is_none()
@@ -37,7 +37,7 @@ pub(super) fn is_plain(jobs: &[Job]) -> bool {
 /// Stores the jobs whose spirits are free and live, and leaves the others undecided; all of them, if a job
 /// has several spirits, since it is not to be stored in part. `None` when a key is taken, and nothing was
 /// changed.
-pub(super) async fn flush_plain(
+pub(super) async fn insert_and_commit(
     session: &mut PgSession,
     jobs: &[Job],
 ) -> Result<Option<Vec<Outcome>>, Failure> {
@@ -62,8 +62,8 @@ pub(super) async fn flush_plain(
     let begun = session.begin().await;
     begun.map_err(|error| Failure::uncommitted(error.into()))?;
     let stored = session
-        .all(sqlx::query_as_with(INSERT_PLAIN, arguments))
-        .instrument(spans::statement(INSERT_PLAIN))
+        .all(sqlx::query_as_with(FAST_PATH, arguments))
+        .instrument(spans::statement(FAST_PATH))
         .await;
     let rows: Vec<(Uuid, i64, DateTime<Utc>)> = match stored {
         Ok(rows) => rows,

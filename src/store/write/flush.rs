@@ -4,22 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
-use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Arguments as _, AssertSqlSafe, Either, FromRow, Row as _};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::arguments::add_events;
 use super::job::{Decided, Job};
 use super::outcome::{Failure, Outcome};
-use super::plain::INSERT_PLAIN;
-use crate::domain::admission::{Identity, KeyHolder, SpiritState, FlushState};
+use crate::domain::admission::{FlushState, Identity, KeyHolder, SpiritState};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::panics::caught;
-use crate::store::pg::session::PgSession;
 use crate::store::pg::error::StoreError;
+use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
 
 /// What to do about spirits that another transaction holds.
@@ -28,43 +27,43 @@ pub(super) enum Lock {
     /// Leave their jobs undecided.
     Skip,
     /// Wait for this one, up to the statement time limit, before anything else is locked: whoever
-    /// waits holds nothing, so nobody else is held up and no deadlock can arise.
+    /// waits holds nothing, so nobody else is locked_out up and no deadlock can arise.
     WaitFor(SpiritId),
 }
 
 /// Stands for the spirits' ids in the statements that open and close a transaction.
 const IDS: &str = "$1::uuid[]";
 
-const LOCK: &str = "
+pub(in crate::store) const LOCK_SPIRITS: &str = "
     select id
     from spirits
     where id = any($1::uuid[])
     order by id
     for no key update skip locked";
 
-const WAIT: &str = "
+pub(in crate::store) const WAIT_FOR_SPIRIT: &str = "
     select id
     from spirits
     where id = any($1::uuid[])
     for no key update";
 
-const SPIRITS: &str = "
+pub(in crate::store) const READ_SPIRITS: &str = "
     select id, deleted_at is not null as is_deleted, last_sequence, now() as now
     from spirits
     where id = any($1::uuid[])";
 
-const KEYS: &str = include_str!("../queries/dedupe_keys.sql");
+pub(in crate::store) const DEDUPE_KEYS: &str = include_str!("dedupe_keys.sql");
 
-const INSERT: &str = include_str!("../queries/insert_events.sql");
+pub(in crate::store) const INSERT_EVENTS: &str = include_str!("insert_events.sql");
 
-const ADVANCE: &str = "
+pub(in crate::store) const ADVANCE_SPIRITS: &str = "
     update spirits
     set last_sequence = moved.last_sequence
     from unnest($1::uuid[], $2::bigint[]) as moved (id, last_sequence)
     where spirits.id = any($1::uuid[])
     and spirits.id = moved.id";
 
-/// Stands for the spirits' new sequences in [`ADVANCE`].
+/// Stands for the spirits' new sequences in [`ADVANCE_SPIRITS`].
 const SEQUENCES: &str = "$2::bigint[]";
 
 /// Decides the jobs in order and commits.
@@ -73,14 +72,18 @@ const SEQUENCES: &str = "$2::bigint[]";
 /// insert; advance and commit. The first and the last carry several statements, which only the
 /// simple protocol can, and that takes no parameters: ids and sequences, which are not the callers'
 /// text, stand in them as literals.
-pub(super) async fn flush(session: &mut PgSession, jobs: &[Job], lock: Lock) -> Result<Vec<Outcome>, Failure> {
+pub(super) async fn decide_and_commit(
+    session: &mut PgSession,
+    jobs: &[Job],
+    lock: Lock,
+) -> Result<Vec<Outcome>, Failure> {
     // What panics before the commit is like an error of the data: it is one job's, and the others run apart.
     let written = caught(write(session, jobs, lock))
         .await
         .unwrap_or_else(|panicked| Err(panicked.into()));
     let (outcomes, advanced) = written.map_err(Failure::uncommitted)?;
     commit(session, advanced)
-        .instrument(spans::statement(ADVANCE))
+        .instrument(spans::statement(ADVANCE_SPIRITS))
         .await?;
     Ok(outcomes)
 }
@@ -93,9 +96,9 @@ async fn write(
 ) -> Result<(Vec<Outcome>, Advanced), StoreError> {
     let ids = spirit_ids(jobs);
     let opened = open(session, &ids, lock);
-    let Opened { locked, spirits } = opened.instrument(spans::statement(LOCK)).await?;
+    let Opened { locked, spirits } = opened.instrument(spans::statement(LOCK_SPIRITS)).await?;
     let now = spirits.first().map_or_else(Utc::now, |row| row.now);
-    let held: HashSet<SpiritId> = spirits
+    let locked_out: HashSet<SpiritId> = spirits
         .iter()
         .map(|row| SpiritId(row.id))
         .filter(|id| !locked.contains(id))
@@ -104,11 +107,11 @@ async fn write(
         job.items
             .iter()
             .map(|item| item.spirit_id)
-            .find(|id| held.contains(id))
+            .find(|id| locked_out.contains(id))
     };
     let free = jobs
         .iter()
-        .filter(|job| held.is_empty() || holder(job).is_none())
+        .filter(|job| locked_out.is_empty() || holder(job).is_none())
         .flat_map(|job| &job.items);
 
     let mut world = FlushState {
@@ -118,14 +121,14 @@ async fn write(
     let outcomes: Vec<Outcome> = jobs
         .iter()
         .map(|job| match holder(job) {
-            Some(spirit_id) => Outcome::Held(spirit_id),
+            Some(spirit_id) => Outcome::Locked(spirit_id),
             None => Outcome::Decided(Decided {
                 verdict: world.admit(&job.items, job.mode),
                 now,
             }),
         })
         .collect();
-    let advanced = store(session, &outcomes).await?;
+    let advanced = insert_admitted(session, &outcomes).await?;
     Ok((outcomes, advanced))
 }
 
@@ -142,11 +145,11 @@ struct Opened {
 async fn open(session: &mut PgSession, ids: &[Uuid], lock: Lock) -> Result<Opened, StoreError> {
     let mut sql = session.opening();
     if let Lock::WaitFor(spirit_id) = lock {
-        push(&mut sql, &WAIT.replace(IDS, &uuids(&[spirit_id.0])));
+        push(&mut sql, &WAIT_FOR_SPIRIT.replace(IDS, &uuids(&[spirit_id.0])));
     }
     let ids = uuids(ids);
-    push(&mut sql, &LOCK.replace(IDS, &ids));
-    push(&mut sql, &SPIRITS.replace(IDS, &ids));
+    push(&mut sql, &LOCK_SPIRITS.replace(IDS, &ids));
+    push(&mut sql, &READ_SPIRITS.replace(IDS, &ids));
 
     let mut opened = Opened::default();
     let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(session.connection());
@@ -168,7 +171,7 @@ async fn commit(session: &mut PgSession, advanced: Advanced) -> Result<(), Failu
     let mut sql = String::new();
     if !advanced.is_empty() {
         let (ids, sequences): (Vec<Uuid>, Vec<i64>) = advanced.into_iter().unzip();
-        let advance = ADVANCE
+        let advance = ADVANCE_SPIRITS
             .replace(IDS, &uuids(&ids))
             .replace(SEQUENCES, &bigints(&sequences));
         push(&mut sql, &advance);
@@ -278,19 +281,19 @@ async fn read_keys<'j>(
     }
     let (keys, compare): (Vec<_>, Vec<bool>) = compared.into_iter().unzip();
     let (spirit_ids, keys): (Vec<Uuid>, Vec<&str>) = keys.into_iter().unzip();
-    let rows: Vec<DedupeKeyRow> = sqlx::query_as(KEYS)
+    let rows: Vec<DedupeKeyRow> = sqlx::query_as(DEDUPE_KEYS)
         .bind(spirit_ids)
         .bind(keys)
         .bind(compare)
         .persistent(session.names_statements())
         .fetch_all(session.connection())
-        .instrument(spans::statement(KEYS))
+        .instrument(spans::statement(DEDUPE_KEYS))
         .await?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// Inserts what was admitted; returns how far that moves its spirits.
-async fn store(session: &mut PgSession, outcomes: &[Outcome]) -> Result<Advanced, StoreError> {
+async fn insert_admitted(session: &mut PgSession, outcomes: &[Outcome]) -> Result<Advanced, StoreError> {
     let admitted: Vec<(&NewEvent, i64)> = outcomes
         .iter()
         .flat_map(Outcome::admitted)
@@ -319,47 +322,10 @@ async fn insert(
         .add(spirit_ids)
         .and_then(|()| add_events(&mut arguments, admitted))
         .map_err(|error| StoreError::Bug(error.to_string()))?;
-    sqlx::query_with(INSERT, arguments)
+    sqlx::query_with(INSERT_EVENTS, arguments)
         .persistent(session.names_statements())
         .execute(session.connection())
-        .instrument(spans::statement(INSERT))
+        .instrument(spans::statement(INSERT_EVENTS))
         .await?;
     Ok(())
-}
-
-/// Adds the columns of new events, each with a number behind its spirit's id.
-pub(super) fn add_events(
-    arguments: &mut PgArguments,
-    events: &[(&NewEvent, i64)],
-) -> Result<(), BoxDynError> {
-    fn column<'a, T>(events: &[(&'a NewEvent, i64)], field: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
-        events.iter().map(|(event, _)| field(event)).collect()
-    }
-    arguments.add(column(events, |event| event.id.0))?;
-    arguments.add(column(events, |event| event.spirit_id.0))?;
-    arguments.add(events.iter().map(|(_, number)| *number).collect::<Vec<i64>>())?;
-    arguments.add(column(events, |event| event.event_type.as_str()))?;
-    arguments.add(column(events, |event| event.meta_summary.as_deref()))?;
-    arguments.add(column(events, |event| event.content.as_str()))?;
-    arguments.add(column(events, |event| event.occurred_at))?;
-    arguments.add(column(events, |event| event.session_id.as_deref()))?;
-    arguments.add(column(events, |event| event.role.as_deref()))?;
-    arguments.add(column(events, |event| event.author.as_deref()))?;
-    arguments.add(column(events, |event| event.meta.as_json()))?;
-    arguments.add(column(events, |event| event.source_uri.as_deref()))?;
-    arguments.add(column(events, |event| event.dedupe_key.as_deref()))?;
-    arguments.add(column(events, |event| event.importance_score))
-}
-
-/// See [`crate::store::statements`].
-pub(in crate::store) fn statements() -> Vec<(&'static str, Arc<str>)> {
-    vec![
-        ("ingest/lock", LOCK.into()),
-        ("ingest/wait", WAIT.into()),
-        ("ingest/spirits", SPIRITS.into()),
-        ("ingest/dedupe_keys", KEYS.into()),
-        ("ingest/insert", INSERT.into()),
-        ("ingest/insert_plain", INSERT_PLAIN.into()),
-        ("ingest/advance", ADVANCE.into()),
-    ]
 }

@@ -2,20 +2,18 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 
+use super::queue::QueuePermit;
 use crate::domain::Time;
-use crate::domain::admission::Verdict;
-use crate::domain::event::{BatchMode, NewEvent};
+use crate::domain::admission::{Admitted, Verdict};
+use crate::domain::event::{BatchMode, Created, NewEvent};
 use crate::domain::ids::SpiritId;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::spans;
 
-/// A request's share of the queue, in items and bytes.
-pub(super) type QueuePermit = [OwnedSemaphorePermit; 2];
-
-/// One request; its items share one fate where `mode` is atomic.
+/// One request; its items permit one fate where `mode` is atomic.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) items: Vec<Arc<NewEvent>>,
@@ -40,12 +38,12 @@ type Outcome = Result<Decided, StoreError>;
 pub(super) enum Answer {
     Whole(Outcome),
     /// The items were stored apart: one outcome for each, in their order.
-    Apart(Vec<Outcome>),
+    Split(Vec<Outcome>),
 }
 
 #[derive(Debug)]
 enum Reply {
-    /// To the caller, with the share that is given back then.
+    /// To the caller, with the permit that is given back then.
     Whole(oneshot::Sender<Answer>, QueuePermit),
     /// One item's place in the answer to the caller.
     Part(Arc<Mutex<Parts>>, usize),
@@ -64,14 +62,14 @@ impl Job {
     pub(super) fn new(
         items: Vec<NewEvent>,
         mode: BatchMode,
-        share: QueuePermit,
+        permit: QueuePermit,
     ) -> (Self, oneshot::Receiver<Answer>) {
         let (sender, answer) = oneshot::channel();
         let job = Self {
             items: items.into_iter().map(Arc::new).collect(),
             mode,
             span: spans::current(),
-            reply: Reply::Whole(sender, share),
+            reply: Reply::Whole(sender, permit),
         };
         (job, answer)
     }
@@ -105,8 +103,8 @@ impl Job {
             span,
             reply,
         } = self;
-        let (sender, share) = match reply {
-            Reply::Whole(sender, share) if divisible => (sender, share),
+        let (sender, permit) = match reply {
+            Reply::Whole(sender, permit) if divisible => (sender, permit),
             reply => {
                 return vec![Self {
                     items,
@@ -119,7 +117,7 @@ impl Job {
         let parts = Arc::new(Mutex::new(Parts {
             outcomes: items.iter().map(|_| None).collect(),
             missing: items.len(),
-            caller: Some((sender, share)),
+            caller: Some((sender, permit)),
         }));
         let part = |(index, item)| Self {
             items: vec![item],
@@ -134,9 +132,53 @@ impl Job {
         let Self { items, reply, .. } = self;
         drop(items); // so that the caller becomes the only owner of what was stored
         match reply {
-            Reply::Whole(caller, _share) => send(caller, Answer::Whole(outcome)),
+            Reply::Whole(caller, _permit) => send(caller, Answer::Whole(outcome)),
             Reply::Part(parts, index) => lock(&parts).put(index, outcome),
         }
+    }
+}
+
+impl Answer {
+    /// Returns a result for each event, in order; an error if the request failed as a whole.
+    pub(super) fn into_results(self) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
+        match self {
+            Self::Whole(decided) => decided.and_then(batch_results),
+            Self::Split(outcomes) => {
+                let results = |decided: Outcome| match decided.and_then(batch_results) {
+                    Ok(results) => results,
+                    Err(error) => vec![Err(error)],
+                };
+                Ok(outcomes.into_iter().flat_map(results).collect())
+            }
+        }
+    }
+}
+
+fn batch_results(decided: Decided) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
+    let Decided { verdict, now } = decided;
+    let results = verdict.map_err(StoreError::BatchRefused)?;
+    Ok(results
+        .into_iter()
+        .map(|result| Ok(created(result?, now)))
+        .collect())
+}
+
+fn created(admitted: Admitted, now: Time) -> Created {
+    match admitted {
+        Admitted::New { event, sequence } => {
+            Created::New(Box::new(Arc::unwrap_or_clone(event).stored(sequence, now)))
+        }
+        Admitted::Duplicate {
+            id,
+            spirit_id,
+            sequence,
+            different,
+        } => Created::Duplicate {
+            id,
+            spirit_id,
+            sequence,
+            different,
+        },
     }
 }
 
@@ -145,10 +187,10 @@ impl Parts {
         self.outcomes[index] = Some(outcome);
         self.missing -= 1;
         if self.missing == 0
-            && let Some((caller, _share)) = self.caller.take()
+            && let Some((caller, _permit)) = self.caller.take()
         {
             let outcomes = std::mem::take(&mut self.outcomes);
-            send(caller, Answer::Apart(outcomes.into_iter().flatten().collect()));
+            send(caller, Answer::Split(outcomes.into_iter().flatten().collect()));
         }
     }
 }

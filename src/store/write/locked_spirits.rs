@@ -1,4 +1,4 @@
-//! Jobs whose spirit someone else holds: they wait apart, in order, and delay nobody else.
+//! Jobs of spirits whose row another transaction has locked: they wait apart, in order, and delay no other job.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,19 +9,19 @@ use tokio_util::task::TaskTracker;
 
 use super::flush::Lock;
 use super::job::Job;
-use super::writer::FlushConnection;
+use super::writer::Writer;
 use crate::domain::ids::SpiritId;
 use crate::panics::keep_running;
 
-/// ConnectionPool that may wait for locks at the same time.
+/// Connections of one writer that may wait for locks at the same time.
 const WAITING_CONNECTIONS_MAX: usize = 4;
 
-/// Queues by spirit; a spirit that has one is held, and a task of its own works it off.
+/// A queue per locked spirit, each drained by a task of its own.
 pub(super) struct LockedSpirits {
     queues: Mutex<HashMap<SpiritId, VecDeque<Job>>>,
     connections: Semaphore,
-    /// Lanes that have waited before: where instances contend for a spirit, they wait often and shortly.
-    idle: Mutex<Vec<FlushConnection>>,
+    /// Writers that have waited before. Where instances contend for a spirit, waits are frequent and short.
+    idle: Mutex<Vec<Writer>>,
 }
 
 impl Default for LockedSpirits {
@@ -35,18 +35,18 @@ impl Default for LockedSpirits {
 }
 
 impl LockedSpirits {
-    /// Queues the job if one of its spirits is held; gives it back otherwise.
-    pub(super) fn queue(&self, job: Job) -> Option<Job> {
+    /// Queues the job if one of its spirits is locked; returns it otherwise.
+    pub(super) fn queue_if_locked(&self, job: Job) -> Option<Job> {
         let mut queues = lock(&self.queues);
         if queues.is_empty() {
             return Some(job);
         }
-        let held = job
+        let locked = job
             .items
             .iter()
             .map(|item| item.spirit_id)
             .find(|id| queues.contains_key(id));
-        match held.and_then(|id| queues.get_mut(&id)) {
+        match locked.and_then(|id| queues.get_mut(&id)) {
             Some(queue) => {
                 queue.push_back(job);
                 None
@@ -55,42 +55,48 @@ impl LockedSpirits {
         }
     }
 
-    /// Lets the job wait for the spirit, starting a task for it if there is none.
-    pub(super) fn put(self: &Arc<Self>, spirit_id: SpiritId, job: Job, lane: &FlushConnection, tasks: &TaskTracker) {
-        let started = {
+    /// Queues the job for a locked spirit and starts the spirit's task if it is not running.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        spirit_id: SpiritId,
+        job: Job,
+        writer: &Writer,
+        tasks: &TaskTracker,
+    ) {
+        let is_running = {
             let mut queues = lock(&self.queues);
-            let started = queues.contains_key(&spirit_id);
+            let is_running = queues.contains_key(&spirit_id);
             queues.entry(spirit_id).or_default().push_back(job);
-            started
+            is_running
         };
-        if !started {
-            tasks.spawn(Arc::clone(self).work_off(spirit_id, lane.sibling(), tasks.clone()));
+        if !is_running {
+            tasks.spawn(Arc::clone(self).drain(spirit_id, writer.sibling(), tasks.clone()));
         }
     }
 
-    /// Boxed, as it starts others of its kind.
-    fn work_off(
+    /// Boxed because it starts tasks of its own type.
+    fn drain(
         self: Arc<Self>,
         spirit_id: SpiritId,
-        new: FlushConnection,
+        new: Writer,
         tasks: TaskTracker,
     ) -> BoxFuture<'static, ()> {
-        Box::pin(keep_running("held spirit", async move || {
+        Box::pin(keep_running("locked spirit", async move || {
             let Ok(_connection) = self.connections.acquire().await else {
                 return;
             };
             let idle = lock(&self.idle).pop();
-            let mut lane = idle.unwrap_or_else(|| new.sibling());
+            let mut writer = idle.unwrap_or_else(|| new.sibling());
             while let Some(jobs) = self.take(spirit_id) {
-                for (other, job) in lane.flush(jobs, Lock::WaitFor(spirit_id)).await {
-                    self.put(other, job, &lane, &tasks);
+                for (other, job) in writer.write(jobs, Lock::WaitFor(spirit_id)).await {
+                    self.wait(other, job, &writer, &tasks);
                 }
             }
-            lock(&self.idle).push(lane);
+            lock(&self.idle).push(writer);
         }))
     }
 
-    /// What waits for the spirit; once nothing does, it is no longer held.
+    /// Takes the jobs that wait for the spirit. When there are none, the spirit's queue is removed.
     fn take(&self, spirit_id: SpiritId) -> Option<Vec<Job>> {
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(&spirit_id)?;
@@ -103,6 +109,6 @@ impl LockedSpirits {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under a lock is a single step, so a poisoned one is still whole.
+    // Every change under a lock is a single step, so the data behind a poisoned lock is consistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

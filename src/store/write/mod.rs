@@ -1,14 +1,18 @@
-//! The write path of new events: a bounded queue and a writer that commits what has gathered.
+//! Writes: creates of events through a bounded queue and group commit, edits, and creates of spirits.
 //!
-//! Callers put [`Job`]s into the queue and wait; they can go away at any time. The
-//! [`writer`] takes what has queued while the commit before ran, so a lone caller waits for no
-//! timer, and [`flush`] stores it in one transaction. Both run in tasks that no caller cancels.
+//! [`EventWriter`] queues a create as a [`Job`]. A [`Writer`] on a thread of its own takes what was queued
+//! during the previous commit and commits it as one flush, so a lone caller waits for no timer. A caller may
+//! go away at any time; no caller can cancel a flush.
 
-mod flush;
-mod held;
+mod arguments;
+mod edits;
+pub(super) mod fast_path;
+pub(super) mod flush;
 mod job;
+mod locked_spirits;
 mod outcome;
-mod plain;
+mod queue;
+mod spirits;
 mod writer;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -18,79 +22,65 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use prometheus::IntCounter;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-pub(super) use flush::statements;
-
-use job::{Answer, Decided, Job, QueuePermit};
+use flush::Lock;
+use job::{Answer, Job};
+use locked_spirits::LockedSpirits;
+use queue::{QueueBudget, QueuePermit};
 use writer::Writer;
 
-pub(super) use writer::FlushConnection;
-
-use crate::store::pg::error::unanswered;
-use crate::store::pg::error::StoreError;
-use crate::store::Store;
-use crate::domain::Time;
-use crate::domain::admission::Admitted;
+use super::live::Announcer;
+use super::pg::error::{StoreError, unanswered};
+use super::pg::metrics::{QueueUsage, StoreMetrics};
+use super::pg::pool::ConnectionPool;
+use super::pg::session::Connector;
+use super::read::ReadRouter;
 use crate::domain::event::{BatchMode, Created, NewEvent};
+use crate::panics::keep_running;
+
+pub(super) use edits::{UPDATE_EVENT, UPDATE_SPIRIT};
+pub(super) use spirits::INSERT_SPIRIT;
 
 /// Bounds of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
-    /// Writers, each with a thread and a connection of its own and its share of the spirits.
+    /// Number of writers. Each has a thread and a connection of its own, and writes a share of the spirits.
     pub writers: usize,
-    /// Events that may wait or be in a flush.
+    /// Events that may be queued or in a flush.
     pub queue_items_max: usize,
-    /// Bytes that these may have, about.
+    /// Approximate bytes of these events.
     pub queue_bytes_max: usize,
     /// Events after which a flush takes no further request.
     pub flush_items_max: usize,
-    /// How long a flush may take, waiting for locks included.
+    /// Time limit of a flush, waiting for locks included.
     pub flush_timeout: Duration,
 }
 
-/// Permits of the queue's byte bound stand for this many bytes each.
-const BYTES_PER_PERMIT: usize = 1024;
-
-/// The way into the write path. Cheap to clone.
+/// Stores events and edits. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Ingest {
-    /// One for each writer, which has its share of the spirits.
-    jobs: Arc<[mpsc::UnboundedSender<Job>]>,
-    /// Half of the queue each, so that neither starves the other: unary calls are refused when theirs
-    /// is full, streams wait.
+pub struct EventWriter {
+    /// One queue per writer.
+    queues: Arc<[mpsc::UnboundedSender<Job>]>,
+    /// Unary calls and streams have half of the capacity each, so that neither starves the other. A call is
+    /// refused when its half is full; a stream waits.
     calls: QueueBudget,
     streams: QueueBudget,
-    /// Calls refused since the writer last said so in the log.
+    /// Calls refused since the last warning about them.
     refused: Arc<AtomicU64>,
-    overloads: IntCounter,
     closing: CancellationToken,
-    tasks: TaskTracker,
+    writers: TaskTracker,
+    pool: ConnectionPool,
+    reads: ReadRouter,
+    announcer: Announcer,
+    metrics: StoreMetrics,
 }
 
-/// A share of the queue, in items and bytes.
-#[derive(Clone)]
-struct QueueBudget {
-    items: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    items_max: usize,
-    bytes_max: usize,
-}
-
-/// How full a share of the queue is.
-pub(super) struct QueueUsage {
-    pub(super) events: usize,
-    pub(super) events_max: usize,
-    pub(super) bytes: usize,
-    pub(super) bytes_max: usize,
-}
-
-/// A create in the queue; gives what became of it, after the commit. Dropping it before a flush has
-/// taken it up drops the create.
+/// A queued create; resolves to its result after the commit. Dropping it before a flush has taken it up
+/// withdraws the create.
 #[derive(Debug)]
 pub struct Queued(oneshot::Receiver<Answer>);
 
@@ -99,80 +89,134 @@ impl Future for Queued {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.0).poll(cx)).map_err(unanswered)?;
-        let result = results(answer)?.pop();
+        let result = answer.into_results()?.pop();
         Poll::Ready(result.unwrap_or_else(|| Err(StoreError::Bug("a create without a result".to_owned()))))
     }
 }
 
-impl Ingest {
-    /// Starts the writer, which lives until [`close`](Self::close) or until every clone is dropped.
-    pub(super) fn start(lane: FlushConnection, settings: IngestSettings) -> Self {
-        let tasks = TaskTracker::new();
+impl EventWriter {
+    /// Starts the writers, which run until [`close`](Self::close) or until the last clone is dropped.
+    pub(super) fn start(
+        connector: Connector,
+        settings: IngestSettings,
+        pool: ConnectionPool,
+        reads: ReadRouter,
+        announcer: Announcer,
+        metrics: StoreMetrics,
+    ) -> Self {
+        let writers = TaskTracker::new();
         let closing = CancellationToken::new();
         let refused = Arc::default();
-        let overloads = lane.metrics.queue.overloads.clone();
-        let start = |_| {
-            let (jobs, queue) = mpsc::unbounded_channel();
-            let writer = Writer::new(lane.sibling(), Arc::clone(&refused));
-            start_thread(writer, queue, closing.clone(), tasks.token());
-            jobs
-        };
-        let jobs = (0..settings.writers).map(start).collect();
-        tasks.close();
+        let writer = Writer::new(connector, settings, announcer.clone(), metrics.clone());
+        let queues = (0..settings.writers).map(|_| {
+            let (sender, queue) = mpsc::unbounded_channel();
+            let (writer, refused) = (writer.sibling(), Arc::clone(&refused));
+            let run = GroupCommit {
+                writer,
+                locked: Arc::default(),
+                refused,
+                waiting: TaskTracker::new(),
+            };
+            start_thread(run, queue, closing.clone(), writers.token());
+            sender
+        });
+        let queues = queues.collect();
+        writers.close();
+        let half = QueueBudget::new(settings.queue_items_max / 2, settings.queue_bytes_max / 2);
         Self {
-            jobs,
-            calls: QueueBudget::half(settings),
-            streams: QueueBudget::half(settings),
+            queues,
+            streams: QueueBudget::new(settings.queue_items_max / 2, settings.queue_bytes_max / 2),
+            calls: half,
             refused,
-            overloads,
             closing,
-            tasks,
+            writers,
+            pool,
+            reads,
+            announcer,
+            metrics,
         }
     }
 
-    /// Takes no further jobs, finishes the queued ones and ends the writer.
+    /// Stores one event and returns after the commit.
+    pub async fn create(&self, event: NewEvent) -> Result<Created, StoreError> {
+        let events = vec![event];
+        let permit = self.calls.try_acquire(&events);
+        let permit = permit.ok_or_else(|| self.overloaded())?;
+        Queued(self.send(events, BatchMode::Partial, permit)?).await
+    }
+
+    /// Stores events in order and returns after the commit, with a result for each.
+    pub async fn create_batch(
+        &self,
+        events: Vec<NewEvent>,
+        mode: BatchMode,
+    ) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
+        let permit = self.calls.try_acquire(&events);
+        let permit = permit.ok_or_else(|| self.overloaded())?;
+        let answer = self.send(events, mode, permit)?;
+        answer.await.map_err(unanswered)?.into_results()
+    }
+
+    /// Queues one event of a stream, waiting for capacity. Events that one caller queues one after another
+    /// are stored in that order per spirit.
+    pub async fn enqueue(&self, event: NewEvent) -> Result<Queued, StoreError> {
+        let events = vec![event];
+        let permit = self.streams.acquire(&events).await?;
+        Ok(Queued(self.send(events, BatchMode::Partial, permit)?))
+    }
+
+    /// Refuses further requests, commits the queued ones and ends the writers.
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        self.tasks.wait().await;
+        self.writers.wait().await;
     }
 
     /// How full the queue is, for unary calls and for ingest streams.
-    pub(super) fn rooms(&self) -> [(&'static str, QueueUsage); 2] {
+    pub(super) fn queue_usage(&self) -> [(&'static str, QueueUsage); 2] {
         [("calls", self.calls.usage()), ("streams", self.streams.usage())]
     }
 
     /// Counts a refused call.
     fn overloaded(&self) -> StoreError {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        self.overloads.inc();
+        self.metrics.queue.overloads.inc();
         StoreError::Overloaded
     }
 
-    fn queue(
+    fn send(
         &self,
-        items: Vec<NewEvent>,
+        events: Vec<NewEvent>,
         mode: BatchMode,
-        share: QueuePermit,
+        permit: QueuePermit,
     ) -> Result<oneshot::Receiver<Answer>, StoreError> {
-        let writer = writer_of(&items, self.jobs.len());
-        let (job, answer) = Job::new(items, mode, share);
-        self.jobs[writer].send(job).map_err(|_| StoreError::Closing)?;
+        let queue = &self.queues[writer_of(&events, self.queues.len())];
+        let (job, answer) = Job::new(events, mode, permit);
+        queue.send(job).map_err(|_| StoreError::Closing)?;
         Ok(answer)
     }
 }
 
-/// The writer of a request: that of its first spirit, so that a spirit's events keep the order in which one
-/// caller sends them.
-fn writer_of(items: &[NewEvent], writers: usize) -> usize {
+/// The index of the writer of a request: that of its first spirit, so that a spirit's events keep the order in
+/// which one caller sends them.
+fn writer_of(events: &[NewEvent], writers: usize) -> usize {
     let mut hasher = DefaultHasher::new();
-    items.first().map(|item| item.spirit_id).hash(&mut hasher);
+    events.first().map(|event| event.spirit_id).hash(&mut hasher);
     usize::try_from(hasher.finish() % writers as u64).unwrap_or_default()
 }
 
-/// Runs the writer on a thread of its own: on those that serve calls each of its round trips would wait
-/// for the calls whose turn it is. The token goes with the writer.
-fn start_thread(
+/// Takes jobs from one queue and commits them together.
+struct GroupCommit {
     writer: Writer,
+    locked: Arc<LockedSpirits>,
+    refused: Arc<AtomicU64>,
+    /// Tasks that wait for locks.
+    waiting: TaskTracker,
+}
+
+/// Runs the writer on a thread and a runtime of its own. On the threads that serve calls, each of its round
+/// trips would queue behind calls that are ready to run.
+fn start_thread(
+    run: GroupCommit,
     queue: mpsc::UnboundedReceiver<Job>,
     closing: CancellationToken,
     token: TaskTrackerToken,
@@ -180,9 +224,9 @@ fn start_thread(
     let started = std::thread::Builder::new()
         .name("events-writer".to_owned())
         .spawn(move || {
-            let _token = token;
+            let _token = token; // dropped when the writer has ended
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(writer.run(queue, closing)),
+                Ok(runtime) => runtime.block_on(run.run(queue, closing)),
                 Err(error) => tracing::error!(%error, "the writer cannot start; creates are refused"),
             }
         });
@@ -191,128 +235,55 @@ fn start_thread(
     }
 }
 
-impl QueueBudget {
-    fn half(settings: IngestSettings) -> Self {
-        let items_max = (settings.queue_items_max / 2).max(1);
-        let bytes_max = (settings.queue_bytes_max / 2 / BYTES_PER_PERMIT).max(1);
-        Self {
-            items: Arc::new(Semaphore::new(items_max)),
-            bytes: Arc::new(Semaphore::new(bytes_max)),
-            items_max,
-            bytes_max,
-        }
+impl GroupCommit {
+    /// Runs until the queue is closed and empty and no job waits for a lock.
+    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>, closing: CancellationToken) {
+        keep_running("writer", async || self.drain(&mut queue, &closing).await).await;
+        self.waiting.close();
+        self.waiting.wait().await;
     }
 
-    fn usage(&self) -> QueueUsage {
-        let bytes = self.bytes_max.saturating_sub(self.bytes.available_permits());
-        QueueUsage {
-            events: self.items_max.saturating_sub(self.items.available_permits()),
-            events_max: self.items_max,
-            bytes: bytes * BYTES_PER_PERMIT,
-            bytes_max: self.bytes_max * BYTES_PER_PERMIT,
-        }
-    }
-
-    /// QueueBudget for the items if there is any now.
-    fn take(&self, items: &[NewEvent]) -> Option<QueuePermit> {
-        let (count, bytes) = self.permits(items);
-        let items = Arc::clone(&self.items).try_acquire_many_owned(count).ok()?;
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
-        Some([items, bytes])
-    }
-
-    /// QueueBudget for the items, in the order of the callers.
-    async fn wait(&self, items: &[NewEvent]) -> Result<QueuePermit, StoreError> {
-        let (count, bytes) = self.permits(items);
-        let items = Arc::clone(&self.items).acquire_many_owned(count).await;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await;
-        match (items, bytes) {
-            (Ok(items), Ok(bytes)) => Ok([items, bytes]),
-            _ => Err(StoreError::Closing),
-        }
-    }
-
-    /// Permits for the items. A request larger than the whole share gets all of it.
-    fn permits(&self, items: &[NewEvent]) -> (u32, u32) {
-        let bytes: usize = items.iter().map(NewEvent::size).sum();
-        let permits = |wanted: usize, max: usize| u32::try_from(wanted.clamp(1, max)).unwrap_or(u32::MAX);
-        (
-            permits(items.len(), self.items_max),
-            permits(bytes / BYTES_PER_PERMIT, self.bytes_max),
-        )
-    }
-}
-
-impl Store {
-    /// Stores one event and returns after the commit.
-    pub async fn create_event(&self, event: NewEvent) -> Result<Created, StoreError> {
-        let items = vec![event];
-        let Some(room) = self.ingest.calls.take(&items) else {
-            return Err(self.ingest.overloaded());
-        };
-        Queued(self.ingest.queue(items, BatchMode::Partial, room)?).await
-    }
-
-    /// Queues one event of a stream, waiting for room; events that one caller queues one after another
-    /// take effect in that order per spirit.
-    pub async fn enqueue_event(&self, event: NewEvent) -> Result<Queued, StoreError> {
-        let items = vec![event];
-        let room = self.ingest.streams.wait(&items).await?;
-        Ok(Queued(self.ingest.queue(items, BatchMode::Partial, room)?))
-    }
-
-    /// Stores events one after another and returns after the commit, with a result for each.
-    pub async fn create_events(
-        &self,
-        events: Vec<NewEvent>,
-        mode: BatchMode,
-    ) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
-        let Some(room) = self.ingest.calls.take(&events) else {
-            return Err(self.ingest.overloaded());
-        };
-        let answer = self.ingest.queue(events, mode, room)?;
-        results(answer.await.map_err(unanswered)?)
-    }
-}
-
-/// A result for each item, in order.
-fn results(answer: Answer) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
-    match answer {
-        Answer::Whole(decided) => decided.and_then(of_whole),
-        Answer::Apart(outcomes) => {
-            let result = |decided: Result<Decided, StoreError>| match decided.and_then(of_whole) {
-                Ok(results) => results,
-                Err(error) => vec![Err(error)],
+    async fn drain(&mut self, queue: &mut mpsc::UnboundedReceiver<Job>, closing: &CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased; // a caller that keeps sending must not keep the queue open
+                () = closing.cancelled(), if !queue.is_closed() => {
+                    queue.close();
+                    continue;
+                }
+                job = queue.recv() => job,
             };
-            Ok(outcomes.into_iter().flat_map(result).collect())
+            let Some(first) = first else { return };
+            let jobs = self.gather(first, queue);
+            if jobs.is_empty() {
+                continue;
+            }
+            for (spirit_id, job) in self.writer.write(jobs, Lock::Skip).await {
+                self.locked.wait(spirit_id, job, &self.writer, &self.waiting);
+            }
+            let refused = self.refused.swap(0, Ordering::Relaxed);
+            if refused > 0 {
+                tracing::warn!(refused, "the queue was full, calls were refused");
+            }
         }
     }
-}
 
-fn of_whole(decided: Decided) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
-    let Decided { verdict, now } = decided;
-    let results = verdict.map_err(StoreError::BatchRefused)?;
-    Ok(results
-        .into_iter()
-        .map(|result| Ok(created(result?, now)))
-        .collect())
-}
-
-fn created(admitted: Admitted, now: Time) -> Created {
-    match admitted {
-        Admitted::New { event, sequence } => {
-            Created::New(Box::new(Arc::unwrap_or_clone(event).stored(sequence, now)))
+    /// Returns the queued jobs, up to the size of a flush. A job of a spirit that is known to be locked is
+    /// queued behind the other jobs of that spirit instead.
+    fn gather(&self, first: Job, queue: &mut mpsc::UnboundedReceiver<Job>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut items = 0;
+        let mut next = Some(first);
+        while let Some(job) = next {
+            if let Some(job) = self.locked.queue_if_locked(job) {
+                items += job.items.len();
+                jobs.push(job);
+            }
+            if items >= self.writer.flush_items_max() {
+                break;
+            }
+            next = queue.try_recv().ok();
         }
-        Admitted::Duplicate {
-            id,
-            spirit_id,
-            sequence,
-            different,
-        } => Created::Duplicate {
-            id,
-            spirit_id,
-            sequence,
-            different,
-        },
+        jobs
     }
 }

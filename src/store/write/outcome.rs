@@ -15,7 +15,7 @@ pub(super) enum Outcome {
     /// Decided, and committed as decided.
     Decided(Decided),
     /// Untouched: another transaction holds this spirit.
-    Held(SpiritId),
+    Locked(SpiritId),
     /// Untouched: a flush that decides nothing could not store it.
     Undecided,
 }
@@ -25,7 +25,7 @@ impl Outcome {
     pub(super) fn admitted(&self) -> impl Iterator<Item = (&Arc<NewEvent>, i64)> {
         let results = match self {
             Self::Decided(decided) => decided.verdict.as_deref().unwrap_or_default(),
-            Self::Held(_) | Self::Undecided => &[],
+            Self::Locked(_) | Self::Undecided => &[],
         };
         results.iter().filter_map(|result| match result {
             Ok(Admitted::New { event, sequence }) => Some((event, *sequence)),
@@ -81,6 +81,16 @@ impl Failure {
             }
             error => Self::unknown(error),
         }
+    }
+
+    /// Whether the same flush may succeed on a new connection without storing anything twice.
+    pub(super) fn is_retriable(&self) -> bool {
+        self.uncommitted && matches!(self.error, StoreError::Unavailable(_) | StoreError::ReadOnly(_))
+    }
+
+    /// Whether the database rejected the data of some job, and nothing was stored.
+    pub(super) fn is_of_the_data(&self) -> bool {
+        self.uncommitted && matches!(self.error, StoreError::Bug(_))
     }
 
     pub(super) fn unknown(error: StoreError) -> Self {

@@ -12,9 +12,9 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
+use crate::auth::keys_by_rpc::{Subject, first, new_subject};
 use crate::support::access::{Caller, Guarded};
 use crate::support::builders::{event, keyed, metadata, refused, stream};
-use crate::auth::keys_by_rpc::{Subject, first, new_subject};
 
 /// A key that writes one spirit, and items about this one and others.
 async fn writer_and_items(guarded: &Guarded) -> (Caller, String, [CreateEventRequest; 5]) {

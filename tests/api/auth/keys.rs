@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elephantasm_events::domain::access::Role;
+use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::Reflection;
 use elephantasm_events::grpc::pb::{
     IngestEventsRequest, ListSpiritsRequest, StreamSessionEventsRequest, WatchEventsRequest,
 };
-use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};

@@ -12,11 +12,11 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
+use crate::pooler::modes::{FEW, Place};
 use crate::support::builders::{create, event, keyed, list, mask, refused, stored_event};
 use crate::support::harness::TestServer;
 use crate::support::load::Load;
 use crate::support::pgbouncer::{FOLLOW, IGNORE, Mode, follows_statements, program};
-use crate::pooler::modes::{FEW, Place};
 use crate::support::watched::Watched;
 
 /// Spirits with events of their own, the first with one and each with one more.

@@ -1,10 +1,10 @@
 //! Health as the database is, and reflection as command-line clients use it.
 
+use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::ListSpiritsRequest;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::server::{self, Listeners};
 use elephantasm_events::store::Store;
-use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, field_descriptor_proto::Type};
 use tokio::net::TcpListener;

@@ -7,7 +7,9 @@ use elephantasm_events::grpc::pb::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::builders::{bad_fields, create, event, list, metadata, named, number, object, refused, text};
+use crate::support::builders::{
+    bad_fields, create, event, list, metadata, named, number, object, refused, text,
+};
 use crate::support::harness::{TestServer, small_limits};
 
 const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

@@ -3,7 +3,9 @@
 use elephantasm_events::grpc::pb::{CreateSpiritRequest, MetaMode, Spirit, UpdateSpiritRequest};
 use tonic::{Code, Status};
 
-use crate::support::builders::{bad_fields, create, event, mask, metadata, named, number, object, refused, text};
+use crate::support::builders::{
+    bad_fields, create, event, mask, metadata, named, number, object, refused, text,
+};
 use crate::support::harness::TestServer;
 
 async fn full_spirit(server: &TestServer) -> Spirit {

@@ -8,7 +8,9 @@ use tonic::{Code, Status};
 
 use crate::support::builders::event;
 use crate::support::harness::TestServer;
-use crate::support::probes::{Probe, UNKNOWN, Values, at_least, bytes, chars, enums, metas, scores, times, uuids};
+use crate::support::probes::{
+    Probe, UNKNOWN, Values, at_least, bytes, chars, enums, metas, scores, times, uuids,
+};
 
 const KIB: usize = 1024;
 

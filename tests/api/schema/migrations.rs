@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use elephantasm_events::store::{MigrateError, Store};
+use elephantasm_events::store::{StartupError, Store};
 use futures_util::future::join_all;
 use sqlx::PgConnection;
 
@@ -55,7 +55,7 @@ async fn migrate_refuses_a_database_of_a_newer_version_and_leaves_it_unchanged()
     server.stop().await.unwrap();
 
     let error = store(&database).migrate().await.unwrap_err();
-    assert!(matches!(error, MigrateError::Newer(9000)), "{error}");
+    assert!(matches!(error, StartupError::Newer(9000)), "{error}");
     let message = error.to_string();
     assert!(
         message.contains("9000") && message.contains("newer version"),
@@ -75,7 +75,7 @@ async fn migrate_refuses_an_applied_migration_whose_checksum_differs() {
     )
     .await;
     let error = store(&database).migrate().await.unwrap_err();
-    assert!(matches!(error, MigrateError::Changed(3)), "{error}");
+    assert!(matches!(error, StartupError::Changed(3)), "{error}");
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_failed_migration_leaves_nothing_behind_and_the_next_attempt_resumes_w
     // Makes the second migration fail: a relation with the name of its unique index.
     run(connection, "create table uq_events_sequence ()").await;
     let error = store(&database).migrate().await.unwrap_err();
-    assert!(matches!(error, MigrateError::Failed(_)), "{error}");
+    assert!(matches!(error, StartupError::Failed(_)), "{error}");
     assert_eq!(applied(connection).await, [1]);
     let (created,): (bool,) = sqlx::query_as("select to_regclass('events') is not null")
         .fetch_one(&mut *connection)

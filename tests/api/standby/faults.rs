@@ -11,13 +11,13 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::standby::reads::{FOR_EVER, Pair, count, is_read, lag, reads};
 use crate::support::builders::{create, event, event_at, fill, get, stream};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::support::live::{Item, Reader};
 use crate::support::pgbouncer::{self, IGNORE, Mode, PgBouncer};
 use crate::support::proxy::{Proxy, Weather};
-use crate::standby::reads::{FOR_EVER, Pair, count, is_read, lag, reads};
 
 const SECOND: Duration = Duration::from_secs(1);
 

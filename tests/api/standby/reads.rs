@@ -15,7 +15,9 @@ use prost_types::method_options::IdempotencyLevel;
 use prost_types::{FileDescriptorSet, MethodOptions};
 use tonic::Request;
 
-use crate::support::builders::{bad_fields, create, drain, event_at, keyed, list, stored_event, stream, strong};
+use crate::support::builders::{
+    bad_fields, create, drain, event_at, keyed, list, stored_event, stream, strong,
+};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually};
 use crate::support::live::{beginning, follow, following, watch};

@@ -8,9 +8,9 @@ use elephantasm_events::grpc::pb::batch_create_events_result::Result as BatchIte
 use elephantasm_events::grpc::pb::ingest_events_response::Result as IngestItem;
 use tokio::task::JoinSet;
 
+use crate::streams::ingest_events::Ingest;
 use crate::support::builders::{create, event, event_at};
 use crate::support::harness::TestServer;
-use crate::streams::ingest_events::Ingest;
 use crate::support::live::{Dice, Item, after, watch};
 
 const WRITERS: usize = 4;

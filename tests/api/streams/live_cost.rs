@@ -6,10 +6,10 @@ use elephantasm_events::grpc::pb::GetEventRequest;
 use futures_util::future::join_all;
 use sqlx::PgConnection;
 
+use crate::streams::stalled_streams::{all_idle, fetched, resident_kib};
 use crate::support::builders::{create, event};
 use crate::support::harness::{TestServer, connect, eventually};
 use crate::support::live::{Watcher, follow, following, now, watch, watch_through};
-use crate::streams::stalled_streams::{all_idle, fetched, resident_kib};
 
 const STREAMS: usize = 1_000;
 const STREAMS_PER_CONNECTION: usize = 100;

@@ -3,25 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::{
     CreateEventRequest, Event, EventFilter, SoftDeleteEventRequest, StreamSessionEventsRequest,
     WatchEventsRequest,
 };
-use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use futures_util::future::join_all;
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
+use crate::streams::stalled_streams::connect_for_many_streams;
 use crate::support::builders::{create, event, event_at, metadata, refused};
 use crate::support::harness::{Database, Settings, TestServer, eventually, reachable_dir};
 use crate::support::live::{Item, after, delete_spirit, follow, following, now, watch, watch_through};
 use crate::support::model::{sequences, store};
 use crate::support::scrape::Scrape;
-use crate::streams::stalled_streams::connect_for_many_streams;
 
 /// Many more events of this size than both ends buffer.
 const LARGE: usize = 32 * 1024;

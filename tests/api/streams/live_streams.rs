@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
+use crate::streams::stalled_streams::all_idle;
 use crate::support::builders::{create, event, event_at, metadata, refused};
 use crate::support::harness::{Database, PATIENCE, Settings, TestServer, connect};
 use crate::support::live::{Item, Watcher, after, beginning, follow, following, now, watch, watch_through};
-use crate::streams::stalled_streams::all_idle;
 
 const NEVER: Duration = Duration::from_secs(3_600);
 

@@ -114,22 +114,22 @@ impl Keys {
 
     /// A new key.
     pub async fn make(&self, role: Role, spirit_ids: Option<&[&str]>, expires_in: Option<Duration>) -> Key {
-        let GeneratedKey { text, mark } = GeneratedKey::generate().unwrap();
-        let prefix = mark.prefix.clone();
+        let GeneratedKey { text, digest } = GeneratedKey::generate().unwrap();
+        let prefix = digest.prefix.clone();
         let id = |id: &&str| SpiritId(id.parse().unwrap());
         let new = NewKey {
-            mark,
+            digest,
             name: format!("a {}", role.name()),
             role,
             spirit_ids: spirit_ids.map(|ids| ids.iter().map(id).collect()),
             expires_in,
         };
-        self.0.create_key(new).await.unwrap();
+        self.0.keys.create(new).await.unwrap();
         Key { prefix, text }
     }
 
     pub async fn revoke(&self, key: &Key) {
-        let revoked = self.0.revoke_key(&key.prefix).await.unwrap();
+        let revoked = self.0.keys.revoke(&key.prefix).await.unwrap();
         assert!(revoked.unwrap().revoked_at.is_some());
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use elephantasm_events::config::ServeArgs;
 use elephantasm_events::domain::limits::Limits;
+use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::CreateSpiritRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::server::{self, Listeners, ServerSettings};
-use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::store::{Store, StoreSettings};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};

@@ -1,7 +1,6 @@
 //! A data set large enough for realistic query plans, and the plans of statements on it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use elephantasm_events::store;
 use serde_json::Value;
@@ -60,7 +59,7 @@ pub async fn loaded(server: &TestServer) -> Planner {
     connection.execute(sqlx::raw_sql(LOAD)).await.unwrap();
     Planner {
         connection,
-        statements: store::statements().into_iter().collect(),
+        statements: store::STATEMENTS.iter().copied().collect(),
     }
 }
 
@@ -72,7 +71,7 @@ pub async fn empty(server: &TestServer) -> Planner {
     connection.execute(sqlx::raw_sql(SETTINGS)).await.unwrap();
     Planner {
         connection,
-        statements: store::statements().into_iter().collect(),
+        statements: store::STATEMENTS.iter().copied().collect(),
     }
 }
 
@@ -100,7 +99,7 @@ const SETUPS: [(&str, &str); 4] = [
 /// Explains statements by name.
 pub struct Planner {
     connection: PgConnection,
-    statements: BTreeMap<String, Arc<str>>,
+    statements: BTreeMap<&'static str, &'static str>,
 }
 
 impl Planner {

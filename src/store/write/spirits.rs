@@ -1,0 +1,28 @@
+//! Creates spirits.
+
+use const_format::formatcp;
+
+use super::EventWriter;
+use crate::domain::spirit::{NewSpirit, Spirit, fold_name};
+use crate::store::pg::error::StoreError;
+use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow};
+
+impl EventWriter {
+    /// Stores a spirit.
+    pub async fn create_spirit(&self, new: NewSpirit) -> Result<Spirit, StoreError> {
+        let statement = sqlx::query_as::<_, SpiritRow>(INSERT_SPIRIT)
+            .bind(new.id.0)
+            .bind(fold_name(&new.name))
+            .bind(new.name)
+            .bind(new.description)
+            .bind(new.meta.as_json());
+        let row = self.pool.one(statement).await?;
+        Ok(row.into())
+    }
+}
+
+pub(in crate::store) const INSERT_SPIRIT: &str = formatcp!(
+    "insert into spirits (id, name_folded, name, description, meta)
+     values ($1, $2, $3, $4, $5::jsonb)
+     returning {SPIRIT_COLUMNS}"
+);
