@@ -1,10 +1,12 @@
 //! Keeps PostgreSQL running: a thread that waits for its end and starts it again with back-off.
 
 use std::process::{Child, ChildStdin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::EmbeddedError;
 use super::cluster::Cluster;
@@ -174,6 +176,6 @@ impl Shared {
 
     fn running(&self) -> MutexGuard<'_, Running> {
         // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }

@@ -1,8 +1,9 @@
 //! The subscriptions of this process: which streams follow which spirit.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::domain::ids::SpiritId;
@@ -115,7 +116,7 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SpiritId, Entry>> {
         // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -16,8 +16,8 @@ use crate::support::builders::{create, event, keyed, list};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{TestServer, eventually, reachable_dir};
-use crate::support::load::{Load, connections, short_timeouts};
 use crate::support::health_watch::HealthWatch;
+use crate::support::load::{Load, connections, short_timeouts};
 
 const TERMINATE_SERVER_CONNECTIONS: &str = "
     select pg_terminate_backend(pid)

@@ -11,10 +11,10 @@ use crate::support::builders::{create, event, list};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{Database, Settings, TestServer, eventually, left_out_behind_pooler};
-use crate::support::load::{Load, connections, short_timeouts};
-use crate::support::proxy::{Proxy, NetworkState};
-use crate::support::scrape::Scrape;
 use crate::support::health_watch::HealthWatch;
+use crate::support::load::{Load, connections, short_timeouts};
+use crate::support::proxy::{NetworkState, Proxy};
+use crate::support::scrape::Scrape;
 
 const SKIP_REASON: &str = "the faulty network lies between the service and a PostgreSQL of the test's own";
 
@@ -101,7 +101,8 @@ async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
     load.wait_for_creates(50).await;
     let peak = i64::try_from(proxy.max_open()).unwrap();
     assert!(peak <= CONNECTIONS_MAX, "{peak} connections");
-    load.finish_and_verify(&mut cluster.database.connect().await).await;
+    load.finish_and_verify(&mut cluster.database.connect().await)
+        .await;
     server.stop().await.unwrap();
 }
 

@@ -11,9 +11,9 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 use crate::support::builders::{create, event, keyed, list, refused};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually};
+use crate::support::health_watch::HealthWatch;
 use crate::support::load::{Load, connections, short_timeouts};
 use crate::support::scrape::Scrape;
-use crate::support::health_watch::HealthWatch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_are_unavailable_while_the_database_recovers() {
@@ -27,7 +27,10 @@ async fn calls_are_unavailable_while_the_database_recovers() {
     cluster.run_in_recovery().await;
     health.wait_for(NotServing).await;
     load.is_refused(50).await;
-    let another = tokio::spawn(TestServer::start_on(Arc::clone(&cluster.database), short_timeouts));
+    let another = tokio::spawn(TestServer::start_on(
+        Arc::clone(&cluster.database),
+        short_timeouts,
+    ));
     cluster.promote().await;
     health.wait_for(Serving).await;
     load.wait_for_creates(50).await;

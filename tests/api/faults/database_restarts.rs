@@ -9,9 +9,9 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually, left_out_behind_pooler};
+use crate::support::health_watch::HealthWatch;
 use crate::support::load::Load;
 use crate::support::scrape::Scrape;
-use crate::support::health_watch::HealthWatch;
 
 /// Longest time until a call fails while the database is down. Most of it is margin for a busy machine.
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(3);

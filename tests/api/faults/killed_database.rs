@@ -26,7 +26,8 @@ async fn every_acknowledged_create_is_stored_once_after_kill_9_of_the_database()
     load.wait_for_creates(50).await;
     let reasons = load.refusals().reasons;
     assert!(reasons.iter().eq(["DATABASE_UNAVAILABLE"]), "{reasons:?}");
-    load.finish_and_verify(&mut cluster.database.connect().await).await;
+    load.finish_and_verify(&mut cluster.database.connect().await)
+        .await;
     server.stop().await.unwrap();
 }
 

@@ -12,7 +12,9 @@ use tracing::Level;
 use crate::support::builders::{create, event};
 use crate::support::harness::{Database, Settings, TestServer, eventually};
 use crate::support::live::{now, watch};
-use crate::support::pgbouncer::{MAX_PREPARED_STATEMENTS, IGNORE_OPTIONS, Mode, PgBouncer, supports_prepared_statements, program};
+use crate::support::pgbouncer::{
+    IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, PgBouncer, program, supports_prepared_statements,
+};
 
 const NEVER: Duration = Duration::from_secs(3_600);
 /// Pool size in transaction and statement mode: fewer connections than the service opens to the pooler.

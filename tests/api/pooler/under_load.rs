@@ -16,9 +16,11 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 use crate::pooler::modes::{PooledDatabase, SHARED_POOL_SIZE};
 use crate::support::builders::{create, event, keyed, list, mask, refused, stored_event};
 use crate::support::harness::TestServer;
-use crate::support::load::Load;
-use crate::support::pgbouncer::{MAX_PREPARED_STATEMENTS, IGNORE_OPTIONS, Mode, supports_prepared_statements, program};
 use crate::support::health_watch::HealthWatch;
+use crate::support::load::Load;
+use crate::support::pgbouncer::{
+    IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, program, supports_prepared_statements,
+};
 
 /// Spirits in the read test; the first has one event, each further spirit one more than the previous one.
 const SPIRITS: usize = 12;

@@ -18,7 +18,7 @@ use crate::support::cluster::Cluster;
 use crate::support::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::support::live::{Item, Reader};
 use crate::support::pgbouncer::{self, IGNORE_OPTIONS, Mode, PgBouncer};
-use crate::support::proxy::{Proxy, NetworkState};
+use crate::support::proxy::{NetworkState, Proxy};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::support::builders::{at, create, drain, event_at, refused};
 use crate::support::harness::TestServer;
-use crate::support::live::{Rng, Item, follow, following};
+use crate::support::live::{Item, Rng, follow, following};
 
 const UNKNOWN_SPIRIT: &str = "00000000-0000-7000-8000-000000000000";
 

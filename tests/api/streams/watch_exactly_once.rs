@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::streams::ingest_events::Ingest;
 use crate::support::builders::{create, event, event_at};
 use crate::support::harness::TestServer;
-use crate::support::live::{Rng, Item, after, watch};
+use crate::support::live::{Item, Rng, after, watch};
 
 const WRITERS: usize = 4;
 const WATCHERS: usize = 4;
