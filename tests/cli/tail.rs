@@ -215,7 +215,7 @@ async fn tail_prints_its_resume_position_on_ctrl_c_and_on_a_closed_stdout() {
             };
             let stderr = ended.with(0).stderr;
             let position = stderr
-                .strip_prefix("go on with --after ")
+                .strip_prefix("resume with --after ")
                 .expect("a resume position");
             position.trim_end().clone_into(&mut after);
             store(&server, &spirit_id, ["missed meanwhile", "seen"]).await;
@@ -259,7 +259,7 @@ async fn tail_reconnects_after_a_restart_and_after_kill_9_of_the_server() {
     for mut tail in tails {
         assert_eq!(tail.contents(1).await, ["3"]);
         let ended = tail.interrupt().await.with(0);
-        let reconnects = ended.stderr.matches("trying to go on").count();
+        let reconnects = ended.stderr.matches("trying to resume").count();
         assert_eq!(reconnects, 2, "one message for each lost connection: {ended:?}");
     }
     server.stop().await;
@@ -341,7 +341,7 @@ async fn tail_exits_on_errors_that_a_retry_cannot_fix() {
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     spirits.soft_delete_spirit(deletion).await.unwrap();
     let ended = tail.wait_for_exit().await.with(1);
-    ended.saying(&["NotFound", &ada, "go on with --after 1"]);
+    ended.saying(&["NotFound", &ada, "resume with --after 1"]);
     server.stop().await;
 }
 

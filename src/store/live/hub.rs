@@ -115,7 +115,6 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SpiritId, Entry>> {
-        // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
         self.0.lock()
     }
 }

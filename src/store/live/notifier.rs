@@ -322,6 +322,5 @@ struct PollRow {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change under a lock is a single step, so the data behind a poisoned lock is consistent.
     mutex.lock()
 }

@@ -29,7 +29,6 @@ pub(super) struct SharedReads(Arc<Mutex<HashMap<Key, Vec<oneshot::Sender<Page>>>
 
 impl SharedReads {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<oneshot::Sender<Page>>>> {
-        // Every change under the lock is a single step, so the data behind a poisoned lock is consistent.
         self.0.lock()
     }
 

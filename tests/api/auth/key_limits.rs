@@ -17,9 +17,9 @@ async fn an_api_key_over_its_call_rate_is_rejected_with_a_retry_delay() {
         KeyedServer::start_with(|settings| settings.server.auth.key_limits.calls_per_second = Some(2)).await;
     let other = guarded
         .keys
-        .make(Role::Reader, None, None)
+        .create(Role::Reader, None, None)
         .await
-        .at(&guarded.server);
+        .caller(&guarded.server);
     let status = eventually("the call rate is exceeded", async || {
         guarded.admin.call().await.err()
     })

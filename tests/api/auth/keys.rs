@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use elephantasm_events::config::Reflection;
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
-use elephantasm_events::grpc::Reflection;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{
@@ -126,7 +126,7 @@ async fn the_first_api_key_closes_a_running_server_which_stays_closed_after_its_
     let open = Reader(server.events().watch_events(watch).await.unwrap().into_inner());
 
     let keys = Keys::open(&server.database).await;
-    let caller = keys.create(Role::Reader, None, None).await.at(&server);
+    let caller = keys.create(Role::Reader, None, None).await.caller(&server);
     let closed = eventually("the server requires a key", async || {
         let without_key = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
         without_key.err()
@@ -137,7 +137,7 @@ async fn the_first_api_key_closes_a_running_server_which_stays_closed_after_its_
     caller.call().await.unwrap();
 
     keys.revoke(&caller.key).await;
-    caller.refused().await;
+    caller.wait_until_refused().await;
     let started_later = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
     for server in [&server, &started_later] {
         let without_key = server.spirits().list_spirits(ListSpiritsRequest::default()).await;
@@ -151,7 +151,7 @@ async fn revoking_a_key_ends_its_calls_and_streams_on_every_instance_and_no_othe
     let second = TestServer::start_on(Arc::clone(&guarded.server.database), |_| {}).await;
     let spirit_id = guarded.admin.spirit("Ada").await;
     let caller = guarded.caller(Role::Writer, &[&spirit_id]).await;
-    let caller_at_second = caller.key.at(&second);
+    let caller_at_second = caller.key.caller(&second);
     let mut open = open_streams(&caller, &spirit_id).await;
     open.extend(open_streams(&caller_at_second, &spirit_id).await);
     let watch = WatchEventsRequest {
@@ -165,8 +165,8 @@ async fn revoking_a_key_ends_its_calls_and_streams_on_every_instance_and_no_othe
     for stream in open {
         refused(stream.end().await, Code::Unauthenticated, "INVALID_KEY");
     }
-    caller.refused().await;
-    caller_at_second.refused().await;
+    caller.wait_until_refused().await;
+    caller_at_second.wait_until_refused().await;
     guarded.admin.event(&spirit_id).await;
     others.caught_up().await;
     assert_eq!(others.sequences(1).await, [1], "the stream of another key ended");
@@ -179,9 +179,9 @@ async fn an_expired_key_ends_its_streams_and_rejects_its_calls() {
     let expires_in = Some(Duration::from_secs(2));
     let key = guarded
         .keys
-        .make(Role::Writer, Some(&[&spirit_id]), expires_in)
+        .create(Role::Writer, Some(&[&spirit_id]), expires_in)
         .await;
-    let caller = key.at(&guarded.server);
+    let caller = key.caller(&guarded.server);
     for stream in open_streams(&caller, &spirit_id).await {
         refused(stream.end().await, Code::Unauthenticated, "INVALID_KEY");
     }
@@ -202,7 +202,7 @@ async fn a_key_lookup_without_a_database_fails_as_unavailable_and_not_as_an_inva
     let keys = Keys::open(&database).await;
     let key = keys.create(Role::Reader, None, None).await;
     let server = TestServer::start_on(database, |_| {}).await;
-    let caller = key.at(&server);
+    let caller = key.caller(&server);
     drop(keys);
     postgres.stop().await.unwrap();
     refused(caller.call().await, Code::Unavailable, "DATABASE_UNAVAILABLE");

@@ -342,7 +342,11 @@ async fn an_unscoped_key_reaches_every_spirit_in_every_rpc_of_its_role() {
     for rpc in rpcs() {
         let subject = create_subject(&guarded, "any").await;
         for role in Role::ALL {
-            let caller = guarded.keys.create(role, None, None).await.at(&guarded.server);
+            let caller = guarded
+                .keys
+                .create(role, None, None)
+                .await
+                .caller(&guarded.server);
             let name = format!("{} by a {}", rpc.name, role.name());
             let outcome = outcome(&rpc.name, &caller, &subject).await;
             if role < rpc.required_role {

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
-use crate::support::builders::{create, drain, event, event_at, hold, keyed, list, refused, stream};
+use crate::support::builders::{create, drain, event, event_at, keyed, list, lock_spirit, refused, stream};
 use crate::support::harness::{Database, PATIENCE, TestServer};
 use crate::support::live::{beginning, watch};
 

@@ -62,9 +62,9 @@ async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss(
     load.wait_for_creates(50).await;
     proxy.set(NetworkState::Slow(Duration::from_millis(30)));
     load.wait_for_creates(20).await;
-    for weather in [NetworkState::Cut, NetworkState::Stalled] {
-        proxy.turn(weather);
-        load.is_refused(20).await;
+    for state in [NetworkState::Cut, NetworkState::Stalled] {
+        proxy.set(state);
+        load.wait_for_refusals(20).await;
         health.wait_for(NotServing).await;
         proxy.set(NetworkState::Up);
         health.wait_for(Serving).await;
@@ -93,7 +93,7 @@ async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
     for _ in 0..2 {
         load.wait_for_creates(50).await;
         proxy.set(NetworkState::Blackholed);
-        load.is_refused(20).await;
+        load.wait_for_refusals(20).await;
         health.wait_for(NotServing).await;
         proxy.set(NetworkState::Up);
         health.wait_for(Serving).await;

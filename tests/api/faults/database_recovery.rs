@@ -26,7 +26,7 @@ async fn calls_are_unavailable_while_the_database_recovers() {
     cluster.kill().await;
     cluster.run_in_recovery().await;
     health.wait_for(NotServing).await;
-    load.is_refused(50).await;
+    load.wait_for_refusals(50).await;
     let another = tokio::spawn(TestServer::start_on(
         Arc::clone(&cluster.database),
         short_timeouts,

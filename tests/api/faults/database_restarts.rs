@@ -34,9 +34,9 @@ async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
     cluster.stop().await;
     health.wait_for(NotServing).await;
     load.refusals();
-    load.is_refused(50).await;
+    load.wait_for_refusals(50).await;
     sleep(OUTAGE).await; // the subject of the test
-    load.is_refused(50).await;
+    load.wait_for_refusals(50).await;
     let slowest = load.refusals().slowest;
     assert!(slowest < FAILURE_TIME_MAX, "{slowest:?} until a call failed");
     let tasks_during_outage = Handle::current().metrics().num_alive_tasks();

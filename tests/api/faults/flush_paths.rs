@@ -14,9 +14,9 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tonic::{Code, Response, Status};
 
-use crate::support::builders::{create, event, hold, keyed, metadata, refused};
+use crate::support::builders::{create, event, keyed, lock_spirit, metadata, refused};
 use crate::support::harness::{TestServer, eventually, left_out_without_settings};
-use crate::support::validation::UNKNOWN;
+use crate::support::validation::UNKNOWN_ID;
 
 /// Sends creates while a create of `busy_with` occupies the writer, so that one flush takes them all.
 async fn create_in_one_flush(
@@ -186,7 +186,7 @@ async fn an_atomic_batch_with_an_unknown_or_deleted_spirit_stores_nothing() {
         ..SoftDeleteSpiritRequest::default()
     };
     server.spirits().soft_delete_spirit(request).await.unwrap();
-    for (description, absent) in [("unknown", UNKNOWN), ("deleted", deleted.as_str())] {
+    for (description, absent) in [("unknown", UNKNOWN_ID), ("deleted", deleted.as_str())] {
         let requests = vec![
             event(&first_spirit),
             event(&second_spirit),

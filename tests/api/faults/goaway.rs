@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::builders::{hold, keyed};
+use crate::support::builders::{keyed, lock_spirit};
 use crate::support::frames::{Frame, Frames, GoAway, Kind};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 use crate::support::raw::encoded;
@@ -102,7 +102,7 @@ async fn assert_new_calls_are_refused(busy: &mut Frames, server: &TestServer, sp
             (Kind::Data, 3),
             "the refused call got a reply message"
         );
-        if frame.ends(3) {
+        if frame.ends_stream(3) {
             break;
         }
     }

@@ -19,7 +19,7 @@ async fn every_acknowledged_create_is_stored_once_after_kill_9_of_the_database()
     for _ in 0..2 {
         load.wait_for_creates(50).await;
         cluster.kill().await;
-        load.is_refused(1).await;
+        load.wait_for_refusals(1).await;
         cluster.run().await;
     }
     // The server recovers without a restart.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use elephantasm_events::grpc::pb::{BatchCreateEventsRequest, BatchMode};
 use tokio::time::timeout;
 
-use crate::support::builders::{create, event, hold, keyed};
+use crate::support::builders::{create, event, keyed, lock_spirit};
 use crate::support::harness::{PATIENCE, TestServer, eventually, left_out_without_settings};
 
 #[tokio::test(flavor = "multi_thread")]

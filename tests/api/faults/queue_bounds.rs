@@ -5,7 +5,7 @@ use elephantasm_events::grpc::pb::{CreateEventRequest, IngestEventsRequest, Inge
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
 
-use crate::support::builders::{create, event, hold, refused};
+use crate::support::builders::{create, event, lock_spirit, refused};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 
 const KIB: usize = 1024;

@@ -5,7 +5,7 @@ use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 
-use crate::support::builders::{create, drain, event, event_at, hold, keyed, refused, stream};
+use crate::support::builders::{create, drain, event, event_at, keyed, lock_spirit, refused, stream};
 use crate::support::harness::{TestServer, eventually};
 use crate::support::live::{beginning, delete_spirit, watch};
 use crate::support::scrape::Scrape;

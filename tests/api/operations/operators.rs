@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use crate::support::builders::{create, event, hold, keyed, refused};
+use crate::support::builders::{create, event, keyed, lock_spirit, refused};
 use crate::support::harness::{TestServer, eventually};
 use crate::support::live::{beginning, watch};
 use crate::support::scrape::{Scrape, get};

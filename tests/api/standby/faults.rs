@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::standby::reads::{NO_LAG_LIMIT, Pair, count, lag, reads, wait_until_standby_is_read};
-use crate::support::builders::{create, event, event_at, fill, get, stream};
+use crate::support::builders::{create, event, event_at, get, insert_events, stream};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{Database, PATIENCE, TestServer, eventually};
 use crate::support::live::{Item, Reader};
@@ -165,7 +165,7 @@ async fn a_replay_continues_on_the_primary_when_the_standby_dies_half_way() {
     const EVENTS: i64 = 5_000;
     let mut pair = Pair::start(NO_LAG_LIMIT).await;
     let spirit_id = pair.server.spirit().await;
-    fill(&pair.server, &spirit_id, EVENTS).await;
+    insert_events(&pair.server, &spirit_id, EVENTS).await;
     eventually("the events reach the standby", async || {
         (pair.count(&spirit_id).await == EVENTS).then_some(())
     })
@@ -199,7 +199,7 @@ async fn a_standby_read_cancelled_by_replication_is_answered_by_the_primary() {
     const EVENTS: i64 = 50_000;
     let pair = Pair::start_with(NO_LAG_LIMIT, &[("max_standby_streaming_delay", "0")]).await;
     let spirit_id = pair.server.spirit().await;
-    fill(&pair.server, &spirit_id, EVENTS).await;
+    insert_events(&pair.server, &spirit_id, EVENTS).await;
     eventually("the events reach the standby", async || {
         (pair.count(&spirit_id).await == EVENTS).then_some(())
     })

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::support::builders::{at, create, event_at};
 use crate::support::harness::{Settings, TestServer};
-use crate::support::live::{Dice, Item, follow, following};
+use crate::support::live::{Item, Rng, follow, following};
 use crate::support::model::{position, sequences, store};
 
 const WRITERS: usize = 2;
@@ -31,18 +31,18 @@ struct Transition {
     live: Vec<i64>,
 }
 
-fn random_server<'s>(servers: &'s Servers, dice: &mut Dice) -> &'s TestServer {
-    &servers[usize::try_from(dice.below(2)).unwrap()]
+fn random_server<'s>(servers: &'s Servers, rng: &mut Rng) -> &'s TestServer {
+    &servers[usize::try_from(rng.below(2)).unwrap()]
 }
 
 /// Creates back-dated events in all sessions, one by one and in batches, until `done` is set.
 async fn write_events(servers: Servers, spirit_id: String, done: Arc<AtomicBool>) -> Vec<Event> {
-    let mut dice = Dice::new();
+    let mut rng = Rng::new();
     let mut stored = Vec::new();
     while !done.load(Ordering::Relaxed) {
-        let mut client = random_server(&servers, &mut dice).events();
-        let requests = (0..=dice.below(4)).map(|_| {
-            let (session, seconds) = (dice.below(SESSIONS).to_string(), dice.below(SECONDS));
+        let mut client = random_server(&servers, &mut rng).events();
+        let requests = (0..=rng.below(4)).map(|_| {
+            let (session, seconds) = (rng.below(SESSIONS).to_string(), rng.below(SECONDS));
             event_at(&spirit_id, &session, i64::try_from(seconds).unwrap())
         });
         let mut requests: Vec<_> = requests.collect();
@@ -57,23 +57,23 @@ async fn write_events(servers: Servers, spirit_id: String, done: Arc<AtomicBool>
 
 /// Follows a session from replay to live with streams that end at their limit or are dropped, each resumed
 /// from the last cursor on a random server.
-async fn follow_transition(servers: &Servers, spirit_id: &str, dice: &mut Dice) -> Transition {
-    let session_id = dice.below(SESSIONS).to_string();
-    let start = match dice.below(16) {
+async fn follow_transition(servers: &Servers, spirit_id: &str, rng: &mut Rng) -> Transition {
+    let session_id = rng.below(SESSIONS).to_string();
+    let start = match rng.below(16) {
         0..=3 => Start::FromTime(at(990)),
         n => Start::LastN(i32::try_from(n).unwrap() - 3),
     };
-    let live_wanted = 1 + usize::try_from(dice.below(3)).unwrap();
+    let live_wanted = 1 + usize::try_from(rng.below(3)).unwrap();
     let (mut replayed, mut live) = (Vec::new(), Vec::new());
     let (mut next_start, mut past_replay) = (Some(start.clone()), false);
     while live.len() < live_wanted {
         let request = StreamSessionEventsRequest {
             start: next_start.clone(),
-            limit: [0, 0, 1, 3, 6][usize::try_from(dice.below(5)).unwrap()],
+            limit: [0, 0, 1, 3, 6][usize::try_from(rng.below(5)).unwrap()],
             ..following(spirit_id, &session_id)
         };
-        let mut follower = follow(random_server(servers, dice), request).await.unwrap();
-        for _ in 0..1_u32 << dice.below(8) {
+        let mut follower = follow(random_server(servers, rng), request).await.unwrap();
+        for _ in 0..1_u32 << rng.below(8) {
             let Some((item, cursor)) = follower.next().await.unwrap() else {
                 break;
             };
@@ -135,10 +135,10 @@ async fn a_thousand_follows_under_load_neither_lose_repeat_nor_reorder_events() 
     for _ in 0..FOLLOWERS {
         let (servers, spirit_id) = (servers.clone(), spirit_id.clone());
         followers.spawn(async move {
-            let mut dice = Dice::new();
+            let mut rng = Rng::new();
             let mut transitions = Vec::new();
             for _ in 0..TRANSITIONS {
-                transitions.push(follow_transition(&servers, &spirit_id, &mut dice).await);
+                transitions.push(follow_transition(&servers, &spirit_id, &mut rng).await);
             }
             transitions
         });

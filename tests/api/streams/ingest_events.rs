@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
-use crate::support::builders::{create, event, hold, keyed, list, refused};
+use crate::support::builders::{create, event, keyed, list, lock_spirit, refused};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 
 /// The client side of an open `IngestEvents` stream.
