@@ -1,7 +1,7 @@
 //! The settings of the server: flags, environment variables, defaults and bounds.
 //!
-//! Parsed by clap into plain types. Depends on [`crate::domain`] only; the layers that use a setting convert it
-//! into their own types.
+//! clap parses them into plain types. Depends on no other layer; the layers that use a setting convert it into their
+//! own types.
 
 mod database;
 mod duration;

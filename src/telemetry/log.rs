@@ -3,6 +3,7 @@
 //! A call never waits for the reader of the log: if the reader is too slow, lines are dropped and counted.
 
 use std::io::{BufWriter, stderr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
@@ -37,5 +38,7 @@ pub fn dropped_log_lines() -> u64 {
 
 /// Writes the queued lines and ends the log, for at most about a second. To be called before the process exits.
 pub fn flush() {
-    drop(THREAD.lock().take());
+    let thread = THREAD.lock().take();
+    // If the queue is full, the guard reports that on stdout, which panics if stdout is closed.
+    catch_unwind(AssertUnwindSafe(|| drop(thread))).unwrap_or_default();
 }
