@@ -60,7 +60,7 @@ impl LiveStreams {
             // A task of its own, because the first stream may end before the others.
             let (streams, query) = (self.clone(), Arc::clone(query));
             let read = keep_running("shared read", async move || {
-                streams.read_shared(key, &query).await
+                streams.read_shared(key, &query).await;
             });
             tokio::spawn(read.instrument(spans::current()));
         }

@@ -174,15 +174,15 @@ pub(in crate::store) const LIST_NEWEST: [&str; 2] = [list_newest!(""), list_newe
 macro_rules! list_named {
     ($listed:expr) => {
         formatcp!(
-            r#"select {SPIRIT_COLUMNS}
+            "select {SPIRIT_COLUMNS}
              from spirits
-             where strpos(name_folded, $1 collate "C") > 0
-             and (name_folded, id) > ($2 collate "C", $3)
+             where strpos(name_folded, $1 collate \"C\") > 0
+             and (name_folded, id) > ($2 collate \"C\", $3)
              and ($4 or deleted_at is null)
              {listed}
              order by name_folded, id
              limit $5
-             offset $6"#,
+             offset $6",
             listed = $listed
         )
     };
