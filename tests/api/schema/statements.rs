@@ -101,7 +101,7 @@ async fn every_statement_can_be_prepared_and_returns_the_columns_that_its_rows_r
 fn statement_names_are_unique() {
     let mut names: Vec<&str> = store::STATEMENTS.iter().map(|(name, _)| *name).collect();
     let count = names.len();
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), count);
 }
