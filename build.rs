@@ -24,8 +24,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         out.join("events_descriptor.bin"),
         compiler.encode_file_descriptor_set(),
     )?;
+    let mut config = prost_build::Config::new();
+    config.enable_type_names();
     tonic_prost_build::configure()
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
-        .compile_fds(compiler.file_descriptor_set())?;
+        .codec_path("crate::grpc::codec::BoundedCodec")
+        .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
     Ok(())
 }

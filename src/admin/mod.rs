@@ -16,7 +16,7 @@ use prometheus::IntGauge;
 use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
 
-use crate::grpc::CallLayer;
+use crate::grpc::{CallLayer, ReplyBudget};
 use crate::metrics::{self, Registry};
 use crate::store::Store;
 use crate::telemetry;
@@ -109,6 +109,7 @@ pub struct Admin {
     pub calls: CallLayer,
     pub store: Store,
     pub readiness: Readiness,
+    pub replies: ReplyBudget,
 }
 
 /// Serves until the future is dropped.
@@ -133,6 +134,7 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 async fn scrape(State(admin): State<Admin>) -> Response {
     let mut families = admin.calls.metrics();
     families.extend(admin.store.metrics());
+    families.extend(admin.replies.metrics());
     families.extend(admin.readiness.registry.gather());
     families.extend(metrics::process());
     families.extend(log_metrics());

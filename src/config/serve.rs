@@ -77,6 +77,24 @@ pub struct ServeArgs {
     #[arg(long, alias = "call-seconds", env = variable("EVENTS_CALL_TIMEOUT", "EVENTS_CALL_SECONDS"), value_name = "DURATION", default_value = "60s", value_parser = duration(1..=3_600), help_heading = RARELY_NEEDED)]
     pub call_timeout: Duration,
 
+    /// Bytes of replies that the client of a connection has not read yet; then its calls wait or are refused
+    #[arg(long, env = "EVENTS_MAX_CONNECTION_REPLY_BYTES", value_name = "BYTES", default_value_t = 16 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_048_576..), help_heading = RARELY_NEEDED)]
+    pub max_connection_reply_bytes: u32,
+
+    /// Bytes of replies that all clients together have not read yet; then calls wait or are refused
+    #[arg(long, env = "EVENTS_MAX_REPLY_BYTES", value_name = "BYTES", default_value_t = 256 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_048_576..), help_heading = RARELY_NEEDED)]
+    pub max_reply_bytes: u32,
+
+    /// Origin of web pages that may call a server without API keys, such as https://app.example.com; can be
+    /// repeated [default: none]
+    #[arg(long = "cors-origin", env = "EVENTS_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', help_heading = RARELY_NEEDED)]
+    pub cors_origins: Vec<String>,
+
+    /// Name of this host that callers of a loopback listener without API keys may use, such as
+    /// host.docker.internal; can be repeated [default: localhost]
+    #[arg(long = "allowed-host", env = "EVENTS_ALLOWED_HOST", value_name = "HOST", value_delimiter = ',', help_heading = RARELY_NEEDED)]
+    pub allowed_hosts: Vec<String>,
+
     /// Open client connections; further connections are closed at once
     #[arg(long, env = "EVENTS_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = RARELY_NEEDED)]
     pub max_connections: u32,

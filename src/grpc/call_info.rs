@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
+use tokio_util::sync::CancellationToken;
 
 tokio::task_local! {
     /// Set by the outermost layer for the duration of a call.
@@ -16,6 +17,8 @@ pub(super) struct CallInfo {
     pub(super) request_id: HeaderValue,
     /// Name of the caller's API key; set by the auth layer.
     pub(super) key: OnceLock<Arc<str>>,
+    /// Cancelled when the API key is revoked or expires; set by the auth layer.
+    pub(super) key_end: OnceLock<CancellationToken>,
 }
 
 impl CallInfo {

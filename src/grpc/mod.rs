@@ -6,6 +6,7 @@
 mod auth;
 mod batch;
 mod call_info;
+mod codec;
 mod consistency;
 mod context;
 mod convert;
@@ -25,5 +26,8 @@ pub use context::Context;
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};
-pub use middleware::{CallLayer, DeadlineLayer, ErrorLayer, PanicLayer, ReadyLayer};
+pub use middleware::{
+    CallLayer, ConnectionReplies, DeadlineLayer, ErrorLayer, OriginRules, PanicLayer, ProtocolLayer,
+    ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits,
+};
 pub use spirit_service::SpiritApi;

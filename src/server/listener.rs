@@ -20,16 +20,22 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::either::Either;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use super::tls::Tls;
 use crate::config::ConnectionLimits;
+use crate::grpc::{ConnectionReplies, ReplyBudget};
 use crate::panics::keep_running;
 
 /// Pending handshakes; also at most half of all connections.
 const PENDING_MAX: usize = 1_000;
-/// Bytes of the preface that every HTTP/2 client sends first.
-const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+/// The preface that every HTTP/2 client sends first.
+const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE_BYTES: usize = 24;
+/// The answer to a client that speaks HTTP/1.1.
+const HTTP1_REPLY: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 80\r\nconnection: close\r\n\r\n\
+    This port serves gRPC, which needs HTTP/2. See docs/tour.md for a first request.\n";
 /// Pause after a failed accept, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The shortest time between two warnings.
@@ -40,8 +46,7 @@ const READY_MAX: usize = 16;
 /// A client's connection whose HTTP/2 preface has been read already.
 pub(super) struct Connection {
     wire: Wire,
-    peer: TcpConnectInfo,
-    preface: [u8; PREFACE_BYTES],
+    replies: Arc<ConnectionReplies>,
     /// Bytes of the preface that were returned to the reader.
     preface_returned: usize,
     _permit: OwnedSemaphorePermit,
@@ -54,12 +59,14 @@ pub(super) fn incoming(
     listener: TcpListener,
     tls: Option<Tls>,
     limits: ConnectionLimits,
+    replies: ReplyBudget,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(READY_MAX);
     let mut acceptor = Acceptor {
         listener,
         tls,
         limits,
+        replies,
         free: Arc::new(Semaphore::new(limits.connections_max)),
         ready,
         pending: PendingHandshakes::new(PENDING_MAX.min(limits.connections_max / 2)),
@@ -73,6 +80,7 @@ struct Acceptor {
     listener: TcpListener,
     tls: Option<Tls>,
     limits: ConnectionLimits,
+    replies: ReplyBudget,
     free: Arc<Semaphore>,
     ready: mpsc::Sender<io::Result<Connection>>,
     pending: PendingHandshakes,
@@ -104,9 +112,10 @@ impl Acceptor {
         };
         let acceptor = self.tls.as_ref().map(Tls::acceptor);
         let ready = self.ready.clone();
+        let replies = self.replies.connection();
         let limit = self.limits.handshake;
         self.pending.add(async move {
-            match timeout(limit, handshake(tcp, acceptor, permit)).await {
+            match timeout(limit, handshake(tcp, acceptor, replies, permit)).await {
                 // The send fails if the server is shutting down.
                 Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                 Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
@@ -159,23 +168,45 @@ impl PendingHandshakes {
 async fn handshake(
     tcp: TcpStream,
     acceptor: Option<TlsAcceptor>,
+    replies: Arc<ConnectionReplies>,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
     tcp.set_nodelay(true)?;
-    let peer = tcp.connect_info();
     let mut wire: Wire = match acceptor {
         Some(acceptor) => Either::Right(Box::new(tls_handshake(tcp, &acceptor).await?)),
         None => Either::Left(tcp),
     };
-    let mut preface = [0; PREFACE_BYTES];
-    wire.read_exact(&mut preface).await?;
+    read_preface(&mut wire).await?;
     Ok(Connection {
         wire,
-        peer,
-        preface,
+        replies,
         preface_returned: 0,
         _permit: permit,
     })
+}
+
+/// Reads the HTTP/2 preface. Answers a client that sends anything else in HTTP/1.1.
+async fn read_preface(wire: &mut Wire) -> io::Result<()> {
+    let mut preface = [0; PREFACE_BYTES];
+    let mut read = 0;
+    while read < PREFACE_BYTES {
+        let count = wire.read(&mut preface[read..]).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read += count;
+        if preface[..read] != PREFACE[..read] {
+            wire.write_all(HTTP1_REPLY).await?;
+            // Closing with unread bytes would reset the connection before the client has read the answer.
+            wire.shutdown().await?;
+            copy(wire, &mut sink()).await?;
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the client does not speak HTTP/2",
+            ));
+        }
+    }
+    Ok(())
 }
 
 async fn tls_handshake(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
@@ -199,10 +230,10 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Arc<ConnectionReplies>;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.peer.clone()
+    fn connect_info(&self) -> Arc<ConnectionReplies> {
+        Arc::clone(&self.replies)
     }
 }
 
@@ -214,9 +245,12 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         if self.preface_returned < PREFACE_BYTES {
             let end = PREFACE_BYTES.min(self.preface_returned + buffer.remaining());
-            buffer.put_slice(&self.preface[self.preface_returned..end]);
+            buffer.put_slice(&PREFACE[self.preface_returned..end]);
             self.preface_returned = end;
             return Poll::Ready(Ok(()));
+        }
+        if self.replies.poll_closed(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.wire).poll_read(cx, buffer)
     }

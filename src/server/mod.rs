@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
 use crate::admin::{self, Admin, Stage};
-use crate::grpc::{CallLayer, Context, Keyring};
+use crate::grpc::{CallLayer, Context, Keyring, OriginRules, ReplyBudget};
 use crate::store::Store;
 use drain::drain;
 use health::{Health, probe_database};
@@ -85,11 +85,13 @@ pub async fn run(
     let (health, health_service) = Health::new();
     health.set(Stage::Starting).await;
     let calls = CallLayer::new();
+    let replies = ReplyBudget::start(settings.replies);
     let admin = admin.map(|listener| {
         let state = Admin {
             calls: calls.clone(),
             store: store.clone(),
             readiness: health.readiness(),
+            replies: replies.clone(),
         };
         AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, state)))
     });
@@ -101,10 +103,14 @@ pub async fn run(
         ingest_window: settings.ingest_window,
         shutdown: shutdown.clone(),
     };
-    let layers = services::layers(calls, &settings, &context, &migrated, &keyring);
+    let origins = OriginRules {
+        is_loopback: addr.ip().to_canonical().is_loopback(),
+        ..settings.origins.clone()
+    };
+    let layers = services::layers(calls, &settings, &context, &migrated, &keyring, origins);
     let routes = services::routes(health_service, context, auth.reflection)?;
-    let connections =
-        listener::incoming(listener, settings.tls.clone(), settings.connections).map_ok(WriteCoalescer::new);
+    let connections = listener::incoming(listener, settings.tls.clone(), settings.connections, replies)
+        .map_ok(WriteCoalescer::new);
     let server = http2(settings.connections.ping_interval)
         .layer(layers)
         .add_routes(routes)

@@ -9,8 +9,8 @@ use super::ServerSettings;
 use crate::config::Reflection;
 use crate::grpc::pb::event_service_server::EventServiceServer;
 use crate::grpc::pb::spirit_service_server::SpiritServiceServer;
-use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, Keyring, PanicLayer};
-use crate::grpc::{ReadyLayer, SpiritApi, pb};
+use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, Keyring, OriginRules};
+use crate::grpc::{PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SpiritApi, pb};
 
 /// Adds the event and spirit services to the health service, and reflection unless it is off.
 pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -> anyhow::Result<Routes> {
@@ -36,6 +36,8 @@ fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
 /// The middleware of every call, outermost first.
 pub(super) type Layers = (
     CallLayer,
+    ProtocolLayer,
+    ReplyLayer,
     PanicLayer,
     DeadlineLayer,
     ErrorLayer,
@@ -49,9 +51,15 @@ pub(super) fn layers(
     context: &Context,
     migrated: &Arc<AtomicBool>,
     keyring: &Keyring,
+    origins: OriginRules,
 ) -> Layers {
     (
         calls,
+        ProtocolLayer {
+            keyring: keyring.clone(),
+            origins,
+        },
+        ReplyLayer,
         PanicLayer,
         DeadlineLayer {
             answer_within: settings.call_limit,

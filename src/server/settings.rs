@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::tls::Tls;
 use crate::config::{AuthSettings, BadSettings, ConnectionLimits, DatabaseArgs, Pooler, ServeArgs};
 use crate::domain::limits::Limits;
+use crate::grpc::{OriginRules, ReplyLimits};
 use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
 
 /// Unanswered items of an ingest stream; above it the sender is slowed. Two streams fill a commit of
@@ -49,6 +50,10 @@ pub struct ServerSettings {
     pub call_limit: Duration,
     /// Limits of client connections.
     pub connections: ConnectionLimits,
+    /// Limits of replies that clients have not read yet.
+    pub replies: ReplyLimits,
+    /// Web origins and hosts that a server without API keys accepts.
+    pub origins: OriginRules,
     /// TLS; without it the server uses plain text.
     pub tls: Option<Tls>,
 }
@@ -76,6 +81,16 @@ impl TryFrom<&ServeArgs> for ServerSettings {
                 connections_max: to_usize(args.max_connections),
                 handshake: HANDSHAKE_TIMEOUT,
                 ping_interval: PING_INTERVAL,
+            },
+            replies: ReplyLimits {
+                connection_bytes_max: to_usize(args.max_connection_reply_bytes),
+                server_bytes_max: to_usize(args.max_reply_bytes),
+                stall_limit: args.database.stall_timeout,
+            },
+            origins: OriginRules {
+                cors_origins: args.cors_origins.clone(),
+                allowed_hosts: args.allowed_hosts.clone(),
+                is_loopback: false,
             },
             tls: None,
         })

@@ -2,25 +2,31 @@
 //!
 //! Look-ups have a connection of their own, so that callers who try many keys do not delay other reads.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use const_format::formatcp;
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::pg::error::StoreError;
+use super::pg::error::{StoreError, unanswered};
 use super::pg::pool::ConnectionPool;
 use super::pg::session::Connector;
 use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
 use crate::domain::ids::SpiritId;
 use crate::domain::key::KeyDigest;
+use crate::panics::keep_running;
 
-/// Connections for look-ups of keys.
+/// Connections for look-ups, and for everything else.
 const KEY_CONNECTIONS: u32 = 1;
+/// Look-ups that one statement answers at most.
+const BATCH_MAX: usize = 256;
+/// Capacity of the queue of look-ups; further callers wait.
+const LOOK_UPS_MAX: usize = 1_024;
 
 /// Time limit of a look-up. Others queue behind it, so a connection that does not answer is dropped.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +59,7 @@ pub struct Key {
 const KEY_COLUMNS: &str = "prefix, secret_sha256, name, role, spirit_ids, expires_at, revoked_at, created_at,
     revoked_at is null and coalesce(expires_at > now(), true) as is_live";
 
-#[derive(FromRow)]
+#[derive(Clone, FromRow)]
 struct KeyRow {
     prefix: String,
     secret_sha256: Vec<u8>,
@@ -95,21 +101,43 @@ impl TryFrom<KeyRow> for Key {
 
 /// The API keys in the database. Cheap to clone.
 #[derive(Clone)]
-pub struct ApiKeys(ConnectionPool);
+pub struct ApiKeys {
+    /// For everything but look-ups by callers, so that known keys are checked in time whatever callers present.
+    checks: ConnectionPool,
+    look_ups: mpsc::Sender<LookUp>,
+    look_up_pool: ConnectionPool,
+}
+
+/// A look-up by prefix.
+struct LookUp {
+    prefix: String,
+    reply: oneshot::Sender<Result<Option<Key>, StoreError>>,
+}
 
 impl ApiKeys {
-    /// Opens a pool of its own, so that callers who try many keys delay no other read.
-    pub(super) fn open(connector: Connector, acquire_timeout: Duration) -> Self {
-        Self(ConnectionPool::new(
-            connector,
-            KEY_CONNECTIONS,
-            acquire_timeout,
-            None,
-        ))
+    /// Opens two connections of its own, so that callers who try many keys delay no other read. Needs a Tokio
+    /// runtime; its task ends with the last clone.
+    pub(super) fn open(connector: &Connector, acquire_timeout: Duration) -> Self {
+        let pool = || ConnectionPool::new(connector.clone(), KEY_CONNECTIONS, acquire_timeout, None);
+        let look_up_pool = pool();
+        let (look_ups, mut queue) = mpsc::channel(LOOK_UPS_MAX);
+        let connection = look_up_pool.clone();
+        tokio::spawn(keep_running("key look-up", async move || {
+            let mut batch = Vec::with_capacity(BATCH_MAX);
+            while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
+                look_up(&connection, std::mem::take(&mut batch)).await;
+            }
+        }));
+        Self {
+            checks: pool(),
+            look_ups,
+            look_up_pool,
+        }
     }
 
     pub(super) async fn close(&self) {
-        self.0.close().await;
+        self.checks.close().await;
+        self.look_up_pool.close().await;
     }
 
     /// Stores a key.
@@ -122,41 +150,76 @@ impl ApiKeys {
             .bind(new.role.name())
             .bind(spirit_ids)
             .bind(new.expires_in.map(|time| time.as_secs_f64()));
-        self.0.one(statement).await?.try_into()
+        self.checks.one(statement).await?.try_into()
     }
 
     /// Returns every key, revoked and expired ones included, oldest first.
     pub async fn list(&self) -> Result<Vec<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(LIST);
-        let rows = self.0.all(statement).await?;
+        let rows = self.checks.all(statement).await?;
         rows.into_iter().map(Key::try_from).collect()
     }
 
     /// Revokes a key for good. A revoked key keeps its time of revocation. Returns `None` if there is no such key.
     pub async fn revoke(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(REVOKE).bind(prefix);
-        let row = self.0.optional(statement).await?;
+        let row = self.checks.optional(statement).await?;
         row.map(Key::try_from).transpose()
     }
 
-    /// Returns the key with this prefix, live or not.
+    /// Returns the key with this prefix, live or not. Concurrent look-ups share a statement.
     pub async fn find(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
-        let statement = sqlx::query_as::<_, KeyRow>(FIND).bind(prefix);
-        let row = within_time_limit(self.0.optional(statement)).await?;
-        row.map(Key::try_from).transpose()
+        let (reply, answer) = oneshot::channel();
+        let look_up = LookUp {
+            prefix: prefix.to_owned(),
+            reply,
+        };
+        self.look_ups
+            .send(look_up)
+            .await
+            .map_err(|_| StoreError::Closing)?;
+        answer.await.map_err(unanswered)?
     }
 
     /// Returns those of the prefixes whose keys are neither revoked nor expired.
     pub async fn live(&self, prefixes: &[String]) -> Result<HashSet<String>, StoreError> {
         let statement = sqlx::query_as::<_, (String,)>(LIVE).bind(prefixes);
-        let rows = within_time_limit(self.0.all(statement)).await?;
+        let rows = within_time_limit(self.checks.all(statement)).await?;
         Ok(rows.into_iter().map(|(prefix,)| prefix).collect())
     }
 
     /// Returns whether a key was ever created.
     pub async fn any_exists(&self) -> Result<bool, StoreError> {
-        let (made,) = within_time_limit(self.0.one(sqlx::query_as::<_, (bool,)>(KEY_EXISTS))).await?;
+        let (made,) = within_time_limit(self.checks.one(sqlx::query_as::<_, (bool,)>(KEY_EXISTS))).await?;
         Ok(made)
+    }
+}
+
+/// Reads the keys of a batch with one statement and answers its callers.
+async fn look_up(pool: &ConnectionPool, mut batch: Vec<LookUp>) {
+    batch.retain(|look_up| !look_up.reply.is_closed());
+    let prefixes: Vec<&str> = batch.iter().map(|look_up| look_up.prefix.as_str()).collect();
+    if prefixes.is_empty() {
+        return;
+    }
+    let statement = sqlx::query_as::<_, KeyRow>(FIND).bind(prefixes);
+    let rows = within_time_limit(pool.all(statement)).await;
+    let mut found: HashMap<String, KeyRow> = HashMap::new();
+    let failed = match rows {
+        Ok(rows) => {
+            found.extend(rows.into_iter().map(|row| (row.prefix.clone(), row)));
+            None
+        }
+        Err(error) => Some(error),
+    };
+    for LookUp { prefix, reply } in batch {
+        let answer = match &failed {
+            Some(error) => Err(error.clone()),
+            None => found.get(&prefix).cloned().map(Key::try_from).transpose(),
+        };
+        if reply.send(answer).is_err() {
+            tracing::trace!("the caller of a key look-up has gone");
+        }
     }
 }
 
@@ -196,5 +259,5 @@ pub(super) const REVOKE: &str = formatcp!(
 pub(super) const FIND: &str = formatcp!(
     "select {KEY_COLUMNS}
          from keys
-         where prefix = $1"
+         where prefix = any($1)"
 );

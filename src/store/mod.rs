@@ -122,7 +122,7 @@ impl Store {
                 settings.live,
                 metrics.clone(),
             ),
-            keys: ApiKeys::open(connector.clone(), timeout),
+            keys: ApiKeys::open(&connector, timeout),
             reads,
             announcer,
             pool,

@@ -179,7 +179,8 @@ impl Keyring {
         Ok(())
     }
 
-    fn is_keyed(&self) -> bool {
+    /// Returns whether an API key was ever created, so that every call needs one.
+    pub(in crate::grpc) fn is_keyed(&self) -> bool {
         self.0.is_keyed.load(Ordering::Acquire)
     }
 }
@@ -221,6 +222,11 @@ impl CachedKey {
         } else {
             ApiError::MissingKey
         }
+    }
+
+    /// Returns the token that is cancelled when the key is no longer live.
+    pub(super) fn end(&self) -> CancellationToken {
+        self.revoked.clone()
     }
 
     fn has_secret_of(&self, presented: &KeyDigest) -> bool {

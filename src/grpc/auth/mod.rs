@@ -112,6 +112,7 @@ where
 {
     if let (Some(call), Some(name)) = (call_info::current(), &key.name) {
         call.key.get_or_init(|| Arc::clone(name));
+        call.key_end.get_or_init(|| key.end());
     }
     let permit = match authorize(&key, requirement, request.uri().path()) {
         Ok(permit) => permit,

@@ -120,6 +120,7 @@ impl Call {
         let info = CallInfo {
             request_id: request_id::request_id(headers),
             key: OnceLock::new(),
+            key_end: OnceLock::new(),
         };
         let span = span_of(method, &info, headers);
         Self {

@@ -89,6 +89,26 @@ impl Methods {
     }
 }
 
+/// Returns whether the server has a method with this path.
+pub(super) fn exists(path: &str) -> bool {
+    METHODS.by_path.contains_key(path)
+}
+
+/// Returns whether the method with this path is unary.
+pub(super) fn is_unary(path: &str) -> bool {
+    METHODS
+        .by_path
+        .get(path)
+        .is_some_and(|index| METHODS.names[*index].kind == "unary")
+}
+
+/// Returns whether replies of the method may be as large as a page of events.
+pub(super) fn has_large_reply(path: &str) -> bool {
+    ["/ListEvents", "/ListSpirits", "/BatchCreateEvents"]
+        .iter()
+        .any(|method| path.ends_with(method))
+}
+
 /// A method's path and metric labels.
 struct MethodName {
     path: &'static str,

@@ -1,4 +1,5 @@
-//! Tower layers around every call: [`calls`] counts and logs, [`panic`] turns panics into INTERNAL, [`deadline`]
+//! Tower layers around every call: [`calls`] counts and logs, [`protocol`] rejects requests that are not gRPC,
+//! [`reply_budget`] bounds the memory of replies, [`panic`] turns panics into INTERNAL, [`deadline`]
 //! enforces time limits, [`error_form`] converts tonic's errors, [`readiness`] refuses calls before the database
 //! is migrated and while the server drains. `server/services.rs` puts them in order.
 
@@ -7,12 +8,18 @@ mod calls;
 mod deadline;
 mod error_form;
 mod methods;
+mod origin;
 mod panic;
+mod protocol;
 mod readiness;
+mod reply_budget;
 mod request_id;
 
 pub use calls::CallLayer;
 pub use deadline::DeadlineLayer;
 pub use error_form::ErrorLayer;
+pub use origin::OriginRules;
 pub use panic::PanicLayer;
+pub use protocol::ProtocolLayer;
 pub use readiness::ReadyLayer;
+pub use reply_budget::{ConnectionReplies, ReplyBudget, ReplyLayer, ReplyLimits};

@@ -8,7 +8,9 @@
 //! | revision or sequence mismatch | `ABORTED` | read again, then decide again |
 //! | missing or invalid API key | `UNAUTHENTICATED` | send an API key that is neither revoked nor expired |
 //! | API key without permission | `PERMISSION_DENIED` | use another API key |
-//! | queue full, API key over its limits, message too large | `RESOURCE_EXHAUSTED` | retry after a delay; send less |
+//! | web page of another origin, on a server without API keys | `PERMISSION_DENIED` | allow the origin |
+//! | unknown method | `UNIMPLEMENTED` | use stubs of the server's version |
+//! | queue full, API key over its limits, replies not read, message too large | `RESOURCE_EXHAUSTED` | retry after a delay; send less |
 //! | database unavailable, server starting or draining | `UNAVAILABLE` | retry; creates with a dedupe key are safe |
 //! | time limit exceeded | `DEADLINE_EXCEEDED` | retry with a longer deadline |
 //! | a bug | `INTERNAL` | report the request id |
@@ -61,6 +63,14 @@ pub(super) enum ApiError {
     TooManyCalls(Duration),
     #[error("too many streams")]
     TooManyStreams,
+    /// Clients have not taken so many bytes of earlier replies that no further reply is produced.
+    #[error("replies not taken")]
+    RepliesNotTaken,
+    /// A web page of another origin called a server without API keys.
+    #[error("foreign origin: {0}")]
+    OriginNotAllowed(String),
+    #[error("the server has no such method")]
+    UnknownMethod,
     #[error("deadline exceeded")]
     Deadline,
     #[error("shutting down")]
@@ -154,6 +164,19 @@ fn of_error(error: ApiError) -> StatusBuilder {
         ApiError::TooManyStreams => {
             overloaded("the API key has as many streams open as it may; end one, or retry later").retry()
         }
+        ApiError::RepliesNotTaken => overloaded(
+            "clients have not read earlier replies; read them, ask for less at once, or retry after a pause",
+        )
+        .retry(),
+        ApiError::OriginNotAllowed(message) => {
+            StatusBuilder::new(Code::PermissionDenied, "ORIGIN_NOT_ALLOWED", message, &[])
+        }
+        ApiError::UnknownMethod => StatusBuilder::new(
+            Code::Unimplemented,
+            "UNKNOWN_METHOD",
+            "the server has no such method; list its methods by reflection, or use stubs of its version",
+            &[],
+        ),
         ApiError::Deadline => deadline_exceeded(
             "the deadline passed; a create may have been stored, and a retry with its dedupe key is safe",
         ),
@@ -330,6 +353,7 @@ pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Sta
             )))
             .into(),
         ),
+        Code::Unimplemented => Some(ApiError::UnknownMethod.into()),
         _ => None,
     }
 }

@@ -1,0 +1,194 @@
+//! Rejects requests that are not gRPC before anything of them is executed: unknown paths, methods other than
+//! POST, other content types and, on a server without API keys, requests of foreign web pages.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use super::methods;
+use super::origin::OriginRules;
+use crate::grpc::Keyring;
+use crate::grpc::status::ApiError;
+
+const GRPC: &str = "application/grpc";
+const GRPC_STATUS: &str = "grpc-status";
+
+/// Passes gRPC requests and answers all others itself.
+#[derive(Clone)]
+pub struct ProtocolLayer {
+    /// Tells whether the server has API keys.
+    pub keyring: Keyring,
+    /// Checked while the server has none.
+    pub origins: OriginRules,
+}
+
+/// The service of a [`ProtocolLayer`].
+#[derive(Clone)]
+pub struct ProtocolService<S> {
+    inner: S,
+    layer: ProtocolLayer,
+}
+
+impl<S> Layer<S> for ProtocolLayer {
+    type Service = ProtocolService<S>;
+
+    fn layer(&self, inner: S) -> ProtocolService<S> {
+        ProtocolService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+impl<S, I, O> Service<Request<I>> for ProtocolService<S>
+where
+    S: Service<Request<I>, Response = Response<O>>,
+    S::Future: Send + 'static,
+    O: Body<Data = Bytes> + Default,
+{
+    type Response = Response<TextOr<O>>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<I>) -> Self::Future {
+        if let Err(rejection) = self.layer.check(&request) {
+            let is_grpc = is_grpc(request.headers());
+            return Box::pin(async move { Ok(rejection.into_response(is_grpc)) });
+        }
+        let call = self.inner.call(request);
+        Box::pin(async move { Ok(call.await?.map(|inner| TextOr::Inner { inner })) })
+    }
+}
+
+impl ProtocolLayer {
+    fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
+        if !self.keyring.is_keyed() {
+            let checked = self.origins.check(request);
+            checked.map_err(|foreign| Rejection::Foreign(foreign.to_string()))?;
+        }
+        let is_post = request.method() == Method::POST;
+        let is_grpc = is_grpc(request.headers());
+        match (methods::exists(request.uri().path()), is_post, is_grpc) {
+            // An unknown method of gRPC is UNIMPLEMENTED.
+            (_, true, true) => Ok(()),
+            (false, _, _) => Err(Rejection::NotFound),
+            (true, false, _) => Err(Rejection::MethodNotAllowed),
+            (true, true, false) => Err(Rejection::UnsupportedMediaType),
+        }
+    }
+}
+
+/// Returns whether the content type is gRPC with protobuf messages.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(GRPC) || essence.eq_ignore_ascii_case("application/grpc+proto")
+}
+
+/// Why a request is not executed.
+#[derive(Debug)]
+enum Rejection {
+    Foreign(String),
+    NotFound,
+    MethodNotAllowed,
+    UnsupportedMediaType,
+}
+
+impl Rejection {
+    fn into_response<O: Default>(self, is_grpc: bool) -> Response<TextOr<O>> {
+        let (status, code, text) = match self {
+            Self::Foreign(text) if is_grpc => {
+                let status = Status::from(ApiError::OriginNotAllowed(text));
+                return status.into_http::<O>().map(|inner| TextOr::Inner { inner });
+            }
+            Self::Foreign(text) => (StatusCode::FORBIDDEN, Code::PermissionDenied, text),
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                Code::Unimplemented,
+                "this server has no such path; it serves gRPC over HTTP/2".to_owned(),
+            ),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::Unimplemented,
+                "gRPC calls use the method POST".to_owned(),
+            ),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::Unimplemented,
+                "this server serves gRPC: send content-type application/grpc".to_owned(),
+            ),
+        };
+        let mut response = Response::new(TextOr::Text {
+            text: Some(Bytes::from(text + "\n")),
+        });
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        headers.insert(GRPC_STATUS, HeaderValue::from(code as i32));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
+    }
+}
+
+pin_project! {
+    /// The body of a reply, or a text.
+    #[project = TextOrProjection]
+    pub enum TextOr<B> {
+        Text { text: Option<Bytes> },
+        Inner { #[pin] inner: B },
+    }
+}
+
+impl<B: Default> Default for TextOr<B> {
+    fn default() -> Self {
+        Self::Inner { inner: B::default() }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for TextOr<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project() {
+            TextOrProjection::Text { text } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            TextOrProjection::Inner { inner } => inner.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text { text } => text.is_none(),
+            Self::Inner { inner } => inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text { text } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Inner { inner } => inner.size_hint(),
+        }
+    }
+}
