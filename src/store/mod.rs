@@ -33,6 +33,7 @@ pub use live::{
     WatchStart,
 };
 pub use pg::error::StoreError;
+pub use pg::fair_semaphore::Tenant;
 pub use pg::standby::StandbySettings;
 pub use pg::startup_error::StartupError;
 pub use read::list_events::{EventPage, EventQuery, PageStart};

@@ -6,6 +6,7 @@
 //! even if all keys are revoked.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::domain::access::{Role, SpiritScope};
 use crate::domain::key::KeyDigest;
 use crate::grpc::status::ApiError;
 use crate::panics::keep_running;
-use crate::store::{Key, Store, StoreError};
+use crate::store::{Key, Store, StoreError, Tenant};
 
 /// Interval of the checks for revoked keys and for the first key.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -222,6 +223,16 @@ impl CachedKey {
         } else {
             ApiError::MissingKey
         }
+    }
+
+    /// Returns the tenant on whose behalf calls with the key read the database.
+    pub(super) fn tenant(&self) -> Tenant {
+        let mut hasher = DefaultHasher::new();
+        self.digest
+            .as_ref()
+            .map(|digest| &digest.prefix)
+            .hash(&mut hasher);
+        Tenant(hasher.finish())
     }
 
     /// Returns the token that is cancelled when the key is no longer live.

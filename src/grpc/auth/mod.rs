@@ -122,7 +122,7 @@ where
         }
     };
     request.extensions_mut().insert(Caller(Arc::clone(&key)));
-    let call = inner.call(request);
+    let call = key.tenant().scope(inner.call(request));
     Box::pin(async move {
         let response = call.await?;
         if !requirement.may_outlast_key() {

@@ -194,6 +194,10 @@ fn of_store(error: StoreError) -> StatusBuilder {
             "too many events are waiting to be stored; nothing of this call was stored, retry after a pause",
         )
         .retry(),
+        StoreError::PoolExhausted => overloaded(
+            "all of the server's database connections are in use; nothing was changed, retry after a pause",
+        )
+        .retry(),
         StoreError::Closing => shutting_down(),
         StoreError::TimedOut => {
             deadline_exceeded("the server's time limit for a statement passed; ask for less, or retry later")

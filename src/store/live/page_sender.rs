@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use super::page::LivePage;
 use crate::domain::event::Event;
 use crate::store::pg::error::{StoreError, unanswered};
+use crate::store::pg::fair_semaphore::Tenant;
 use crate::store::pg::spans;
 
 /// A page of a stream: events, or one item without events.
@@ -85,7 +86,7 @@ impl Pages {
                 tracing::trace!("the client of a stream has gone");
             }
         };
-        tokio::spawn(work.instrument(spans::current()));
+        tokio::spawn(Tenant::current().scope(work.instrument(spans::current())));
         Self {
             next: pages,
             end,

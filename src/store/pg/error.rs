@@ -34,6 +34,9 @@ pub enum StoreError {
     /// The write queue is full; nothing was changed. A retry after a pause can succeed.
     #[error("the write queue is full")]
     Overloaded,
+    /// No connection of the pool became free in time; nothing was changed. A retry after a pause can succeed.
+    #[error("all connections are in use")]
+    PoolExhausted,
     /// The store is closing and takes no further work.
     #[error("the store is closing")]
     Closing,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::cancel;
 use super::error::{StoreError, ends_connection, unanswered};
+use super::fair_semaphore::FairPermit;
 use super::pool::{PoolInner, PooledConnection, answer_timeout};
 use super::session::{PgSession, Statement};
 
@@ -18,7 +19,7 @@ pub(super) struct Lease {
     /// Taken by the drop.
     connection: Option<PooledConnection>,
     state: LeaseState,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<FairPermit>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Lease {
     pub(super) fn new(
         pool: Arc<PoolInner>,
         connection: PooledConnection,
-        permit: OwnedSemaphorePermit,
+        permit: FairPermit,
         state: LeaseState,
     ) -> Self {
         Self {

@@ -61,6 +61,8 @@ impl StoreMetrics {
         connections("idle").set(number(usage.idle));
         self.pool.connections_max.set(number(usage.max));
         self.pool.waiting.set(number(usage.waiting));
+        let counted = self.pool.refusals.get();
+        self.pool.refusals.inc_by(usage.refusals.saturating_sub(counted));
     }
 
     /// Sets the replication lag; `None` while the standby cannot be read.
@@ -173,6 +175,7 @@ struct PoolMetrics {
     connections: IntGaugeVec,
     connections_max: IntGauge,
     waiting: IntGauge,
+    refusals: IntCounter,
 }
 
 impl PoolMetrics {
@@ -188,6 +191,10 @@ impl PoolMetrics {
                 "Size limit of the pool of connections for reads and edits",
             ),
             waiting: registry.gauge("events_pool_waiting", "Statements waiting for a connection"),
+            refusals: registry.counter(
+                "events_pool_refusals_total",
+                "Statements refused because no connection became free in time",
+            ),
         }
     }
 }

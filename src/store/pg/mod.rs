@@ -5,6 +5,7 @@
 
 pub(super) mod cancel;
 pub(super) mod error;
+pub(super) mod fair_semaphore;
 mod lease;
 pub(super) mod metrics;
 pub(super) mod migrate;

@@ -7,18 +7,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
 use super::cancel;
 use super::error::{StoreError, unanswered};
+use super::fair_semaphore::{FairPermit, FairSemaphore, Tenant};
 use super::lease::{Lease, LeaseState};
 use super::session::{Connector, PgSession, Statement, into_static};
 use super::spans;
@@ -43,6 +43,8 @@ pub(in crate::store) struct PoolUsage {
     pub(in crate::store) max: usize,
     /// Statements that wait for a connection.
     pub(in crate::store) waiting: usize,
+    /// Statements that timed out waiting, since the start.
+    pub(in crate::store) refusals: u64,
 }
 
 /// The state that the clones of a pool and its leases share.
@@ -52,9 +54,13 @@ pub(super) struct PoolInner {
     /// Client-side timeout of a statement.
     pub(super) answer_timeout: Duration,
     max: usize,
-    permits: Arc<Semaphore>,
+    permits: FairSemaphore,
+    /// Half of the permits, for statements that may run for long.
+    heavy_permits: FairSemaphore,
     /// Statements that wait for a permit.
     waiting: AtomicUsize,
+    /// Statements that timed out waiting for a permit.
+    refusals: AtomicU64,
     /// The most recently used connection is last.
     idle: Mutex<Vec<PooledConnection>>,
     closed: AtomicBool,
@@ -86,8 +92,10 @@ impl ConnectionPool {
             connector,
             acquire_timeout,
             max,
-            permits: Arc::new(Semaphore::new(max)),
+            permits: FairSemaphore::new(max),
+            heavy_permits: FairSemaphore::new((max / 2).max(1)),
             waiting: AtomicUsize::new(0),
+            refusals: AtomicU64::new(0),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
             canceller,
@@ -109,6 +117,20 @@ impl ConnectionPool {
             return lease.all_in_task(statement).instrument(span).await;
         }
         Ok(lease.all(statement).instrument(span).await?)
+    }
+
+    /// Like [`all`](Self::all), for a statement that may run for long. At most half of the connections run such
+    /// statements at the same time, so that they cannot delay all others.
+    pub(in crate::store) async fn all_heavy<Row>(
+        &self,
+        statement: Statement<'_, Row>,
+    ) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        let deadline = Instant::now() + self.0.acquire_timeout;
+        let _permit = self.0.acquire_permit(&self.0.heavy_permits, deadline).await?;
+        self.all(statement).await
     }
 
     /// Runs a statement that returns at most one row.
@@ -139,10 +161,11 @@ impl ConnectionPool {
     pub(in crate::store) fn usage(&self) -> PoolUsage {
         let pool = &self.0;
         PoolUsage {
-            in_use: pool.max.saturating_sub(pool.permits.available_permits()),
+            in_use: pool.permits.in_use(),
             idle: pool.idle.lock().len(),
             max: pool.max,
             waiting: pool.waiting.load(Ordering::Relaxed),
+            refusals: pool.refusals.load(Ordering::Relaxed),
         }
     }
 
@@ -164,7 +187,7 @@ impl ConnectionPool {
             return Err(StoreError::Closing);
         }
         let deadline = Instant::now() + pool.acquire_timeout;
-        let permit = pool.acquire_permit(deadline).await?;
+        let permit = pool.acquire_permit(&pool.permits, deadline).await?;
         if let Some(connection) = pool.take_recently_used() {
             return Ok(Lease::new(pool, connection, permit, LeaseState::Busy));
         }
@@ -174,7 +197,7 @@ impl ConnectionPool {
             let connection = pool.take_or_connect().await?;
             Ok::<_, sqlx::Error>(Lease::new(pool, connection, permit, LeaseState::Ready))
         });
-        let joined = timeout_at(deadline, task).await.map_err(|_| acquire_timeout())?;
+        let joined = timeout_at(deadline, task).await.map_err(|_| connect_timeout())?;
         let mut lease = joined.map_err(unanswered)??;
         lease.set_state(LeaseState::Busy);
         Ok(lease)
@@ -182,16 +205,22 @@ impl ConnectionPool {
 }
 
 impl PoolInner {
-    /// Waits for the right to use one of the connections.
-    async fn acquire_permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+    /// Waits for the right to use one of the connections, shared fairly among tenants.
+    async fn acquire_permit(
+        &self,
+        permits: &FairSemaphore,
+        deadline: Instant,
+    ) -> Result<FairPermit, StoreError> {
+        let tenant = Tenant::current();
+        if let Some(permit) = permits.try_acquire(tenant) {
             return Ok(permit);
         }
         let _waiting = Waiting::new(&self.waiting);
-        timeout_at(deadline, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(|_| acquire_timeout())?
-            .map_err(|_| StoreError::Closing)
+        let acquired = timeout_at(deadline, permits.acquire(tenant)).await;
+        acquired.map_err(|_| {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            StoreError::PoolExhausted
+        })
     }
 
     /// Takes the most recently used connection if it can be used without a ping.
@@ -262,8 +291,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn acquire_timeout() -> StoreError {
-    StoreError::Unavailable("timed out waiting for a free connection".to_owned())
+fn connect_timeout() -> StoreError {
+    StoreError::Unavailable("timed out opening a connection".to_owned())
 }
 
 /// The error of a database that does not answer in time.

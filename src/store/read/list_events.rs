@@ -80,7 +80,11 @@ impl Reader {
         .bind(limit)
         .bind(offset)
         .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX));
-        let rows = self.all(statement).await?;
+        let rows = if query.selection.filter.meta_contains.is_some() {
+            self.all_heavy(statement).await?
+        } else {
+            self.all(statement).await?
+        };
         let found = rows
             .first()
             .map_or(0, |row| usize::try_from(row.found).unwrap_or(0));
@@ -99,8 +103,9 @@ impl Reader {
     pub async fn count_events(&mut self, selection: &Selection) -> Result<i64, StoreError> {
         let sql = COUNTS[IndexUsed::of(selection) as usize];
         let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection);
-        let (count,) = self.one(statement).await?;
-        Ok(count)
+        let rows = self.all_heavy(statement).await?;
+        let count = rows.first().map(|(count,)| *count);
+        count.ok_or_else(|| StoreError::Bug("a count returned no row".to_owned()))
     }
 
     /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if there are fewer.

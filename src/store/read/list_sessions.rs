@@ -45,7 +45,7 @@ impl Reader {
             .bind(after.last_occurred_at)
             .bind(after.session_id)
             .bind(i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1));
-        let mut sessions = self.all(statement).await?;
+        let mut sessions = self.all_heavy(statement).await?;
         let more = sessions.len() > size;
         sessions.truncate(size);
         Ok(SessionPage { sessions, more })

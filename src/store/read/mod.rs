@@ -54,6 +54,30 @@ pub struct Reader {
     standby: Option<StandbyReads>,
 }
 
+/// How long a statement may run.
+#[derive(Clone, Copy)]
+enum Weight {
+    Light,
+    /// Possibly for seconds: it reads more rows than it returns.
+    Heavy,
+}
+
+impl Weight {
+    async fn run<Row>(
+        self,
+        pool: &ConnectionPool,
+        statement: Statement<'_, Row>,
+    ) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        match self {
+            Self::Light => pool.all(statement).await,
+            Self::Heavy => pool.all_heavy(statement).await,
+        }
+    }
+}
+
 impl ReadRouter {
     pub(super) fn start(primary: ConnectionPool, standby: Option<Arc<Standby>>) -> Self {
         Self {
@@ -91,17 +115,37 @@ impl Reader {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
+        self.run(statement, Weight::Light).await
+    }
+
+    /// Like [`all`](Self::all), for a statement that may run for long.
+    pub(super) async fn all_heavy<Row>(
+        &mut self,
+        statement: Statement<'_, Row>,
+    ) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
+        self.run(statement, Weight::Heavy).await
+    }
+
+    async fn run<Row>(
+        &mut self,
+        statement: Statement<'_, Row>,
+        weight: Weight,
+    ) -> Result<Vec<Row>, StoreError>
+    where
+        Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
+    {
         let Some(standby) = self.standby() else {
-            return self.primary.all(statement).await;
+            return weight.run(&self.primary, statement).await;
         };
         let (statement, again) = twice(statement)?;
-        let rows = standby
-            .server
-            .answer(standby.server.connections.all(statement))
-            .await;
+        let rows = weight.run(&standby.server.connections, statement);
+        let rows = standby.server.answer(rows).await;
         match self.accept(&standby.server, rows) {
             Some(rows) => rows,
-            None => self.primary.all(again).await,
+            None => weight.run(&self.primary, again).await,
         }
     }
 
@@ -143,7 +187,7 @@ impl Reader {
         result: Result<T, StoreError>,
     ) -> Option<Result<T, StoreError>> {
         match result {
-            Err(error @ (StoreError::Unavailable(_) | StoreError::Bug(_))) => {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::PoolExhausted | StoreError::Bug(_))) => {
                 tracing::debug!(%error, "a read of the standby failed, reading the primary");
                 standby.count(StandbyRead::Failed);
                 self.standby = None;
