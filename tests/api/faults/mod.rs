@@ -7,6 +7,7 @@ pub mod database_recovery;
 pub mod database_restarts;
 pub mod deadlines;
 pub mod durability;
+pub mod fair_reads;
 pub mod flush_faults;
 pub mod flush_paths;
 pub mod garbage;

@@ -8,15 +8,7 @@ use tonic::Code;
 use crate::support::builders::{create, event, keyed, lock_spirit, refused};
 use crate::support::harness::{TestServer, eventually};
 use crate::support::live::{beginning, watch};
-use crate::support::scrape::{Scrape, get};
-
-/// Waits until a sample has this value.
-async fn metric_reaches(server: &TestServer, sample: &str, value: u64) {
-    eventually(sample, async || {
-        (Scrape::of(server).await.count(sample) == value).then_some(())
-    })
-    .await;
-}
+use crate::support::scrape::{Scrape, get, metric_reaches};
 
 #[tokio::test]
 async fn a_serving_server_reports_alive_and_ready() {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::harness::TestServer;
+use crate::support::harness::{TestServer, eventually};
 
 /// Makes a GET request; returns status and body.
 pub async fn get(addr: SocketAddr, path: &str) -> (u16, String) {
@@ -92,4 +92,12 @@ impl Scrape {
     pub fn timed(&self, method: &str) -> u64 {
         self.of_method("grpc_server_handling_seconds_count", method, "")
     }
+}
+
+/// Waits until a sample of the server's metrics has this value.
+pub async fn metric_reaches(server: &TestServer, sample: &str, value: u64) {
+    eventually(sample, async || {
+        (Scrape::of(server).await.count(sample) == value).then_some(())
+    })
+    .await;
 }

@@ -1,0 +1,91 @@
+//! The connection pool is shared fairly among API keys, and a busy pool is reported as overload.
+
+use std::time::Duration;
+
+use elephantasm_events::domain::access::Role;
+use elephantasm_events::grpc::pb::UpdateSpiritRequest;
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::support::access::{Caller, KeyedServer};
+use crate::support::builders::{lock_spirit, refused};
+use crate::support::harness::Settings;
+use crate::support::scrape::{Scrape, metric_reaches};
+
+const POOL_SIZE: u32 = 2;
+/// Statements of the greedy key: two hold the pool's connections, the others wait.
+const EDITS: usize = 6;
+
+fn small_pool(settings: &mut Settings) {
+    settings.store.pool_size = POOL_SIZE;
+    settings.store.acquire_timeout = Duration::from_secs(20);
+}
+
+/// Starts an edit that waits for the lock on the spirit's row and holds a connection meanwhile.
+fn edit(caller: &Caller, spirit_id: &str) -> JoinHandle<Result<(), Status>> {
+    let mut spirits = caller.spirits();
+    let request = UpdateSpiritRequest {
+        spirit_id: spirit_id.to_owned(),
+        description: Some(fastrand::u64(..).to_string()),
+        ..UpdateSpiritRequest::default()
+    };
+    tokio::spawn(async move { spirits.update_spirit(request).await.map(|_| ()) })
+}
+
+#[tokio::test]
+async fn a_key_that_fills_the_pool_is_served_after_a_waiting_key() {
+    let keyed = KeyedServer::start_with(small_pool).await;
+    let locked = keyed.admin.spirit("Ada").await;
+    let other = keyed.caller(Role::Reader, &[&locked]).await;
+    other.call().await.unwrap();
+    let mut connection = keyed.server.database.connect().await;
+    let spirit_lock = lock_spirit(&mut connection, &locked).await;
+    let edits: Vec<_> = (0..EDITS).map(|_| edit(&keyed.admin, &locked)).collect();
+    metric_reaches(
+        &keyed.server,
+        "events_pool_waiting",
+        (EDITS - POOL_SIZE as usize) as u64,
+    )
+    .await;
+
+    let read = tokio::spawn(async move { other.call().await });
+    metric_reaches(
+        &keyed.server,
+        "events_pool_waiting",
+        (EDITS - POOL_SIZE as usize) as u64 + 1,
+    )
+    .await;
+    // Cancelled edits free their connections while the spirit is still locked.
+    for edit in edits {
+        edit.abort();
+    }
+    read.await.unwrap().expect("the read does not wait for the lock");
+    spirit_lock.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_gets_no_connection_in_time_is_refused_as_overload() {
+    let keyed = KeyedServer::start_with(|settings| {
+        settings.store.pool_size = 1;
+        settings.store.acquire_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let locked = keyed.admin.spirit("Ada").await;
+    let mut connection = keyed.server.database.connect().await;
+    let spirit_lock = lock_spirit(&mut connection, &locked).await;
+    let holding = edit(&keyed.admin, &locked);
+    metric_reaches(&keyed.server, "events_pool_connections{state=\"in_use\"}", 1).await;
+
+    let status = refused(keyed.admin.call().await, Code::ResourceExhausted, "OVERLOADED");
+    assert!(status.get_details_retry_info().is_some());
+    assert!(
+        Scrape::of(&keyed.server)
+            .await
+            .count("events_pool_refusals_total")
+            >= 1
+    );
+    spirit_lock.rollback().await.unwrap();
+    holding.await.unwrap().unwrap();
+    keyed.admin.call().await.expect("the pool is free again");
+}
