@@ -9,7 +9,8 @@ use super::status::ApiError;
 use super::{convert, pb};
 use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{
-    NamedSpiritPlace, NewestSpiritPlace, Phase, Place, ReplayPlace, SessionPlace, decode, encode,
+    CursorPosition, NamedSpiritPosition, NewestSpiritPosition, Phase, SessionListPosition,
+    SessionStreamPosition, decode, encode,
 };
 use crate::domain::event::{NewEvent, Position};
 use crate::domain::filter::{QueryHash, start_of_year};
@@ -138,7 +139,7 @@ fn assert_list_accepts_its_token(bytes: &[u8], hash: QueryHash) {
 
 fn assert_replay_accepts_its_cursor(bytes: &[u8], hash: QueryHash) {
     use pb::stream_session_events_request::Start;
-    let position = ReplayPlace {
+    let position = SessionStreamPosition {
         phase: Phase::Live,
         position: position(),
         bound: 9,
@@ -163,7 +164,7 @@ fn query() -> QueryHash {
 /// Arbitrary bytes in place of a position.
 struct Bytes<'b>(&'b [u8]);
 
-impl Place for Bytes<'_> {
+impl CursorPosition for Bytes<'_> {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.0);
     }
@@ -175,13 +176,13 @@ impl Place for Bytes<'_> {
 
 fn assert_canonical_or_invalid(text: &str) {
     assert_canonical_or_invalid_as::<Position>(text);
-    assert_canonical_or_invalid_as::<ReplayPlace>(text);
-    assert_canonical_or_invalid_as::<SessionPlace>(text);
-    assert_canonical_or_invalid_as::<NewestSpiritPlace>(text);
-    assert_canonical_or_invalid_as::<NamedSpiritPlace>(text);
+    assert_canonical_or_invalid_as::<SessionStreamPosition>(text);
+    assert_canonical_or_invalid_as::<SessionListPosition>(text);
+    assert_canonical_or_invalid_as::<NewestSpiritPosition>(text);
+    assert_canonical_or_invalid_as::<NamedSpiritPosition>(text);
 }
 
-fn assert_canonical_or_invalid_as<P: Place>(text: &str) {
+fn assert_canonical_or_invalid_as<P: CursorPosition>(text: &str) {
     if let Ok(position) = decode::<P>(query(), text) {
         assert_eq!(encode(query(), &position), text);
         let other = QueryHash::of("other", &[]);

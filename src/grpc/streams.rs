@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::status::{ApiError, stream_status};
 use super::{convert, pb};
-use crate::domain::cursor::{Phase, ReplayPlace, encode};
+use crate::domain::cursor::{Phase, SessionStreamPosition, encode};
 use crate::domain::event::{Event, Position};
 use crate::domain::filter::{QueryHash, start_of_year};
 use crate::store::{LivePage, Pages, ReplayStart, StreamPage};
@@ -130,7 +130,7 @@ impl<E: StreamEncoder> Stream for EventStream<E> {
 pub struct SessionEncoder {
     hash: QueryHash,
     /// The position of the last message; at first that of the cursor the stream resumes from, if any.
-    last: Option<ReplayPlace>,
+    last: Option<SessionStreamPosition>,
     /// A position before the first event that the stream may send.
     start: Position,
 }
@@ -152,7 +152,11 @@ impl SessionEncoder {
         }
     }
 
-    fn message(&mut self, position: ReplayPlace, item: SessionItem) -> pb::StreamSessionEventsResponse {
+    fn message(
+        &mut self,
+        position: SessionStreamPosition,
+        item: SessionItem,
+    ) -> pb::StreamSessionEventsResponse {
         self.last = Some(position);
         pb::StreamSessionEventsResponse {
             cursor: encode(self.hash, &position),
@@ -161,8 +165,8 @@ impl SessionEncoder {
     }
 
     /// The position after the last event sent, with every event up to the sequence `scanned` examined.
-    fn live_position(&self, scanned: i64) -> ReplayPlace {
-        ReplayPlace {
+    fn live_position(&self, scanned: i64) -> SessionStreamPosition {
+        SessionStreamPosition {
             phase: Phase::Live,
             position: self.last.map_or(self.start, |last| last.position),
             bound: scanned,
@@ -174,7 +178,7 @@ impl StreamEncoder for SessionEncoder {
     type Message = pb::StreamSessionEventsResponse;
 
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message {
-        let position = ReplayPlace {
+        let position = SessionStreamPosition {
             phase: bound.map_or(Phase::Live, |_| Phase::Replay),
             position: event.position(),
             bound: bound.unwrap_or(event.sequence),

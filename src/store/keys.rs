@@ -228,7 +228,7 @@ async fn within_time_limit<T>(look_up: impl Future<Output = Result<T, StoreError
     timeout(LOOK_UP_TIMEOUT, look_up).await.map_err(late)?
 }
 
-pub(super) const KEY_EXISTS: &str = "select exists (select from keys) as made";
+pub(super) const KEY_EXISTS: &str = "select exists (select from keys) as any_exists";
 
 pub(super) const LIVE: &str = "
     select prefix

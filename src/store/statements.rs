@@ -50,7 +50,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("ingest/spirits", flush::READ_SPIRITS),
     ("ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS),
     ("ingest/insert", flush::INSERT_EVENTS),
-    ("ingest/insert_plain", fast_path::FAST_PATH),
+    ("ingest/fast_path", fast_path::FAST_PATH),
     ("ingest/advance", flush::ADVANCE_SPIRITS),
     ("migrate/versions", migrate::APPLIED_MIGRATIONS),
     ("keys/create", keys::INSERT),
@@ -58,7 +58,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("keys/revoke", keys::REVOKE),
     ("keys/find", keys::FIND),
     ("keys/live", keys::LIVE),
-    ("keys/was_made", keys::KEY_EXISTS),
+    ("keys/any_exists", keys::KEY_EXISTS),
     ("standby/primary", standby::PRIMARY_POSITION),
     ("standby/standby", standby::STANDBY_POSITION),
 ];

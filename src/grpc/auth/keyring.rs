@@ -80,7 +80,7 @@ pub(super) enum Lookup {
 }
 
 impl Keyring {
-    /// Creates an empty cache. Every caller may do everything until [`learn`](Self::learn) finds a key.
+    /// Creates an empty cache. Every caller may do everything until [`detect_first_key`](Self::detect_first_key) finds a key.
     #[must_use]
     pub fn new(store: Store, limits: KeyLimits) -> Self {
         Self(Arc::new(Shared {
@@ -93,7 +93,7 @@ impl Keyring {
     }
 
     /// Queries whether a key was ever created, unless that is known already.
-    pub async fn learn(&self) -> Result<bool, StoreError> {
+    pub async fn detect_first_key(&self) -> Result<bool, StoreError> {
         if !self.is_keyed() && self.0.store.keys.any_exists().await? {
             self.0.is_keyed.store(true, Ordering::Release);
             self.0.anonymous.revoked.cancel();
@@ -103,7 +103,7 @@ impl Keyring {
     }
 
     /// Checks the keys in use every second. Never returns.
-    pub async fn keep(self) {
+    pub async fn run(self) {
         keep_running("keyring", async move || {
             loop {
                 sleep(CHECK_INTERVAL).await;
@@ -153,7 +153,7 @@ impl Keyring {
 
     /// Evicts idle keys, and ends calls and streams of keys that are no longer live.
     async fn check(&self) -> Result<(), StoreError> {
-        if !self.learn().await? {
+        if !self.detect_first_key().await? {
             return Ok(());
         }
         let prefixes: Vec<String> = {

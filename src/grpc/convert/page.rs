@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::outbound::{event, session};
-use crate::domain::cursor::{InvalidCursor, Place, SessionPlace, decode, encode};
+use crate::domain::cursor::{CursorPosition, InvalidCursor, SessionListPosition, decode, encode};
 use crate::domain::event::Event;
 use crate::domain::filter::QueryHash;
 use crate::domain::ids::SpiritId;
@@ -13,12 +13,19 @@ use crate::grpc::status::ApiError;
 use crate::store::{EventPage, Session, SessionPage};
 
 /// Reads the position in a cursor of this query.
-pub(super) fn position<P: Place>(query: QueryHash, field: &'static str, cursor: &str) -> Result<P, ApiError> {
+pub(super) fn position<P: CursorPosition>(
+    query: QueryHash,
+    field: &'static str,
+    cursor: &str,
+) -> Result<P, ApiError> {
     decode(query, cursor).map_err(|InvalidCursor| ApiError::InvalidCursor(field))
 }
 
 /// Reads the position after which a page starts; `None` for the first page, which has no token.
-pub(super) fn page_start<P: Place>(query: QueryHash, page_token: &str) -> Result<Option<P>, ApiError> {
+pub(super) fn page_start<P: CursorPosition>(
+    query: QueryHash,
+    page_token: &str,
+) -> Result<Option<P>, ApiError> {
     if page_token.is_empty() {
         return Ok(None);
     }
@@ -40,7 +47,7 @@ pub(crate) fn session_page(
     spirit_id: SpiritId,
     query: QueryHash,
 ) -> pb::ListSessionsResponse {
-    let position = |session: &Session| SessionPlace {
+    let position = |session: &Session| SessionListPosition {
         last_occurred_at: session.last_occurred_at,
         session_id: session.session_id.clone(),
     };
@@ -54,7 +61,7 @@ pub(crate) fn session_page(
 
 /// Converts rows up to [`PAGE_BYTES`] of messages, at least one. Returns the messages and the token of the next
 /// page, empty if this is the last one; `more` tells whether rows follow these.
-pub(super) fn limited<T, P: Place, M: Message>(
+pub(super) fn limited<T, P: CursorPosition, M: Message>(
     rows: Vec<T>,
     more: bool,
     query: QueryHash,

@@ -4,7 +4,7 @@ use super::fields::{enumeration, meta, offset};
 use super::page::{page_start, position};
 use super::timestamp::{time, time_of};
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::SessionPlace;
+use crate::domain::cursor::SessionListPosition;
 use crate::domain::event::{Order, View};
 use crate::domain::filter::{EventFilter, QueryHash, Selection};
 use crate::domain::ids::{EventId, SpiritId};
@@ -162,7 +162,7 @@ pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<
 /// A list of sessions and the hash that its page tokens carry.
 pub(crate) struct SessionList {
     pub(crate) spirit_id: SpiritId,
-    pub(crate) after: Option<SessionPlace>,
+    pub(crate) after: Option<SessionListPosition>,
     pub(crate) size: usize,
     pub(crate) hash: QueryHash,
 }

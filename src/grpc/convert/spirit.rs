@@ -5,7 +5,7 @@ use super::fields::{meta, offset};
 use super::outbound::spirit;
 use super::page::{limited, page_start};
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
+use crate::domain::cursor::{NamedSpiritPosition, NewestSpiritPosition};
 use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::filter::QueryHash;
 use crate::domain::ids::SpiritId;
@@ -173,11 +173,11 @@ pub(crate) fn list_spirits(
 
 /// Converts a page of spirits.
 pub(crate) fn spirit_page(page: SpiritPage, tokens: &SpiritTokens) -> pb::ListSpiritsResponse {
-    let by_name = |spirit: &Spirit| NamedSpiritPlace {
+    let by_name = |spirit: &Spirit| NamedSpiritPosition {
         name_folded: fold_name(&spirit.name),
         id: spirit.id,
     };
-    let by_age = |spirit: &Spirit| NewestSpiritPlace {
+    let by_age = |spirit: &Spirit| NewestSpiritPosition {
         created_at: spirit.created_at,
         id: spirit.id,
     };

@@ -9,7 +9,7 @@ use super::LiveStreams;
 use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
 use super::watch::LiveTail;
 use crate::domain::Time;
-use crate::domain::cursor::{Phase, ReplayPlace};
+use crate::domain::cursor::{Phase, SessionStreamPosition};
 use crate::domain::event::{Order, Position, View};
 use crate::domain::filter::{Selection, start_of_year};
 use crate::domain::refusal::Refusal;
@@ -36,7 +36,7 @@ pub enum ReplayStart {
     /// At the first event.
     Beginning,
     /// After this position.
-    After(ReplayPlace),
+    After(SessionStreamPosition),
     /// At this `occurred_at`, inclusive.
     FromTime(Time),
     /// At the n-th matching event from the end, n ≥ 1.

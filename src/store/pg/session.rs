@@ -227,7 +227,7 @@ where
 }
 
 /// Returns the statement and a copy of it, so that it can run on two connections.
-pub(in crate::store) fn twice<Row>(
+pub(in crate::store) fn duplicate<Row>(
     statement: Statement<'_, Row>,
 ) -> Result<(Statement<'static, Row>, Statement<'static, Row>), sqlx::Error>
 where

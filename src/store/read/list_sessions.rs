@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use super::Reader;
-use crate::domain::cursor::SessionPlace;
+use crate::domain::cursor::SessionListPosition;
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
 use crate::store::pg::error::StoreError;
@@ -33,10 +33,10 @@ impl Reader {
     pub async fn list_sessions(
         &mut self,
         spirit_id: SpiritId,
-        after: Option<SessionPlace>,
+        after: Option<SessionListPosition>,
         size: usize,
     ) -> Result<SessionPage, StoreError> {
-        let after = after.unwrap_or_else(|| SessionPlace {
+        let after = after.unwrap_or_else(|| SessionListPosition {
             last_occurred_at: start_of_year(10_000),
             session_id: String::new(),
         });

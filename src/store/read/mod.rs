@@ -18,7 +18,7 @@ use get_event::GetBatcher;
 use super::pg::error::StoreError;
 use super::pg::metrics::StandbyRead;
 use super::pg::pool::ConnectionPool;
-use super::pg::session::{Statement, twice};
+use super::pg::session::{Statement, duplicate};
 use super::pg::standby::Standby;
 
 /// The freshness that a read needs.
@@ -94,7 +94,7 @@ impl Reader {
         let Some(standby) = self.standby() else {
             return self.primary.all(statement).await;
         };
-        let (statement, again) = twice(statement)?;
+        let (statement, again) = duplicate(statement)?;
         let rows = standby
             .server
             .answer(standby.server.connections.all(statement))

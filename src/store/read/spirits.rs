@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Reader;
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
+use crate::domain::cursor::{NamedSpiritPosition, NewestSpiritPosition};
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
 use crate::domain::spirit::Spirit;
@@ -28,11 +28,11 @@ pub struct SpiritQuery {
 #[derive(Clone, Debug)]
 pub enum SpiritOrder {
     /// All spirits, newest first by (`created_at`, id).
-    Newest { after: Option<NewestSpiritPlace> },
+    Newest { after: Option<NewestSpiritPosition> },
     /// Spirits whose case-folded name contains this text, by (folded name, id).
     Named {
         contains_folded: String,
-        after: Option<NamedSpiritPlace>,
+        after: Option<NamedSpiritPosition>,
     },
 }
 
@@ -69,7 +69,7 @@ impl Reader {
         let listed = ids(&query.scope);
         let statement = match query.order {
             SpiritOrder::Newest { after } => {
-                let after = after.unwrap_or_else(|| NewestSpiritPlace {
+                let after = after.unwrap_or_else(|| NewestSpiritPosition {
                     created_at: start_of_year(10_000),
                     id: SpiritId(Uuid::max()),
                 });
@@ -81,7 +81,7 @@ impl Reader {
                 contains_folded,
                 after,
             } => {
-                let after = after.unwrap_or_else(|| NamedSpiritPlace {
+                let after = after.unwrap_or_else(|| NamedSpiritPosition {
                     name_folded: String::new(),
                     id: SpiritId(Uuid::nil()),
                 });
