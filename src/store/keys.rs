@@ -1,6 +1,6 @@
-//! API keys: created and revoked by an operator, looked up by the service.
+//! API keys: created, listed and revoked by the operator, looked up and checked for the auth layer.
 //!
-//! Look-ups have a connection of their own, so that callers who try many keys do not delay other reads.
+//! Look-ups have a connection of their own, so that callers who try many keys do not delay other statements.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -21,17 +21,18 @@ use crate::domain::ids::SpiritId;
 use crate::domain::key::KeyDigest;
 use crate::panics::keep_running;
 
-/// Connections for look-ups, and for everything else.
+/// Size of each of the two connection pools.
 const KEY_CONNECTIONS: u32 = 1;
-/// Look-ups that one statement answers at most.
+/// Maximum number of look-ups that one statement answers.
 const BATCH_MAX: usize = 256;
-/// Capacity of the queue of look-ups; further callers wait.
+/// Capacity of the queue of look-ups; further look-ups wait until it has room.
 const LOOK_UPS_MAX: usize = 1_024;
 
-/// Time limit of a look-up. Others queue behind it, so a connection that does not answer is dropped.
+/// Time limit of a statement that calls depend on. Other statements queue behind it, so one that is not answered in
+/// time is given up.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A key to be created.
+/// An API key to be created.
 #[derive(Clone, Debug)]
 pub struct NewKey {
     pub digest: KeyDigest,
@@ -39,10 +40,11 @@ pub struct NewKey {
     pub role: Role,
     /// The spirits that the key is limited to; `None` = no limit.
     pub spirit_ids: Option<Vec<SpiritId>>,
+    /// Time until the key expires; `None` = it does not expire.
     pub expires_in: Option<Duration>,
 }
 
-/// A key as stored.
+/// A stored API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     pub digest: KeyDigest,
@@ -52,7 +54,7 @@ pub struct Key {
     pub expires_at: Option<Time>,
     pub revoked_at: Option<Time>,
     pub created_at: Time,
-    /// Whether the key is neither revoked nor expired, by the database's clock.
+    /// Whether the key was neither revoked nor expired when it was read, by the database's clock.
     pub is_live: bool,
 }
 
@@ -76,7 +78,7 @@ impl TryFrom<KeyRow> for Key {
     type Error = StoreError;
 
     fn try_from(row: KeyRow) -> Result<Self, StoreError> {
-        let unreadable = |column| StoreError::Bug(format!("{column} of key {} cannot be read", row.prefix));
+        let unreadable = |column| StoreError::Bug(format!("{column} of API key {} is not valid", row.prefix));
         Ok(Self {
             role: Role::named(&row.role).ok_or_else(|| unreadable("role"))?,
             scope: match row.spirit_ids {
@@ -102,45 +104,46 @@ impl TryFrom<KeyRow> for Key {
 /// The API keys in the database. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiKeys {
-    /// For everything but look-ups by callers, so that known keys are checked in time whatever callers present.
-    checks: ConnectionPool,
-    look_ups: mpsc::Sender<LookUp>,
+    /// Runs every statement except look-ups, so that the checks of known keys do not queue behind look-ups.
+    pool: ConnectionPool,
     look_up_pool: ConnectionPool,
+    look_ups: mpsc::Sender<LookUp>,
 }
 
-/// A look-up by prefix.
+/// A look-up by prefix, and the channel of its result.
 struct LookUp {
     prefix: String,
     reply: oneshot::Sender<Result<Option<Key>, StoreError>>,
 }
 
 impl ApiKeys {
-    /// Opens two connections of its own, so that callers who try many keys delay no other read. Needs a Tokio
-    /// runtime; its task ends with the last clone.
+    /// Creates the pools, which connect on first use, and starts the task that runs look-ups. The task ends with the
+    /// last clone. Needs a Tokio runtime.
     pub(super) fn open(connector: &Connector, acquire_timeout: Duration) -> Self {
-        let pool = || ConnectionPool::new(connector.clone(), KEY_CONNECTIONS, acquire_timeout, None);
-        let look_up_pool = pool();
+        let new_pool = || ConnectionPool::new(connector.clone(), KEY_CONNECTIONS, acquire_timeout, None);
+        let look_up_pool = new_pool();
         let (look_ups, mut queue) = mpsc::channel(LOOK_UPS_MAX);
-        let connection = look_up_pool.clone();
+        let pool = look_up_pool.clone();
         tokio::spawn(keep_running("key look-up", async move || {
             let mut batch = Vec::with_capacity(BATCH_MAX);
             while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
-                look_up(&connection, std::mem::take(&mut batch)).await;
+                look_up(&pool, std::mem::take(&mut batch)).await;
             }
         }));
         Self {
-            checks: pool(),
-            look_ups,
+            pool: new_pool(),
             look_up_pool,
+            look_ups,
         }
     }
 
+    /// Closes both pools.
     pub(super) async fn close(&self) {
-        self.checks.close().await;
+        self.pool.close().await;
         self.look_up_pool.close().await;
     }
 
-    /// Stores a key.
+    /// Stores a key and returns it as stored.
     pub async fn create(&self, new: NewKey) -> Result<Key, StoreError> {
         let spirit_ids: Option<Vec<Uuid>> = new.spirit_ids.map(|ids| ids.iter().map(|id| id.0).collect());
         let statement = sqlx::query_as::<_, KeyRow>(INSERT)
@@ -150,24 +153,25 @@ impl ApiKeys {
             .bind(new.role.name())
             .bind(spirit_ids)
             .bind(new.expires_in.map(|time| time.as_secs_f64()));
-        self.checks.one(statement).await?.try_into()
+        self.pool.one(statement).await?.try_into()
     }
 
     /// Returns every key, revoked and expired ones included, oldest first.
     pub async fn list(&self) -> Result<Vec<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(LIST);
-        let rows = self.checks.all(statement).await?;
+        let rows = self.pool.all(statement).await?;
         rows.into_iter().map(Key::try_from).collect()
     }
 
-    /// Revokes a key for good. A revoked key keeps its time of revocation. Returns `None` if there is no such key.
+    /// Revokes a key, which cannot be undone, and returns it. A key that is revoked already keeps its time of
+    /// revocation. Returns `None` if no key has the prefix.
     pub async fn revoke(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
         let statement = sqlx::query_as::<_, KeyRow>(REVOKE).bind(prefix);
-        let row = self.checks.optional(statement).await?;
+        let row = self.pool.optional(statement).await?;
         row.map(Key::try_from).transpose()
     }
 
-    /// Returns the key with this prefix, live or not. Concurrent look-ups share a statement.
+    /// Returns the key with this prefix, revoked and expired ones included. Concurrent look-ups share a statement.
     pub async fn find(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let look_up = LookUp {
@@ -181,21 +185,22 @@ impl ApiKeys {
         answer.await.map_err(unanswered)?
     }
 
-    /// Returns those of the prefixes whose keys are neither revoked nor expired.
+    /// Returns the prefixes whose keys are neither revoked nor expired.
     pub async fn live(&self, prefixes: &[String]) -> Result<HashSet<String>, StoreError> {
         let statement = sqlx::query_as::<_, (String,)>(LIVE).bind(prefixes);
-        let rows = within_time_limit(self.checks.all(statement)).await?;
+        let rows = within_time_limit(self.pool.all(statement)).await?;
         Ok(rows.into_iter().map(|(prefix,)| prefix).collect())
     }
 
-    /// Returns whether a key was ever created.
+    /// Returns whether a key was ever created; revoked and expired ones count.
     pub async fn any_exists(&self) -> Result<bool, StoreError> {
-        let (made,) = within_time_limit(self.checks.one(sqlx::query_as::<_, (bool,)>(KEY_EXISTS))).await?;
-        Ok(made)
+        let statement = sqlx::query_as::<_, (bool,)>(KEY_EXISTS);
+        let (exists,) = within_time_limit(self.pool.one(statement)).await?;
+        Ok(exists)
     }
 }
 
-/// Reads the keys of a batch with one statement and answers its callers.
+/// Runs a batch of look-ups as one statement and sends each its result.
 async fn look_up(pool: &ConnectionPool, mut batch: Vec<LookUp>) {
     batch.retain(|look_up| !look_up.reply.is_closed());
     let prefixes: Vec<&str> = batch.iter().map(|look_up| look_up.prefix.as_str()).collect();
@@ -204,28 +209,24 @@ async fn look_up(pool: &ConnectionPool, mut batch: Vec<LookUp>) {
     }
     let statement = sqlx::query_as::<_, KeyRow>(FIND).bind(prefixes);
     let rows = within_time_limit(pool.all(statement)).await;
-    let mut found: HashMap<String, KeyRow> = HashMap::new();
-    let failed = match rows {
-        Ok(rows) => {
-            found.extend(rows.into_iter().map(|row| (row.prefix.clone(), row)));
-            None
-        }
-        Err(error) => Some(error),
-    };
+    let found: Result<HashMap<String, KeyRow>, StoreError> =
+        rows.map(|rows| rows.into_iter().map(|row| (row.prefix.clone(), row)).collect());
     for LookUp { prefix, reply } in batch {
-        let answer = match &failed {
-            Some(error) => Err(error.clone()),
-            None => found.get(&prefix).cloned().map(Key::try_from).transpose(),
+        let result = match &found {
+            Ok(found) => found.get(&prefix).cloned().map(Key::try_from).transpose(),
+            Err(error) => Err(error.clone()),
         };
-        if reply.send(answer).is_err() {
-            tracing::trace!("the caller of a key look-up has gone");
+        if reply.send(result).is_err() {
+            tracing::trace!("the caller of a key look-up has gone away");
         }
     }
 }
 
-async fn within_time_limit<T>(look_up: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late = |_| StoreError::Unavailable("a key was not looked up in time".to_owned());
-    timeout(LOOK_UP_TIMEOUT, look_up).await.map_err(late)?
+async fn within_time_limit<T>(
+    statement: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let timed_out = |_| StoreError::Unavailable("API keys could not be read in time".to_owned());
+    timeout(LOOK_UP_TIMEOUT, statement).await.map_err(timed_out)?
 }
 
 pub(super) const KEY_EXISTS: &str = "select exists (select from keys) as any_exists";

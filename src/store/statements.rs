@@ -1,5 +1,5 @@
-//! All statements of the service, by name. Tests prepare each of them against the migrated schema and check its
-//! plan.
+//! The statements that the service runs on its tables, by name. Tests prepare each of them on the migrated schema,
+//! check its columns, and check the plans of those whose plan matters.
 
 use super::keys;
 use super::live::{notifier, page};
@@ -7,7 +7,7 @@ use super::pg::{migrate, standby};
 use super::read::{get_event, list_events, list_sessions, spirits};
 use super::write::{self, dedupe_keys, fast_path, flush};
 
-/// Names and texts of all statements that have parameters.
+/// Names and texts of the statements.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("list_events/spirit/oldest/full", list_events::PAGES[0]),
     ("list_events/spirit/oldest/basic", list_events::PAGES[1]),
