@@ -1,4 +1,4 @@
-//! Lists sessions: the live events of a spirit grouped by `session_id`.
+//! Lists sessions: the events of a spirit that are not soft-deleted, grouped by `session_id`.
 
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
@@ -9,7 +9,7 @@ use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
 use crate::store::pg::error::StoreError;
 
-/// A session; counts and times are over its live events.
+/// A session. Count and times are those of its events that are not soft-deleted.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Session {
     pub session_id: String,
