@@ -1,5 +1,5 @@
-//! The reply streams of `StreamSessionEvents` and `WatchEvents`: pages of events as messages, each message with
-//! the position at which a client can resume.
+//! The reply streams of `StreamSessionEvents` and `WatchEvents`. They turn pages of events into messages, each with the
+//! position at which a client can resume.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use crate::store::{LivePage, Pages, ReplayStart, StreamPage};
 use pb::stream_session_events_response::Item as SessionItem;
 use pb::watch_events_response::Item as WatchItem;
 
-/// Messages of `StreamSessionEvents`.
+/// The reply stream of `StreamSessionEvents`.
 pub type SessionStream = EventStream<SessionEncoder>;
-/// Messages of `WatchEvents`.
+/// The reply stream of `WatchEvents`.
 pub type WatchStream = EventStream<WatchEncoder>;
 
 /// Encodes the items of a stream as messages and tracks the position at which a client can resume.
 pub trait StreamEncoder: Unpin {
-    /// A message of the stream.
+    /// The message type of the stream.
     type Message;
-    /// Encodes an event. `bound` is the bound of the replay, or `None` for a live event.
+    /// Encodes an event. `bound` is the highest sequence of the replay that the event belongs to, `None` for a live event.
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message;
-    /// Encodes that every event up to the sequence `scanned` was sent.
+    /// Encodes that every matching event up to the sequence `scanned` was sent.
     fn caught_up(&mut self, scanned: i64) -> Self::Message;
     /// Encodes a heartbeat; every event up to the sequence `scanned` was examined.
     fn heartbeat(&mut self, scanned: i64) -> Self::Message;
-    /// Returns name and value of the error metadata with which a client can resume.
+    /// Returns name and value of the error metadata from which a client can resume; `None` if it has to start again.
     fn resume(&self) -> Option<(&'static str, String)>;
 }
 
-/// The reply stream of a replay or a watch.
+/// A reply stream that encodes pages of events.
 pub struct EventStream<E> {
     encoder: E,
     pages: Pages,
@@ -49,14 +49,14 @@ pub struct EventStream<E> {
 
 /// The unsent events of a page.
 enum PageEvents {
-    /// Events of a replay and the bound of the replay.
+    /// Events of a replay, and the highest sequence of the replay.
     Replay(std::vec::IntoIter<Event>, i64),
     /// A live page and the index of the next event. Streams share live pages, so events are cloned.
     Live(Arc<LivePage>, usize),
 }
 
 impl PageEvents {
-    /// Returns the next event, and the bound of the replay if it is part of one.
+    /// Returns the next event, and the highest sequence of its replay; `None` instead of the latter for a live event.
     fn next(&mut self) -> Option<(Event, Option<i64>)> {
         match self {
             Self::Replay(events, bound) => Some((events.next()?, Some(*bound))),
@@ -129,7 +129,7 @@ impl<E: StreamEncoder> Stream for EventStream<E> {
 /// Encodes messages of `StreamSessionEvents`, each with a cursor.
 pub struct SessionEncoder {
     hash: QueryHash,
-    /// The position of the last message; at first that of the cursor the stream resumes from, if any.
+    /// The position of the last message. Before the first message, the position that the stream resumes from, if any.
     last: Option<SessionStreamPosition>,
     /// A position before the first event that the stream may send.
     start: Position,
@@ -164,7 +164,7 @@ impl SessionEncoder {
         }
     }
 
-    /// The position after the last event sent, with every event up to the sequence `scanned` examined.
+    /// Returns the live position after the last event sent, with every event up to the sequence `scanned` examined.
     fn live_position(&self, scanned: i64) -> SessionStreamPosition {
         SessionStreamPosition {
             phase: Phase::Live,
