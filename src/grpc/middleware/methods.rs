@@ -1,4 +1,5 @@
-//! The metrics of each RPC method. They are created once, so that counting a call allocates no labels.
+//! The methods that the server has: their kinds and their metrics. Metrics are created once for each method, so that
+//! counting a call allocates no labels.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,7 +15,7 @@ use crate::metrics::Registry;
 const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// Label of methods that the server does not have: a caller can send any name.
+/// Label of all methods that the server does not have, because a caller can send any name.
 const UNKNOWN: &str = "unknown";
 
 /// A method's path and metrics.
@@ -78,12 +79,13 @@ impl Methods {
         }
     }
 
-    /// Returns the index of the method with this path.
+    /// Returns the index of the method with this path, or that of unknown methods.
     pub(super) fn index_of(&self, path: &str) -> usize {
         let unknown = self.methods.len() - 1;
         METHODS.by_path.get(path).copied().unwrap_or(unknown)
     }
 
+    /// Returns the method with this index.
     pub(super) fn get(&self, index: usize) -> &Method {
         &self.methods[index]
     }
@@ -102,7 +104,7 @@ pub(super) fn is_unary(path: &str) -> bool {
         .is_some_and(|index| METHODS.names[*index].kind == "unary")
 }
 
-/// Returns whether replies of the method may be as large as a page of events.
+/// Returns whether a reply of the method with this path may be as large as a page of events.
 pub(super) fn has_large_reply(path: &str) -> bool {
     ["/ListEvents", "/ListSpirits", "/BatchCreateEvents"]
         .iter()
@@ -124,8 +126,8 @@ struct MethodTable {
     by_path: HashMap<&'static str, usize>,
 }
 
-/// Read once from the descriptors of all served protos; its strings are leaked, as they live as long as the
-/// process.
+/// The methods in the descriptors of all services. Their strings are leaked, since they are needed until the process
+/// ends.
 static METHODS: LazyLock<MethodTable> = LazyLock::new(|| {
     let sets = [
         pb::FILE_DESCRIPTOR_SET,

@@ -1,5 +1,5 @@
-//! Rejects requests that are not gRPC before anything of them is executed: unknown paths, methods other than
-//! POST, other content types and, on a server without API keys, requests of foreign web pages.
+//! Rejects requests that are not gRPC before they are executed: unknown paths, methods other than POST, other content
+//! types and, on a server without API keys, requests of foreign web pages.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,12 +21,12 @@ use crate::grpc::status::ApiError;
 const GRPC: &str = "application/grpc";
 const GRPC_STATUS: &str = "grpc-status";
 
-/// Passes gRPC requests and answers all others itself.
+/// Passes gRPC requests on and rejects all others.
 #[derive(Clone)]
 pub struct ProtocolLayer {
-    /// Tells whether the server has API keys.
+    /// Determines whether the server has API keys.
     pub keyring: Keyring,
-    /// Checked while the server has none.
+    /// The rules for origins and hosts, which are checked while the server has no API keys.
     pub origins: OriginRules,
 }
 
@@ -81,7 +81,7 @@ impl ProtocolLayer {
         let is_post = request.method() == Method::POST;
         let is_grpc = is_grpc(request.headers());
         match (methods::exists(request.uri().path()), is_post, is_grpc) {
-            // An unknown method of gRPC is UNIMPLEMENTED.
+            // The inner service answers UNIMPLEMENTED for an unknown method.
             (_, true, true) => Ok(()),
             (false, _, _) => Err(Rejection::NotFound),
             (true, false, _) => Err(Rejection::MethodNotAllowed),
@@ -99,7 +99,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case(GRPC) || essence.eq_ignore_ascii_case("application/grpc+proto")
 }
 
-/// Why a request is not executed.
+/// The reason for which a request is rejected.
 #[derive(Debug)]
 enum Rejection {
     Foreign(String),
@@ -109,6 +109,7 @@ enum Rejection {
 }
 
 impl Rejection {
+    /// Returns the reply: a gRPC status for a gRPC request of a foreign web page, otherwise a text.
     fn into_response<O: Default>(self, is_grpc: bool) -> Response<TextOr<O>> {
         let (status, code, text) = match self {
             Self::Foreign(text) if is_grpc => {
@@ -150,7 +151,7 @@ impl Rejection {
 }
 
 pin_project! {
-    /// The body of a reply, or a text.
+    /// The body of a reply: that of the inner service, or a text.
     #[project = TextOrProjection]
     pub enum TextOr<B> {
         Text { text: Option<Bytes> },

@@ -1,10 +1,10 @@
 //! Bounds the memory of replies that clients have not taken yet.
 //!
-//! HTTP/2 lets a client ask for replies and not open its window for them. A unary reply is encoded when it is
-//! ready and is charged to its connection and to the server until the client has taken it. Calls with large
-//! replies wait for budget before they run; a reply that finds none becomes RESOURCE_EXHAUSTED. Frames are handed
-//! to HTTP/2 in small slices, so that only a slice of a stalled reply is buffered there. A connection whose
-//! replies make no progress is closed.
+//! With HTTP/2 a client can make calls and never open its window for the replies. So a unary reply is encoded when it is
+//! ready, and its bytes are charged to the budgets of its connection and of the server until the client has taken it.
+//! Calls with large replies wait for budget before they run. A reply that exceeds the budget is replaced by
+//! RESOURCE_EXHAUSTED. Frames are passed to HTTP/2 in small slices, so that HTTP/2 buffers only one slice of a stalled
+//! reply. A connection whose replies make no progress is closed.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,31 +32,31 @@ use crate::grpc::call_info;
 use crate::grpc::status::ApiError;
 use crate::metrics::Registry;
 
-/// Limits of the replies in flight.
+/// Limits of the replies that clients have not taken yet.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyLimits {
-    /// Bytes of one connection.
+    /// Maximum bytes per connection.
     pub connection_bytes_max: usize,
-    /// Bytes of the server.
+    /// Maximum bytes of all connections.
     pub server_bytes_max: usize,
     /// Time without progress after which a connection is closed.
     pub stall_limit: Duration,
 }
 
-/// The bytes that one permit stands for.
+/// Bytes per permit of the semaphores.
 const BYTES_PER_PERMIT: usize = 1024;
-/// Budget that a call with a large reply reserves before it runs: a page of events.
+/// Bytes that a call with a large reply reserves before it runs: those of a page of events.
 const RESERVED_BYTES: usize = crate::domain::limits::PAGE_BYTES;
-/// Time limit of the wait for budget.
+/// Maximum time that a call waits for budget.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Bytes of a slice. HTTP/2 buffers at most one slice beyond its window.
+/// Maximum bytes of a slice. HTTP/2 buffers at most one slice beyond its window.
 const SLICE_BYTES: usize = 16 * 1024;
 /// Interval of the search for stalled connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Time in which a connection may still send the replies of a key that was revoked.
+/// Time without progress after which a connection whose API key was revoked or has expired is closed.
 const REVOKED_GRACE: Duration = Duration::from_secs(5);
 
-/// The replies in flight of a server. Cheap to clone.
+/// The budget of the replies of all connections. Cheap to clone.
 #[derive(Clone)]
 pub struct ReplyBudget(Arc<Shared>);
 
@@ -73,27 +73,29 @@ struct Shared {
     closed: IntCounter,
 }
 
-/// The replies in flight of a connection. It travels with the requests of the connection.
+/// The budget of the replies of one connection. It is an extension of every request of the connection.
 pub struct ConnectionReplies {
     budget: ReplyBudget,
     permits: Arc<Semaphore>,
     permits_max: u32,
-    /// Milliseconds since the start of the server at which a client last took a slice.
+    /// Time at which the client last took a slice, in milliseconds since the start of the server.
     progress: AtomicU64,
-    /// Cancelled when the key of the last call is revoked or expires.
+    /// Cancelled when the API key of the last call is revoked or expires.
     key_end: Mutex<Option<CancellationToken>>,
     is_closed: AtomicBool,
+    /// Wakes the task that reads the connection, so that it closes the connection.
     reader: AtomicWaker,
 }
 
-/// Budget of one reply; given back when it is dropped.
+/// The budget that one reply uses; dropping it returns the budget.
 struct ReplyPermit {
     connection: OwnedSemaphorePermit,
     server: OwnedSemaphorePermit,
 }
 
 impl ReplyBudget {
-    /// Starts with nothing in flight. Needs a Tokio runtime for the search for stalled connections.
+    /// Creates an unused budget and starts the task that closes stalled connections. The task ends with the last clone.
+    /// Needs a Tokio runtime.
     #[must_use]
     pub fn start(limits: ReplyLimits) -> Self {
         let registry = Registry::default();
@@ -136,7 +138,7 @@ impl ReplyBudget {
         budget
     }
 
-    /// Returns the account of a new connection.
+    /// Creates the budget of a new connection.
     #[must_use]
     pub fn connection(&self) -> Arc<ConnectionReplies> {
         let permits_max = permits_of(self.0.limits.connection_bytes_max);
@@ -157,7 +159,7 @@ impl ReplyBudget {
         connection
     }
 
-    /// Returns the metrics as of now.
+    /// Returns the metrics of the budget, with the current value of the gauge.
     #[must_use]
     pub fn metrics(&self) -> Vec<MetricFamily> {
         let used = self.0.permits_max as usize - self.0.permits.available_permits();
@@ -190,7 +192,7 @@ impl Shared {
 }
 
 impl ConnectionReplies {
-    /// Resolves when the connection has to be closed. Call it from the task that reads the connection.
+    /// Ready when the connection has to be closed. Must be polled by the task that reads the connection.
     pub fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         self.reader.register(cx.waker());
         if self.is_closed.load(Ordering::Acquire) {
@@ -213,19 +215,19 @@ impl ConnectionReplies {
         if self.permits.available_permits() == self.permits_max as usize {
             return false;
         }
-        let silent = Duration::from_millis(now.saturating_sub(self.progress.load(Ordering::Relaxed)));
+        let idle = Duration::from_millis(now.saturating_sub(self.progress.load(Ordering::Relaxed)));
         let is_revoked = || {
             self.key_end
                 .lock()
                 .as_ref()
                 .is_some_and(CancellationToken::is_cancelled)
         };
-        silent > self.budget.0.limits.stall_limit || (silent > REVOKED_GRACE && is_revoked())
+        idle > self.budget.0.limits.stall_limit || (idle > REVOKED_GRACE && is_revoked())
     }
 
-    /// Remembers the key of a call, so that its end closes the connection if its replies are stalled. Clients
-    /// use one key per connection; of several keys the last one is remembered.
-    fn remember_key(&self, end: CancellationToken) {
+    /// Stores the end of a call's API key, after which the connection is closed if its replies are stalled. Clients use
+    /// one key per connection; of several keys, the last one counts.
+    fn set_key_end(&self, end: CancellationToken) {
         *self.key_end.lock() = Some(end);
     }
 
@@ -246,10 +248,10 @@ impl ConnectionReplies {
         acquired.ok_or_else(|| self.refuse())
     }
 
-    /// Charges a reply, on top of what its call has reserved. A reply larger than a whole budget takes all of it.
+    /// Charges a reply, using what its call has reserved first. A reply larger than a whole budget takes all of it.
     fn charge(&self, bytes: usize, reserved: Option<ReplyPermit>) -> Result<ReplyPermit, ApiError> {
         if self.permits.available_permits() == self.permits_max as usize {
-            self.record_progress(); // the wait of the client begins now
+            self.record_progress(); // the client has not taken too long before this reply
         }
         let wanted = permits_of(bytes)
             .min(self.permits_max)
@@ -292,7 +294,7 @@ fn to_i64(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Charges replies to the [`ConnectionReplies`] among the extensions of the request.
+/// Charges unary replies to the [`ConnectionReplies`] in the extensions of their request.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyLayer;
 
@@ -329,7 +331,7 @@ where
         let connection = request.extensions().get::<Arc<ConnectionReplies>>().cloned();
         let path = request.uri().path();
         let (is_unary, is_large) = (methods::is_unary(path), methods::has_large_reply(path));
-        // The service that was polled to readiness runs the call.
+        // The call must be made on the instance whose `poll_ready` was called.
         let ready = self.0.clone();
         let mut service = std::mem::replace(&mut self.0, ready);
         Box::pin(async move {
@@ -347,14 +349,14 @@ where
             };
             let response = service.call(request).await?;
             if let Some(end) = call_info::current().and_then(|call| call.key_end.get().cloned()) {
-                connection.remember_key(end);
+                connection.set_key_end(end);
             }
             Ok(charge(response, &connection, reserved).await)
         })
     }
 }
 
-/// Encodes a unary reply and charges it.
+/// Encodes a unary reply and charges it. Returns an error instead of the reply if it exceeds the budget.
 async fn charge<O>(
     response: Response<O>,
     connection: &Arc<ConnectionReplies>,
@@ -386,14 +388,14 @@ where
     Response::from_parts(parts, sliced)
 }
 
-/// A charged reply.
+/// The budget of a reply, and its connection.
 struct Charged {
     connection: Arc<ConnectionReplies>,
     _permit: ReplyPermit,
 }
 
 pin_project! {
-    /// A body that hands out its data in slices.
+    /// A body that passes its data on in slices and returns the reply's budget with the last slice.
     pub struct SlicedBody<B: Body<Data = Bytes>> {
         #[pin]
         inner: B,
