@@ -1,7 +1,7 @@
 //! Cursors: opaque texts that encode a position in the results of a query.
 //!
-//! A cursor is URL-safe base64 of version, query hash, position and checksum. It decodes only for the version and
-//! the query that it was made for. It is not signed: a client can forge any position, but nothing else.
+//! A cursor is URL-safe base64 of version, query hash, position and checksum. It decodes only for the version
+//! and the query that it was made for. It is not signed: a client can forge any position, but nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -92,7 +92,7 @@ pub struct SessionStreamPosition {
     pub phase: Phase,
     /// Position of the last event sent, or a position before the first event if none was sent.
     pub position: Position,
-    /// In the replay: the spirit's `last_sequence` when the replay started. Live: the highest sequence examined.
+    /// Replay: the spirit's `last_sequence` when the replay started. Live: the highest sequence examined.
     pub bound: i64,
 }
 

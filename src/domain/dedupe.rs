@@ -1,4 +1,4 @@
-//! Derives the dedupe key of an event that has a source but no dedupe key. The contract defines the key's form.
+//! Derives the dedupe key of an event that has a source but no dedupe key. Its form is part of the API.
 
 use std::fmt::Write as _;
 

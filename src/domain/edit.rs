@@ -70,8 +70,8 @@ impl EventEdit {
         }
     }
 
-    /// Returns the fields after the edit; `None` if the edit changes nothing. `event` must be in the FULL view. Fails
-    /// if a merge makes `meta` too large.
+    /// Returns the fields after the edit; `None` if the edit changes nothing. `event` must be in the FULL view.
+    /// Fails if a merge makes `meta` too large.
     pub fn apply(&self, event: &Event) -> Result<Option<EventFields>, Invalid> {
         let stored = EventFields::of(event);
         let edited = EventFields {
@@ -134,7 +134,7 @@ impl SpiritEdit {
         }
     }
 
-    /// Returns the fields after the edit; `None` if the edit changes nothing. Fails if a merge makes `meta` too large.
+    /// Returns the fields after the edit; `None` if it changes nothing. Fails if a merge makes `meta` too large.
     pub fn apply(&self, spirit: &Spirit) -> Result<Option<SpiritFields>, Invalid> {
         let stored = SpiritFields::of(spirit);
         let edited = SpiritFields {

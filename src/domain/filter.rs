@@ -57,8 +57,8 @@ pub fn start_of_year(year: i32) -> Time {
         .and_utc()
 }
 
-/// Identifies the query that a cursor belongs to: a hash of the RPC, the conditions and the order. Views and page
-/// sizes are not part of the query.
+/// Identifies the query that a cursor belongs to: a hash of the RPC, the conditions and the order. Views and
+/// page sizes are not part of the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueryHash(pub [u8; QueryHash::BYTES]);
 
@@ -122,8 +122,8 @@ impl QueryHash {
     }
 }
 
-/// Hashes a list of values with their lengths, so that no two lists hash the same bytes and an absent value differs
-/// from an empty one.
+/// Hashes a list of values with their lengths, so that no two lists hash the same bytes and an absent value
+/// differs from an empty one.
 struct Parts(Sha256);
 
 impl Parts {

@@ -40,8 +40,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Creates a collector whose violations have this prefix before the field's path, such as `requests[3].`; empty
-    /// at the top level.
+    /// Creates a collector whose violations have this prefix before the field's path, such as `requests[3].`;
+    /// empty at the top level.
     pub fn below(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),

@@ -1,5 +1,5 @@
-//! The text form of API keys: `ek_`, an identifier, `_`, and a secret. Identifier and secret are hex digits; `ek_` and
-//! the identifier together are the key's prefix, by which it is looked up.
+//! The text form of API keys: `ek_`, an identifier, `_`, and a secret. Identifier and secret are hex digits;
+//! `ek_` and the identifier together are the key's prefix, by which it is looked up.
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -14,7 +14,7 @@ pub const KEY_NAME_CHARS_MAX: usize = 255;
 /// Maximum number of spirits that an API key can be limited to.
 pub const KEY_SPIRITS_MAX: usize = 1_000;
 
-/// The prefix of an API key and the hash of its secret, which is all that the service stores of the key's text.
+/// The prefix of an API key and the hash of its secret: the parts of the key that the service stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyDigest {
     /// `ek_` and the identifier. Not secret.

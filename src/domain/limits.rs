@@ -1,4 +1,4 @@
-//! Limits of requests and replies. The constants are part of the API; [`Limits`] are settings of the operator.
+//! Limits of requests and replies. The constants are part of the API; the operator can set [`Limits`].
 
 /// Maximum number of characters of an event type.
 pub const EVENT_TYPE_CHARS_MAX: usize = 100;

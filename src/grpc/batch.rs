@@ -45,16 +45,16 @@ struct CheckedBatch {
 }
 
 impl CheckedBatch {
-    /// Adds an item to store. An item outside the scope is refused at once in a partial batch, and by the store in an
-    /// atomic batch.
+    /// Adds an item to store. An item outside the scope is refused at once in a partial batch, and by the
+    /// store in an atomic batch.
     fn add(&mut self, mut event: NewEvent, mode: BatchMode, scope: &SpiritScope) {
         if let Err(refusal) = scope.check(event.spirit_id) {
             if mode == BatchMode::Partial {
                 self.refuse(refusal);
                 return;
             }
-            // The store refuses the item, and reports it together with the other failed items, without locking the
-            // spirit that it names.
+            // The store refuses the item, and reports it together with the other failed items, without
+            // locking the spirit that it names.
             let named = std::mem::replace(&mut event.spirit_id, SpiritId::NONE);
             self.hidden.insert(self.accepted.len(), named);
         }

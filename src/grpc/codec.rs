@@ -1,8 +1,8 @@
-//! The codec of the generated services. Before it decodes a request, it estimates the memory of the decoded form and
-//! rejects a request that would take too much.
+//! The codec of the generated services. Before it decodes a request, it estimates the memory of the decoded
+//! form and rejects a request that would take too much.
 //!
-//! In Protobuf a few bytes can encode a large value: an empty item of a list takes two bytes on the wire and a whole
-//! struct in memory. A scan of the bytes adds up what decoding would allocate.
+//! In Protobuf a few bytes can encode a large value: an empty item of a list takes two bytes on the wire and a
+//! whole struct in memory. A scan of the bytes adds up what decoding would allocate.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -85,7 +85,7 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
     }
 }
 
-/// Fails if the decoded message would take more than [`DECODED_BYTES_MAX`]. `message` is the full name of its type.
+/// Fails if the decoded message would take more than [`DECODED_BYTES_MAX`]. `message` is its full type name.
 fn check(message: &str, bytes: &[u8]) -> Result<(), ApiError> {
     let Some(&index) = LAYOUT.by_name.get(message) else {
         return Ok(());
@@ -108,8 +108,8 @@ enum Scan {
     TooLarge,
 }
 
-/// Subtracts the estimated memory of a message's fields, recursively, from `left`. `message` is the index of its type in
-/// [`LAYOUT`].
+/// Subtracts the estimated memory of a message's fields, recursively, from `left`. `message` is the index of
+/// its type in [`LAYOUT`].
 fn scan(mut bytes: &[u8], message: usize, depth: usize, left: &mut usize) -> Scan {
     while !bytes.is_empty() {
         let Ok((tag, wire_type)) = decode_key(&mut bytes) else {

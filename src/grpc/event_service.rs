@@ -185,7 +185,7 @@ impl EventApi {
         Ok(Some(convert::event(event)))
     }
 
-    /// Returns the reply to a create. If the dedupe key was taken, the existing event is read from the primary.
+    /// Returns the reply to a create. Reads the existing event from the primary if the dedupe key was taken.
     async fn create_response(&self, created: Created) -> Result<Response<pb::CreateEventResponse>, Status> {
         let outcome = convert::outcome(&created);
         let event = match created {

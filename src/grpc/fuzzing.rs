@@ -1,5 +1,5 @@
-//! Entry points of the fuzz targets in `fuzz/`, which call the conversions without a server. Unit tests run them on the
-//! corpus.
+//! Entry points of the fuzz targets in `fuzz/`, which call the conversions without a server. Unit tests run them
+//! on the corpus.
 
 use chrono::Utc;
 use prost::Message;
@@ -24,9 +24,9 @@ const LIMITS: Limits = Limits {
 /// Maximum size of an error's message and details, which clients must be able to accept.
 const ERROR_BYTES_MAX: usize = 6 * 1024;
 
-/// Decodes the bytes as every type of request. Asserts that each request is accepted, or refused with an error that
-/// clients can receive; that an accepted event, as the API returns it, is accepted again; and that a query accepts its
-/// own tokens.
+/// Decodes the bytes as every type of request. Asserts that each request is accepted, or refused with an error
+/// that clients can receive; that an accepted event, as the API returns it, is accepted again; and that a query
+/// accepts its own tokens.
 pub fn requests(bytes: &[u8]) {
     let scope = &SpiritScope::All;
     if let Some(event) = read(bytes, |r| convert::new_event(r, String::new(), &LIMITS)) {
@@ -55,8 +55,8 @@ pub fn requests(bytes: &[u8]) {
     read(bytes, convert::restore_spirit);
 }
 
-/// Decodes the bytes as cursors and as positions in cursors. Asserts that a cursor that decodes is the only encoding of
-/// its position, does not decode for another query, and does not decode with a character changed.
+/// Decodes the bytes as cursors and as positions in cursors. Asserts that a cursor that decodes is the only
+/// encoding of its position, does not decode for another query, and does not decode with a character changed.
 pub fn tokens(bytes: &[u8]) {
     assert_canonical_or_invalid(&String::from_utf8_lossy(bytes));
     assert_canonical_or_invalid(&encode(query(), &Bytes(bytes)));

@@ -1,9 +1,9 @@
 //! The reply stream of `IngestEvents`, which also reads the requests of the call.
 //!
 //! Each poll for a reply first receives what the client has sent, up to a window of unanswered items, and then
-//! returns the result of the oldest item once it is committed. The stream has no task and no channel, so it does
-//! not read from a client that does not read its replies, and a client that disconnects withdraws the items
-//! whose flush has not started.
+//! returns the result of the oldest item once it is committed. The stream has no task and no channel, so it
+//! does not read from a client that does not read its replies, and a client that disconnects withdraws the
+//! items whose flush has not started.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! The reply streams of `StreamSessionEvents` and `WatchEvents`. They turn pages of events into messages, each with the
-//! position at which a client can resume.
+//! The reply streams of `StreamSessionEvents` and `WatchEvents`. They turn pages of events into messages, each
+//! with the position at which a client can resume.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,13 +28,14 @@ pub type WatchStream = EventStream<WatchEncoder>;
 pub trait StreamEncoder: Unpin {
     /// The message type of the stream.
     type Message;
-    /// Encodes an event. `bound` is the highest sequence of the replay that the event belongs to, `None` for a live event.
+    /// Encodes an event. `bound` is the highest sequence of the replay that the event belongs to, `None` for a
+    /// live event.
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message;
     /// Encodes that every matching event up to the sequence `scanned` was sent.
     fn caught_up(&mut self, scanned: i64) -> Self::Message;
     /// Encodes a heartbeat; every event up to the sequence `scanned` was examined.
     fn heartbeat(&mut self, scanned: i64) -> Self::Message;
-    /// Returns name and value of the error metadata from which a client can resume; `None` if it has to start again.
+    /// Returns name and value of the error metadata from which a client can resume, if it can.
     fn resume(&self) -> Option<(&'static str, String)>;
 }
 
@@ -56,7 +57,7 @@ enum PageEvents {
 }
 
 impl PageEvents {
-    /// Returns the next event, and the highest sequence of its replay; `None` instead of the latter for a live event.
+    /// Returns the next event and, unless it is a live event, the highest sequence of its replay.
     fn next(&mut self) -> Option<(Event, Option<i64>)> {
         match self {
             Self::Replay(events, bound) => Some((events.next()?, Some(*bound))),
@@ -129,7 +130,7 @@ impl<E: StreamEncoder> Stream for EventStream<E> {
 /// Encodes messages of `StreamSessionEvents`, each with a cursor.
 pub struct SessionEncoder {
     hash: QueryHash,
-    /// The position of the last message. Before the first message, the position that the stream resumes from, if any.
+    /// The position of the last message; before the first message, the position to resume from, if any.
     last: Option<SessionStreamPosition>,
     /// A position before the first event that the stream may send.
     start: Position,
@@ -164,7 +165,8 @@ impl SessionEncoder {
         }
     }
 
-    /// Returns the live position after the last event sent, with every event up to the sequence `scanned` examined.
+    /// Returns the live position after the last event sent, with every event up to the sequence `scanned`
+    /// examined.
     fn live_position(&self, scanned: i64) -> SessionStreamPosition {
         SessionStreamPosition {
             phase: Phase::Live,

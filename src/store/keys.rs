@@ -28,8 +28,8 @@ const BATCH_MAX: usize = 256;
 /// Capacity of the queue of look-ups; further look-ups wait until it has room.
 const LOOK_UPS_MAX: usize = 1_024;
 
-/// Time limit of a statement that calls depend on. Other statements queue behind it, so one that is not answered in
-/// time is given up.
+/// Time limit of a statement that calls depend on. Other statements queue behind it, so one that is not answered
+/// in time is given up.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An API key to be created.
@@ -117,8 +117,8 @@ struct LookUp {
 }
 
 impl ApiKeys {
-    /// Creates the pools, which connect on first use, and starts the task that runs look-ups. The task ends with the
-    /// last clone. Needs a Tokio runtime.
+    /// Creates the pools, which connect on first use, and starts the task that runs look-ups. The task ends with
+    /// the last clone. Needs a Tokio runtime.
     pub(super) fn open(connector: &Connector, acquire_timeout: Duration) -> Self {
         let new_pool = || ConnectionPool::new(connector.clone(), KEY_CONNECTIONS, acquire_timeout, None);
         let look_up_pool = new_pool();

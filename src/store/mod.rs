@@ -46,8 +46,8 @@ pub use write::{EventWriter, IngestSettings, Queued};
 /// Settings of the store. Not `Debug`, because they may contain database passwords.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// Maximum number of connections for reads and edits, to the primary and to the standby each. Writers have their
-    /// own.
+    /// Maximum number of connections for reads and edits, to the primary and to the standby each. Writers have
+    /// their own.
     pub pool_size: u32,
     /// Maximum time that a statement waits for a connection.
     pub acquire_timeout: Duration,
@@ -76,8 +76,8 @@ pub struct Store {
     reads: ReadRouter,
     announcer: Announcer,
     pool: ConnectionPool,
-    /// A pool of one connection for pings, cancels and probes of the primary, which must not wait for a connection of
-    /// the busy pool.
+    /// A pool of one connection for pings, cancels and probes of the primary, which must not wait for a
+    /// connection of the busy pool.
     probe: ConnectionPool,
     standby: Option<Arc<Standby>>,
     connector: Connector,

@@ -1,5 +1,5 @@
-//! The statements that read and write the service's tables, and a few others, by name. Tests prepare each of them on
-//! the migrated schema and check its columns and, where it matters, its plan.
+//! The statements that read and write the service's tables, and a few others, by name. Tests prepare each of
+//! them on the migrated schema and check its columns and, where it matters, its plan.
 
 use super::keys;
 use super::live::{notifier, page};

@@ -1,9 +1,9 @@
 //! A cache of the API keys in use, so that a call needs no query.
 //!
-//! A key is looked up in the database on first use. One statement per second then checks which of the cached keys are
-//! live, that is, neither revoked nor expired; the streams of a key that is not live are ended. Before the first key is
-//! created, every caller may do everything. The same task detects the first key; from then on every call needs a key,
-//! even if all keys are revoked.
+//! A key is looked up in the database on first use. One statement per second then checks which of the cached
+//! keys are live, that is, neither revoked nor expired; the streams of a key that is not live are ended.
+//! Before the first key is created, every caller may do everything. The same task detects the first key; from
+//! then on every call needs a key, even if all keys are revoked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -82,7 +82,8 @@ pub(super) enum Lookup {
 }
 
 impl Keyring {
-    /// Creates an empty cache. Every caller may do everything until [`detect_first_key`](Self::detect_first_key) finds a key.
+    /// Creates an empty cache. Every caller may do everything until
+    /// [`detect_first_key`](Self::detect_first_key) finds a key.
     #[must_use]
     pub fn new(store: Store, limits: KeyLimits) -> Self {
         Self(Arc::new(Shared {

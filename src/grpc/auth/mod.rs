@@ -1,7 +1,7 @@
 //! Authentication and authorization: a layer that checks API keys before a call does any work.
 //!
-//! The layer checks the role and the limits of the key against the RPC. The handlers check which spirits the key may
-//! see, with [`spirit_scope`]. The [`keyring`] caches the keys in use, so that a call needs no query.
+//! The layer checks the role and the limits of the key against the RPC. The handlers check which spirits the
+//! key may see, with [`spirit_scope`]. The [`keyring`] caches the keys in use, so that a call needs no query.
 
 mod caller;
 mod keyring;
@@ -136,7 +136,8 @@ where
     })
 }
 
-/// Checks permission and limits of a key. Returns the permit of a stream, which has to be held until the stream ends.
+/// Checks permission and limits of a key. Returns the permit of a stream, which has to be held until the
+/// stream ends.
 fn authorize(
     key: &CachedKey,
     requirement: Requirement,

@@ -1,7 +1,7 @@
-//! Converts requests to domain types and domain types to replies, and checks every rule for the fields of requests.
+//! Converts requests to domain types and domain types to replies. Checks every rule for fields of requests.
 //!
-//! Every request is destructured exhaustively, so a new field does not compile until it is handled. Code that receives
-//! the converted values does not check them again.
+//! Every request is destructured exhaustively, so a new field does not compile until it is handled. Code that
+//! receives the converted values does not check them again.
 
 mod create;
 mod edit;

@@ -90,8 +90,8 @@ pub(crate) fn create_response(stored: Event, outcome: pb::CreateOutcome) -> pb::
     }
 }
 
-/// Returns the result of an item of a batch, with the event in the BASIC view. `duplicates` has the existing events of
-/// all items whose dedupe key was taken; several items can have the same existing event.
+/// Returns the result of an item of a batch, with the event in the BASIC view. `duplicates` has the existing
+/// events of all items whose dedupe key was taken; several items can have the same existing event.
 pub(crate) fn batch_result(
     result: Result<Created, StoreError>,
     duplicates: &HashMap<EventId, Event>,

@@ -59,8 +59,8 @@ pub(crate) fn session_page(
     }
 }
 
-/// Converts rows to messages until they reach [`PAGE_BYTES`], at least one. Returns the messages and the token of the next
-/// page, which is empty if no rows follow. `more` is whether rows follow `rows`.
+/// Converts rows to messages until they reach [`PAGE_BYTES`], at least one. Returns the messages and the token
+/// of the next page, which is empty if no rows follow. `more` is whether rows follow `rows`.
 pub(super) fn paginate<T, P: CursorPosition, M: Message>(
     rows: Vec<T>,
     more: bool,

@@ -16,7 +16,7 @@ use crate::grpc::pb;
 use crate::grpc::status::ApiError;
 use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart};
 
-/// Converts a read of one event: its id, the spirits that it may belong to, and whether it may be soft-deleted.
+/// Converts a read of one event: id, spirits that it may belong to, and whether it may be deleted.
 pub(crate) fn get_event(
     request: pb::GetEventRequest,
     scope: &SpiritScope,

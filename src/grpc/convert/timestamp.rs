@@ -10,8 +10,8 @@ use crate::domain::invalid::Fields;
 const NANOS_PER_SECOND: i32 = 1_000_000_000;
 const NANOS_PER_MICRO: i32 = 1_000;
 
-/// Converts a timestamp to a time, truncated to whole microseconds; `None` outside the years 1 to 9999, or if `nanos` is
-/// not 0 to 999,999,999.
+/// Converts a timestamp to a time, truncated to whole microseconds; `None` outside the years 1 to 9999, or if
+/// `nanos` is not 0 to 999,999,999.
 #[must_use]
 pub fn time_of(timestamp: Timestamp) -> Option<Time> {
     let Timestamp { seconds, nanos } = timestamp;

@@ -14,8 +14,8 @@ use crate::grpc::status::ApiError;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
-/// Ends a call, streams included, when the caller's `grpc-timeout` expires. Also ends a call that is not answered within
-/// the server's own time limit; a stream counts as answered when it starts.
+/// Ends a call, streams included, when the caller's `grpc-timeout` expires. Also ends a call that is not
+/// answered within the server's own time limit; a stream counts as answered when it starts.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
     /// The server's own time limit.
@@ -77,7 +77,7 @@ where
     }
 }
 
-/// Reads the caller's timeout, which is at most 8 digits and a unit in the gRPC protocol; `None` if it is malformed.
+/// Parses the caller's timeout: at most 8 digits and a unit, as the gRPC protocol defines it.
 fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     const DIGITS_MAX: usize = 8;
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;

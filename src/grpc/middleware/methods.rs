@@ -1,5 +1,5 @@
-//! The methods that the server has: their kinds and their metrics. Metrics are created once for each method, so that
-//! counting a call allocates no labels.
+//! The methods that the server has: their kinds and their metrics. Metrics are created once for each method,
+//! so that counting a call allocates no labels.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -126,8 +126,8 @@ struct MethodTable {
     by_path: HashMap<&'static str, usize>,
 }
 
-/// The methods in the descriptors of all services. Their strings are leaked, since they are needed until the process
-/// ends.
+/// The methods in the descriptors of all services. Their strings are leaked, since they are needed until the
+/// process ends.
 static METHODS: LazyLock<MethodTable> = LazyLock::new(|| {
     let sets = [
         pb::FILE_DESCRIPTOR_SET,

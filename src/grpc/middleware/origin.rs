@@ -1,7 +1,8 @@
 //! Checks `Origin` and `Host` of requests to a server without API keys.
 //!
-//! Such a server executes every call that reaches it, so a foreign web page must not be able to make one: neither by a
-//! cross-origin request, nor under a host name that its author has pointed at this address (DNS rebinding).
+//! Such a server executes every call that reaches it, so a foreign web page must not be able to make one:
+//! neither by a cross-origin request, nor under a host name that its author has pointed at this address (DNS
+//! rebinding).
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -45,7 +46,7 @@ pub(in crate::grpc) enum ForeignOrigin {
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 impl OriginRules {
-    /// Rejects a request of a web page of another origin and, on a loopback listener, a request for another host.
+    /// Rejects a request of a web page of another origin and, on a loopback listener, one for another host.
     pub(in crate::grpc) fn check<B>(&self, request: &Request<B>) -> Result<(), ForeignOrigin> {
         let host = host_of(request.uri(), request.headers());
         self.check_origin(request.headers(), host.as_ref())?;
@@ -103,8 +104,8 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     })
 }
 
-/// Returns whether an origin has the host and the port of the request. Schemes are not compared, because a proxy may add
-/// TLS; the origin's scheme determines the default port of both.
+/// Returns whether an origin has the host and the port of the request. Schemes are not compared, because a
+/// proxy may add TLS; the origin's scheme determines the default port of both.
 fn is_same_host(origin: &str, host: &Authority) -> bool {
     let Some((scheme, rest)) = origin.split_once("://") else {
         return false; // "null"

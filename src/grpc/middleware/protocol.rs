@@ -1,5 +1,5 @@
-//! Rejects requests that are not gRPC before they are executed: unknown paths, methods other than POST, other content
-//! types and, on a server without API keys, requests of foreign web pages.
+//! Rejects requests that are not gRPC before they are executed: unknown paths, methods other than POST, other
+//! content types and, on a server without API keys, requests of foreign web pages.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -1,10 +1,10 @@
 //! Bounds the memory of replies that clients have not taken yet.
 //!
-//! With HTTP/2 a client can make calls and never open its window for the replies. So a unary reply is encoded when it is
-//! ready, and its bytes are charged to the budgets of its connection and of the server until the client has taken it.
-//! Calls with large replies wait for budget before they run. A reply that exceeds the budget is replaced by
-//! RESOURCE_EXHAUSTED. Frames are passed to HTTP/2 in small slices, so that HTTP/2 buffers only one slice of a stalled
-//! reply. A connection whose replies make no progress is closed.
+//! With HTTP/2 a client can make calls and never open its window for the replies. So a unary reply is encoded
+//! when it is ready, and its bytes are charged to the budgets of its connection and of the server until the
+//! client has taken it. Calls with large replies wait for budget before they run. A reply that exceeds the budget
+//! is replaced by RESOURCE_EXHAUSTED. Frames are passed to HTTP/2 in small slices, so that HTTP/2 buffers only
+//! one slice of a stalled reply. A connection whose replies make no progress is closed.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -94,8 +94,8 @@ struct ReplyPermit {
 }
 
 impl ReplyBudget {
-    /// Creates an unused budget and starts the task that closes stalled connections. The task ends with the last clone.
-    /// Needs a Tokio runtime.
+    /// Creates an unused budget and starts the task that closes stalled connections. The task ends with the last
+    /// clone. Needs a Tokio runtime.
     #[must_use]
     pub fn start(limits: ReplyLimits) -> Self {
         let registry = Registry::default();
@@ -225,8 +225,8 @@ impl ConnectionReplies {
         idle > self.budget.0.limits.stall_limit || (idle > REVOKED_GRACE && is_revoked())
     }
 
-    /// Stores the end of a call's API key, after which the connection is closed if its replies are stalled. Clients use
-    /// one key per connection; of several keys, the last one counts.
+    /// Stores the end of a call's API key, after which the connection is closed if its replies are stalled.
+    /// Clients use one key per connection; of several keys, the last one counts.
     fn set_key_end(&self, end: CancellationToken) {
         *self.key_end.lock() = Some(end);
     }
@@ -248,7 +248,7 @@ impl ConnectionReplies {
         acquired.ok_or_else(|| self.refuse())
     }
 
-    /// Charges a reply, using what its call has reserved first. A reply larger than a whole budget takes all of it.
+    /// Charges a reply, using what its call has reserved first. A reply larger than a budget takes all of it.
     fn charge(&self, bytes: usize, reserved: Option<ReplyPermit>) -> Result<ReplyPermit, ApiError> {
         if self.permits.available_permits() == self.permits_max as usize {
             self.record_progress(); // the client has not taken too long before this reply

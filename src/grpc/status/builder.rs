@@ -111,8 +111,8 @@ impl StatusBuilder {
         Status::with_error_details(self.code, self.message.clone(), details)
     }
 
-    /// Omits the least useful part: the last of several bad fields, then everything except the reason and a short message.
-    /// Returns false if no part can be omitted.
+    /// Omits the least useful part: the last of several bad fields, then everything except the reason and a
+    /// short message. Returns false if no part can be omitted.
     fn shorten(&mut self) -> bool {
         if self.violations.len() > 1 {
             self.violations.pop();

@@ -111,8 +111,8 @@ impl From<Invalid> for Status {
     }
 }
 
-/// Returns the status of a stream that ends with this error. `resume` is the name and value of the metadata from which the
-/// client can resume; it is added if a retry can succeed.
+/// Returns the status of a stream that ends with this error. `resume` is the name and value of the metadata from which
+/// the client can resume; it is added if a retry can succeed.
 pub(super) fn stream_status(error: ApiError, resume: Option<(&str, String)>) -> Status {
     let mut status = of_error(error);
     if let (Some((name, position)), Code::Unavailable | Code::DeadlineExceeded) = (resume, status.code) {
@@ -336,8 +336,8 @@ fn request_id() -> Option<String> {
     current().map(|call| call.request_id().to_owned())
 }
 
-/// Converts an error that tonic raised because of a request to the form of this service's errors. Returns `None` for any
-/// other error, including one that has this form already.
+/// Converts an error that tonic raised because of a request to the form of this service's errors. Returns `None` for
+/// any other error, including one that has this form already.
 pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Status> {
     if !status.details().is_empty() {
         return None;

@@ -21,7 +21,7 @@ struct Entry {
     polled: Polled,
 }
 
-/// The state of a spirit that a poll reads. If it has changed since the last poll, the spirit's streams have to read.
+/// The state of a spirit that a poll reads. If it differs from the last poll's, the streams have to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Polled {
     pub(super) last_sequence: i64,
@@ -45,8 +45,8 @@ pub(super) struct Subscription {
 }
 
 impl Hub {
-    /// Subscribes to a spirit. A signal sent from now on wakes the subscription; of several pending signals it receives
-    /// the last one.
+    /// Subscribes to a spirit. A signal sent from now on wakes the subscription; of several pending signals
+    /// it receives the last one.
     pub(super) fn subscribe(&self, spirit_id: SpiritId) -> Subscription {
         let mut entries = self.lock();
         let entry = entries.entry(spirit_id).or_insert_with(|| Entry {
@@ -100,7 +100,7 @@ impl Hub {
         )
     }
 
-    /// Records the state that a poll has read, and wakes the spirit's streams if it has changed since the last poll.
+    /// Records the state that a poll has read, and wakes the spirit's streams if it has changed.
     pub(super) fn record_poll(&self, spirit_id: SpiritId, polled: Polled) {
         if let Some(entry) = self.lock().get_mut(&spirit_id)
             && entry.polled != polled

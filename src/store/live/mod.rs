@@ -1,9 +1,10 @@
 //! Streams of events: replays, followed replays and watches.
 //!
-//! The table is the only source of events: a stream reads page after page, each after the last sequence that it has
-//! read. The [`hub`] only wakes a stream when a read may find new events, so a wake-up that is repeated, late or lost
-//! loses no event. [`notifier`] sends wake-ups to other instances, receives theirs, and polls as a fallback.
-//! [`shared_reads`] lets streams that need the same page share a read. A stream subscribes before it reads.
+//! The table is the only source of events: a stream reads page after page, each after the last sequence that
+//! it has read. The [`hub`] only wakes a stream when a read may find new events, so a wake-up that is
+//! repeated, late or lost loses no event. [`notifier`] sends wake-ups to other instances, receives theirs,
+//! and polls as a fallback. [`shared_reads`] lets streams that need the same page share a read. A stream
+//! subscribes before it reads.
 
 mod hub;
 pub(super) mod notifier;
@@ -91,8 +92,8 @@ impl LiveStreams {
 }
 
 impl Announcer {
-    /// Starts the exchange of notifications. `direct` connects to PostgreSQL itself, not to a pooler; without it
-    /// notifications are sent but not received.
+    /// Starts the exchange of notifications. `direct` connects to PostgreSQL itself, not to a pooler; without
+    /// it notifications are sent but not received.
     pub(super) fn start(
         pool: ConnectionPool,
         direct: Option<PgConnectOptions>,

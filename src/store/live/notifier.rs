@@ -1,4 +1,4 @@
-//! Notifications between instances: NOTIFY after a commit, LISTEN on a dedicated connection, and a fallback poll.
+//! Notifications between instances: NOTIFY after a commit, LISTEN on its own connection, a fallback poll.
 //!
 //! A notification is sent after the commit in a transaction of its own. PostgreSQL lets only one transaction
 //! with a NOTIFY commit at a time, and commits of events must not queue for that. Spirits that change while a
@@ -39,8 +39,8 @@ const CHANNEL: &str = "elephantasm_events";
 const ALL: &str = "*";
 /// Maximum number of spirits that one notification names; PostgreSQL limits a payload to 8,000 bytes.
 const NAMED_MAX: usize = 200;
-/// Interval of the poll while LISTEN works, in case a notification is lost. Also the time without a notification after
-/// which this instance notifies itself to check the listening connection.
+/// Interval of the poll while LISTEN works, in case a notification is lost. Also the time without a notification
+/// after which this instance notifies itself to check the listening connection.
 const FALLBACK_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum number of spirits that one poll statement reads.
 const POLLED_MAX: usize = 1_000;
@@ -53,8 +53,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for opening the listening connection.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Commits asynchronously, which is safe because a notification may be lost. With a synchronous commit, the rate of
-/// creates was one eighth lower.
+/// Commits asynchronously, which is safe because a notification may be lost. With a synchronous commit, the rate
+/// of creates was one eighth lower.
 pub(in crate::store) const NOTIFY: &str =
     "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
@@ -216,7 +216,7 @@ impl Notifier {
         tokio::join!(listening, fallback);
     }
 
-    /// Listens until the connection is lost. Fails if a notification that this instance sends to itself does not arrive.
+    /// Listens until the connection is lost. Fails if a notification from this instance itself does not arrive.
     async fn listen(&self, direct: &PgConnectOptions, hub: &Hub) -> Result<(), StoreError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -253,8 +253,8 @@ impl Notifier {
         Ok(())
     }
 
-    /// Returns the next notification; `None` when the connection is lost. A network that drops packets silently causes no
-    /// error, so this instance notifies itself after some time without a notification.
+    /// Returns the next notification; `None` when the connection is lost. A network that drops packets silently
+    /// causes no error, so this instance notifies itself after some time without a notification.
     async fn next(&self, listener: &mut PgListener) -> Result<Option<PgNotification>, StoreError> {
         let silence = async {
             loop {

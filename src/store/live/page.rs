@@ -75,8 +75,8 @@ impl FromRow<'_, PgRow> for PageRow {
 }
 
 impl LiveStreams {
-    /// Reads a page of the events after this sequence. Fails with `Refusal::SpiritNotFound` if the spirit does not exist;
-    /// a soft-deleted spirit exists.
+    /// Reads a page of the events after this sequence. Fails with `Refusal::SpiritNotFound` if the spirit does
+    /// not exist; a soft-deleted spirit exists.
     ///
     /// Spirit and events are read in one snapshot, and sequence order is commit order within a spirit. So every
     /// event up to the spirit's `last_sequence` is visible, and no later commit can add one below it.
@@ -115,8 +115,8 @@ impl LiveStreams {
     }
 }
 
-/// Finds the row at which the byte limit is reached by reading lengths only, as a page of a list does. A spirit without
-/// new events gives one row without an event.
+/// Finds the row at which the byte limit is reached by reading lengths only, as a page of a list does. A spirit
+/// without new events gives one row without an event.
 macro_rules! page {
     ($session:expr, $columns:expr, $length:expr) => {
         formatcp!(

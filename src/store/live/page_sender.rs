@@ -1,4 +1,4 @@
-//! The channel from a stream's task to its response body. It carries pages and, after them, the result of the stream.
+//! The channel from a stream's task to its response body. It carries pages, then the result of the stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -111,9 +111,9 @@ impl Pages {
 }
 
 impl PageSender {
-    /// Waits until a page can be sent; `None` if the client has gone away. Call it before reading the page, so that
-    /// nothing is read for a client that does not take it. Fails with `Stalled` when the client has taken no item for the
-    /// stall limit.
+    /// Waits until a page can be sent; `None` if the client has gone away. Call it before reading the page, so
+    /// that nothing is read for a client that does not take it. Fails with `Stalled` when the client has taken
+    /// no item for the stall limit.
     pub(super) async fn reserve(&self) -> Result<Option<mpsc::Permit<'_, StreamPage>>, StoreError> {
         let wanted = Instant::now();
         loop {

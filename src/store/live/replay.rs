@@ -1,9 +1,9 @@
 //! Replay: sends a session's events in replay order, read one page ahead of the client.
 //!
 //! A replay holds a connection only while it reads a page. It covers sequences up to the spirit's
-//! `last_sequence` at its start, the bound, so its events are one consistent set without a long-lived snapshot. Bound
-//! and pages are read from one server; if the standby fails, further pages are read from the primary, which has at
-//! least the same events.
+//! `last_sequence` at its start, the bound, so its events are one consistent set without a long-lived snapshot.
+//! Bound and pages are read from one server; if the standby fails, further pages are read from the primary,
+//! which has at least the same events.
 
 use super::LiveStreams;
 use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
@@ -51,10 +51,11 @@ const PAGE_SIZE: usize = 500;
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl LiveStreams {
-    /// Starts a replay. With `follow`, new events follow it and all reads use the primary. Dropping the pages stops it.
+    /// Starts a replay. With `follow`, new events follow and all reads use the primary. Dropping the pages stops it.
     ///
     /// # Errors
-    /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit. Otherwise the replay of such a spirit is empty.
+    /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit. Otherwise the replay of such a spirit is
+    /// empty.
     pub async fn replay(&self, replay: Replay, consistency: Consistency) -> Result<Pages, StoreError> {
         let spirit_id = replay.selection.spirit_id;
         let mut reader = if replay.follow {
@@ -169,8 +170,8 @@ async fn replay_start(reader: &mut Reader, replay: &Replay, bound: i64) -> Resul
     })
 }
 
-/// Returns the highest sequence that the client has received or passed; a standby that serves the replay must have
-/// replayed it.
+/// Returns the highest sequence that the client has received or passed; a standby that serves the replay must
+/// have replayed it.
 fn highest_sequence_seen(start: ReplayStart) -> i64 {
     match start {
         ReplayStart::After(cursor) => cursor.bound.max(cursor.position.sequence),

@@ -1,6 +1,6 @@
-//! Shares reads among streams. Streams that request the same page while it is being read share the result of the next
-//! read. So a commit causes few reads, however many streams have the same filter, and no stream receives a page whose
-//! read began before its request.
+//! Shares reads among streams. Streams that request the same page while it is being read share the result of
+//! the next read. So a commit causes few reads, however many streams have the same filter, and no stream
+//! receives a page whose read began before its request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ type WaitingStreams = HashMap<PageId, Vec<oneshot::Sender<Page>>>;
 pub(super) struct SharedReads(Arc<Mutex<WaitingStreams>>);
 
 impl SharedReads {
-    /// Takes the streams that wait for the next read of a page. If there are none, removes the page's entry and returns
-    /// `None`.
+    /// Takes the streams that wait for the next read of a page. If there are none, removes the page's entry
+    /// and returns `None`.
     fn take(&self, page: PageId) -> Option<Vec<oneshot::Sender<Page>>> {
         let mut reads = self.0.lock();
         let mut waiting = std::mem::take(reads.get_mut(&page)?);

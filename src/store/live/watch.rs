@@ -1,5 +1,5 @@
-//! Watch: sends a spirit's events in sequence order, then new events as they are committed. A followed replay ends with
-//! the same live part.
+//! Watch: sends a spirit's events in sequence order, then new events as they are committed. A followed replay
+//! ends with the same live part.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -92,8 +92,8 @@ impl LiveStreams {
         }
     }
 
-    /// Sends the events after the position, then new events as they are committed. Ends at the limit of events, when the
-    /// spirit is deleted, when the database does not answer, or when the client has gone away.
+    /// Sends the events after the position, then new events as they are committed. Ends at the limit of events,
+    /// when the spirit is deleted, when the database does not answer, or when the client has gone away.
     pub(super) async fn run_live(&self, mut live: LiveTail, sender: &PageSender) -> StreamEnd {
         while live.left > 0 {
             live.subscription.mark_seen();

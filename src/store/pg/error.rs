@@ -86,8 +86,8 @@ pub(in crate::store) fn unanswered<E>(_error: E) -> StoreError {
     Panicked.into()
 }
 
-/// Returns whether the connection must not be used after this error: PostgreSQL closes it (shutdown, or the backend
-/// was terminated), or the database is read-only and a new connection may lead to the primary.
+/// Returns whether the connection must not be used after this error: PostgreSQL closes it (shutdown, or the
+/// backend was terminated), or the database is read-only and a new connection may lead to the primary.
 pub(super) fn ends_connection(error: &dyn DatabaseError) -> bool {
     error
         .code()

@@ -1,5 +1,5 @@
-//! A lease of a pooled connection: it runs statements with timeouts and returns the connection to its pool when it is
-//! dropped.
+//! A lease of a pooled connection: it runs statements with timeouts and returns the connection to its pool when
+//! it is dropped.
 
 use std::sync::Arc;
 
@@ -65,16 +65,16 @@ impl Lease {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        // PostgreSQL applies the statement timeout, which is shorter; this one is for a network that drops packets
-        // silently.
+        // PostgreSQL applies the statement timeout, which is shorter; this one is for a network that drops
+        // packets silently.
         let limit = self.pool.answer_timeout;
         let rows = timeout(limit, self.session()?.all(statement)).await;
         self.record(rows.unwrap_or_else(|_| Err(answer_timeout())))
     }
 
-    /// Runs a statement in a transaction of its own, in a task: if the future were dropped in the middle, the next
-    /// statement on the connection would run inside the open transaction. When the caller goes away, the statement is
-    /// cancelled.
+    /// Runs a statement in a transaction of its own, in a task: if the future were dropped in the middle, the
+    /// next statement on the connection would run inside the open transaction. When the caller goes away, the
+    /// statement is cancelled.
     pub(super) async fn all_in_task<Row>(
         self,
         statement: Statement<'static, Row>,

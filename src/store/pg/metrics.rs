@@ -1,5 +1,5 @@
-//! Metrics of the store. Counters and histograms are updated by the code that they measure; gauges, such as the queue
-//! depth, are set at each scrape.
+//! Metrics of the store. Counters and histograms are updated by the code that they measure; gauges, such as
+//! the queue depth, are set at each scrape.
 
 use std::time::Duration;
 
@@ -273,7 +273,8 @@ pub(in crate::store) enum StandbyRead {
     Served,
     /// The standby failed, so the primary served the read.
     Failed,
-    /// The standby did not have the event or spirit, so the primary was read as well. Counted in addition to `Served`.
+    /// The standby did not have the event or spirit, so the primary was read as well. Counted in addition to
+    /// `Served`.
     Missed,
     /// The lag of the standby was too large or unknown, so the primary served the read.
     Lagging,

@@ -34,8 +34,8 @@ impl Startup<'_> {
     /// Checks that transactions work and that prepared statements stay on their connection, then applies
     /// missing migrations. Returns the newest version applied.
     ///
-    /// Migrations hold a session-level advisory lock. So on a standby, and if PostgreSQL is reachable only through a
-    /// transaction pooler, the schema is checked instead and has to be up to date.
+    /// Migrations hold a session-level advisory lock. So on a standby, and if PostgreSQL is reachable only
+    /// through a transaction pooler, the schema is checked instead and has to be up to date.
     pub(in crate::store) async fn migrate(&self) -> Result<i64, StartupError> {
         let backends = check_pooler([self.probe, self.pool], self.connector).await?;
         let options = match (self.direct, backends) {
@@ -89,8 +89,8 @@ enum Applied {
     Nothing,
 }
 
-/// Applies missing migrations, each in a transaction, under an advisory lock that serialises instances that start at
-/// the same time.
+/// Applies missing migrations, each in a transaction, under an advisory lock that serialises instances that
+/// start at the same time.
 ///
 /// Uses a connection of its own without a statement timeout: building an index may take long.
 async fn apply(options: &PgConnectOptions) -> Result<Applied, StartupError> {

@@ -1,9 +1,9 @@
 //! The connection pool for reads and edits; each call runs one statement.
 //!
 //! sqlx's own pool pings a connection at each acquire and each release, which makes a read three round trips.
-//! This pool pings only connections that were idle for a while. When the future of a running statement is dropped, a
-//! task cancels the statement and returns the connection to the pool. Behind a transaction pooler, the whole
-//! statement runs in a task.
+//! This pool pings only connections that were idle for a while. When the future of a running statement is
+//! dropped, a task cancels the statement and returns the connection to the pool. Behind a transaction pooler,
+//! the whole statement runs in a task.
 
 use std::io;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ pub(in crate::store) const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// Connect timeout. It applies whether or not a caller still waits for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Added to PostgreSQL's statement timeout to get the client-side timeout, so that a healthy database reports the
-/// timeout first.
+/// Added to PostgreSQL's statement timeout to get the client-side timeout, so that a healthy database reports
+/// the timeout first.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
 /// A bounded connection pool. Cheap to clone.
@@ -170,8 +170,8 @@ impl ConnectionPool {
         if let Some(connection) = pool.take_recently_used() {
             return Ok(Lease::new(pool, connection, permit, LeaseState::Busy));
         }
-        // A task opens the connection, which goes to the pool if the caller has gone away. Otherwise callers whose
-        // deadlines are shorter than a connect would cause an endless series of attempts.
+        // A task opens the connection, which goes to the pool if the caller has gone away. Otherwise callers
+        // whose deadlines are shorter than a connect would cause an endless series of attempts.
         let task = tokio::spawn(async move {
             let connection = pool.take_or_connect().await?;
             Ok::<_, sqlx::Error>(Lease::new(pool, connection, permit, LeaseState::Ready))
@@ -211,8 +211,8 @@ impl PoolInner {
             if connection.last_used.elapsed() < PING_AFTER_IDLE || connection.session.is_alive().await {
                 return Ok(connection);
             }
-            // Connections that were idle for longer are closed without a ping: a ping timeout for each would take
-            // too long.
+            // Connections that were idle for longer are closed without a ping: a ping timeout for each would
+            // take too long.
             let dead_since = connection.last_used;
             self.idle.lock().retain(|other| other.last_used > dead_since);
         }
@@ -227,7 +227,8 @@ impl PoolInner {
         })
     }
 
-    /// Cancels an abandoned statement, or waits for its end. Returns whether the connection can run another statement.
+    /// Cancels an abandoned statement, or waits for its end. Returns whether the connection can run another
+    /// statement.
     pub(super) async fn end_statement(&self, connection: &mut PooledConnection) -> bool {
         match &self.canceller {
             Some(canceller) => {
@@ -237,7 +238,8 @@ impl PoolInner {
         }
     }
 
-    /// Returns a connection to the pool; closes it if it is old or inside a transaction, or if the pool is closed.
+    /// Returns a connection to the pool; closes it if it is old or inside a transaction, or if the pool is
+    /// closed.
     pub(super) fn put_back(&self, mut connection: PooledConnection) {
         connection.last_used = Instant::now();
         let is_reusable = !connection.session.is_in_transaction() && connection.created.elapsed() < AGE_MAX;

@@ -1,7 +1,7 @@
 //! Checks whether a pooler between the store and PostgreSQL mixes up prepared statements.
 //!
-//! A pooler in transaction mode without support for prepared statements loses them, or runs another client's statement
-//! of the same name. The service then does not start, because it would return wrong rows.
+//! A pooler in transaction mode without support for prepared statements loses them, or runs another client's
+//! statement of the same name. The service then does not start, because it would return wrong rows.
 
 use std::fmt::Write as _;
 
@@ -108,8 +108,8 @@ async fn run_numbered(lease: &mut Lease, number: i32, round: i32) -> Result<i32,
     }
 }
 
-/// Logs the settings that a pooler has dropped, if any. The service works without them, but is much slower, and no
-/// statement has a timeout.
+/// Logs the settings that a pooler has dropped, if any. The service works without them, but is much slower,
+/// and no statement has a timeout.
 async fn check_settings(lease: &mut Lease, wanted: &[(&'static str, String)]) -> Result<(), StartupError> {
     let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
     let rows = lease

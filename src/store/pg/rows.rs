@@ -33,8 +33,8 @@ pub(in crate::store) const FULL_LENGTH: &str =
 pub(in crate::store) const SPIRIT_COLUMNS: &str =
     "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
 
-/// A row of [`BASIC_COLUMNS`] and [`FULL_COLUMNS`]. Its columns are read by index, which is several times faster than
-/// by name.
+/// A row of [`BASIC_COLUMNS`] and [`FULL_COLUMNS`]. Its columns are read by index, which is several times faster
+/// than by name.
 #[derive(Debug)]
 pub(in crate::store) struct EventRow(Event);
 

@@ -1,9 +1,9 @@
 //! Database sessions: connects to PostgreSQL and applies the store's PostgreSQL settings to statements.
 //!
-//! On a dedicated connection, settings are sent once at connect and statements are prepared once. Behind a
-//! pooler in transaction mode, each transaction may run on another backend. There, settings are sent with each
-//! transaction, statements are unnamed, and each statement has a transaction of its own, because it is prepared and
-//! executed in two round trips.
+//! On a dedicated connection, settings are sent once at connect and statements are prepared once. Behind a pooler
+//! in transaction mode, each transaction may run on another backend. There, settings are sent with each
+//! transaction, statements are unnamed, and each statement has a transaction of its own, because it is prepared
+//! and executed in two round trips.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -134,14 +134,13 @@ impl PgSession {
         self.is_transaction_pooled
     }
 
-    /// Returns whether a transaction that a method of this type began is still open, so that the session must not be
-    /// reused.
+    /// Returns whether a transaction that this type began is still open, so that the session must not be reused.
     pub(in crate::store) fn is_in_transaction(&self) -> bool {
         self.in_transaction
     }
 
-    /// Begins the transaction of a single statement, in one round trip, behind a transaction pooler. Does nothing on a
-    /// dedicated connection.
+    /// Begins the transaction of a single statement, in one round trip, behind a transaction pooler. Does nothing
+    /// on a dedicated connection.
     pub(in crate::store) async fn begin_if_pooled(&mut self) -> Result<(), sqlx::Error> {
         if self.is_transaction_pooled {
             self.begin().await?;
@@ -149,8 +148,8 @@ impl PgSession {
         Ok(())
     }
 
-    /// Runs a single statement, commits it and returns all its rows. [`begin_if_pooled`](Self::begin_if_pooled) has to be
-    /// called before.
+    /// Runs a single statement, commits it and returns all its rows. [`begin_if_pooled`](Self::begin_if_pooled)
+    /// has to be called before.
     pub(in crate::store) async fn all<Row>(
         &mut self,
         statement: Statement<'_, Row>,

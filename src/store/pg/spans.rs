@@ -28,8 +28,8 @@ pub(in crate::store) fn statement(sql: &str) -> Span {
     )
 }
 
-/// Returns the statement with its span. The statement is rebuilt, because sqlx returns the SQL of a statement only
-/// after its arguments were taken.
+/// Returns the statement with its span. The statement is rebuilt, because sqlx returns the SQL of a statement
+/// only after its arguments were taken.
 pub(in crate::store) fn traced<Row>(
     mut query: Statement<'_, Row>,
 ) -> Result<(Statement<'_, Row>, Span), StoreError>
@@ -48,8 +48,8 @@ where
     Ok((query.persistent(persistent), span))
 }
 
-/// Creates the span of work that is shared by several calls: a child of the first call's span, linked to the spans of
-/// the other calls.
+/// Creates the span of work that is shared by several calls: a child of the first call's span, linked to the
+/// spans of the other calls.
 pub(in crate::store) fn shared<'s>(name: &'static str, mut calls: impl Iterator<Item = &'s Span>) -> Span {
     if !are_wanted() {
         return Span::none();

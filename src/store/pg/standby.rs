@@ -1,9 +1,9 @@
 //! Reads from a streaming standby, and the measurement of its replication lag.
 //!
 //! The store periodically reads the WAL position that the primary has flushed and the position that the standby
-//! has replayed. Once the standby has replayed a position that the primary had reached at some time, it has every
-//! commit that was acknowledged before that time. The age of the newest such time is an upper bound of the
-//! lag, independent of the servers' clocks and valid while nothing is written.
+//! has replayed. Once the standby has replayed a position that the primary had reached at some time, it has
+//! every commit that was acknowledged before that time. The age of the newest such time is an upper bound of
+//! the lag, independent of the servers' clocks and valid while nothing is written.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,8 +30,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of the pooler check, which opens several connections.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Reads the flushed WAL position, since only flushed commits are acknowledged. The timeline is taken from the name of
-/// the WAL file, which begins with it.
+/// Reads the flushed WAL position, since only flushed commits are acknowledged. The timeline is taken from the
+/// name of the WAL file, which begins with it.
 pub(in crate::store) const PRIMARY_POSITION: &str = "
     select
         pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8 as reached,
@@ -40,8 +40,8 @@ pub(in crate::store) const PRIMARY_POSITION: &str = "
         (select oid::int8 from pg_database where datname = current_database()) as database
     from pg_control_system()";
 
-/// Reads the replayed WAL position. The WAL receiver has the newest timeline, but PostgreSQL shows it only to roles
-/// that may read statistics.
+/// Reads the replayed WAL position. The WAL receiver has the newest timeline, but PostgreSQL shows it only to
+/// roles that may read statistics.
 pub(in crate::store) const STANDBY_POSITION: &str = "
     select
         pg_is_in_recovery() as is_standby,
@@ -72,8 +72,8 @@ pub(in crate::store) struct Standby {
 }
 
 impl Standby {
-    /// Starts monitoring the standby, which is read once the first probes have succeeded. `primary` is the pool that
-    /// probes the primary, which must not be the pool of reads and edits.
+    /// Starts monitoring the standby, which is read once the first probes have succeeded. `primary` is the pool
+    /// that probes the primary, which must not be the pool of reads and edits.
     pub(in crate::store) fn start(
         connector: Connector,
         pool_size: u32,

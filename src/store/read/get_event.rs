@@ -1,7 +1,7 @@
 //! Reads single events by id. Concurrent reads share a statement.
 //!
-//! Looking up an id costs PostgreSQL less than receiving and answering a statement. Reads that arrive while a statement
-//! runs are batched into the next statement; a single read does not wait for a timer.
+//! Looking up an id costs PostgreSQL less than receiving and answering a statement. Reads that arrive while a
+//! statement runs are batched into the next statement; a single read does not wait for a timer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl GetBatcher {
 }
 
 impl Reader {
-    /// Returns one event in the FULL view if it belongs to a spirit of the scope. An event that the standby does not
-    /// have is read from the primary.
+    /// Returns one event in the FULL view if it belongs to a spirit of the scope. An event that the standby
+    /// does not have is read from the primary.
     pub async fn get_event(
         &mut self,
         id: EventId,
@@ -127,8 +127,8 @@ async fn run_batches(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &Connect
             continue;
         }
         if let Err(error) = answer_all(gets, connections).await {
-            // The database is not available, so queued reads fail too. If another task holds the lock, it takes
-            // them.
+            // The database is not available, so queued reads fail too. If another task holds the lock, it
+            // takes them.
             let Ok(mut waiting) = waiting.try_lock() else {
                 continue;
             };
@@ -197,7 +197,8 @@ fn answer_with(gets: Vec<Get>, mut events: HashMap<EventId, Event>) {
     }
 }
 
-/// Reads each event by a statement of its own. Once the database is not available, the remaining reads fail at once.
+/// Reads each event by a statement of its own. Once the database is not available, the remaining reads fail at
+/// once.
 async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
     let mut answered = Ok(());
     for get in gets {
@@ -233,8 +234,8 @@ fn answer(get: Get, answer: Answer) {
     }
 }
 
-/// `$2` routes the statement on a sharded database. As an index condition, the spirits of the scopes, `$3`, would be
-/// tried with every id, so `coalesce` turns the condition into a filter.
+/// `$2` routes the statement on a sharded database. As an index condition, the spirits of the scopes, `$3`,
+/// would be tried with every id, so `coalesce` turns the condition into a filter.
 pub(in crate::store) const GET: &str = formatcp!(
     "select {BASIC_COLUMNS}, {FULL_COLUMNS}
      from events

@@ -1,7 +1,7 @@
 //! Lists and counts events.
 //!
-//! A page is a keyset scan of an index. Each combination of index, direction and view has a statement of its own,
-//! because it has a plan of its own; all other conditions are parameters.
+//! A page is a keyset scan of an index. Each combination of index, direction and view has a statement of its
+//! own, because it has a plan of its own; all other conditions are parameters.
 
 use const_format::formatcp;
 use sqlx::postgres::PgRow;
@@ -104,8 +104,8 @@ impl Reader {
         Ok(count)
     }
 
-    /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if fewer events are selected. The
-    /// selection must name a session.
+    /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if fewer events are
+    /// selected. The selection must name a session.
     pub(in crate::store) async fn nth_from_end(
         &mut self,
         selection: &Selection,
@@ -219,12 +219,13 @@ pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type =
          and ($8::text is null or meta @> $8::jsonb)
          and ($9 or not is_deleted)";
 
-/// A page ends where the running sum of its rows' lengths passes `$15`. `cut` counts the rows that fit, without reading
-/// long values; the page is then the same index scan with that limit, so that no row is read needlessly or copied.
+/// A page ends where the running sum of its rows' lengths passes `$15`. `cut` counts the rows that fit,
+/// without reading long values; the page is then the same index scan with that limit, so that no row is read
+/// needlessly or copied.
 ///
-/// The plan must scan the index that has the order. Where the planner expects few rows, it would fetch all of them by a
-/// bitmap or another index and sort them. `coalesce` hides from the planner how few rows the filter leaves, and
-/// `select` hides the limit.
+/// The plan must scan the index that has the order. Where the planner expects few rows, it would fetch all of
+/// them by a bitmap or another index and sort them. `coalesce` hides from the planner how few rows the filter
+/// leaves, and `select` hides the limit.
 macro_rules! page {
     ($indexed:expr, $after:expr, $direction:expr, $columns:expr, $length:expr) => {
         formatcp!(

@@ -1,5 +1,6 @@
--- Finds the distinct session ids by a loose index scan of ix_events_session_id and the last event of each that is
--- not soft-deleted, then orders and cuts the page. Events are counted for the sessions of the page only.
+-- Finds the distinct session ids by a loose index scan of ix_events_session_id and the last event of each
+-- that is not soft-deleted, then orders and cuts the page. Events are counted for the sessions of the page
+-- only.
 with recursive session_ids as (
     (
         select session_id

@@ -1,7 +1,7 @@
 //! Reads: single events, pages of events, counts, sessions and spirits.
 //!
-//! A [`Reader`] belongs to one call or one stream. It reads from the standby if the call allows that and the standby is
-//! fresh, and from the primary otherwise.
+//! A [`Reader`] belongs to one call or one stream. It reads from the standby if the call allows that and the
+//! standby is fresh, and from the primary otherwise.
 
 pub(super) mod get_event;
 pub(super) mod list_events;
@@ -46,8 +46,8 @@ struct StandbyReads {
     gets: GetBatcher,
 }
 
-/// Runs the reads of one call or one stream. It switches from the standby to the primary at most once and never back,
-/// so that a later read never returns an older state than an earlier one.
+/// Runs the reads of one call or one stream. It switches from the standby to the primary at most once and
+/// never back, so that a later read never returns an older state than an earlier one.
 pub struct Reader {
     primary: ConnectionPool,
     gets: GetBatcher,
@@ -86,8 +86,8 @@ impl ReadRouter {
 }
 
 impl Reader {
-    /// Runs a statement and returns all its rows. If the standby fails (a conflict with recovery, an outage, a missing
-    /// migration), the statement is run again on the primary.
+    /// Runs a statement and returns all its rows. If the standby fails (a conflict with recovery, an outage,
+    /// a missing migration), the statement is run again on the primary.
     pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
@@ -126,7 +126,7 @@ impl Reader {
         row.ok_or_else(|| StoreError::Bug("a statement returned no row".to_owned()))
     }
 
-    /// Returns the standby if this reader may still use it. Switches to the primary if the standby is not fresh.
+    /// Returns the standby if the reader still uses it. Switches to the primary if the standby is not fresh.
     fn standby(&mut self) -> Option<StandbyReads> {
         let standby = self.standby.as_ref()?;
         if !standby.server.is_fresh() {
@@ -136,8 +136,8 @@ impl Reader {
         self.standby.clone()
     }
 
-    /// Returns the result of a read on the standby; `None` if it failed and the primary may succeed. The reader then uses
-    /// the primary from now on.
+    /// Returns the result of a read on the standby; `None` if it failed and the primary may succeed. The
+    /// reader then uses the primary from now on.
     fn accept<T>(
         &mut self,
         standby: &Standby,
@@ -157,8 +157,8 @@ impl Reader {
         }
     }
 
-    /// Switches to the primary, because the standby does not have the data and may not have replayed it yet. Returns
-    /// false if the reader already used the primary.
+    /// Switches to the primary, because the standby does not have the data and may not have replayed it yet.
+    /// Returns false if the reader already used the primary.
     pub(super) fn leave_standby(&mut self) -> bool {
         let left = self.standby.take();
         if let Some(standby) = &left {

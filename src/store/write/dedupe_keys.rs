@@ -17,8 +17,8 @@ use crate::store::pg::spans;
 
 pub(in crate::store) const DEDUPE_KEYS: &str = include_str!("dedupe_keys.sql");
 
-/// Returns the stored events that have dedupe keys of the items. The content of such an event is hashed only if an
-/// item asks for a comparison with it.
+/// Returns the stored events that have dedupe keys of the items. The content of such an event is hashed only
+/// if an item asks for a comparison with it.
 pub(super) async fn read_dedupe_keys<'j>(
     session: &mut PgSession,
     items: impl Iterator<Item = &'j Arc<NewEvent>>,

@@ -1,8 +1,8 @@
 //! Edits of events and spirits.
 //!
-//! An edit reads the row, computes the new values and updates the row if its revision is unchanged; otherwise it
-//! starts over, so concurrent merge patches all take effect. Each step is one statement, so a caller that goes away
-//! leaves no edit half done.
+//! An edit reads the row, computes the new values and updates the row if its revision is unchanged; otherwise
+//! it starts over, so concurrent merge patches all take effect. Each step is one statement, so a caller that
+//! goes away leaves no edit half done.
 
 use const_format::formatcp;
 

@@ -1,5 +1,5 @@
-//! The fast path: stores a flush that needs no decision about any item with one statement in one round trip. Most
-//! flushes take it.
+//! The fast path: stores a flush that needs no decision about any item with one statement in one round trip.
+//! Most flushes take it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

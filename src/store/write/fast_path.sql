@@ -4,7 +4,8 @@
 -- A dedupe key that is taken violates the unique constraint, and nothing is stored.
 --
 -- A row lock returns the newest version of the row, whose last_sequence is final under the lock, so the
--- statement needs no second snapshot. It does not find out which event has a taken dedupe key; a full flush does.
+-- statement needs no second snapshot. It does not find out which event has a taken dedupe key; a full flush
+-- does.
 with locked as (
     select id
     from spirits

@@ -68,10 +68,10 @@ type LastSequences = Vec<(Uuid, i64)>;
 
 /// Decides the jobs in order and commits.
 ///
-/// Takes at most four round trips for any number of jobs: begin, lock and read the spirits; read the dedupe keys;
-/// insert; advance the spirits and commit. The first and the last send several statements at once, which only
-/// the simple query protocol supports, without parameters. Their ids and sequences are sent as literals, which is
-/// safe, since UUIDs and integers cannot contain SQL.
+/// Takes at most four round trips for any number of jobs: begin, lock and read the spirits; read the dedupe
+/// keys; insert; advance the spirits and commit. The first and the last send several statements at once, which
+/// only the simple query protocol supports, without parameters. Their ids and sequences are sent as literals,
+/// which is safe, since UUIDs and integers cannot contain SQL.
 pub(super) async fn decide_and_commit(
     session: &mut PgSession,
     jobs: &[Job],
@@ -146,8 +146,8 @@ fn spirit_ids(jobs: &[Job]) -> Vec<Uuid> {
 struct Opened {
     /// The spirits that this transaction has locked.
     locked: HashSet<SpiritId>,
-    /// The spirits that exist. They are read by a statement after the one that locks, with a new snapshot, so the
-    /// rows of the spirits that this transaction has locked are final.
+    /// The spirits that exist. They are read by a statement after the one that locks, with a new snapshot, so
+    /// the rows of the spirits that this transaction has locked are final.
     spirits: Vec<SpiritRow>,
 }
 

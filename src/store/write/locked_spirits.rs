@@ -1,5 +1,5 @@
-//! Queues the jobs of spirits whose row another transaction has locked. They wait in a queue per spirit, in order,
-//! and delay no job of other spirits.
+//! Queues the jobs of spirits whose row another transaction has locked. They wait in a queue per spirit, in
+//! order, and delay no job of other spirits.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub(super) struct LockedSpirits {
     queues: Mutex<HashMap<SpiritId, VecDeque<Job>>>,
     /// A permit for each connection that may wait.
     connections: Semaphore,
-    /// Writers that have waited before, kept with their connections, because waits are frequent and short where
-    /// instances contend for a spirit.
+    /// Writers that have waited before, kept with their connections, because waits are frequent and short
+    /// where instances contend for a spirit.
     idle: Mutex<Vec<Writer>>,
 }
 
@@ -101,7 +101,8 @@ impl LockedSpirits {
         }))
     }
 
-    /// Takes the jobs that wait for the spirit. If there are none, removes the spirit's queue and returns `None`.
+    /// Takes the jobs that wait for the spirit. If there are none, removes the spirit's queue and returns
+    /// `None`.
     fn take(&self, spirit_id: SpiritId) -> Option<Vec<Job>> {
         let mut queues = self.queues.lock();
         let queue = queues.get_mut(&spirit_id)?;

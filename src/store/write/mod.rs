@@ -49,7 +49,8 @@ pub(super) use spirits::INSERT_SPIRIT;
 /// Settings of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
-    /// Number of writers. Each has a thread and a connection of its own and stores the events of a part of the spirits.
+    /// Number of writers. Each has a thread and a connection of its own and stores the events of a part of the
+    /// spirits.
     pub writers: usize,
     /// Maximum number of events that are queued or in a flush.
     pub queue_items_max: usize,
@@ -67,8 +68,8 @@ pub struct IngestSettings {
 pub struct EventWriter {
     /// One queue per writer.
     queues: Arc<[mpsc::UnboundedSender<Job>]>,
-    /// Half of the queue's capacity, for unary calls, which are refused when it is used up. Calls and streams have a
-    /// budget each, so that neither can starve the other.
+    /// Half of the queue's capacity, for unary calls, which are refused when it is used up. Calls and streams have
+    /// a budget each, so that neither can starve the other.
     calls: QueueBudget,
     /// The other half, for ingest streams, which wait when it is used up.
     streams: QueueBudget,
@@ -82,8 +83,8 @@ pub struct EventWriter {
     metrics: StoreMetrics,
 }
 
-/// A queued create; resolves to its result after the commit. Dropping it withdraws the create, unless its flush has
-/// started.
+/// A queued create; resolves to its result after the commit. Dropping it before its flush starts withdraws
+/// the create.
 #[derive(Debug)]
 pub struct Queued(oneshot::Receiver<Answer>);
 
@@ -159,8 +160,8 @@ impl EventWriter {
         answer.await.map_err(unanswered)?.into_results()
     }
 
-    /// Queues one event of an ingest stream; waits until the queue has capacity. Events of one spirit are stored in the
-    /// order in which a caller queues them.
+    /// Queues one event of an ingest stream; waits until the queue has capacity. Events of one spirit are stored in
+    /// the order in which a caller queues them.
     pub async fn enqueue(&self, event: NewEvent) -> Result<Queued, StoreError> {
         let events = vec![event];
         let permit = self.streams.acquire(&events).await?;

@@ -81,8 +81,8 @@ impl Failure {
         }
     }
 
-    /// Creates the failure of a statement that commits. It is uncommitted only if PostgreSQL itself reported an error
-    /// that rules out a commit.
+    /// Creates the failure of a statement that commits. It is uncommitted only if PostgreSQL itself reported
+    /// an error that rules out a commit.
     pub(super) fn from_commit(error: sqlx::Error) -> Self {
         let is_reported = matches!(error, sqlx::Error::Database(_));
         match StoreError::from(error) {

@@ -11,7 +11,7 @@ use crate::store::pg::metrics::QueueUsage;
 /// Bytes per permit of the byte semaphore.
 const BYTES_PER_PERMIT: usize = 1024;
 
-/// The queue capacity that a request holds: permits for its events and for its bytes. Dropping it returns both.
+/// The queue capacity that a request holds: permits for events and for bytes. Dropping it returns both.
 pub(super) type QueuePermit = [OwnedSemaphorePermit; 2];
 
 /// The capacity of the write queue for unary calls or for ingest streams. Cheap to clone.
@@ -55,7 +55,7 @@ impl QueueBudget {
         Some([items, bytes])
     }
 
-    /// Waits for capacity for the events. Waiting requests get capacity in the order in which they started to wait.
+    /// Waits for capacity for the events. Requests that wait get capacity in order.
     pub(super) async fn acquire(&self, events: &[NewEvent]) -> Result<QueuePermit, StoreError> {
         let (count, bytes) = self.permits(events);
         let items = Arc::clone(&self.items).acquire_many_owned(count).await;
