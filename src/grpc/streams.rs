@@ -71,6 +71,7 @@ impl PageEvents {
 }
 
 impl<E: StreamEncoder> EventStream<E> {
+    /// Creates a stream that ends with UNAVAILABLE once `shutdown` is cancelled.
     pub(super) fn new(encoder: E, pages: Pages, shutdown: CancellationToken) -> Self {
         Self {
             encoder,
@@ -137,6 +138,7 @@ pub struct SessionEncoder {
 }
 
 impl SessionEncoder {
+    /// Creates the encoder of a replay with this query hash and start.
     pub(super) fn new(hash: QueryHash, start: ReplayStart) -> Self {
         let (last, occurred_at) = match start {
             ReplayStart::After(position) => (Some(position), start_of_year(1)),
@@ -211,6 +213,7 @@ pub struct WatchEncoder {
 }
 
 impl WatchEncoder {
+    /// Creates the encoder of a watch that starts after this sequence.
     pub(super) fn new(sequence: i64) -> Self {
         Self { sequence }
     }

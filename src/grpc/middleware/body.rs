@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::grpc::status::ApiError;
 
+/// The error of a reply body.
 pub(in crate::grpc) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
+/// The header of the request id, in requests and replies.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 const TRACE_PARENT: &str = "traceparent";
 /// Maximum number of characters of a request id that a caller sends.

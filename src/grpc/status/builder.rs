@@ -33,6 +33,7 @@ pub(super) struct StatusBuilder {
 }
 
 impl StatusBuilder {
+    /// Creates a status with this `ErrorInfo`.
     pub(super) fn new(
         code: Code,
         reason: &str,

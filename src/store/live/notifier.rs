@@ -58,6 +58,7 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(in crate::store) const NOTIFY: &str =
     "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
+/// Reads the state of spirits that have subscriptions.
 pub(in crate::store) const POLL: &str = "
     select id, last_sequence, deleted_at is not null as is_deleted
     from spirits
@@ -170,11 +171,13 @@ impl Notifier {
 
     /// Listens if that is possible, and polls in any case.
     async fn receive(self, direct: Option<PgConnectOptions>, hub: Hub) {
-        let fallback = self.clone().poll(hub.clone(), FALLBACK_INTERVAL);
-        let poll_interval = self.0.settings.poll_interval;
-        let direct = match direct {
-            Some(direct) if self.0.settings.notify => direct,
+        match direct {
+            Some(direct) if self.0.settings.notify => {
+                let fallback = self.clone().poll(hub.clone(), FALLBACK_INTERVAL);
+                tokio::join!(self.keep_listening(&direct, &hub), fallback);
+            }
             direct => {
+                let poll_interval = self.0.settings.poll_interval;
                 if direct.is_none() {
                     tracing::info!(
                         ?poll_interval,
@@ -182,38 +185,38 @@ impl Notifier {
                          MIGRATION_DATABASE_URL lets the server listen"
                     );
                 }
-                return self.poll(hub, poll_interval).await;
+                self.poll(hub, poll_interval).await;
             }
-        };
-        let listening = async {
-            let mut has_warned = false;
-            loop {
-                self.0.is_listening.set(0);
-                let ended = self.listen(&direct, &hub).await;
-                self.0.is_listening.set(0);
-                match ended {
-                    Ok(()) => has_warned = false,
-                    Err(error) if !has_warned => {
-                        has_warned = true;
-                        tracing::warn!(
-                            cause = %error,
-                            poll_interval = ?self.0.settings.poll_interval,
-                            "LISTEN does not work; polling for other instances' commits instead"
-                        );
-                    }
-                    Err(_) => {}
+        }
+    }
+
+    /// Listens, again and again if the connection is lost, and polls in between.
+    async fn keep_listening(&self, direct: &PgConnectOptions, hub: &Hub) {
+        let poll_interval = self.0.settings.poll_interval;
+        let mut has_warned = false;
+        loop {
+            self.0.is_listening.set(0);
+            let ended = self.listen(direct, hub).await;
+            self.0.is_listening.set(0);
+            match ended {
+                Ok(()) => has_warned = false,
+                Err(error) if !has_warned => {
+                    has_warned = true;
+                    tracing::warn!(
+                        cause = %error,
+                        ?poll_interval,
+                        "LISTEN does not work; polling for other instances' commits instead"
+                    );
                 }
-                // The poll finds what changes while nothing listens.
-                let poll = self.clone().poll(hub.clone(), self.0.settings.poll_interval);
-                if timeout(RETRY_PAUSE.max(self.0.settings.poll_interval * 2), poll)
-                    .await
-                    .is_ok()
-                {
-                    return;
-                }
+                Err(_) => {}
             }
-        };
-        tokio::join!(listening, fallback);
+            // The poll finds what changes while nothing listens.
+            let poll = self.clone().poll(hub.clone(), poll_interval);
+            let pause = RETRY_PAUSE.max(poll_interval * 2);
+            if timeout(pause, poll).await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Listens until the connection is lost. Fails if a notification from this instance itself does not arrive.

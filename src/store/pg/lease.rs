@@ -48,6 +48,7 @@ impl Lease {
         }
     }
 
+    /// Sets the state, for code that uses the session directly.
     pub(super) fn set_state(&mut self, state: LeaseState) {
         self.state = state;
     }

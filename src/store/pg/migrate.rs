@@ -15,6 +15,7 @@ const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::boo
 
 const HAS_MIGRATIONS: &str = "select to_regclass('_sqlx_migrations') is not null";
 
+/// Reads the migrations that were applied, oldest first.
 pub(in crate::store) const APPLIED_MIGRATIONS: &str = "
     select version, checksum
     from _sqlx_migrations

@@ -244,6 +244,7 @@ pub(in crate::store) const GET: &str = formatcp!(
      and coalesce(spirit_id = any($3), $3::uuid[] is null)"
 );
 
+/// As in [`GET`], `coalesce` turns the condition on spirits into a filter.
 pub(in crate::store) const GET_BASIC: &str = formatcp!(
     "select {BASIC_COLUMNS}, {NO_COLUMNS}
      from events

@@ -274,6 +274,7 @@ macro_rules! pages {
     };
 }
 
+/// The statements of pages, in the order of [`PageShape::index`].
 pub(in crate::store) const PAGES: [&str; 12] = {
     let [[a, b, c, d], [e, f, g, h], [i, j, k, l]] =
         [pages!(IN_SPIRIT), pages!(IN_EVENT_TYPE), pages!(IN_SESSION)];
@@ -289,8 +290,10 @@ macro_rules! count {
     };
 }
 
+/// The statements that count events, by index in the order of [`IndexUsed`].
 pub(in crate::store) const COUNTS: [&str; 3] = [count!(IN_SPIRIT), count!(IN_EVENT_TYPE), count!(IN_SESSION)];
 
+/// Reads the position of an event of a session, counted from the end.
 pub(in crate::store) const NTH_FROM_END: &str = formatcp!(
     "select occurred_at, sequence
      from events

@@ -26,6 +26,7 @@ const IDS: &str = "$1::uuid[]";
 /// The parameter of new sequences in [`ADVANCE_SPIRITS`], replaced likewise.
 const SEQUENCES: &str = "$2::bigint[]";
 
+/// Locks the spirits that no other transaction has locked and returns them.
 pub(in crate::store) const LOCK_SPIRITS: &str = "
     select id
     from spirits
@@ -33,12 +34,14 @@ pub(in crate::store) const LOCK_SPIRITS: &str = "
     order by id
     for no key update skip locked";
 
+/// Waits for the lock of a spirit.
 pub(in crate::store) const WAIT_FOR_SPIRIT: &str = "
     select id
     from spirits
     where id = any($1::uuid[])
     for no key update";
 
+/// Reads the spirits and the time of the transaction.
 pub(in crate::store) const READ_SPIRITS: &str = "
     select id, deleted_at is not null as is_deleted, last_sequence, now() as now
     from spirits
@@ -46,6 +49,7 @@ pub(in crate::store) const READ_SPIRITS: &str = "
 
 pub(in crate::store) const INSERT_EVENTS: &str = include_str!("insert_events.sql");
 
+/// Stores the new last sequences of spirits.
 pub(in crate::store) const ADVANCE_SPIRITS: &str = "
     update spirits
     set last_sequence = moved.last_sequence

@@ -63,6 +63,7 @@ struct Parts {
 }
 
 impl Job {
+    /// Creates a job for a request, and the receiver of its answer.
     pub(super) fn new(
         items: Vec<NewEvent>,
         mode: BatchMode,

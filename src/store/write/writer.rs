@@ -32,6 +32,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Creates a writer, which connects at its first flush.
     pub(super) fn new(
         connector: Connector,
         settings: IngestSettings,
@@ -64,6 +65,7 @@ impl Writer {
         }
     }
 
+    /// Returns the number of items at which a flush takes no further job.
     pub(super) fn flush_items_max(&self) -> usize {
         self.settings.flush_items_max
     }
