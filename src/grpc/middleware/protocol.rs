@@ -81,8 +81,8 @@ impl ProtocolLayer {
         let is_post = request.method() == Method::POST;
         let is_grpc = is_grpc(request.headers());
         match (methods::exists(request.uri().path()), is_post, is_grpc) {
-            // An unknown method of gRPC is UNIMPLEMENTED.
-            (_, true, true) => Ok(()),
+            (true, true, true) => Ok(()),
+            (false, true, true) => Err(Rejection::UnknownMethod),
             (false, _, _) => Err(Rejection::NotFound),
             (true, false, _) => Err(Rejection::MethodNotAllowed),
             (true, true, false) => Err(Rejection::UnsupportedMediaType),
@@ -103,6 +103,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 #[derive(Debug)]
 enum Rejection {
     Foreign(String),
+    UnknownMethod,
     NotFound,
     MethodNotAllowed,
     UnsupportedMediaType,
@@ -111,10 +112,8 @@ enum Rejection {
 impl Rejection {
     fn into_response<O: Default>(self, is_grpc: bool) -> Response<TextOr<O>> {
         let (status, code, text) = match self {
-            Self::Foreign(text) if is_grpc => {
-                let status = Status::from(ApiError::OriginNotAllowed(text));
-                return status.into_http::<O>().map(|inner| TextOr::Inner { inner });
-            }
+            Self::Foreign(text) if is_grpc => return grpc_response(ApiError::OriginNotAllowed(text)),
+            Self::UnknownMethod => return grpc_response(ApiError::UnknownMethod),
             Self::Foreign(text) => (StatusCode::FORBIDDEN, Code::PermissionDenied, text),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -147,6 +146,12 @@ impl Rejection {
         }
         response
     }
+}
+
+fn grpc_response<O: Default>(error: ApiError) -> Response<TextOr<O>> {
+    Status::from(error)
+        .into_http::<O>()
+        .map(|inner| TextOr::Inner { inner })
 }
 
 pin_project! {

@@ -66,6 +66,9 @@ pub(super) enum ApiError {
     /// Clients have not taken so many bytes of earlier replies that no further reply is produced.
     #[error("replies not taken")]
     RepliesNotTaken,
+    /// A write is done, but clients have not taken so many bytes of earlier replies that its reply was dropped.
+    #[error("reply dropped")]
+    ReplyDropped,
     /// A web page of another origin called a server without API keys.
     #[error("foreign origin: {0}")]
     OriginNotAllowed(String),
@@ -168,6 +171,9 @@ fn of_error(error: ApiError) -> StatusBuilder {
             "clients have not read earlier replies; read them, ask for less at once, or retry after a pause",
         )
         .retry(),
+        ApiError::ReplyDropped => deadline_exceeded(
+            "the change was stored, but its reply found no room, because clients have not read earlier replies",
+        ),
         ApiError::OriginNotAllowed(message) => {
             StatusBuilder::new(Code::PermissionDenied, "ORIGIN_NOT_ALLOWED", message, &[])
         }
@@ -353,7 +359,8 @@ pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Sta
             )))
             .into(),
         ),
-        Code::Unimplemented => Some(ApiError::UnknownMethod.into()),
+        // Without a message: a method of a service that is off, such as reflection.
+        Code::Unimplemented if status.message().is_empty() => Some(ApiError::UnknownMethod.into()),
         _ => None,
     }
 }
