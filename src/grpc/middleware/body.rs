@@ -16,7 +16,7 @@ use crate::grpc::status::ApiError;
 pub(in crate::grpc) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
-    /// A reply body that ends with an error once a future resolves to the error, and with INTERNAL if it panics.
+    /// A reply body that ends with an error once a future resolves to it, and with INTERNAL on a panic.
     #[derive(Default)]
     pub struct AbortableBody<B> {
         #[pin]

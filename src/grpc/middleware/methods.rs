@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 
 use prometheus::{Histogram, IntCounter};
 use prost::Message as _;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto};
+use prost_types::method_options::IdempotencyLevel;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto, MethodOptions};
 
 use crate::grpc::pb;
 use crate::grpc::status::StatusCode;
@@ -17,6 +18,8 @@ const SECONDS: [f64; 14] = [
 ];
 /// Label of all methods that the server does not have, because a caller can send any name.
 const UNKNOWN: &str = "unknown";
+/// Package of this server's own services.
+const PACKAGE: &str = "elephantasm.events.v1";
 
 /// A method's path and metrics.
 pub(super) struct Method {
@@ -72,6 +75,7 @@ impl Methods {
             service: UNKNOWN,
             method: UNKNOWN,
             kind: UNKNOWN,
+            unary: None,
         };
         Self {
             methods: METHODS.names.iter().chain([&unknown]).map(method).collect(),
@@ -96,19 +100,22 @@ pub(super) fn exists(path: &str) -> bool {
     METHODS.by_path.contains_key(path)
 }
 
-/// Returns whether the method with this path is unary.
-pub(super) fn is_unary(path: &str) -> bool {
-    METHODS
-        .by_path
-        .get(path)
-        .is_some_and(|index| METHODS.names[*index].kind == "unary")
+/// The kind of a unary method, which determines the budget of its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnaryMethod {
+    /// Reads at most one row, or a number.
+    Read,
+    /// Reads a page of rows.
+    ReadPage,
+    /// Stores the content of its request; the reply is about as large.
+    Create,
+    /// Changes a stored row and returns it.
+    Edit,
 }
 
-/// Returns whether a reply of the method with this path may be as large as a page of events.
-pub(super) fn has_large_reply(path: &str) -> bool {
-    ["/ListEvents", "/ListSpirits", "/BatchCreateEvents"]
-        .iter()
-        .any(|method| path.ends_with(method))
+/// Returns the kind of the method with this path; `None` if the method is unknown or not unary.
+pub(super) fn unary(path: &str) -> Option<UnaryMethod> {
+    METHODS.names[*METHODS.by_path.get(path)?].unary
 }
 
 /// A method's path and metric labels.
@@ -117,6 +124,7 @@ struct MethodName {
     service: &'static str,
     method: &'static str,
     kind: &'static str,
+    unary: Option<UnaryMethod>,
 }
 
 /// All methods of the server.
@@ -172,5 +180,43 @@ fn method_name(service: &str, method: &MethodDescriptorProto) -> MethodName {
             (true, false) => "client_stream",
             (true, true) => "bidi_stream",
         },
+        unary: (!method.client_streaming() && !method.server_streaming())
+            .then(|| unary_method(service, method)),
+    }
+}
+
+fn unary_method(service: &str, method: &MethodDescriptorProto) -> UnaryMethod {
+    let (name, options) = (method.name(), method.options.as_ref());
+    let is_read = options.map(MethodOptions::idempotency_level) == Some(IdempotencyLevel::NoSideEffects);
+    // The standard services have no levels, and only read.
+    let is_write = !is_read && service.starts_with(PACKAGE);
+    match (is_write, name) {
+        (true, "CreateEvent" | "BatchCreateEvents" | "CreateSpirit") => UnaryMethod::Create,
+        (true, _) => UnaryMethod::Edit,
+        (false, "ListEvents" | "ListSessions" | "ListSpirits") => UnaryMethod::ReadPage,
+        (false, _) => UnaryMethod::Read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_a_reply_follows_from_the_method() {
+        for (path, expected) in [
+            ("EventService/CreateEvent", Some(UnaryMethod::Create)),
+            ("EventService/BatchCreateEvents", Some(UnaryMethod::Create)),
+            ("EventService/GetEvent", Some(UnaryMethod::Read)),
+            ("EventService/ListEvents", Some(UnaryMethod::ReadPage)),
+            ("EventService/UpdateEvent", Some(UnaryMethod::Edit)),
+            ("SpiritService/SoftDeleteSpirit", Some(UnaryMethod::Edit)),
+            ("EventService/WatchEvents", None),
+            ("EventService/IngestEvents", None),
+            ("EventService/Nothing", None),
+        ] {
+            assert_eq!(unary(&format!("/{PACKAGE}.{path}")), expected, "{path}");
+        }
+        assert_eq!(unary("/grpc.health.v1.Health/Check"), Some(UnaryMethod::Read));
     }
 }

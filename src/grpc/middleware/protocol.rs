@@ -81,8 +81,8 @@ impl ProtocolLayer {
         let is_post = request.method() == Method::POST;
         let is_grpc = is_grpc(request.headers());
         match (methods::exists(request.uri().path()), is_post, is_grpc) {
-            // The inner service answers UNIMPLEMENTED for an unknown method.
-            (_, true, true) => Ok(()),
+            (true, true, true) => Ok(()),
+            (false, true, true) => Err(Rejection::UnknownMethod),
             (false, _, _) => Err(Rejection::NotFound),
             (true, false, _) => Err(Rejection::MethodNotAllowed),
             (true, true, false) => Err(Rejection::UnsupportedMediaType),
@@ -103,19 +103,18 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 #[derive(Debug)]
 enum Rejection {
     Foreign(String),
+    UnknownMethod,
     NotFound,
     MethodNotAllowed,
     UnsupportedMediaType,
 }
 
 impl Rejection {
-    /// Returns the reply: a gRPC status for a gRPC request of a foreign web page, otherwise a text.
+    /// Returns the reply: a gRPC status if the request is gRPC, otherwise a text.
     fn into_response<O: Default>(self, is_grpc: bool) -> Response<TextOr<O>> {
         let (status, code, text) = match self {
-            Self::Foreign(text) if is_grpc => {
-                let status = Status::from(ApiError::OriginNotAllowed(text));
-                return status.into_http::<O>().map(|inner| TextOr::Inner { inner });
-            }
+            Self::Foreign(text) if is_grpc => return grpc_response(ApiError::OriginNotAllowed(text)),
+            Self::UnknownMethod => return grpc_response(ApiError::UnknownMethod),
             Self::Foreign(text) => (StatusCode::FORBIDDEN, Code::PermissionDenied, text),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -148,6 +147,12 @@ impl Rejection {
         }
         response
     }
+}
+
+fn grpc_response<O: Default>(error: ApiError) -> Response<TextOr<O>> {
+    Status::from(error)
+        .into_http::<O>()
+        .map(|inner| TextOr::Inner { inner })
 }
 
 pin_project! {

@@ -66,6 +66,10 @@ pub(super) enum ApiError {
     /// The replies that clients have not taken yet use up the budget.
     #[error("replies not taken")]
     RepliesNotTaken,
+    /// A write was committed, but its reply was dropped, because earlier replies that clients have not taken use up the
+    /// budget.
+    #[error("reply dropped")]
+    ReplyDropped,
     /// A web page of another origin called a server without API keys.
     #[error("foreign origin: {0}")]
     OriginNotAllowed(String),
@@ -168,6 +172,9 @@ fn of_error(error: ApiError) -> StatusBuilder {
             "clients have not read earlier replies; read them, ask for less at once, or retry after a pause",
         )
         .retry(),
+        ApiError::ReplyDropped => deadline_exceeded(
+            "the change was stored, but its reply was dropped, because clients have not read earlier replies",
+        ),
         ApiError::OriginNotAllowed(message) => {
             StatusBuilder::new(Code::PermissionDenied, "ORIGIN_NOT_ALLOWED", message, &[])
         }
@@ -353,7 +360,8 @@ pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Sta
             )))
             .into(),
         ),
-        Code::Unimplemented => Some(ApiError::UnknownMethod.into()),
+        // tonic's status for a method of a service that is off, such as reflection, has no message.
+        Code::Unimplemented if status.message().is_empty() => Some(ApiError::UnknownMethod.into()),
         _ => None,
     }
 }

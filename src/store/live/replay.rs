@@ -51,7 +51,8 @@ const PAGE_SIZE: usize = 500;
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl LiveStreams {
-    /// Starts a replay. With `follow`, new events follow and all reads use the primary. Dropping the pages stops it.
+    /// Starts a replay. With `follow`, new events follow and all reads use the primary. Dropping the pages stops
+    /// it.
     ///
     /// # Errors
     /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit. Otherwise the replay of such a spirit is
