@@ -23,7 +23,7 @@ pub struct SpiritState {
 
 /// The event that holds a dedupe key.
 #[derive(Clone, Debug)]
-pub enum KeyHolder {
+pub enum DedupeKeyHolder {
     /// A stored event.
     Stored {
         id: EventId,
@@ -69,7 +69,7 @@ pub type Verdict = Result<Vec<Result<Admitted, Refusal>>, Vec<(usize, Refusal)>>
 #[derive(Debug, Default)]
 pub struct FlushState {
     pub spirits: HashMap<SpiritId, SpiritState>,
-    pub keys: HashMap<(SpiritId, String), KeyHolder>,
+    pub dedupe_keys: HashMap<(SpiritId, String), DedupeKeyHolder>,
 }
 
 impl FlushState {
@@ -78,15 +78,17 @@ impl FlushState {
         let mut draft = Draft {
             state: self,
             spirits: HashMap::new(),
-            keys: HashMap::new(),
+            dedupe_keys: HashMap::new(),
         };
         let results: Vec<_> = items.iter().map(|item| draft.admit(item)).collect();
         if mode == BatchMode::Atomic && results.iter().any(Result::is_err) {
             return Err(draft.failures(results));
         }
-        let Draft { spirits, keys, .. } = draft;
+        let Draft {
+            spirits, dedupe_keys, ..
+        } = draft;
         self.spirits.extend(spirits);
-        self.keys.extend(keys);
+        self.dedupe_keys.extend(dedupe_keys);
         Ok(results)
     }
 }
@@ -95,7 +97,7 @@ impl FlushState {
 struct Draft<'s> {
     state: &'s FlushState,
     spirits: HashMap<SpiritId, SpiritState>,
-    keys: HashMap<(SpiritId, String), KeyHolder>,
+    dedupe_keys: HashMap<(SpiritId, String), DedupeKeyHolder>,
 }
 
 impl Draft<'_> {
@@ -103,7 +105,10 @@ impl Draft<'_> {
         let spirit = self.live_spirit(event.spirit_id)?;
         let key = event.dedupe_key.clone().map(|key| (event.spirit_id, key));
         if let Some(key) = &key
-            && let Some(holder) = self.keys.get(key).or_else(|| self.state.keys.get(key))
+            && let Some(holder) = self
+                .dedupe_keys
+                .get(key)
+                .or_else(|| self.state.dedupe_keys.get(key))
         {
             return holder.answer(event);
         }
@@ -117,7 +122,8 @@ impl Draft<'_> {
         self.spirits.insert(event.spirit_id, state);
         if let Some(key) = key {
             let event = Arc::clone(event);
-            self.keys.insert(key, KeyHolder::New { event, sequence });
+            self.dedupe_keys
+                .insert(key, DedupeKeyHolder::New { event, sequence });
         }
         Ok(Admitted::New {
             event: Arc::clone(event),
@@ -143,7 +149,10 @@ impl Draft<'_> {
             .collect();
         for (_, refusal) in &mut failures {
             if let Refusal::Duplicate { existing, .. } = refusal
-                && self.keys.values().any(|holder| Some(holder.id()) == *existing)
+                && self
+                    .dedupe_keys
+                    .values()
+                    .any(|holder| Some(holder.id()) == *existing)
             {
                 *existing = None;
             }
@@ -152,7 +161,7 @@ impl Draft<'_> {
     }
 }
 
-impl KeyHolder {
+impl DedupeKeyHolder {
     fn id(&self) -> EventId {
         match self {
             Self::Stored { id, .. } => *id,

@@ -34,7 +34,7 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An API key to be created.
 #[derive(Clone, Debug)]
-pub struct NewKey {
+pub struct NewApiKey {
     pub digest: KeyDigest,
     pub name: String,
     pub role: Role,
@@ -46,7 +46,7 @@ pub struct NewKey {
 
 /// A stored API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct ApiKey {
     pub digest: KeyDigest,
     pub name: String,
     pub role: Role,
@@ -62,7 +62,7 @@ const KEY_COLUMNS: &str = "prefix, secret_sha256, name, role, spirit_ids, expire
     revoked_at is null and coalesce(expires_at > now(), true) as is_live";
 
 #[derive(Clone, FromRow)]
-struct KeyRow {
+struct ApiKeyRow {
     prefix: String,
     secret_sha256: Vec<u8>,
     name: String,
@@ -74,10 +74,10 @@ struct KeyRow {
     is_live: bool,
 }
 
-impl TryFrom<KeyRow> for Key {
+impl TryFrom<ApiKeyRow> for ApiKey {
     type Error = StoreError;
 
-    fn try_from(row: KeyRow) -> Result<Self, StoreError> {
+    fn try_from(row: ApiKeyRow) -> Result<Self, StoreError> {
         let unreadable = |column| StoreError::Bug(format!("{column} of API key {} is not valid", row.prefix));
         Ok(Self {
             role: Role::named(&row.role).ok_or_else(|| unreadable("role"))?,
@@ -113,7 +113,7 @@ pub struct ApiKeys {
 /// A look-up by prefix, and the channel of its result.
 struct LookUp {
     prefix: String,
-    reply: oneshot::Sender<Result<Option<Key>, StoreError>>,
+    reply: oneshot::Sender<Result<Option<ApiKey>, StoreError>>,
 }
 
 impl ApiKeys {
@@ -144,9 +144,9 @@ impl ApiKeys {
     }
 
     /// Stores a key and returns it as stored.
-    pub async fn create(&self, new: NewKey) -> Result<Key, StoreError> {
+    pub async fn create(&self, new: NewApiKey) -> Result<ApiKey, StoreError> {
         let spirit_ids: Option<Vec<Uuid>> = new.spirit_ids.map(|ids| ids.iter().map(|id| id.0).collect());
-        let statement = sqlx::query_as::<_, KeyRow>(INSERT)
+        let statement = sqlx::query_as::<_, ApiKeyRow>(INSERT)
             .bind(new.digest.prefix)
             .bind(new.digest.sha256)
             .bind(new.name)
@@ -157,22 +157,22 @@ impl ApiKeys {
     }
 
     /// Returns every key, revoked and expired ones included, oldest first.
-    pub async fn list(&self) -> Result<Vec<Key>, StoreError> {
-        let statement = sqlx::query_as::<_, KeyRow>(LIST);
+    pub async fn list(&self) -> Result<Vec<ApiKey>, StoreError> {
+        let statement = sqlx::query_as::<_, ApiKeyRow>(LIST);
         let rows = self.pool.all(statement).await?;
-        rows.into_iter().map(Key::try_from).collect()
+        rows.into_iter().map(ApiKey::try_from).collect()
     }
 
     /// Revokes a key, which cannot be undone, and returns it. A key that is revoked already keeps its time of
     /// revocation. Returns `None` if no key has the prefix.
-    pub async fn revoke(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
-        let statement = sqlx::query_as::<_, KeyRow>(REVOKE).bind(prefix);
+    pub async fn revoke(&self, prefix: &str) -> Result<Option<ApiKey>, StoreError> {
+        let statement = sqlx::query_as::<_, ApiKeyRow>(REVOKE).bind(prefix);
         let row = self.pool.optional(statement).await?;
-        row.map(Key::try_from).transpose()
+        row.map(ApiKey::try_from).transpose()
     }
 
     /// Returns the key with this prefix, revoked and expired ones included. Concurrent look-ups share a statement.
-    pub async fn find(&self, prefix: &str) -> Result<Option<Key>, StoreError> {
+    pub async fn find(&self, prefix: &str) -> Result<Option<ApiKey>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let look_up = LookUp {
             prefix: prefix.to_owned(),
@@ -207,13 +207,13 @@ async fn look_up(pool: &ConnectionPool, mut batch: Vec<LookUp>) {
     if prefixes.is_empty() {
         return;
     }
-    let statement = sqlx::query_as::<_, KeyRow>(FIND).bind(prefixes);
+    let statement = sqlx::query_as::<_, ApiKeyRow>(FIND).bind(prefixes);
     let rows = within_time_limit(pool.all(statement)).await;
-    let found: Result<HashMap<String, KeyRow>, StoreError> =
+    let found: Result<HashMap<String, ApiKeyRow>, StoreError> =
         rows.map(|rows| rows.into_iter().map(|row| (row.prefix.clone(), row)).collect());
     for LookUp { prefix, reply } in batch {
         let result = match &found {
-            Ok(found) => found.get(&prefix).cloned().map(Key::try_from).transpose(),
+            Ok(found) => found.get(&prefix).cloned().map(ApiKey::try_from).transpose(),
             Err(error) => Err(error.clone()),
         };
         if reply.send(result).is_err() {

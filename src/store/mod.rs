@@ -28,7 +28,7 @@ use pg::session::{Connector, STATEMENT_TIMEOUT};
 use pg::standby::Standby;
 use read::ReadRouter;
 
-pub use keys::{ApiKeys, Key, NewKey};
+pub use keys::{ApiKey, ApiKeys, NewApiKey};
 pub use live::{
     ListenSettings, LivePage, LiveSettings, LiveStreams, Pages, Replay, ReplayStart, StreamPage, Watch,
     WatchStart,

@@ -24,7 +24,7 @@ use crate::domain::access::{Role, SpiritScope};
 use crate::domain::key::KeyDigest;
 use crate::grpc::status::ApiError;
 use crate::panics::keep_running;
-use crate::store::{Key, Store, StoreError};
+use crate::store::{ApiKey, Store, StoreError};
 
 /// Interval of the checks for revoked keys and for the first key.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,7 +144,7 @@ impl Keyring {
         }
     }
 
-    fn insert(&self, key: Key, queried: Instant) -> Arc<CachedKey> {
+    fn insert(&self, key: ApiKey, queried: Instant) -> Arc<CachedKey> {
         let mut keys = self.0.keys.lock();
         // An existing entry is kept, because it counts the key's calls and streams and can end the streams.
         let key = keys
@@ -206,7 +206,7 @@ impl CachedKey {
         }
     }
 
-    fn new(key: Key, limits: KeyLimits) -> Self {
+    fn new(key: ApiKey, limits: KeyLimits) -> Self {
         Self {
             name: Some(key.name.into()),
             role: key.role,

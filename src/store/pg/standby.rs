@@ -51,7 +51,7 @@ pub(in crate::store) const STANDBY_POSITION: &str = "
         (select oid::int8 from pg_database where datname = current_database()) as database
     from pg_control_system(), pg_control_recovery()";
 
-/// Settings of the standby for reads that may lag. Not `Debug`, because it may hold a password.
+/// Settings of the standby for reads that may lag. Not `Debug`, because it may contain a password.
 #[derive(Clone)]
 pub struct StandbySettings {
     /// How to connect to the standby.

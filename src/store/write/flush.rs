@@ -116,7 +116,7 @@ async fn decide_and_insert(
         .flat_map(|job| &job.items);
 
     let mut state = FlushState {
-        keys: read_dedupe_keys(session, decidable_items).await?,
+        dedupe_keys: read_dedupe_keys(session, decidable_items).await?,
         spirits: opened.spirits.iter().map(SpiritRow::state).collect(),
     };
     let outcomes: Vec<Outcome> = jobs
