@@ -15,7 +15,7 @@ use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
 use crate::domain::ids::{SpiritId, parse_uuid};
 use crate::domain::key::{GeneratedKey, KEY_NAME_CHARS_MAX, KEY_SPIRITS_MAX, KeyDigest};
-use crate::store::{Consistency, Key, NewKey, Store};
+use crate::store::{ApiKey, Consistency, NewApiKey, Store};
 use crate::telemetry;
 
 #[derive(Args, Debug)]
@@ -113,7 +113,7 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
     }
     let GeneratedKey { text, digest } =
         GeneratedKey::generate().context("the system has no randomness for a key")?;
-    let new = NewKey {
+    let new = NewApiKey {
         digest,
         name: args.name.clone(),
         role: args.role,
@@ -145,7 +145,7 @@ async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
 }
 
 /// Returns a key as a line: prefix, role, state, spirits, name.
-fn line(key: &Key) -> String {
+fn line(key: &ApiKey) -> String {
     let state = match (key.revoked_at, key.expires_at) {
         (Some(time), _) => format!("revoked {}", shown(time)),
         (None, Some(time)) if key.is_live => format!("until {}", shown(time)),

@@ -19,13 +19,13 @@ pub enum Role {
 /// The permission that a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// To read.
+    /// Read events, sessions and spirits.
     Read,
-    /// To store or edit events.
+    /// Store and edit events.
     WriteEvents,
-    /// To edit spirits.
+    /// Edit spirits.
     WriteSpirits,
-    /// To create spirits. A key that is limited to listed spirits never has it.
+    /// Create spirits. An API key that is limited to listed spirits is denied it whatever its role.
     CreateSpirits,
 }
 
@@ -43,7 +43,7 @@ impl Role {
         }
     }
 
-    /// Returns the role of this name.
+    /// Returns the role with this name; `None` if the name is unknown.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
@@ -60,25 +60,25 @@ impl Role {
     }
 }
 
-/// The spirits that a caller may see. For the caller other spirits do not exist.
+/// The spirits that a caller may see. Other spirits are reported to the caller as unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpiritScope {
     /// Every spirit.
     All,
     /// One spirit.
     One(SpiritId),
-    /// A sorted list, possibly empty.
+    /// The spirits of a sorted list, which may be empty.
     Listed(Arc<[SpiritId]>),
 }
 
 impl SpiritScope {
-    /// Returns the scope without any spirit.
+    /// Returns a scope that contains no spirit.
     #[must_use]
     pub fn none() -> Self {
         Self::Listed(Arc::default())
     }
 
-    /// Returns the scope of these spirits.
+    /// Returns a scope that contains exactly these spirits.
     #[must_use]
     pub fn listed(mut spirit_ids: Vec<SpiritId>) -> Self {
         spirit_ids.sort_unstable();
@@ -107,7 +107,7 @@ impl SpiritScope {
         }
     }
 
-    /// Returns the spirits of the scope; `None` = every spirit.
+    /// Returns the ids of the spirits in the scope; `None` if it contains every spirit.
     #[must_use]
     pub fn spirit_ids(&self) -> Option<&[SpiritId]> {
         match self {
@@ -117,7 +117,7 @@ impl SpiritScope {
         }
     }
 
-    /// Refuses a spirit outside the scope in the same way as an unknown spirit.
+    /// Fails for a spirit outside the scope, with the error for an unknown spirit.
     pub fn check(&self, spirit_id: SpiritId) -> Result<(), Refusal> {
         if self.holds(spirit_id) {
             Ok(())
@@ -133,7 +133,7 @@ mod tests {
     use crate::domain::ids::SpiritId;
 
     #[test]
-    fn a_scope_holds_its_list_and_narrows_to_listed_spirits_only() {
+    fn a_scope_contains_its_list_and_narrows_only_to_listed_spirits() {
         let [own, second, foreign] = std::array::from_fn(|_| SpiritId::generate());
         let scope = SpiritScope::listed(vec![second, own, own]);
         assert_eq!(scope.spirit_ids(), Some(&[own, second][..]));

@@ -1,7 +1,8 @@
 //! Admission: decides queued creates in memory, against the state of the database.
 //!
-//! The caller holds the locks of all spirits concerned and has read their state after taking them, so decisions
-//! are final. Items take effect in order; guards and dedupe keys see the items before them.
+//! The flush has locked every spirit of the items that it passes and has read their state under the locks, so a
+//! decision is final. Items are decided in order: the checks of `expected_last_sequence` and of dedupe keys take
+//! the items before into account.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::event::{BatchMode, NewEvent, OnDuplicate};
 use super::ids::{EventId, SpiritId};
 use super::refusal::Refusal;
 
-/// State of a spirit.
+/// The state of a spirit that decides about its creates.
 #[derive(Clone, Copy, Debug)]
 pub struct SpiritState {
     pub is_deleted: bool,
@@ -22,7 +23,7 @@ pub struct SpiritState {
 
 /// The event that holds a dedupe key.
 #[derive(Clone, Debug)]
-pub enum KeyHolder {
+pub enum DedupeKeyHolder {
     /// A stored event.
     Stored {
         id: EventId,
@@ -33,10 +34,11 @@ pub enum KeyHolder {
     New { event: Arc<NewEvent>, sequence: i64 },
 }
 
-/// The fields in which two creates with the same dedupe key must agree to count as the same event.
+/// The fields of a stored event by which a create with the same dedupe key counts as a repetition or as different.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub event_type: String,
+    /// All zeros if no create of the flush asks for a comparison.
     pub content_sha256: [u8; 32],
     pub session_id: Option<String>,
     pub source_uri: Option<String>,
@@ -50,21 +52,24 @@ pub enum Admitted {
     New { event: Arc<NewEvent>, sequence: i64 },
     /// The dedupe key is taken, and the caller asked for the existing event.
     Duplicate {
+        /// The existing event.
         id: EventId,
         spirit_id: SpiritId,
         sequence: i64,
+        /// Whether the existing event differs from the item in a field of [`Identity`].
         different: bool,
     },
 }
 
-/// The decision about a request: results in item order, or every failing item of a refused atomic request.
+/// The decision about a request: a result for each item in order, or, for a refused atomic request, every failing
+/// item with its index.
 pub type Verdict = Result<Vec<Result<Admitted, Refusal>>, Vec<(usize, Refusal)>>;
 
 /// State of the spirits and dedupe keys of a flush: as stored, plus the items decided so far.
 #[derive(Debug, Default)]
 pub struct FlushState {
     pub spirits: HashMap<SpiritId, SpiritState>,
-    pub keys: HashMap<(SpiritId, String), KeyHolder>,
+    pub dedupe_keys: HashMap<(SpiritId, String), DedupeKeyHolder>,
 }
 
 impl FlushState {
@@ -73,24 +78,26 @@ impl FlushState {
         let mut draft = Draft {
             state: self,
             spirits: HashMap::new(),
-            keys: HashMap::new(),
+            dedupe_keys: HashMap::new(),
         };
         let results: Vec<_> = items.iter().map(|item| draft.admit(item)).collect();
         if mode == BatchMode::Atomic && results.iter().any(Result::is_err) {
             return Err(draft.failures(results));
         }
-        let Draft { spirits, keys, .. } = draft;
+        let Draft {
+            spirits, dedupe_keys, ..
+        } = draft;
         self.spirits.extend(spirits);
-        self.keys.extend(keys);
+        self.dedupe_keys.extend(dedupe_keys);
         Ok(results)
     }
 }
 
 /// The changes of one request on top of the state before it.
-struct Draft<'w> {
-    state: &'w FlushState,
+struct Draft<'s> {
+    state: &'s FlushState,
     spirits: HashMap<SpiritId, SpiritState>,
-    keys: HashMap<(SpiritId, String), KeyHolder>,
+    dedupe_keys: HashMap<(SpiritId, String), DedupeKeyHolder>,
 }
 
 impl Draft<'_> {
@@ -98,7 +105,10 @@ impl Draft<'_> {
         let spirit = self.live_spirit(event.spirit_id)?;
         let key = event.dedupe_key.clone().map(|key| (event.spirit_id, key));
         if let Some(key) = &key
-            && let Some(holder) = self.keys.get(key).or_else(|| self.state.keys.get(key))
+            && let Some(holder) = self
+                .dedupe_keys
+                .get(key)
+                .or_else(|| self.state.dedupe_keys.get(key))
         {
             return holder.answer(event);
         }
@@ -112,7 +122,8 @@ impl Draft<'_> {
         self.spirits.insert(event.spirit_id, state);
         if let Some(key) = key {
             let event = Arc::clone(event);
-            self.keys.insert(key, KeyHolder::New { event, sequence });
+            self.dedupe_keys
+                .insert(key, DedupeKeyHolder::New { event, sequence });
         }
         Ok(Admitted::New {
             event: Arc::clone(event),
@@ -138,7 +149,10 @@ impl Draft<'_> {
             .collect();
         for (_, refusal) in &mut failures {
             if let Refusal::Duplicate { existing, .. } = refusal
-                && self.keys.values().any(|holder| Some(holder.id()) == *existing)
+                && self
+                    .dedupe_keys
+                    .values()
+                    .any(|holder| Some(holder.id()) == *existing)
             {
                 *existing = None;
             }
@@ -147,7 +161,7 @@ impl Draft<'_> {
     }
 }
 
-impl KeyHolder {
+impl DedupeKeyHolder {
     fn id(&self) -> EventId {
         match self {
             Self::Stored { id, .. } => *id,
@@ -176,7 +190,8 @@ impl KeyHolder {
         }
     }
 
-    /// Returns whether the event agrees with the holder in every field that the caller gave.
+    /// Returns whether the event equals the holder in type, content, session and source, and in `occurred_at` if the
+    /// caller gave one. An absent value differs from a present one.
     fn is_same(&self, event: &NewEvent) -> bool {
         match self {
             Self::Stored { identity, .. } => identity.matches(event),

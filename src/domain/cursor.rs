@@ -1,7 +1,7 @@
-//! Cursors: positions in a query's order as opaque text.
+//! Cursors: opaque texts that encode a position in the results of a query.
 //!
-//! A cursor is URL-safe base64 of version, query hash, position and checksum. Only a cursor of this version and
-//! this query decodes. It is trusted as a position and as nothing else.
+//! A cursor is URL-safe base64 of version, query hash, position and checksum. It decodes only for the version
+//! and the query that it was made for. It is not signed: a client can forge any position, but nothing else.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,35 +25,35 @@ const CHECKSUM_BYTES: usize = 4;
 pub struct InvalidCursor;
 
 /// A position that a cursor can hold.
-pub trait Place: Sized {
+pub trait CursorPosition: Sized {
     /// Appends the position to a cursor's bytes.
     fn write(&self, bytes: &mut Vec<u8>);
     /// Parses the bytes of [`write`](Self::write); `None` for any other bytes.
     fn read(bytes: &[u8]) -> Option<Self>;
 }
 
-/// Returns the cursor of a position in a query.
-pub fn encode(query: QueryHash, place: &impl Place) -> String {
+/// Encodes a position in the results of a query as a cursor.
+pub fn encode(query: QueryHash, position: &impl CursorPosition) -> String {
     let mut bytes = vec![VERSION];
     bytes.extend(query.0);
-    place.write(&mut bytes);
+    position.write(&mut bytes);
     let checksum = checksum(&bytes);
     bytes.extend(checksum);
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Returns the position of a cursor of this query.
-pub fn decode<P: Place>(query: QueryHash, cursor: &str) -> Result<P, InvalidCursor> {
+/// Decodes a cursor of this query to its position.
+pub fn decode<P: CursorPosition>(query: QueryHash, cursor: &str) -> Result<P, InvalidCursor> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| InvalidCursor)?;
     let (body, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(InvalidCursor)?;
     if *sum != checksum(body) {
         return Err(InvalidCursor);
     }
-    let place = body
+    let position = body
         .strip_prefix(&[VERSION])
         .and_then(|body| body.strip_prefix(&query.0))
         .ok_or(InvalidCursor)?;
-    P::read(place).ok_or(InvalidCursor)
+    P::read(position).ok_or(InvalidCursor)
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
@@ -61,7 +61,7 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     std::array::from_fn(|i| digest[i])
 }
 
-impl Place for Position {
+impl CursorPosition for Position {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.occurred_at.timestamp_micros().to_be_bytes());
         bytes.extend(self.sequence.to_be_bytes());
@@ -77,20 +77,22 @@ impl Place for Position {
     }
 }
 
-/// The phase of a session stream.
+/// The phase of a `StreamSessionEvents` stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Sends stored events in replay order.
     Replay,
+    /// Sends new events in sequence order.
     Live,
 }
 
-/// The position of a session stream.
+/// A position in a `StreamSessionEvents` stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplayPlace {
+pub struct SessionStreamPosition {
     pub phase: Phase,
-    /// Position of the last event sent.
+    /// Position of the last event sent, or a position before the first event if none was sent.
     pub position: Position,
-    /// During replay: the spirit's `last_sequence` at the start. Live: highest sequence that was examined.
+    /// Replay: the spirit's `last_sequence` when the replay started. Live: the highest sequence examined.
     pub bound: i64,
 }
 
@@ -102,14 +104,14 @@ impl Phase {
         }
     }
 
-    fn of_code(code: u8) -> Option<Self> {
+    fn from_code(code: u8) -> Option<Self> {
         [Self::Replay, Self::Live]
             .into_iter()
             .find(|phase| phase.code() == code)
     }
 }
 
-impl Place for ReplayPlace {
+impl CursorPosition for SessionStreamPosition {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.push(self.phase.code());
         bytes.extend(self.bound.to_be_bytes());
@@ -120,21 +122,21 @@ impl Place for ReplayPlace {
         let (phase, rest) = bytes.split_first()?;
         let (bound, rest) = rest.split_first_chunk()?;
         Some(Self {
-            phase: Phase::of_code(*phase)?,
+            phase: Phase::from_code(*phase)?,
             position: Position::read(rest)?,
             bound: i64::from_be_bytes(*bound),
         })
     }
 }
 
-/// The position of a list of sessions.
+/// A position in a list of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionPlace {
+pub struct SessionListPosition {
     pub last_occurred_at: Time,
     pub session_id: String,
 }
 
-impl Place for SessionPlace {
+impl CursorPosition for SessionListPosition {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.last_occurred_at.timestamp_micros().to_be_bytes());
         bytes.extend(self.session_id.as_bytes());
@@ -149,14 +151,14 @@ impl Place for SessionPlace {
     }
 }
 
-/// The position of a list of spirits, newest first.
+/// A position in a list of spirits, newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewestSpiritPlace {
+pub struct NewestSpiritPosition {
     pub created_at: Time,
     pub id: SpiritId,
 }
 
-impl Place for NewestSpiritPlace {
+impl CursorPosition for NewestSpiritPosition {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.created_at.timestamp_micros().to_be_bytes());
         bytes.extend(self.id.0.as_bytes());
@@ -171,14 +173,14 @@ impl Place for NewestSpiritPlace {
     }
 }
 
-/// The position of a list of spirits by folded name.
+/// A position in a list of spirits ordered by folded name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedSpiritPlace {
+pub struct NamedSpiritPosition {
     pub name_folded: String,
     pub id: SpiritId,
 }
 
-impl Place for NamedSpiritPlace {
+impl CursorPosition for NamedSpiritPosition {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.id.0.as_bytes());
         bytes.extend(self.name_folded.as_bytes());
@@ -222,9 +224,9 @@ mod tests {
         #[test]
         fn a_cursor_decodes_to_its_position(micros in -62_135_596_800_000_000i64..253_402_300_800_000_000, sequence: i64, bound: i64) {
             let position = Position { occurred_at: DateTime::from_timestamp_micros(micros).expect("in range"), sequence };
-            let place = ReplayPlace { phase: Phase::Replay, position, bound };
+            let in_stream = SessionStreamPosition { phase: Phase::Replay, position, bound };
             prop_assert_eq!(decode(query("a"), &encode(query("a"), &position)), Ok(position));
-            prop_assert_eq!(decode(query("a"), &encode(query("a"), &place)), Ok(place));
+            prop_assert_eq!(decode(query("a"), &encode(query("a"), &in_stream)), Ok(in_stream));
         }
 
         #[test]
@@ -245,7 +247,7 @@ mod tests {
 
         #[test]
         fn random_text_is_rejected(text in ".{0,200}") {
-            prop_assert_eq!(decode::<SessionPlace>(query("a"), &text), Err(InvalidCursor));
+            prop_assert_eq!(decode::<SessionListPosition>(query("a"), &text), Err(InvalidCursor));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The derived dedupe key. The contract defines its form.
+//! Derives the dedupe key of an event that has a source but no dedupe key. Its form is part of the API.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,8 @@ const CONTENT_CHARS: usize = 100;
 const KEY_BYTES: usize = 16;
 
 /// Returns the first 32 hex digits of SHA-256 over
-/// `spirit_id|event_type|first 100 code points of content|occurred_at|source_uri`.
+/// `spirit_id|event_type|first 100 code points of content|occurred_at|source_uri`, with the time as Python's
+/// `datetime.isoformat()` formats it.
 #[must_use]
 pub fn derive(
     spirit_id: SpiritId,
@@ -32,7 +33,7 @@ pub fn derive(
     hex(&Sha256::digest(text)[..KEY_BYTES])
 }
 
-/// Returns lower-case hex digits.
+/// Formats bytes as lower-case hex digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes
@@ -43,7 +44,7 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// Formats a UTC time as Python's `datetime.isoformat()` does: microseconds only if they are not zero.
+/// Formats a UTC time as Python's `datetime.isoformat()` does: with microseconds only if they are not zero.
 fn isoformat(time: Time) -> String {
     let format = if time.nanosecond() / 1_000 == 0 {
         "%Y-%m-%dT%H:%M:%S+00:00"
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_those_that_python_computes() {
+    fn derived_keys_equal_those_computed_by_python() {
         // Computed with Python: hashlib.sha256("|".join([spirit_id, event_type, content[:100],
         // occurred_at.isoformat(), source_uri]).encode()).hexdigest()[:32]
         let spirit = SpiritId(parse_uuid("0189d5e4-7b4a-7cc1-9c3e-2f5a6b7c8d9e").expect("a UUID"));
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_case_of_the_callers_uuid_makes_no_difference() {
+    fn the_letter_case_of_the_spirit_id_does_not_change_the_key() {
         let key = |uuid: &str| {
             let spirit = SpiritId(parse_uuid(uuid).expect("a UUID"));
             derive(

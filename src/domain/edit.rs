@@ -30,7 +30,7 @@ impl<T: Clone + PartialEq> Change<T> {
 #[derive(Clone, Debug)]
 pub struct EventTarget {
     pub id: EventId,
-    /// The spirits that the event may belong to.
+    /// The spirits that the event may belong to; an event of another spirit counts as unknown.
     pub scope: SpiritScope,
     pub expected_revision: Option<i64>,
 }
@@ -70,7 +70,8 @@ impl EventEdit {
         }
     }
 
-    /// Returns the fields after the edit; `None` if the edit changes nothing. `event` is in the FULL view.
+    /// Returns the fields after the edit; `None` if the edit changes nothing. `event` must be in the FULL view.
+    /// Fails if a merge makes `meta` too large.
     pub fn apply(&self, event: &Event) -> Result<Option<EventFields>, Invalid> {
         let stored = EventFields::of(event);
         let edited = EventFields {
@@ -133,7 +134,7 @@ impl SpiritEdit {
         }
     }
 
-    /// Returns the fields after the edit; `None` if the edit changes nothing.
+    /// Returns the fields after the edit; `None` if it changes nothing. Fails if a merge makes `meta` too large.
     pub fn apply(&self, spirit: &Spirit) -> Result<Option<SpiritFields>, Invalid> {
         let stored = SpiritFields::of(spirit);
         let edited = SpiritFields {
@@ -174,7 +175,8 @@ pub fn check_revision(expected: Option<i64>, actual: i64) -> Result<(), Refusal>
     }
 }
 
-/// Applies a change. Returns the stored text itself if the result is the same JSON, so that texts can be compared.
+/// Applies a change to `meta`. Returns the stored text if the result is the same JSON, so that comparing the texts
+/// tells whether `meta` changed.
 fn change_meta(stored: &Meta, change: &Change<MetaChange>, bytes_max: usize) -> Result<Meta, Invalid> {
     let Change::Set(change) = change else {
         return Ok(stored.clone());

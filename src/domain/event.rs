@@ -1,12 +1,11 @@
-//! Events: to be created, as stored, and the result of a create.
+//! Events, from the request to create one to the stored event and its position.
 
 use super::Time;
 use super::dedupe;
 use super::ids::{EventId, SpiritId};
 use super::meta::Meta;
 
-/// A stored event. [`content`](Self::content) and [`meta`](Self::meta) are absent in the BASIC
-/// view only.
+/// A stored event. [`content`](Self::content) and [`meta`](Self::meta) are `None` in the BASIC view only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub id: EventId,
@@ -38,22 +37,23 @@ pub struct NewEvent {
     pub meta_summary: Option<String>,
     pub content: String,
     pub occurred_at: Time,
-    /// Whether the caller gave `occurred_at`; only then duplicates are compared by it.
+    /// Whether the caller gave `occurred_at`. Only then is it compared with that of an existing event.
     pub occurred_at_given: bool,
     pub session_id: Option<String>,
     pub role: Option<String>,
     pub author: Option<String>,
     pub meta: Meta,
     pub source_uri: Option<String>,
-    /// The dedupe key of the caller, or the derived one; see [`NewEvent::derive_dedupe_key`].
+    /// The dedupe key that the caller gave, or the derived one; see [`NewEvent::derive_dedupe_key`].
     pub dedupe_key: Option<String>,
     pub importance_score: Option<f64>,
     pub on_duplicate: OnDuplicate,
+    /// The spirit's `last_sequence` that the create requires; `None` = any.
     pub expected_last_sequence: Option<i64>,
 }
 
 impl NewEvent {
-    /// Derives the dedupe key of an event that has a source but no dedupe key.
+    /// Sets a derived dedupe key if the event has a source but no dedupe key.
     pub fn derive_dedupe_key(&mut self) {
         if let (None, Some(source_uri)) = (&self.dedupe_key, &self.source_uri) {
             self.dedupe_key = Some(dedupe::derive(
@@ -66,7 +66,7 @@ impl NewEvent {
         }
     }
 
-    /// Returns the stored form of the event.
+    /// Returns the event as stored under this sequence at this time.
     #[must_use]
     pub fn stored(self, sequence: i64, now: Time) -> Event {
         Event {
@@ -91,7 +91,7 @@ impl NewEvent {
         }
     }
 
-    /// Returns the approximate bytes of the event in the queue.
+    /// Returns the approximate memory of the event in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let texts = [
@@ -110,7 +110,7 @@ impl NewEvent {
     }
 }
 
-/// The action if the dedupe key is taken.
+/// The action of a create whose dedupe key is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDuplicate {
     /// Refuses the create.
@@ -119,7 +119,7 @@ pub enum OnDuplicate {
     ReturnExisting,
 }
 
-/// The dependency between the items of a request.
+/// Whether the items of a request are stored together or independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchMode {
     /// All items are stored, or none.
@@ -141,21 +141,22 @@ pub enum Created {
         spirit_id: SpiritId,
         /// The sequence of the existing event.
         sequence: i64,
-        /// Whether the existing event differs from the request in a field that the caller gave.
+        /// Whether the existing event differs from the request in type, content, session or source, or in
+        /// `occurred_at` if the caller gave one.
         different: bool,
     },
 }
 
-/// The fields of an event to return.
+/// The fields of an event that a read returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
     /// All fields.
     Full,
-    /// All fields but content and meta.
+    /// All fields except content and meta.
     Basic,
 }
 
-/// The order of a list.
+/// The order of a list of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Feed order: (`occurred_at`, sequence) descending.

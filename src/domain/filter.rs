@@ -1,4 +1,4 @@
-//! The selection of events that a query reads.
+//! Selections of events and their filters, and the hash that identifies a query in its cursors.
 
 use chrono::{NaiveDate, NaiveTime};
 use sha2::{Digest as _, Sha256};
@@ -18,18 +18,19 @@ pub struct Selection {
 /// Conditions on events; all given conditions must hold. Lists are sorted and have no duplicates.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// Any of these; empty = every type.
+    /// Matches events of any of these types; empty = every type.
     pub event_types: Vec<String>,
-    /// Any of these; empty = every role and none.
+    /// Matches events of any of these roles; empty = all events, with and without a role.
     pub roles: Vec<String>,
-    /// This score or higher; events without one never match.
+    /// Minimum score. Events without a score never match.
     pub min_importance: Option<f64>,
-    /// Inclusive.
+    /// Earliest time, inclusive.
     pub occurred_from: Option<Time>,
-    /// Exclusive.
+    /// Latest time, exclusive.
     pub occurred_until: Option<Time>,
-    /// JSONB containment.
+    /// Matches events whose `meta` contains this object, as JSONB containment defines it.
     pub meta_contains: Option<Meta>,
+    /// Whether soft-deleted events match too.
     pub include_deleted: bool,
 }
 
@@ -47,24 +48,25 @@ impl EventFilter {
     }
 }
 
-/// Returns midnight UTC of 1 January.
+/// Returns midnight UTC of 1 January of the year.
 #[must_use]
 pub fn start_of_year(year: i32) -> Time {
     NaiveDate::from_ymd_opt(year, 1, 1)
-        .expect("1 January exists in every year that chrono knows")
+        .expect("chrono represents 1 January of this year")
         .and_time(NaiveTime::MIN)
         .and_utc()
 }
 
-/// Identifies the query that a cursor belongs to: a hash of RPC, spirit, session, filter and order.
+/// Identifies the query that a cursor belongs to: a hash of the RPC, the conditions and the order. Views and
+/// page sizes are not part of the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueryHash(pub [u8; QueryHash::BYTES]);
 
 impl QueryHash {
-    /// Length of the hash.
+    /// Length of the hash in bytes.
     pub const BYTES: usize = 16;
 
-    /// Returns the hash of a query for events.
+    /// Hashes a query that reads events.
     #[must_use]
     pub fn of_events(rpc: &str, selection: &Selection, order: &str) -> Self {
         let Selection {
@@ -109,7 +111,7 @@ impl QueryHash {
         parts.finish()
     }
 
-    /// Returns the hash of a query that a few values identify.
+    /// Hashes a query that is identified by its RPC and these values.
     #[must_use]
     pub fn of(rpc: &str, values: &[Option<&[u8]>]) -> Self {
         let mut parts = Parts::new(rpc);
@@ -120,7 +122,8 @@ impl QueryHash {
     }
 }
 
-/// Hashes values with their lengths, so that different lists of values differ and absent differs from empty.
+/// Hashes a list of values with their lengths, so that no two lists hash the same bytes and an absent value
+/// differs from an empty one.
 struct Parts(Sha256);
 
 impl Parts {

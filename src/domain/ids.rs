@@ -36,11 +36,11 @@ id! {
 }
 
 impl SpiritId {
-    /// An id that no spirit has.
+    /// The nil UUID, which no spirit has.
     pub const NONE: Self = Self(Uuid::nil());
 }
 
-/// Parses a UUID in hyphenated form, in either case; `None` for any other form.
+/// Parses a UUID in hyphenated form, in lower or upper case; `None` for any other text.
 #[must_use]
 pub fn parse_uuid(text: &str) -> Option<Uuid> {
     const HYPHENATED_BYTES: usize = 36;

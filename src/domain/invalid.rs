@@ -6,12 +6,12 @@ use super::ids::parse_uuid;
 use super::limits::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX};
 use uuid::Uuid;
 
-/// A field that breaks a rule.
+/// A field of a request that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Proto path, such as `requests[3].event_type`.
     pub field: String,
-    /// The rule, for people.
+    /// The rule that is broken, as text for people.
     pub description: String,
 }
 
@@ -21,7 +21,7 @@ pub struct Violation {
 pub struct Invalid(pub Vec<Violation>);
 
 impl Invalid {
-    /// Returns a single violation.
+    /// Creates the error of a single field.
     pub fn field(field: impl Into<String>, description: impl fmt::Display) -> Self {
         Self(vec![Violation {
             field: field.into(),
@@ -32,7 +32,7 @@ impl Invalid {
 
 /// Validates fields and collects violations.
 ///
-/// A method that finds a violation returns a placeholder, which [`Fields::finish`] discards.
+/// A method that finds a violation records it and still returns a value, which [`Fields::finish`] discards.
 #[derive(Debug, Default)]
 pub struct Fields {
     prefix: String,
@@ -40,7 +40,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Starts with a prefix of the fields' paths, such as `requests[3].`; empty at the top level.
+    /// Creates a collector whose violations have this prefix before the field's path, such as `requests[3].`;
+    /// empty at the top level.
     pub fn below(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
@@ -48,7 +49,7 @@ impl Fields {
         }
     }
 
-    /// Returns the value made of the fields, or all violations.
+    /// Returns the value, or all violations if there are any.
     pub fn finish<T>(self, value: T) -> Result<T, Invalid> {
         if self.violations.is_empty() {
             Ok(value)
@@ -66,12 +67,12 @@ impl Fields {
     /// Records a violation. Violations of the same field are joined.
     pub fn refuse(&mut self, field: &str, description: impl fmt::Display) {
         let field = format!("{}{field}", self.prefix);
-        if let Some(known) = self
+        if let Some(existing) = self
             .violations
             .iter_mut()
             .find(|violation| violation.field == field)
         {
-            known.description = format!("{}; {description}", known.description);
+            existing.description = format!("{}; {description}", existing.description);
             return;
         }
         self.violations.push(Violation {
@@ -100,7 +101,7 @@ impl Fields {
         Uuid::nil()
     }
 
-    /// Validates a text of 1 to `max` characters.
+    /// Validates a text of 1 to `max` characters without U+0000.
     pub fn chars(&mut self, field: &str, text: String, max: usize) -> String {
         if text.is_empty() {
             self.refuse(field, format_args!("must have 1 to {max} characters, has 0"));
@@ -116,7 +117,7 @@ impl Fields {
         self.without_nul(field, text)
     }
 
-    /// Validates a text of at most `max` bytes of UTF-8, possibly empty.
+    /// Validates a text of at most `max` bytes of UTF-8 without U+0000. It may be empty.
     pub fn bytes(&mut self, field: &str, text: String, max: usize) -> String {
         if text.len() > max {
             self.refuse(
@@ -150,7 +151,7 @@ impl Fields {
         number
     }
 
-    /// Validates a count in which 0 means "not given".
+    /// Validates a number of 0 or more.
     pub fn count(&mut self, field: &str, number: i32) -> i64 {
         self.at_least(field, i64::from(number), 0)
     }

@@ -1,4 +1,5 @@
-//! The text form of API keys: `ek_`, an identifier, `_`, and the secret, both as hex digits.
+//! The text form of API keys: `ek_`, an identifier, `_`, and a secret. Identifier and secret are hex digits;
+//! `ek_` and the identifier together are the key's prefix, by which it is looked up.
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -8,23 +9,23 @@ use super::dedupe::hex;
 const KEY_START: &str = "ek_";
 const PREFIX_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
-/// Maximum number of characters of a key's name.
+/// Maximum number of characters of an API key's name.
 pub const KEY_NAME_CHARS_MAX: usize = 255;
-/// Maximum number of spirits that a key can be limited to.
+/// Maximum number of spirits that an API key can be limited to.
 pub const KEY_SPIRITS_MAX: usize = 1_000;
 
-/// The identifier of a key and the hash of its secret: the part of a key that the service stores.
+/// The prefix of an API key and the hash of its secret: the parts of the key that the service stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyDigest {
-    /// Identifies the key, `ek_` included. Not secret.
+    /// `ek_` and the identifier. Not secret.
     pub prefix: String,
-    /// Hash of the secret.
+    /// SHA-256 of the secret's bytes.
     pub sha256: [u8; 32],
 }
 
-/// A new key. Not `Debug`, because it holds the secret.
+/// A new API key. Not `Debug`, because it contains the secret.
 pub struct GeneratedKey {
-    /// The whole key; shown to the operator once and not stored.
+    /// The full text of the key; shown to the operator once and not stored.
     pub text: String,
     pub digest: KeyDigest,
 }
@@ -33,7 +34,7 @@ impl GeneratedKey {
     /// Generates a key with a random identifier and a secret of 256 random bits.
     ///
     /// # Errors
-    /// If the system has no randomness.
+    /// If the operating system provides no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut prefix = [0; PREFIX_BYTES];
         let mut secret = [0; SECRET_BYTES];
@@ -51,7 +52,7 @@ impl GeneratedKey {
 }
 
 impl KeyDigest {
-    /// Parses a key; `None` if the text does not have the form of a key.
+    /// Parses the text of an API key; `None` if it does not have the form of one.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let (prefix, secret) = text.strip_prefix(KEY_START)?.split_once('_')?;
@@ -63,7 +64,7 @@ impl KeyDigest {
         })
     }
 
-    /// Returns whether the secrets are equal, in constant time.
+    /// Compares the hash of the secret with another hash, in constant time.
     #[must_use]
     pub fn has_secret_of(&self, sha256: &[u8; 32]) -> bool {
         self.sha256.ct_eq(sha256).into()
@@ -104,10 +105,10 @@ mod tests {
     fn text_without_the_form_of_a_key_is_rejected() {
         let good = format!("ek_{}_{}", "0".repeat(12), "a".repeat(64));
         assert!(KeyDigest::of(&good).is_some());
-        for (what, text) in [
+        for (case, text) in [
             ("empty", String::new()),
-            ("the mark alone", "ek_".to_owned()),
-            ("no mark", good[3..].to_owned()),
+            ("`ek_` alone", "ek_".to_owned()),
+            ("no `ek_`", good[3..].to_owned()),
             ("too short", good[..good.len() - 1].to_owned()),
             ("too long", format!("{good}a")),
             ("upper case", good.to_uppercase()),
@@ -117,7 +118,7 @@ mod tests {
             ("not ASCII", good.replace("aa", "é")),
             ("a space before", format!(" {good}")),
         ] {
-            assert_eq!(KeyDigest::of(&text), None, "{what}");
+            assert_eq!(KeyDigest::of(&text), None, "{case}");
         }
     }
 }

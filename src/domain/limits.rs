@@ -1,12 +1,12 @@
-//! Limits of the contract. Constants are part of the API; an operator may set [`Limits`].
+//! Limits of requests and replies. The constants are part of the API; the operator can set [`Limits`].
 
 /// Maximum number of characters of an event type.
 pub const EVENT_TYPE_CHARS_MAX: usize = 100;
 /// Maximum number of characters of a session id.
 pub const SESSION_ID_CHARS_MAX: usize = 255;
-/// Maximum number of characters of a role.
+/// Maximum number of characters of an event's role.
 pub const ROLE_CHARS_MAX: usize = 50;
-/// Maximum number of characters of an author.
+/// Maximum number of characters of an event's author.
 pub const AUTHOR_CHARS_MAX: usize = 255;
 /// Maximum number of characters of a source URI.
 pub const SOURCE_URI_CHARS_MAX: usize = 2_048;
@@ -16,7 +16,7 @@ pub const DEDUPE_KEY_CHARS_MAX: usize = 255;
 pub const REQUEST_ID_CHARS_MAX: usize = 64;
 /// Maximum number of characters of a spirit's name.
 pub const NAME_CHARS_MAX: usize = 255;
-/// Maximum bytes of a summary.
+/// Maximum bytes of an event's summary.
 pub const META_SUMMARY_BYTES_MAX: usize = 16 * 1024;
 /// Maximum bytes of a spirit's description.
 pub const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
@@ -32,10 +32,10 @@ pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 pub const PAGE_SIZE_DEFAULT: i32 = 50;
 /// Maximum number of rows of a page.
 pub const PAGE_SIZE_MAX: i32 = 200;
-/// Bytes after which a page ends early.
+/// Bytes after which a page of a list ends early.
 pub const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Limits that an operator may set.
+/// Limits that the operator can set.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Maximum bytes of an event's content.

@@ -1,11 +1,12 @@
-//! `meta`: free-form JSON objects. They are kept as text and parsed only for a patch or a comparison.
+//! `meta`: free-form JSON objects of events and spirits, kept as text. The domain parses them only to merge or
+//! compare them.
 
 use serde_json::{Map, Value};
 
 use super::invalid::Invalid;
 use super::limits::META_LEVELS_MAX;
 
-/// A JSON object as text, within the limits of the contract.
+/// A JSON object as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta(String);
 
@@ -19,7 +20,7 @@ pub enum MetaChange {
 }
 
 impl Meta {
-    /// Returns `{}`.
+    /// Returns the empty object.
     #[must_use]
     pub fn empty() -> Self {
         Self("{}".to_owned())
@@ -37,14 +38,14 @@ impl Meta {
         &self.0
     }
 
-    /// Returns whether both are the same JSON, regardless of the order of keys, of white space and of the notation of
-    /// numbers: PostgreSQL returns 1e17 with all its digits.
+    /// Returns whether both are the same JSON. The order of keys, white space and the notation of numbers do not
+    /// count: PostgreSQL returns 1e17 with all its digits.
     #[must_use]
     pub fn is_same_json(&self, other: &Self) -> bool {
         self.0 == other.0 || same_fields(&self.parse(), &other.parse())
     }
 
-    /// Returns the object after the change. Fails if the result exceeds the limits of `meta`.
+    /// Returns the object after the change. Fails if the result of a merge exceeds the limits of `meta`.
     pub fn apply(&self, change: &MetaChange, bytes_max: usize) -> Result<Self, Invalid> {
         let patch = match change {
             MetaChange::Replace(meta) => return Ok(meta.clone()),
@@ -76,7 +77,7 @@ impl Meta {
     }
 }
 
-/// RFC 7396, section 2.
+/// Merges the patch into the target as RFC 7396, section 2 defines it.
 fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *target = patch;

@@ -1,9 +1,9 @@
-//! Refusals: why the stored data does not allow a valid request.
+//! Refusals: the reasons for which a create or an edit is not carried out.
 
 use super::ids::{EventId, SpiritId};
 use super::invalid::Invalid;
 
-/// The reason why a valid request was refused. Nothing was changed.
+/// The reason for which a request, or one item of it, was refused. It changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The spirit is unknown, hidden from the caller, or soft-deleted.
@@ -17,10 +17,10 @@ pub enum Refusal {
     Duplicate {
         /// The dedupe key.
         dedupe_key: String,
-        /// The event that has the key; absent if it is an earlier item of the same refused batch.
+        /// The event that has the dedupe key; `None` if it is an earlier item of the same refused batch.
         existing: Option<EventId>,
     },
-    /// `expected_revision` does not hold.
+    /// The stored revision is not the `expected_revision`.
     #[error("expected revision {expected}, found {actual}")]
     RevisionMismatch {
         /// The value that the caller gave.
@@ -28,7 +28,7 @@ pub enum Refusal {
         /// The stored value.
         actual: i64,
     },
-    /// `expected_last_sequence` does not hold.
+    /// The spirit's last sequence is not the `expected_last_sequence`.
     #[error("expected last sequence {expected}, found {actual}")]
     SequenceMismatch {
         /// The value that the caller gave.
@@ -36,7 +36,7 @@ pub enum Refusal {
         /// The stored value.
         actual: i64,
     },
-    /// A field is invalid in combination with the stored data.
+    /// A field is invalid: together with the stored data, or in one item of a batch or of an ingest stream.
     #[error(transparent)]
     Invalid(#[from] Invalid),
 }

@@ -29,7 +29,7 @@ pub struct NewSpirit {
     pub meta: Meta,
 }
 
-/// Returns the name after Unicode full case folding, which does not depend on the database's locale.
+/// Returns the name after full Unicode case folding. The result does not depend on the database's locale.
 #[must_use]
 pub fn fold_name(name: &str) -> String {
     UniCase::unicode(name).to_folded_case()

@@ -1,4 +1,4 @@
-//! Stores the items of `BatchCreateEvents` and collects their results.
+//! Stores the items of a `BatchCreateEvents` call and collects their results.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::store::{Consistency, Store, StoreError};
 
 type ItemResult = Result<Created, StoreError>;
 
-/// Stores a batch. Returns a result for each item, in request order.
+/// Stores a batch. Returns a result for each item, in request order. Fails if an atomic batch is refused.
 pub(super) async fn create(
     store: &Store,
     batch: convert::Batch,
@@ -33,26 +33,28 @@ pub(super) async fn create(
         .collect())
 }
 
-/// The items of a batch, divided into items to store and refused items.
+/// The items of a batch, divided into those to store and those that are refused already.
 #[derive(Default)]
 struct CheckedBatch {
     /// The items to store.
     accepted: Vec<NewEvent>,
-    /// In request order; `None` for an item to store.
+    /// The results of refused items, in request order; `None` for an item to store.
     results: Vec<Option<ItemResult>>,
     /// The spirits outside the caller's scope that items of an atomic batch name, by index in `accepted`.
     hidden: HashMap<usize, SpiritId>,
 }
 
 impl CheckedBatch {
-    /// Adds an item to store. In a partial batch, an item outside the scope is refused.
+    /// Adds an item to store. An item outside the scope is refused at once in a partial batch, and by the
+    /// store in an atomic batch.
     fn add(&mut self, mut event: NewEvent, mode: BatchMode, scope: &SpiritScope) {
         if let Err(refusal) = scope.check(event.spirit_id) {
             if mode == BatchMode::Partial {
                 self.refuse(refusal);
                 return;
             }
-            // The store refuses the item together with the other failed items, and must not lock the spirit.
+            // The store refuses the item, and reports it together with the other failed items, without
+            // locking the spirit that it names.
             let named = std::mem::replace(&mut event.spirit_id, SpiritId::NONE);
             self.hidden.insert(self.accepted.len(), named);
         }
@@ -84,7 +86,7 @@ impl CheckedBatch {
     }
 }
 
-/// Puts the spirits that items named into the refusal of an atomic batch.
+/// Replaces [`SpiritId::NONE`] in the refusal of an atomic batch by the spirits that the items named.
 fn with_named_spirits(error: StoreError, hidden: &HashMap<usize, SpiritId>) -> StoreError {
     let StoreError::BatchRefused(mut failures) = error else {
         return error;

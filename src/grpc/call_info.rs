@@ -1,4 +1,4 @@
-//! The current call, available to any code that runs on its behalf.
+//! Request id and API key of the current call, available to the code that handles it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ tokio::task_local! {
 /// Request id and API key of a call.
 #[derive(Debug)]
 pub(super) struct CallInfo {
-    /// The caller's id or a generated one; visible ASCII.
+    /// The request id that the caller sent, or a generated one; visible ASCII.
     pub(super) request_id: HeaderValue,
     /// Name of the caller's API key; set by the auth layer.
     pub(super) key: OnceLock<Arc<str>>,
@@ -22,11 +22,12 @@ pub(super) struct CallInfo {
 }
 
 impl CallInfo {
+    /// Returns the request id as text.
     pub(super) fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
     }
 
-    /// The name of the API key, empty if there is none.
+    /// Returns the name of the API key; empty if the call has none.
     pub(super) fn key_name(&self) -> &str {
         self.key.get().map_or("", |name| name)
     }

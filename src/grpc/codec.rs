@@ -1,7 +1,7 @@
-//! The codec of the generated services. It rejects a request whose decoded form would take far more memory than
-//! its bytes, before decoding it.
+//! The codec of the generated services. Before it decodes a request, it estimates the memory of the decoded
+//! form and rejects a request that would take too much.
 //!
-//! Protobuf lets a few bytes stand for a large value: an empty item of a list takes two bytes on the wire and a
+//! In Protobuf a few bytes can encode a large value: an empty item of a list takes two bytes on the wire and a
 //! whole struct in memory. A scan of the bytes adds up what decoding would allocate.
 
 use std::collections::HashMap;
@@ -21,10 +21,11 @@ use super::status::ApiError;
 
 /// Maximum estimated memory of a decoded request. A request within the other limits stays far below it.
 const DECODED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Estimated memory of a message: a base, and an amount for each of its fields.
+/// Estimated memory of a message without its fields.
 const MESSAGE_BYTES: usize = 48;
+/// Estimated memory of each field that a message type defines.
 const FIELD_BYTES: usize = 24;
-/// Estimated memory of a string or bytes field beside its content.
+/// Estimated memory of a string or bytes value beside its content.
 const TEXT_BYTES: usize = 40;
 /// Depth at which prost stops decoding.
 const DEPTH_MAX: usize = 100;
@@ -84,6 +85,7 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
     }
 }
 
+/// Fails if the decoded message would take more than [`DECODED_BYTES_MAX`]. `message` is its full type name.
 fn check(message: &str, bytes: &[u8]) -> Result<(), ApiError> {
     let Some(&index) = LAYOUT.by_name.get(message) else {
         return Ok(());
@@ -97,15 +99,17 @@ fn check(message: &str, bytes: &[u8]) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// The result of a scan.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scan {
     Done,
-    /// The bytes are not a message; decoding reports the error.
+    /// The bytes are not a valid message; decoding reports the error.
     Malformed,
     TooLarge,
 }
 
-/// Subtracts the memory of a message's fields, recursively, from what is left.
+/// Subtracts the estimated memory of a message's fields, recursively, from `left`. `message` is the index of
+/// its type in [`LAYOUT`].
 fn scan(mut bytes: &[u8], message: usize, depth: usize, left: &mut usize) -> Scan {
     while !bytes.is_empty() {
         let Ok((tag, wire_type)) = decode_key(&mut bytes) else {
@@ -155,6 +159,7 @@ fn scan(mut bytes: &[u8], message: usize, depth: usize, left: &mut usize) -> Sca
 
 /// The memory of each message type, and the message types of its fields.
 struct Layout {
+    /// Indexes in `messages` by full name of the message type.
     by_name: HashMap<String, usize>,
     messages: Vec<MessageLayout>,
 }
@@ -162,7 +167,7 @@ struct Layout {
 #[derive(Default)]
 struct MessageLayout {
     bytes: usize,
-    /// Index of the message type by field number.
+    /// Indexes in [`Layout::messages`] of the types of fields that are messages, by field number.
     children: HashMap<u32, usize>,
 }
 
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_empty_items_are_rejected() {
+    fn a_batch_of_a_million_empty_items_is_rejected() {
         assert!(matches!(
             batch(vec![CreateEventRequest::default(); 1_000_000]),
             Err(ApiError::MessageTooLarge(_))

@@ -1,4 +1,4 @@
-//! The consistency of a read, which the caller chooses in the call's metadata.
+//! The consistency of a read, which the caller chooses by the metadata `x-consistency`.
 
 use tonic::Request;
 
@@ -9,7 +9,7 @@ const CONSISTENCY: &str = "x-consistency";
 const STRONG: &str = "strong";
 const EVENTUAL: &str = "eventual";
 
-/// Reads the consistency from the call's metadata; the default if there is none.
+/// Reads the consistency from the call's metadata. Returns the default if the metadata is absent.
 pub(super) fn consistency<T>(request: &Request<T>) -> Result<Consistency, Invalid> {
     let Some(value) = request.metadata().get(CONSISTENCY) else {
         return Ok(Consistency::default());

@@ -1,11 +1,11 @@
-//! State that the services share.
+//! The state that `EventService` and `SpiritService` share.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::limits::Limits;
 use crate::store::Store;
 
-/// State that the services share. Cheap to clone.
+/// The state that `EventService` and `SpiritService` share. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     pub store: Store,

@@ -1,4 +1,4 @@
-//! `EventService`. A handler converts the request, calls the store once and converts the result.
+//! The RPCs of `EventService`. A handler converts the request, calls the store and converts the result.
 
 use tonic::{Request, Response, Status, Streaming};
 
@@ -14,7 +14,7 @@ use crate::domain::event::Created;
 use crate::domain::refusal::Refusal;
 use crate::store::{Consistency, Pages};
 
-/// Serves `EventService`.
+/// Implements `EventService`.
 #[derive(Clone)]
 pub struct EventApi(pub Context);
 
@@ -185,7 +185,7 @@ impl EventApi {
         Ok(Some(convert::event(event)))
     }
 
-    /// Returns the reply to a create. The event of a duplicate is read from the primary.
+    /// Returns the reply to a create. Reads the existing event from the primary if the dedupe key was taken.
     async fn create_response(&self, created: Created) -> Result<Response<pb::CreateEventResponse>, Status> {
         let outcome = convert::outcome(&created);
         let event = match created {

@@ -1,5 +1,5 @@
-//! Entry points of the fuzz targets in `fuzz/`, which reach the conversions without a server. Unit tests run them
-//! over the corpus.
+//! Entry points of the fuzz targets in `fuzz/`, which call the conversions without a server. Unit tests run them
+//! on the corpus.
 
 use chrono::Utc;
 use prost::Message;
@@ -9,7 +9,8 @@ use super::status::ApiError;
 use super::{convert, pb};
 use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{
-    NamedSpiritPlace, NewestSpiritPlace, Phase, Place, ReplayPlace, SessionPlace, decode, encode,
+    CursorPosition, NamedSpiritPosition, NewestSpiritPosition, Phase, SessionListPosition,
+    SessionStreamPosition, decode, encode,
 };
 use crate::domain::event::{NewEvent, Position};
 use crate::domain::filter::{QueryHash, start_of_year};
@@ -23,8 +24,9 @@ const LIMITS: Limits = Limits {
 /// Maximum size of an error's message and details, which clients must be able to accept.
 const ERROR_BYTES_MAX: usize = 6 * 1024;
 
-/// Decodes the bytes as every kind of request. Each request is accepted, or refused with an error that clients can
-/// receive. An accepted event is accepted again as returned by the API, and a query accepts its own tokens.
+/// Decodes the bytes as every type of request. Asserts that each request is accepted, or refused with an error
+/// that clients can receive; that an accepted event, as the API returns it, is accepted again; and that a query
+/// accepts its own tokens.
 pub fn requests(bytes: &[u8]) {
     let scope = &SpiritScope::All;
     if let Some(event) = read(bytes, |r| convert::new_event(r, String::new(), &LIMITS)) {
@@ -53,8 +55,8 @@ pub fn requests(bytes: &[u8]) {
     read(bytes, convert::restore_spirit);
 }
 
-/// Decodes the bytes as cursors and as positions in cursors. A cursor that decodes is the only encoding of its
-/// position and belongs to no other query; with a character changed it does not decode.
+/// Decodes the bytes as cursors and as positions in cursors. Asserts that a cursor that decodes is the only
+/// encoding of its position, does not decode for another query, and does not decode with a character changed.
 pub fn tokens(bytes: &[u8]) {
     assert_canonical_or_invalid(&String::from_utf8_lossy(bytes));
     assert_canonical_or_invalid(&encode(query(), &Bytes(bytes)));
@@ -138,7 +140,7 @@ fn assert_list_accepts_its_token(bytes: &[u8], hash: QueryHash) {
 
 fn assert_replay_accepts_its_cursor(bytes: &[u8], hash: QueryHash) {
     use pb::stream_session_events_request::Start;
-    let position = ReplayPlace {
+    let position = SessionStreamPosition {
         phase: Phase::Live,
         position: position(),
         bound: 9,
@@ -163,7 +165,7 @@ fn query() -> QueryHash {
 /// Arbitrary bytes in place of a position.
 struct Bytes<'b>(&'b [u8]);
 
-impl Place for Bytes<'_> {
+impl CursorPosition for Bytes<'_> {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.0);
     }
@@ -175,13 +177,13 @@ impl Place for Bytes<'_> {
 
 fn assert_canonical_or_invalid(text: &str) {
     assert_canonical_or_invalid_as::<Position>(text);
-    assert_canonical_or_invalid_as::<ReplayPlace>(text);
-    assert_canonical_or_invalid_as::<SessionPlace>(text);
-    assert_canonical_or_invalid_as::<NewestSpiritPlace>(text);
-    assert_canonical_or_invalid_as::<NamedSpiritPlace>(text);
+    assert_canonical_or_invalid_as::<SessionStreamPosition>(text);
+    assert_canonical_or_invalid_as::<SessionListPosition>(text);
+    assert_canonical_or_invalid_as::<NewestSpiritPosition>(text);
+    assert_canonical_or_invalid_as::<NamedSpiritPosition>(text);
 }
 
-fn assert_canonical_or_invalid_as<P: Place>(text: &str) {
+fn assert_canonical_or_invalid_as<P: CursorPosition>(text: &str) {
     if let Ok(position) = decode::<P>(query(), text) {
         assert_eq!(encode(query(), &position), text);
         let other = QueryHash::of("other", &[]);
@@ -208,12 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_the_corpus_are_accepted_or_refused_with_a_deliverable_error() {
+    fn requests_of_the_corpus_are_accepted_or_refused_with_an_error_that_clients_can_receive() {
         run("requests", requests);
     }
 
     #[test]
-    fn tokens_of_the_corpus_decode_to_their_own_text_or_not_at_all() {
+    fn tokens_of_the_corpus_are_canonical_or_rejected() {
         run("tokens", tokens);
     }
 }

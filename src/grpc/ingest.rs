@@ -1,9 +1,9 @@
-//! The reply stream of `IngestEvents`, which drives the whole call.
+//! The reply stream of `IngestEvents`, which also reads the requests of the call.
 //!
 //! Each poll for a reply first receives what the client has sent, up to a window of unanswered items, and then
-//! returns the result of the oldest item once it is committed. There is no task and no channel: the stream does
-//! not read from a client that does not read its replies, and a client that disconnects withdraws the items
-//! that no flush has taken up.
+//! returns the result of the oldest item once it is committed. The stream has no task and no channel, so it
+//! does not read from a client that does not read its replies, and a client that disconnects withdraws the
+//! items whose flush has not started.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ use crate::domain::refusal::Refusal;
 use crate::store::{Queued, StoreError};
 use pb::ingest_events_response::Result as ItemResult;
 
-/// Bytes of unanswered items at which a stream stops reading. A single item may be larger.
+/// Bytes of unanswered items at which a stream stops reading. The last item read may exceed them.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// Replies of an ingest stream.
@@ -37,19 +37,21 @@ pub struct IngestStream {
     /// Unanswered items, oldest first.
     window: VecDeque<Unanswered>,
     window_bytes: usize,
-    /// The newest item while it waits for capacity in the queue.
+    /// The newest item, while it waits for capacity in the write queue.
     enqueuing: Option<Enqueuing>,
-    /// Set once the stream stops reading: its result after the last reply.
+    /// The result of the stream after its last reply; set once the stream stops reading.
     end: Option<Result<(), Status>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
+/// An item that waits for capacity in the write queue.
 struct Enqueuing {
     request_id: String,
     bytes: usize,
     queued: BoxFuture<'static, Result<Queued, StoreError>>,
 }
 
+/// An item without a reply.
 struct Unanswered {
     request_id: String,
     bytes: usize,
@@ -79,7 +81,7 @@ impl IngestStream {
         }
     }
 
-    /// Receives items until the client has sent no more, the window is full, or the queue has no capacity.
+    /// Receives items until none has arrived, the window is full, or the write queue has no capacity.
     fn poll_requests(&mut self, cx: &mut TaskContext<'_>) {
         if self.end.is_none() && self.shutdown.as_mut().poll(cx).is_ready() {
             self.end = Some(Err(ApiError::ShuttingDown.into()));
@@ -94,7 +96,7 @@ impl IngestStream {
         }
     }
 
-    /// Moves the newest item into the window once it is queued. Ready if no item waits for the queue.
+    /// Moves the newest item into the window once it is queued. Ready if no item waits for capacity.
     fn poll_enqueue(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let Some(enqueuing) = &mut self.enqueuing else {
             return Poll::Ready(());
@@ -122,14 +124,14 @@ impl IngestStream {
         let convert::IngestItem { request_id, event } = convert::ingest(request, &self.context.limits);
         match event
             .map_err(Refusal::from)
-            .and_then(|event| self.in_scope(event))
+            .and_then(|event| self.check_scope(event))
         {
             Ok(event) => self.enqueue(request_id, bytes, event),
             Err(refusal) => self.push(request_id, bytes, State::Refused(item_status(refusal.into()))),
         }
     }
 
-    fn in_scope(&self, event: NewEvent) -> Result<NewEvent, Refusal> {
+    fn check_scope(&self, event: NewEvent) -> Result<NewEvent, Refusal> {
         self.scope.check(event.spirit_id)?;
         Ok(event)
     }
@@ -152,12 +154,12 @@ impl IngestStream {
         });
     }
 
-    /// Returns a decoding error in the form of this service's errors.
+    /// Converts an error of receiving a request to the form of this service's errors.
     fn translated(&self, status: Status) -> Status {
         translate(&status, self.context.message_bytes_max).unwrap_or(status)
     }
 
-    /// Returns the end of a stream without unanswered items; pending until nothing more is read.
+    /// Returns the end of a stream that has no unanswered items; pending while the stream still reads.
     fn poll_end(&mut self) -> Poll<Option<Result<pb::IngestEventsResponse, Status>>> {
         if self.enqueuing.is_some() {
             return Poll::Pending;

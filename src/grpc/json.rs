@@ -9,10 +9,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 
 use crate::domain::limits::META_LEVELS_MAX;
 
-/// Largest magnitude up to which integral doubles are exact and are written as integers.
+/// Magnitude up to which integral doubles are exact; they are written as integers.
 const INTEGER_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
 
-/// Writes a `Struct` as compact JSON. The error is the rule that the value breaks.
+/// Formats a `Struct` as compact JSON. The error is the rule that the value breaks.
 pub(super) fn write_struct(value: &Struct) -> Result<String, String> {
     let mut json = Vec::new();
     write_fields(&value.fields, 1, &mut json)?;
@@ -86,7 +86,7 @@ fn check_level(level: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the JSON text of a `Struct`; one that JSON cannot represent (NaN, too many levels) becomes `{}`.
+/// Formats a `Struct` as JSON. A value that the service does not accept (NaN, too many levels) becomes `{}`.
 #[must_use]
 pub fn object_of_struct(value: &Struct) -> String {
     write_struct(value).unwrap_or_else(|_| "{}".to_owned())
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_written_out_in_full_by_the_database_is_the_same_double() {
+    fn a_double_with_all_its_digits_is_the_same_double() {
         let written_out = format!("{{\"a\":1{}}}", "0".repeat(300));
         assert_eq!(
             struct_of_object(&written_out).expect("valid"),

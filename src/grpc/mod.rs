@@ -1,7 +1,8 @@
-//! The gRPC layer: the only place where tonic and prost are used.
+//! The gRPC layer: the RPCs of both services, and the layers around every call.
 //!
-//! A handler converts a request to domain types, calls the store once and converts the result. Start at
-//! [`event_service`]; [`convert`] holds the rules of requests, [`status`] maps errors to gRPC statuses.
+//! A handler converts a request to domain types, calls the store and converts the result. Domain and store do
+//! not depend on tonic and prost. Start at [`event_service`]; [`convert`] checks the rules of requests,
+//! [`status`] maps errors to gRPC statuses.
 
 mod auth;
 mod batch;

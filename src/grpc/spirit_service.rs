@@ -1,4 +1,4 @@
-//! `SpiritService`. A handler converts the request, calls the store once and converts the result.
+//! The RPCs of `SpiritService`. A handler converts the request, calls the store and converts the result.
 
 use tonic::{Request, Response, Status};
 
@@ -10,7 +10,7 @@ use crate::domain::access::SpiritScope;
 use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::refusal::Refusal;
 
-/// Serves `SpiritService`.
+/// Implements `SpiritService`.
 #[derive(Clone)]
 pub struct SpiritApi(pub Context);
 

@@ -1,5 +1,5 @@
-//! The reply streams of `StreamSessionEvents` and `WatchEvents`: pages of events as messages, each message with
-//! the position at which a client can resume.
+//! The reply streams of `StreamSessionEvents` and `WatchEvents`. They turn pages of events into messages, each
+//! with the position at which a client can resume.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,33 +12,34 @@ use tonic::Status;
 
 use super::status::{ApiError, stream_status};
 use super::{convert, pb};
-use crate::domain::cursor::{Phase, ReplayPlace, encode};
+use crate::domain::cursor::{Phase, SessionStreamPosition, encode};
 use crate::domain::event::{Event, Position};
 use crate::domain::filter::{QueryHash, start_of_year};
 use crate::store::{LivePage, Pages, ReplayStart, StreamPage};
 use pb::stream_session_events_response::Item as SessionItem;
 use pb::watch_events_response::Item as WatchItem;
 
-/// Messages of `StreamSessionEvents`.
+/// The reply stream of `StreamSessionEvents`.
 pub type SessionStream = EventStream<SessionEncoder>;
-/// Messages of `WatchEvents`.
+/// The reply stream of `WatchEvents`.
 pub type WatchStream = EventStream<WatchEncoder>;
 
 /// Encodes the items of a stream as messages and tracks the position at which a client can resume.
 pub trait StreamEncoder: Unpin {
-    /// A message of the stream.
+    /// The message type of the stream.
     type Message;
-    /// Encodes an event. `bound` is the bound of the replay, or `None` for a live event.
+    /// Encodes an event. `bound` is the highest sequence of the replay that the event belongs to, `None` for a
+    /// live event.
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message;
-    /// Encodes that every event up to the sequence `scanned` was sent.
+    /// Encodes that every matching event up to the sequence `scanned` was sent.
     fn caught_up(&mut self, scanned: i64) -> Self::Message;
     /// Encodes a heartbeat; every event up to the sequence `scanned` was examined.
     fn heartbeat(&mut self, scanned: i64) -> Self::Message;
-    /// Returns name and value of the error metadata with which a client can resume.
+    /// Returns name and value of the error metadata from which a client can resume, if it can.
     fn resume(&self) -> Option<(&'static str, String)>;
 }
 
-/// The reply stream of a replay or a watch.
+/// A reply stream that encodes pages of events.
 pub struct EventStream<E> {
     encoder: E,
     pages: Pages,
@@ -49,14 +50,14 @@ pub struct EventStream<E> {
 
 /// The unsent events of a page.
 enum PageEvents {
-    /// Events of a replay and the bound of the replay.
+    /// Events of a replay, and the highest sequence of the replay.
     Replay(std::vec::IntoIter<Event>, i64),
     /// A live page and the index of the next event. Streams share live pages, so events are cloned.
     Live(Arc<LivePage>, usize),
 }
 
 impl PageEvents {
-    /// Returns the next event, and the bound of the replay if it is part of one.
+    /// Returns the next event and, unless it is a live event, the highest sequence of its replay.
     fn next(&mut self) -> Option<(Event, Option<i64>)> {
         match self {
             Self::Replay(events, bound) => Some((events.next()?, Some(*bound))),
@@ -70,6 +71,7 @@ impl PageEvents {
 }
 
 impl<E: StreamEncoder> EventStream<E> {
+    /// Creates a stream that ends with UNAVAILABLE once `shutdown` is cancelled.
     pub(super) fn new(encoder: E, pages: Pages, shutdown: CancellationToken) -> Self {
         Self {
             encoder,
@@ -129,13 +131,14 @@ impl<E: StreamEncoder> Stream for EventStream<E> {
 /// Encodes messages of `StreamSessionEvents`, each with a cursor.
 pub struct SessionEncoder {
     hash: QueryHash,
-    /// The position of the last message; at first that of the cursor the stream resumes from, if any.
-    last: Option<ReplayPlace>,
+    /// The position of the last message; before the first message, the position to resume from, if any.
+    last: Option<SessionStreamPosition>,
     /// A position before the first event that the stream may send.
     start: Position,
 }
 
 impl SessionEncoder {
+    /// Creates the encoder of a replay with this query hash and start.
     pub(super) fn new(hash: QueryHash, start: ReplayStart) -> Self {
         let (last, occurred_at) = match start {
             ReplayStart::After(position) => (Some(position), start_of_year(1)),
@@ -152,7 +155,11 @@ impl SessionEncoder {
         }
     }
 
-    fn message(&mut self, position: ReplayPlace, item: SessionItem) -> pb::StreamSessionEventsResponse {
+    fn message(
+        &mut self,
+        position: SessionStreamPosition,
+        item: SessionItem,
+    ) -> pb::StreamSessionEventsResponse {
         self.last = Some(position);
         pb::StreamSessionEventsResponse {
             cursor: encode(self.hash, &position),
@@ -160,9 +167,10 @@ impl SessionEncoder {
         }
     }
 
-    /// The position after the last event sent, with every event up to the sequence `scanned` examined.
-    fn live_position(&self, scanned: i64) -> ReplayPlace {
-        ReplayPlace {
+    /// Returns the live position after the last event sent, with every event up to the sequence `scanned`
+    /// examined.
+    fn live_position(&self, scanned: i64) -> SessionStreamPosition {
+        SessionStreamPosition {
             phase: Phase::Live,
             position: self.last.map_or(self.start, |last| last.position),
             bound: scanned,
@@ -174,7 +182,7 @@ impl StreamEncoder for SessionEncoder {
     type Message = pb::StreamSessionEventsResponse;
 
     fn event(&mut self, event: Event, bound: Option<i64>) -> Self::Message {
-        let position = ReplayPlace {
+        let position = SessionStreamPosition {
             phase: bound.map_or(Phase::Live, |_| Phase::Replay),
             position: event.position(),
             bound: bound.unwrap_or(event.sequence),
@@ -205,6 +213,7 @@ pub struct WatchEncoder {
 }
 
 impl WatchEncoder {
+    /// Creates the encoder of a watch that starts after this sequence.
     pub(super) fn new(sequence: i64) -> Self {
         Self { sequence }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use const_format::formatcp;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -33,9 +34,12 @@ const PENDING_MAX: usize = 1_000;
 const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_BYTES: usize = 24;
 /// The answer to a client that speaks HTTP/1.1.
-const HTTP1_REPLY: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
-    content-type: text/plain; charset=utf-8\r\ncontent-length: 80\r\nconnection: close\r\n\r\n\
-    This port serves gRPC, which needs HTTP/2. See docs/tour.md for a first request.\n";
+const HTTP1_REPLY: &str = formatcp!(
+    "HTTP/1.1 505 HTTP Version Not Supported\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{HTTP1_TEXT}",
+    HTTP1_TEXT.len()
+);
+const HTTP1_TEXT: &str = "This port serves gRPC, which needs HTTP/2. See docs/tour.md for a first request.\n";
 /// Pause after a failed accept, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The shortest time between two warnings.
@@ -196,7 +200,7 @@ async fn read_preface(wire: &mut Wire) -> io::Result<()> {
         }
         read += count;
         if preface[..read] != PREFACE[..read] {
-            wire.write_all(HTTP1_REPLY).await?;
+            wire.write_all(HTTP1_REPLY.as_bytes()).await?;
             // Closing with unread bytes would reset the connection before the client has read the answer.
             wire.shutdown().await?;
             copy(wire, &mut sink()).await?;
@@ -237,6 +241,17 @@ impl Connected for Connection {
     }
 }
 
+impl Connection {
+    /// Fails once the connection has to be closed. A client that reads nothing blocks the writes of the
+    /// connection, and HTTP/2 does not read while it cannot write, so both check it.
+    fn check_open(&self, cx: &Context<'_>) -> io::Result<()> {
+        match self.replies.poll_closed(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -249,15 +264,14 @@ impl AsyncRead for Connection {
             self.preface_returned = end;
             return Poll::Ready(Ok(()));
         }
-        if self.replies.poll_closed(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        self.check_open(cx)?;
         Pin::new(&mut self.wire).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_open(cx)?;
         Pin::new(&mut self.wire).poll_write(cx, bytes)
     }
 
@@ -266,6 +280,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_open(cx)?;
         Pin::new(&mut self.wire).poll_write_vectored(cx, pieces)
     }
 

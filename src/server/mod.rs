@@ -126,7 +126,7 @@ pub async fn run(
             if !prepare_database(&store, &keyring).await? {
                 check_authentication(addr, auth)?;
             }
-            let _task = AbortOnDropHandle::new(tokio::spawn(keyring.keep()));
+            let _task = AbortOnDropHandle::new(tokio::spawn(keyring.run()));
             probe_database(&store, &health, &migrated, ready).await;
             Ok(())
         } => prepared,

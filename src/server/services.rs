@@ -37,12 +37,12 @@ fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
 pub(super) type Layers = (
     CallLayer,
     ProtocolLayer,
-    ReplyLayer,
     PanicLayer,
     DeadlineLayer,
     ErrorLayer,
     ReadyLayer,
     AuthLayer,
+    ReplyLayer,
 );
 
 pub(super) fn layers(
@@ -59,7 +59,6 @@ pub(super) fn layers(
             keyring: keyring.clone(),
             origins,
         },
-        ReplyLayer,
         PanicLayer,
         DeadlineLayer {
             answer_within: settings.call_limit,
@@ -75,5 +74,6 @@ pub(super) fn layers(
             keyring: keyring.clone(),
             reflection: settings.auth.reflection,
         },
+        ReplyLayer,
     )
 }

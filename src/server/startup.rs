@@ -33,7 +33,7 @@ pub(super) async fn prepare_database(store: &Store, keyring: &Keyring) -> anyhow
     let prepare = || async {
         let version = store.migrate().await?;
         tracing::info!(version, "schema is up to date");
-        Ok(keyring.learn().await?)
+        Ok(keyring.detect_first_key().await?)
     };
     let prepared = prepare.retry(BACKOFF).when(StartupError::is_transient);
     let prepared = prepared.notify(|error, _pause| {

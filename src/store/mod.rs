@@ -2,8 +2,9 @@
 //!
 //! Does not depend on gRPC. [`Store`] has a part for each kind of work: [`Store::write`] for creates and edits,
 //! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys. Most functions run
-//! one statement. Transactions are begun in two places only: for a flush of the write path and, behind a
-//! transaction pooler, for each statement. Both run in tasks that no caller can cancel.
+//! one statement. After the start, transactions are begun in two places only: for a flush of the write path and,
+//! behind a transaction pooler, for each statement. Both run in tasks, so a caller that goes away cannot leave a
+//! transaction open.
 
 mod keys;
 mod live;
@@ -27,7 +28,7 @@ use pg::session::{Connector, STATEMENT_TIMEOUT};
 use pg::standby::Standby;
 use read::ReadRouter;
 
-pub use keys::{ApiKeys, Key, NewKey};
+pub use keys::{ApiKey, ApiKeys, NewApiKey};
 pub use live::{
     ListenSettings, LivePage, LiveSettings, LiveStreams, Pages, Replay, ReplayStart, StreamPage, Watch,
     WatchStart,
@@ -43,27 +44,28 @@ pub use read::{Consistency, Reader};
 pub use statements::STATEMENTS;
 pub use write::{EventWriter, IngestSettings, Queued};
 
-/// Settings of the store. Not `Debug`, because they may contain a password.
+/// Settings of the store. Not `Debug`, because they may contain database passwords.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// Number of connections for reads and edits; writers have their own.
+    /// Maximum number of connections for reads and edits, to the primary and to the standby each. Writers have
+    /// their own.
     pub pool_size: u32,
-    /// Timeout of waiting for a connection.
+    /// Maximum time that a statement waits for a connection.
     pub acquire_timeout: Duration,
     pub statement_timeout: Duration,
     /// Settings of the write path.
     pub ingest: IngestSettings,
     /// Settings of live streams.
     pub live: LiveSettings,
-    /// True if connections go through a pooler in transaction mode.
+    /// Whether connections go through a pooler in transaction mode.
     pub transaction_pooler: bool,
-    /// Connects to PostgreSQL itself, for LISTEN and migrations, if other connections go through a pooler.
+    /// How to connect to PostgreSQL itself, for LISTEN and migrations, if other connections go through a pooler.
     pub direct: Option<PgConnectOptions>,
     /// The standby for reads that may lag.
     pub standby: Option<StandbySettings>,
 }
 
-/// Access to the database of the service. Cheap to clone. Not `Debug`, because it holds the database password.
+/// Access to the database of the service. Cheap to clone. Not `Debug`, because it contains database passwords.
 #[derive(Clone)]
 pub struct Store {
     /// Creates and edits.
@@ -75,8 +77,8 @@ pub struct Store {
     reads: ReadRouter,
     announcer: Announcer,
     pool: ConnectionPool,
-    /// One connection for [`Store::ping`] and for cancelling statements. With the busy pool's connections, a ping
-    /// could fail although the database is up.
+    /// A pool of one connection for pings, cancels and probes of the primary, which must not wait for a
+    /// connection of the busy pool.
     probe: ConnectionPool,
     standby: Option<Arc<Standby>>,
     connector: Connector,
@@ -164,19 +166,19 @@ impl Store {
     /// Returns all metrics of the store, with current values of the gauges.
     #[must_use]
     pub fn metrics(&self) -> Vec<MetricFamily> {
-        for (share, usage) in self.write.queue_usage() {
-            self.metrics.set_queue(share, &usage);
+        for (label, usage) in self.write.queue_usage() {
+            self.metrics.set_queue(label, &usage);
         }
         self.metrics.set_pool(&self.pool.usage());
         if let Some(standby) = &self.standby {
             self.metrics.set_standby_lag(standby.lag());
         }
-        let (spirits, streams) = self.live.followed();
+        let (spirits, streams) = self.live.subscription_counts();
         self.metrics.set_live(spirits, streams);
         self.metrics.gather()
     }
 
-    /// Commits the queued events and closes every connection.
+    /// Commits the queued events and closes all connections.
     pub async fn close(&self) {
         self.write.close().await;
         self.announcer.close().await;
@@ -206,7 +208,7 @@ impl StoreSettings {
         Some(connector.options().clone())
     }
 
-    /// `primary` is the pool that probes the primary.
+    /// Starts monitoring the standby, if one is configured. `primary` is the pool that probes the primary.
     fn start_standby(&self, primary: &ConnectionPool, metrics: &StoreMetrics) -> Option<Arc<Standby>> {
         let standby = self.standby.clone()?;
         Some(Arc::new(Standby::start(
@@ -219,20 +221,20 @@ impl StoreSettings {
         )))
     }
 
-    /// Adds the PostgreSQL settings of all sessions.
+    /// Adds the PostgreSQL settings of all database sessions.
     fn with_session_settings(&self, connector: Connector) -> Connector {
         let millis = self.statement_timeout.as_millis().to_string();
         connector.with_settings([
             (STATEMENT_TIMEOUT, millis.as_str()),
-            // The planner estimates the cost of a page without its limit, and would compile it for nothing.
+            // The planner estimates the cost of a page without its limit, so it would compile pages needlessly.
             ("jit", "off"),
-            // Every statement has an index. On a new database PostgreSQL has no table sizes and would choose a
-            // sequential scan, and a prepared statement keeps that plan while the table grows.
+            // Every statement can use an index. On a new database PostgreSQL has no table sizes and would choose
+            // a sequential scan, and a prepared statement keeps that plan while the table grows.
             ("enable_seqscan", "off"),
-            // Generic plans are the right ones, see tests/api/schema/plans; planning a page for its values costs
-            // more than reading it.
+            // Generic plans are good, as tests/api/schema/plans checks, and planning a page for its parameters
+            // costs more than reading it.
             ("plan_cache_mode", "force_generic_plan"),
-            // Bounds how long a transaction whose host has vanished keeps its row locks.
+            // Limits the time for which a transaction keeps its row locks after its host has vanished.
             ("idle_in_transaction_session_timeout", millis.as_str()),
         ])
     }

@@ -1,5 +1,5 @@
-//! All statements of the service, by name. Tests prepare each of them against the migrated schema and check its
-//! plan.
+//! The statements that read and write the service's tables, and a few others, by name. Tests prepare each of
+//! them on the migrated schema and check its columns and, where it matters, its plan.
 
 use super::keys;
 use super::live::{notifier, page};
@@ -7,7 +7,7 @@ use super::pg::{migrate, standby};
 use super::read::{get_event, list_events, list_sessions, spirits};
 use super::write::{self, dedupe_keys, fast_path, flush};
 
-/// Names and texts of all statements that have parameters.
+/// Names and texts of the statements.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("list_events/spirit/oldest/full", list_events::PAGES[0]),
     ("list_events/spirit/oldest/basic", list_events::PAGES[1]),
@@ -50,7 +50,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("ingest/spirits", flush::READ_SPIRITS),
     ("ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS),
     ("ingest/insert", flush::INSERT_EVENTS),
-    ("ingest/insert_plain", fast_path::FAST_PATH),
+    ("ingest/fast_path", fast_path::FAST_PATH),
     ("ingest/advance", flush::ADVANCE_SPIRITS),
     ("migrate/versions", migrate::APPLIED_MIGRATIONS),
     ("keys/create", keys::INSERT),
@@ -58,7 +58,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("keys/revoke", keys::REVOKE),
     ("keys/find", keys::FIND),
     ("keys/live", keys::LIVE),
-    ("keys/was_made", keys::KEY_EXISTS),
+    ("keys/any_exists", keys::KEY_EXISTS),
     ("standby/primary", standby::PRIMARY_POSITION),
     ("standby/standby", standby::STANDBY_POSITION),
 ];

@@ -1,4 +1,4 @@
-//! The caller of a request, and the spirits that the caller may see.
+//! The API key of a request in its handler, and the spirits that the caller may see.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use super::keyring::CachedKey;
 use crate::domain::access::SpiritScope;
 use crate::domain::ids::SpiritId;
 
-/// The API key of a call, in the extensions of its request.
+/// The caller's API key. The auth layer adds it to the extensions of the request.
 #[derive(Clone)]
 pub(super) struct Caller(pub(super) Arc<CachedKey>);
 
-/// Returns the spirits that the caller may see; none if the call did not pass the auth layer.
+/// Returns the spirits that the caller may see: none if the request did not pass the auth layer.
 pub(in crate::grpc) fn spirit_scope<T>(request: &Request<T>) -> SpiritScope {
     let caller = request.extensions().get::<Caller>();
     caller.map_or_else(SpiritScope::none, |Caller(key)| key.scope.clone())

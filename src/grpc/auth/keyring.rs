@@ -1,9 +1,9 @@
 //! A cache of the API keys in use, so that a call needs no query.
 //!
-//! A key is looked up in the database on first use. From then on one statement per second fetches which of the
-//! cached keys are still live; a key that is not ends its calls and streams. Before the first key is created,
-//! every caller may do everything. The same task detects the first key; from then on a key is always required,
-//! even if all keys are revoked.
+//! A key is looked up in the database on first use. One statement per second then checks which of the cached
+//! keys are live, that is, neither revoked nor expired; the streams of a key that is not live are ended.
+//! Before the first key is created, every caller may do everything. The same task detects the first key; from
+//! then on every call needs a key, even if all keys are revoked.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -25,13 +25,13 @@ use crate::domain::access::{Role, SpiritScope};
 use crate::domain::key::KeyDigest;
 use crate::grpc::status::ApiError;
 use crate::panics::keep_running;
-use crate::store::{Key, Store, StoreError, Tenant};
+use crate::store::{ApiKey, Store, StoreError, Tenant};
 
 /// Interval of the checks for revoked keys and for the first key.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Age of the last successful check after which a cached key is looked up again on use.
+/// Time since the last successful check after which a cached key is looked up again on use.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
-/// Time since the last use after which a key leaves the cache.
+/// Time since the last use after which a key is evicted from the cache.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 const SCHEME: &str = "Bearer ";
@@ -43,15 +43,15 @@ pub struct Keyring(Arc<Shared>);
 struct Shared {
     store: Store,
     limits: KeyLimits,
-    /// True once a key was ever created; never reset.
+    /// Whether a key was ever created. Once true, it stays true.
     is_keyed: AtomicBool,
-    /// Stands for every caller until the first key is created.
+    /// Used for every call until the first key is created.
     anonymous: Arc<CachedKey>,
-    /// Keys in use by prefix.
+    /// The cached keys by prefix.
     keys: Mutex<HashMap<String, Arc<CachedKey>>>,
 }
 
-/// A key in use, with its limits.
+/// A cached key, with its limits on this server.
 pub(super) struct CachedKey {
     /// `None` for anonymous callers.
     pub(super) name: Option<Arc<str>>,
@@ -66,22 +66,25 @@ pub(super) struct CachedKey {
     revoked: CancellationToken,
 }
 
+/// The times of a key's last check and last use.
 #[derive(Clone, Copy)]
 struct Times {
-    /// Start of the last query that found the key live.
+    /// Start of the last query that returned the key as live.
     checked: Instant,
     used: Instant,
 }
 
 /// The result of a look-up in the cache.
 pub(super) enum Lookup {
+    /// The key is cached and was checked recently.
     Hit(Arc<CachedKey>),
     /// The key must be looked up in the database.
     Miss(KeyDigest),
 }
 
 impl Keyring {
-    /// Creates an empty cache. Every caller may do everything until [`learn`](Self::learn) finds a key.
+    /// Creates an empty cache. Every caller may do everything until
+    /// [`detect_first_key`](Self::detect_first_key) finds a key.
     #[must_use]
     pub fn new(store: Store, limits: KeyLimits) -> Self {
         Self(Arc::new(Shared {
@@ -93,8 +96,8 @@ impl Keyring {
         }))
     }
 
-    /// Queries whether a key was ever created, unless that is known already.
-    pub async fn learn(&self) -> Result<bool, StoreError> {
+    /// Returns whether a key was ever created. Queries the database until that is the case.
+    pub async fn detect_first_key(&self) -> Result<bool, StoreError> {
         if !self.is_keyed() && self.0.store.keys.any_exists().await? {
             self.0.is_keyed.store(true, Ordering::Release);
             self.0.anonymous.revoked.cancel();
@@ -103,8 +106,8 @@ impl Keyring {
         Ok(self.is_keyed())
     }
 
-    /// Checks the keys in use every second. Never returns.
-    pub async fn keep(self) {
+    /// Checks the cached keys, and for the first key, every second. Never returns.
+    pub async fn run(self) {
         keep_running("keyring", async move || {
             loop {
                 sleep(CHECK_INTERVAL).await;
@@ -130,7 +133,7 @@ impl Keyring {
         }
     }
 
-    /// Looks up a key in the database and caches it.
+    /// Looks up a key in the database and caches it. Fails if the key is not live or its secret is wrong.
     pub(super) async fn look_up(&self, digest: &KeyDigest) -> Result<Arc<CachedKey>, ApiError> {
         let queried = Instant::now();
         let key = self.0.store.keys.find(&digest.prefix).await?;
@@ -142,9 +145,9 @@ impl Keyring {
         }
     }
 
-    fn insert(&self, key: Key, queried: Instant) -> Arc<CachedKey> {
+    fn insert(&self, key: ApiKey, queried: Instant) -> Arc<CachedKey> {
         let mut keys = self.0.keys.lock();
-        // An existing entry is kept: it holds the limits in use and can end the key's streams.
+        // An existing entry is kept, because it counts the key's calls and streams and can end the streams.
         let key = keys
             .entry(key.digest.prefix.clone())
             .or_insert_with(|| Arc::new(CachedKey::new(key, self.0.limits)));
@@ -152,9 +155,9 @@ impl Keyring {
         Arc::clone(key)
     }
 
-    /// Evicts idle keys, and ends calls and streams of keys that are no longer live.
+    /// Evicts idle keys, and ends the streams of keys that are no longer live.
     async fn check(&self) -> Result<(), StoreError> {
-        if !self.learn().await? {
+        if !self.detect_first_key().await? {
             return Ok(());
         }
         let prefixes: Vec<String> = {
@@ -180,7 +183,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Returns whether an API key was ever created, so that every call needs one.
+    /// Returns whether an API key is known to have been created, so that every call needs a key.
     pub(in crate::grpc) fn is_keyed(&self) -> bool {
         self.0.is_keyed.load(Ordering::Acquire)
     }
@@ -204,7 +207,7 @@ impl CachedKey {
         }
     }
 
-    fn new(key: Key, limits: KeyLimits) -> Self {
+    fn new(key: ApiKey, limits: KeyLimits) -> Self {
         Self {
             name: Some(key.name.into()),
             role: key.role,
@@ -215,7 +218,7 @@ impl CachedKey {
         }
     }
 
-    /// Waits until the key is no longer live. Returns the error with which its streams end.
+    /// Waits until the key is no longer live. Returns the error for the end of its streams.
     pub(super) async fn revoked(&self) -> ApiError {
         self.revoked.cancelled().await;
         if self.digest.is_some() {
@@ -246,7 +249,7 @@ impl CachedKey {
             .is_some_and(|digest| digest.has_secret_of(&presented.sha256))
     }
 
-    /// Records a use of the key. Returns true if the key needs no new look-up.
+    /// Records a use of the key. Returns whether the key can be used without a new look-up.
     fn use_if_trusted(&self) -> bool {
         let now = Instant::now();
         let mut times = self.times.lock();
@@ -261,7 +264,7 @@ impl CachedKey {
     }
 }
 
-/// Reads the key that a call presents.
+/// Reads the API key from the headers of a call.
 fn presented_key(headers: &HeaderMap) -> Result<KeyDigest, ApiError> {
     let value = headers.get(AUTHORIZATION).ok_or(ApiError::MissingKey)?;
     let key = value.to_str().ok().and_then(|value| {

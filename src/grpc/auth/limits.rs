@@ -15,7 +15,7 @@ pub(super) struct KeyLimiter {
     streams: Option<Arc<Semaphore>>,
 }
 
-/// A token bucket with a capacity of one second's tokens.
+/// A token bucket with the capacity of one second.
 struct TokenBucket {
     per_second: f64,
     state: Mutex<BucketState>,
@@ -38,7 +38,7 @@ impl KeyLimiter {
         }
     }
 
-    /// Counts a call against the rate limit, or refuses it.
+    /// Counts a call. Fails if it exceeds the rate limit.
     pub(super) fn check_call(&self) -> Result<(), ApiError> {
         match &self.calls {
             Some(bucket) => bucket.take(Instant::now()).map_err(ApiError::TooManyCalls),
@@ -46,7 +46,7 @@ impl KeyLimiter {
         }
     }
 
-    /// Returns the permit of a stream, `None` if streams are not limited.
+    /// Returns the permit for a stream, or `None` if streams are not limited. Fails if the limit is reached.
     pub(super) fn acquire_stream(&self) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
         match &self.streams {
             Some(streams) => match Arc::clone(streams).try_acquire_owned() {
@@ -70,7 +70,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token, or returns the time until the next one.
+    /// Takes a token, or returns the time until the next token.
     fn take(&self, now: Instant) -> Result<(), Duration> {
         let mut state = self.state.lock();
         let gained = now.saturating_duration_since(state.updated_at).as_secs_f64() * self.per_second;

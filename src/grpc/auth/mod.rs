@@ -1,7 +1,7 @@
 //! Authentication and authorization: a layer that checks API keys before a call does any work.
 //!
-//! The layer decides by the RPC alone. The handlers check which spirits a key may see, with [`spirit_scope`].
-//! The [`keyring`] caches the keys in use, so that a call needs no query.
+//! The layer checks the role and the limits of the key against the RPC. The handlers check which spirits the
+//! key may see, with [`spirit_scope`]. The [`keyring`] caches the keys in use, so that a call needs no query.
 
 mod caller;
 mod keyring;
@@ -82,7 +82,7 @@ where
             Ok(Lookup::Hit(key)) => forward(&mut self.inner, request, key, requirement),
             Ok(Lookup::Miss(digest)) => {
                 let keyring = self.layer.keyring.clone();
-                // The instance that `poll_ready` was called on must take the call.
+                // The call must be made on the instance whose `poll_ready` was called.
                 let clone = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, clone);
                 Box::pin(async move {
@@ -136,7 +136,8 @@ where
     })
 }
 
-/// Checks permission and limits of a key. Returns the permit of a stream, to be held until the stream ends.
+/// Checks permission and limits of a key. Returns the permit of a stream, which has to be held until the
+/// stream ends.
 fn authorize(
     key: &CachedKey,
     requirement: Requirement,

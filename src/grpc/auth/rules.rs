@@ -3,7 +3,7 @@
 use crate::config::Reflection;
 use crate::domain::access::Permission;
 
-/// Requirements of a call.
+/// The requirement that a call must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Requirement {
     /// No key.
@@ -13,10 +13,10 @@ pub(super) enum Requirement {
     /// A key with this permission.
     Permission {
         permission: Permission,
-        /// Whether the call is long-lived.
+        /// Whether the call is a stream, which is long-lived.
         is_stream: bool,
     },
-    /// The RPC has no rule; no key is sufficient.
+    /// The RPC has no rule, so no key is sufficient.
     Unlisted,
 }
 
@@ -25,6 +25,7 @@ const REFLECTION: &str = "/grpc.reflection.";
 const PACKAGE: &str = "/elephantasm.events.v1.";
 
 impl Requirement {
+    /// Returns the requirement of the RPC with this path.
     pub(super) fn of(path: &str, reflection: Reflection) -> Self {
         if let Some(rpc) = path.strip_prefix(PACKAGE) {
             return Self::of_rpc(rpc);
@@ -62,7 +63,7 @@ impl Requirement {
         }
     }
 
-    /// Whether the call can last longer than its key is live.
+    /// Returns whether the call can last longer than its key is live.
     pub(super) fn may_outlast_key(self) -> bool {
         matches!(self, Self::AnyKey | Self::Permission { is_stream: true, .. })
     }
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn unlisted_paths_require_a_key() {
+    fn paths_of_other_services_require_no_permission_and_unlisted_rpcs_are_refused() {
         const INFO: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
         for (path, reflection, requirement) in [
             (

@@ -1,4 +1,4 @@
-//! Requests of `CreateEvent`, `BatchCreateEvents` and `IngestEvents`.
+//! Converts requests of `CreateEvent`, `BatchCreateEvents` and `IngestEvents`.
 
 use chrono::{SubsecRound as _, Utc};
 use prost::Message as _;
@@ -19,7 +19,7 @@ use crate::grpc::status::ApiError;
 /// Fractional digits of a second in stored times.
 const MICROSECOND_DIGITS: u16 = 6;
 
-/// Reads one create. Errors name fields below the proto path `below`, such as `requests[3].`.
+/// Converts a create. Errors name fields with the prefix `below`, such as `requests[3].`.
 pub(crate) fn new_event(
     request: pb::CreateEventRequest,
     below: String,
@@ -76,14 +76,14 @@ pub(crate) fn new_event(
     f.finish(event)
 }
 
-/// A batch whose items are checked separately.
+/// A batch, with a result of validation for each item.
 pub(crate) struct Batch {
     pub(crate) mode: BatchMode,
     /// In request order. All items of an atomic batch are valid.
     pub(crate) items: Vec<Result<NewEvent, Invalid>>,
 }
 
-/// Reads a batch. One invalid item makes an atomic batch invalid.
+/// Converts a batch. An invalid item makes an atomic batch invalid.
 pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> Result<Batch, ApiError> {
     let bytes = request.encoded_len();
     if bytes > BATCH_BYTES_MAX {
@@ -115,13 +115,13 @@ pub(crate) fn batch(request: pb::BatchCreateEventsRequest, limits: &Limits) -> R
     Ok(f.finish(Batch { mode, items })?)
 }
 
-/// One item of an ingest stream. The reply echoes the request id even if the item is invalid.
+/// An item of an ingest stream. Its reply contains the request id even if the item is invalid.
 pub(crate) struct IngestItem {
     pub(crate) request_id: String,
     pub(crate) event: Result<NewEvent, Invalid>,
 }
 
-/// Reads one item of an ingest stream.
+/// Converts an item of an ingest stream.
 pub(crate) fn ingest(request: pb::IngestEventsRequest, limits: &Limits) -> IngestItem {
     let pb::IngestEventsRequest {
         mut request_id,

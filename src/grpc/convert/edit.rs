@@ -1,4 +1,4 @@
-//! Requests of `UpdateEvent`, `SoftDeleteEvent` and `RestoreEvent`; update masks.
+//! Converts requests of `UpdateEvent`, `SoftDeleteEvent` and `RestoreEvent`, and update masks.
 
 use prost_types::FieldMask;
 
@@ -20,11 +20,12 @@ const SHOWN_PATH_CHARS_MAX: usize = 40;
 pub(super) enum Mask {
     /// The fields that are present in the request.
     Present,
-    /// Exactly the listed fields.
+    /// The listed fields; a listed field that is absent is cleared.
     Listed(Vec<String>),
 }
 
 impl Mask {
+    /// Reads an update mask, which may list `mutable` fields. Without a mask, the present fields are written.
     pub(super) fn read(fields: &mut Fields, mask: Option<FieldMask>, mutable: &[&str]) -> Self {
         let paths = mask.unwrap_or_default().paths;
         if paths.is_empty() {
@@ -52,7 +53,7 @@ impl Mask {
         matches!(self, Self::Listed(paths) if paths.iter().any(|path| path == field))
     }
 
-    /// Returns the change of an optional field, which the update may clear.
+    /// Returns the change of a field that the update may clear.
     pub(super) fn clearable<T>(&self, field: &str, value: Option<T>) -> Change<Option<T>> {
         match (self, value) {
             (Self::Present, Some(value)) => Change::Set(Some(value)),
@@ -61,7 +62,7 @@ impl Mask {
         }
     }
 
-    /// Returns the change of a required field; clearing it is refused.
+    /// Returns the change of a field that the update must not clear.
     pub(super) fn required<T>(&self, fields: &mut Fields, field: &str, value: Option<T>) -> Change<T> {
         match self.clearable(field, value) {
             Change::Set(Some(value)) => Change::Set(value),
@@ -74,7 +75,7 @@ impl Mask {
     }
 }
 
-/// Returns the change of meta.
+/// Returns the change of `meta`. Clearing it sets it to the empty object.
 pub(super) fn meta_change(
     fields: &mut Fields,
     mask: &Mask,
@@ -92,11 +93,12 @@ pub(super) fn meta_change(
     }
 }
 
+/// Reads an expected revision of 1 or more.
 pub(super) fn expected_revision(fields: &mut Fields, revision: Option<i64>) -> Option<i64> {
     revision.map(|revision| fields.at_least("expected_revision", revision, 1))
 }
 
-/// Reads an update of an event.
+/// Converts an update of an event.
 pub(crate) fn event_edit(
     request: pb::UpdateEventRequest,
     scope: &SpiritScope,
@@ -143,7 +145,7 @@ pub(crate) fn event_edit(
     f.finish((target, edit))
 }
 
-/// Reads the event that a soft delete names.
+/// Converts a soft delete of an event.
 pub(crate) fn soft_delete_event(
     request: pb::SoftDeleteEventRequest,
     scope: &SpiritScope,
@@ -158,7 +160,7 @@ pub(crate) fn soft_delete_event(
     f.finish(target)
 }
 
-/// Reads the event that a restore names: the same fields as in a soft delete.
+/// Converts a restore of an event, which has the same fields as a soft delete.
 pub(crate) fn restore_event(
     request: pb::RestoreEventRequest,
     scope: &SpiritScope,

@@ -1,4 +1,4 @@
-//! Readers of fields that several requests have.
+//! Validates fields that several requests have.
 
 use prost_types::Struct;
 
@@ -6,7 +6,7 @@ use crate::domain::invalid::Fields;
 use crate::domain::meta::Meta;
 use crate::grpc::json::write_struct;
 
-/// Reads a `Struct` within the limits of meta.
+/// Converts a `Struct` within the limits of `meta`.
 pub(super) fn meta(fields: &mut Fields, field: &str, value: &Struct, bytes_max: usize) -> Meta {
     match write_struct(value) {
         Ok(json) if json.len() > bytes_max => fields.refuse(
@@ -22,7 +22,7 @@ pub(super) fn meta(fields: &mut Fields, field: &str, value: &Struct, bytes_max: 
     Meta::empty()
 }
 
-/// Reads an enum; a number that the proto does not define is refused.
+/// Converts an enum; a number that the proto does not define is a violation.
 pub(super) fn enumeration<E: TryFrom<i32> + Default>(fields: &mut Fields, field: &str, number: i32) -> E {
     E::try_from(number).unwrap_or_else(|_| {
         fields.refuse(field, format_args!("must be a known enum value, is {number}"));
@@ -30,7 +30,7 @@ pub(super) fn enumeration<E: TryFrom<i32> + Default>(fields: &mut Fields, field:
     })
 }
 
-/// Reads the offset of a list, which excludes a page token.
+/// Validates the offset of a list, which must not be combined with a page token.
 pub(super) fn offset(fields: &mut Fields, offset: i32, page_token: &str) -> i64 {
     let offset = fields.count("offset", offset);
     if offset > 0 && !page_token.is_empty() {

@@ -1,7 +1,7 @@
-//! Converts requests to domain types, checking every rule of the contract, and domain types to replies.
+//! Converts requests to domain types and domain types to replies. Checks every rule for fields of requests.
 //!
-//! Every request is destructured exhaustively, so a new field does not compile until it is handled. Code behind
-//! this module does not check a value again.
+//! Every request is destructured exhaustively, so a new field does not compile until it is handled. Code that
+//! receives the converted values does not check them again.
 
 mod create;
 mod edit;

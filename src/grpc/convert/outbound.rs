@@ -1,4 +1,4 @@
-//! Converts domain types to messages.
+//! Converts domain types to protobuf messages.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::grpc::pb;
 use crate::grpc::status::item_status;
 use crate::store::{Session, StoreError};
 
-/// Converts an event; content and meta are absent in the BASIC view.
+/// Converts an event. Content and meta stay absent in the BASIC view.
 pub(crate) fn event(event: Event) -> pb::Event {
     pb::Event {
         id: event.id.to_string(),
@@ -60,7 +60,7 @@ fn meta(meta: &Meta) -> Struct {
     struct_of_object(meta.as_json()).expect("meta is a JSON object by construction")
 }
 
-/// Returns the outcome of a create.
+/// Converts the outcome of a create.
 pub(crate) fn outcome(created: &Created) -> pb::CreateOutcome {
     match created {
         Created::New(_) => pb::CreateOutcome::Created,
@@ -90,8 +90,8 @@ pub(crate) fn create_response(stored: Event, outcome: pb::CreateOutcome) -> pb::
     }
 }
 
-/// Returns the result of one item of a batch. `duplicates` holds the events that duplicates of the batch name;
-/// several items can name the same event.
+/// Returns the result of an item of a batch, with the event in the BASIC view. `duplicates` has the existing
+/// events of all items whose dedupe key was taken; several items can have the same existing event.
 pub(crate) fn batch_result(
     result: Result<Created, StoreError>,
     duplicates: &HashMap<EventId, Event>,

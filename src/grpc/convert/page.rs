@@ -1,9 +1,9 @@
-//! Pages of lists: the position after which a page starts, and the page as messages with its next page token.
+//! Converts page tokens and cursors to positions, and pages of a list to messages with the next page token.
 
 use prost::Message;
 
 use super::outbound::{event, session};
-use crate::domain::cursor::{InvalidCursor, Place, SessionPlace, decode, encode};
+use crate::domain::cursor::{CursorPosition, InvalidCursor, SessionListPosition, decode, encode};
 use crate::domain::event::Event;
 use crate::domain::filter::QueryHash;
 use crate::domain::ids::SpiritId;
@@ -12,13 +12,20 @@ use crate::grpc::pb;
 use crate::grpc::status::ApiError;
 use crate::store::{EventPage, Session, SessionPage};
 
-/// Reads the position in a cursor of this query.
-pub(super) fn position<P: Place>(query: QueryHash, field: &'static str, cursor: &str) -> Result<P, ApiError> {
+/// Decodes a cursor of this query. `field` is the field that the error names.
+pub(super) fn position<P: CursorPosition>(
+    query: QueryHash,
+    field: &'static str,
+    cursor: &str,
+) -> Result<P, ApiError> {
     decode(query, cursor).map_err(|InvalidCursor| ApiError::InvalidCursor(field))
 }
 
-/// Reads the position after which a page starts; `None` for the first page, which has no token.
-pub(super) fn page_start<P: Place>(query: QueryHash, page_token: &str) -> Result<Option<P>, ApiError> {
+/// Decodes the position after which a page starts; `None` for the first page, which has no token.
+pub(super) fn page_start<P: CursorPosition>(
+    query: QueryHash,
+    page_token: &str,
+) -> Result<Option<P>, ApiError> {
     if page_token.is_empty() {
         return Ok(None);
     }
@@ -27,7 +34,7 @@ pub(super) fn page_start<P: Place>(query: QueryHash, page_token: &str) -> Result
 
 /// Converts a page of events.
 pub(crate) fn event_page(page: EventPage, query: QueryHash) -> pb::ListEventsResponse {
-    let (events, next_page_token) = limited(page.events, page.more, query, Event::position, event);
+    let (events, next_page_token) = paginate(page.events, page.more, query, Event::position, event);
     pb::ListEventsResponse {
         events,
         next_page_token,
@@ -40,21 +47,21 @@ pub(crate) fn session_page(
     spirit_id: SpiritId,
     query: QueryHash,
 ) -> pb::ListSessionsResponse {
-    let position = |session: &Session| SessionPlace {
+    let position = |session: &Session| SessionListPosition {
         last_occurred_at: session.last_occurred_at,
         session_id: session.session_id.clone(),
     };
     let message = |row| session(spirit_id, row);
-    let (sessions, next_page_token) = limited(page.sessions, page.more, query, position, message);
+    let (sessions, next_page_token) = paginate(page.sessions, page.more, query, position, message);
     pb::ListSessionsResponse {
         sessions,
         next_page_token,
     }
 }
 
-/// Converts rows up to [`PAGE_BYTES`] of messages, at least one. Returns the messages and the token of the next
-/// page, empty if this is the last one; `more` tells whether rows follow these.
-pub(super) fn limited<T, P: Place, M: Message>(
+/// Converts rows to messages until they reach [`PAGE_BYTES`], at least one. Returns the messages and the token
+/// of the next page, which is empty if no rows follow. `more` is whether rows follow `rows`.
+pub(super) fn paginate<T, P: CursorPosition, M: Message>(
     rows: Vec<T>,
     more: bool,
     query: QueryHash,

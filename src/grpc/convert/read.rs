@@ -1,10 +1,10 @@
-//! Requests that read events: lists, counts, replays and watches.
+//! Converts requests that read events: of one event, lists, counts, replays and watches.
 
 use super::fields::{enumeration, meta, offset};
 use super::page::{page_start, position};
 use super::timestamp::{time, time_of};
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::SessionPlace;
+use crate::domain::cursor::SessionListPosition;
 use crate::domain::event::{Order, View};
 use crate::domain::filter::{EventFilter, QueryHash, Selection};
 use crate::domain::ids::{EventId, SpiritId};
@@ -16,7 +16,7 @@ use crate::grpc::pb;
 use crate::grpc::status::ApiError;
 use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart};
 
-/// Returns the id of the event, the spirits that it may belong to, and whether it may be deleted.
+/// Converts a read of one event: id, spirits that it may belong to, and whether it may be deleted.
 pub(crate) fn get_event(
     request: pb::GetEventRequest,
     scope: &SpiritScope,
@@ -32,7 +32,7 @@ pub(crate) fn get_event(
     f.finish((id, scope.narrow(spirit_id), include_deleted))
 }
 
-/// Returns the query of a list and the hash that its page tokens carry.
+/// Converts a list of events. Also returns the hash in its page tokens.
 pub(crate) fn list(
     request: pb::ListEventsRequest,
     limits: &Limits,
@@ -74,7 +74,7 @@ pub(crate) fn list(
     Ok((query, hash))
 }
 
-/// Returns a replay and the hash that its cursors carry.
+/// Converts a replay. Also returns the hash in its cursors.
 pub(crate) fn replay(
     request: pb::StreamSessionEventsRequest,
     limits: &Limits,
@@ -120,7 +120,7 @@ pub(crate) fn replay(
     Ok((replay, hash))
 }
 
-/// Reads a watch.
+/// Converts a watch.
 pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<Watch, Invalid> {
     use pb::watch_events_request::Start;
     let pb::WatchEventsRequest {
@@ -147,7 +147,7 @@ pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<
     f.finish(watch)
 }
 
-/// Reads the selection of events to count.
+/// Converts a count of events to the selection of the events to count.
 pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<Selection, Invalid> {
     let pb::CountEventsRequest {
         spirit_id,
@@ -159,15 +159,15 @@ pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<
     f.finish(selection)
 }
 
-/// A list of sessions and the hash that its page tokens carry.
+/// A request for a page of sessions, and the hash in its page tokens.
 pub(crate) struct SessionList {
     pub(crate) spirit_id: SpiritId,
-    pub(crate) after: Option<SessionPlace>,
+    pub(crate) after: Option<SessionListPosition>,
     pub(crate) size: usize,
     pub(crate) hash: QueryHash,
 }
 
-/// Reads a list of sessions.
+/// Converts a list of sessions.
 pub(crate) fn list_sessions(request: pb::ListSessionsRequest) -> Result<SessionList, ApiError> {
     let pb::ListSessionsRequest {
         spirit_id,
@@ -237,7 +237,7 @@ fn event_filter(f: &mut Fields, filter: pb::EventFilter, limits: &Limits) -> Eve
     }
 }
 
-/// Reads a list of values, sorted and without duplicates.
+/// Validates the values of a filter. Returns them sorted and without duplicates.
 fn values(f: &mut Fields, field: &str, values: Vec<String>, chars_max: usize) -> Vec<String> {
     if values.len() > FILTER_VALUES_MAX {
         f.refuse(

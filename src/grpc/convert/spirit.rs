@@ -1,11 +1,11 @@
-//! Requests of `SpiritService`.
+//! Converts requests of `SpiritService`, and pages of spirits.
 
 use super::edit::{Mask, expected_revision, meta_change};
 use super::fields::{meta, offset};
 use super::outbound::spirit;
-use super::page::{limited, page_start};
+use super::page::{page_start, paginate};
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
+use crate::domain::cursor::{NamedSpiritPosition, NewestSpiritPosition};
 use crate::domain::edit::{SpiritEdit, SpiritTarget};
 use crate::domain::filter::QueryHash;
 use crate::domain::ids::SpiritId;
@@ -17,7 +17,7 @@ use crate::grpc::pb;
 use crate::grpc::status::ApiError;
 use crate::store::{SpiritOrder, SpiritPage, SpiritQuery};
 
-/// Reads a spirit to create.
+/// Converts a create of a spirit.
 pub(crate) fn new_spirit(request: pb::CreateSpiritRequest, limits: &Limits) -> Result<NewSpirit, Invalid> {
     let pb::CreateSpiritRequest {
         name,
@@ -36,7 +36,7 @@ pub(crate) fn new_spirit(request: pb::CreateSpiritRequest, limits: &Limits) -> R
     f.finish(spirit)
 }
 
-/// Returns the id of the spirit and whether it may be deleted.
+/// Converts a read of one spirit: its id, and whether it may be soft-deleted.
 pub(crate) fn get_spirit(request: pb::GetSpiritRequest) -> Result<(SpiritId, bool), Invalid> {
     let pb::GetSpiritRequest {
         spirit_id,
@@ -47,7 +47,7 @@ pub(crate) fn get_spirit(request: pb::GetSpiritRequest) -> Result<(SpiritId, boo
     f.finish((id, include_deleted))
 }
 
-/// Reads an update of a spirit.
+/// Converts an update of a spirit.
 pub(crate) fn spirit_edit(
     request: pb::UpdateSpiritRequest,
     limits: &Limits,
@@ -82,7 +82,7 @@ pub(crate) fn spirit_edit(
     f.finish((target, edit))
 }
 
-/// Reads the spirit that a soft delete names.
+/// Converts a soft delete of a spirit.
 pub(crate) fn soft_delete_spirit(request: pb::SoftDeleteSpiritRequest) -> Result<SpiritTarget, Invalid> {
     let pb::SoftDeleteSpiritRequest {
         spirit_id,
@@ -93,7 +93,7 @@ pub(crate) fn soft_delete_spirit(request: pb::SoftDeleteSpiritRequest) -> Result
     f.finish(target)
 }
 
-/// Reads the spirit that a restore names: the same fields as in a soft delete.
+/// Converts a restore of a spirit, which has the same fields as a soft delete.
 pub(crate) fn restore_spirit(request: pb::RestoreSpiritRequest) -> Result<SpiritTarget, Invalid> {
     let pb::RestoreSpiritRequest {
         spirit_id,
@@ -112,19 +112,19 @@ fn spirit_target(f: &mut Fields, spirit_id: &str, revision: Option<i64>) -> Spir
     }
 }
 
-/// The query of a list of spirits, and what its page tokens need.
+/// A request for a page of spirits, and the data for its next page token.
 pub(crate) struct SpiritList {
     pub(crate) query: SpiritQuery,
     pub(crate) tokens: SpiritTokens,
 }
 
-/// The hash and the order that the page tokens of a list of spirits carry.
+/// The data for a page token of a list of spirits: the hash of the query, and the order of the list.
 pub(crate) struct SpiritTokens {
     hash: QueryHash,
     by_name: bool,
 }
 
-/// Reads a list of the spirits within the scope.
+/// Converts a list of the spirits in the scope.
 pub(crate) fn list_spirits(
     request: pb::ListSpiritsRequest,
     scope: SpiritScope,
@@ -173,18 +173,18 @@ pub(crate) fn list_spirits(
 
 /// Converts a page of spirits.
 pub(crate) fn spirit_page(page: SpiritPage, tokens: &SpiritTokens) -> pb::ListSpiritsResponse {
-    let by_name = |spirit: &Spirit| NamedSpiritPlace {
+    let by_name = |spirit: &Spirit| NamedSpiritPosition {
         name_folded: fold_name(&spirit.name),
         id: spirit.id,
     };
-    let by_age = |spirit: &Spirit| NewestSpiritPlace {
+    let by_age = |spirit: &Spirit| NewestSpiritPosition {
         created_at: spirit.created_at,
         id: spirit.id,
     };
     let (spirits, next_page_token) = if tokens.by_name {
-        limited(page.spirits, page.more, tokens.hash, by_name, spirit)
+        paginate(page.spirits, page.more, tokens.hash, by_name, spirit)
     } else {
-        limited(page.spirits, page.more, tokens.hash, by_age, spirit)
+        paginate(page.spirits, page.more, tokens.hash, by_age, spirit)
     };
     pb::ListSpiritsResponse {
         spirits,

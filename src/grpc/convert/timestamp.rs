@@ -10,8 +10,8 @@ use crate::domain::invalid::Fields;
 const NANOS_PER_SECOND: i32 = 1_000_000_000;
 const NANOS_PER_MICRO: i32 = 1_000;
 
-/// Returns the time, truncated to whole microseconds; `None` outside the years 1 to 9999, or if `nanos` is not
-/// 0 to 999,999,999.
+/// Converts a timestamp to a time, truncated to whole microseconds; `None` outside the years 1 to 9999, or if
+/// `nanos` is not 0 to 999,999,999.
 #[must_use]
 pub fn time_of(timestamp: Timestamp) -> Option<Time> {
     let Timestamp { seconds, nanos } = timestamp;
@@ -25,7 +25,7 @@ pub fn time_of(timestamp: Timestamp) -> Option<Time> {
         .then_some(time)
 }
 
-/// Converts a time.
+/// Converts a time to a timestamp.
 #[must_use]
 pub fn timestamp_of(time: Time) -> Timestamp {
     Timestamp {
@@ -34,7 +34,7 @@ pub fn timestamp_of(time: Time) -> Timestamp {
     }
 }
 
-/// Reads a timestamp; an invalid one is refused.
+/// Converts the timestamp of a field; an invalid timestamp is a violation.
 pub(super) fn time(fields: &mut Fields, field: &str, timestamp: Timestamp) -> Time {
     time_of(timestamp).unwrap_or_else(|| {
         fields.refuse(

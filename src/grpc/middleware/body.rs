@@ -1,4 +1,4 @@
-//! A reply body that can be aborted with an error, and that ends with INTERNAL if it panics.
+//! A reply body that another future can end with an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,10 +12,11 @@ use tonic::Status;
 
 use crate::grpc::status::ApiError;
 
+/// The error of a reply body.
 pub(in crate::grpc) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pin_project! {
-    /// A reply body that ends with an error once a future resolves to it, and with INTERNAL if the body panics.
+    /// A reply body that ends with an error once a future resolves to it, and with INTERNAL on a panic.
     #[derive(Default)]
     pub struct AbortableBody<B> {
         #[pin]
@@ -26,7 +27,7 @@ pin_project! {
 }
 
 impl<B> AbortableBody<B> {
-    /// Creates a body that nothing aborts.
+    /// Creates a body that no future ends.
     pub(in crate::grpc) fn new(inner: B) -> Self {
         Self {
             inner,
@@ -35,7 +36,7 @@ impl<B> AbortableBody<B> {
         }
     }
 
-    /// Creates a body that ends with an error once `abort` resolves to it.
+    /// Creates a body that ends with the error to which `abort` resolves, as soon as it does.
     pub(in crate::grpc) fn abort_on(
         inner: B,
         abort: impl Future<Output = ApiError> + Send + 'static,
@@ -70,7 +71,7 @@ where
             *this.ended = true;
             return Poll::Ready(Some(last_frame(error)));
         }
-        // Unwind safe: a body that panicked is not polled again.
+        // Unwind safe, because a body that panicked is not polled again.
         let Ok(polled) = catch_unwind(AssertUnwindSafe(|| this.inner.poll_frame(cx))) else {
             *this.ended = true;
             return Poll::Ready(Some(last_frame(ApiError::Panicked)));

@@ -1,4 +1,4 @@
-//! Counts and logs every call once, when it ends, and returns its request id to the caller.
+//! Counts every call at its start and its end, logs it at its end, and returns its request id to the caller.
 //!
 //! A stream ends with its trailers, or when the client disconnects. Code that runs for a call gets its request id
 //! and key from [`call_info::current`](crate::grpc::call_info::current). Content, meta and secrets are never
@@ -23,7 +23,7 @@ use crate::grpc::call_info::{CURRENT, CallInfo};
 use crate::grpc::status::{Severity, StatusCode};
 use crate::telemetry;
 
-/// Counts and logs calls. As the outermost layer it sees every call. Cheap to clone.
+/// Counts and logs calls. Has to be the outermost layer, so that no call is missed. Cheap to clone.
 #[derive(Clone)]
 pub struct CallLayer(Arc<Methods>);
 
@@ -82,7 +82,7 @@ where
         let call = Call::start(&self.methods, request.uri().path(), request.headers());
         let info = Arc::clone(&call.info);
         let span = call.span.clone();
-        // The inner layers do a part of their work in `call` itself, before their future is polled.
+        // Inner layers do a part of their work in `call` itself, before their future is polled.
         let reply = CURRENT.sync_scope(Arc::clone(&info), || span.in_scope(|| self.inner.call(request)));
         let tracked = async move {
             let mut response = reply.await?;
@@ -101,7 +101,7 @@ where
     }
 }
 
-/// A call in progress. Dropping it before its end counts it as cancelled.
+/// A call in progress. If it is dropped before it has ended, it counts as cancelled.
 struct Call {
     methods: Arc<Methods>,
     method: usize,
@@ -134,6 +134,7 @@ impl Call {
         }
     }
 
+    /// Ends the call with this code.
     fn end(mut self, code: StatusCode) {
         self.record(code);
     }
@@ -175,7 +176,7 @@ impl Call {
     }
 }
 
-/// Creates the span of a call, which continues the caller's trace and ends after all work for the call.
+/// Creates the span of a call. It continues the caller's trace and ends when all work for the call has ended.
 fn span_of(method: &Method, info: &CallInfo, headers: &HeaderMap) -> Span {
     let span = tracing::debug_span!(
         target: "spans",
@@ -201,7 +202,7 @@ impl Drop for Call {
 }
 
 pin_project! {
-    /// A reply body that ends its call with the last frame.
+    /// A reply body that records the end of its call at the last frame.
     pub struct CallBody<B> {
         #[pin]
         inner: B,

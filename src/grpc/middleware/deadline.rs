@@ -1,4 +1,4 @@
-//! Enforces time limits of calls.
+//! Enforces the time limits of calls: the caller's deadline and the server's own limit.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::grpc::status::ApiError;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
-/// Ends a call, streams included, when the caller's `grpc-timeout` expires, and a call that is not answered
-/// within the server's own time limit. A stream counts as answered when it starts.
+/// Ends a call, streams included, when the caller's `grpc-timeout` expires. Also ends a call that is not
+/// answered within the server's own time limit; a stream counts as answered when it starts.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
     /// The server's own time limit.
@@ -77,7 +77,7 @@ where
     }
 }
 
-/// Reads the caller's timeout: at most 8 digits and a unit, as the gRPC protocol defines it.
+/// Parses the caller's timeout: at most 8 digits and a unit, as the gRPC protocol defines it.
 fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     const DIGITS_MAX: usize = 8;
     let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;

@@ -1,4 +1,4 @@
-//! Gives errors that tonic raises itself the form of this service's errors.
+//! Converts errors that tonic itself raises to the form of this service's errors.
 
 use std::task::{Context, Poll};
 
@@ -9,10 +9,10 @@ use tower::{Layer, Service};
 
 use crate::grpc::status::translate;
 
-/// Converts tonic's own errors, such as those of an undecodable message.
+/// Converts tonic's own errors, such as that for an undecodable message.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorLayer {
-    /// Maximum size of a request message in bytes, for the error's text.
+    /// Maximum size of a request message in bytes, which the error for a larger message names.
     pub message_bytes_max: usize,
 }
 

@@ -1,11 +1,13 @@
-//! The metrics of each RPC method. They are created once, so that counting a call allocates no labels.
+//! The methods that the server has: their kinds and their metrics. Metrics are created once for each method,
+//! so that counting a call allocates no labels.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use prometheus::{Histogram, IntCounter};
 use prost::Message as _;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto};
+use prost_types::method_options::IdempotencyLevel;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto, MethodOptions};
 
 use crate::grpc::pb;
 use crate::grpc::status::StatusCode;
@@ -14,8 +16,10 @@ use crate::metrics::Registry;
 const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// Label of methods that the server does not have: a caller can send any name.
+/// Label of all methods that the server does not have, because a caller can send any name.
 const UNKNOWN: &str = "unknown";
+/// Package of this server's own services.
+const PACKAGE: &str = "elephantasm.events.v1";
 
 /// A method's path and metrics.
 pub(super) struct Method {
@@ -71,6 +75,7 @@ impl Methods {
             service: UNKNOWN,
             method: UNKNOWN,
             kind: UNKNOWN,
+            unary: None,
         };
         Self {
             methods: METHODS.names.iter().chain([&unknown]).map(method).collect(),
@@ -78,12 +83,13 @@ impl Methods {
         }
     }
 
-    /// Returns the index of the method with this path.
+    /// Returns the index of the method with this path, or that of unknown methods.
     pub(super) fn index_of(&self, path: &str) -> usize {
         let unknown = self.methods.len() - 1;
         METHODS.by_path.get(path).copied().unwrap_or(unknown)
     }
 
+    /// Returns the method with this index.
     pub(super) fn get(&self, index: usize) -> &Method {
         &self.methods[index]
     }
@@ -94,19 +100,22 @@ pub(super) fn exists(path: &str) -> bool {
     METHODS.by_path.contains_key(path)
 }
 
-/// Returns whether the method with this path is unary.
-pub(super) fn is_unary(path: &str) -> bool {
-    METHODS
-        .by_path
-        .get(path)
-        .is_some_and(|index| METHODS.names[*index].kind == "unary")
+/// The kind of a unary method, which determines the budget of its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnaryMethod {
+    /// Reads at most one row, or a number.
+    Read,
+    /// Reads a page of rows.
+    ReadPage,
+    /// Stores the content of its request; the reply is about as large.
+    Create,
+    /// Changes a stored row and returns it.
+    Edit,
 }
 
-/// Returns whether replies of the method may be as large as a page of events.
-pub(super) fn has_large_reply(path: &str) -> bool {
-    ["/ListEvents", "/ListSpirits", "/BatchCreateEvents"]
-        .iter()
-        .any(|method| path.ends_with(method))
+/// Returns the kind of the method with this path; `None` if the method is unknown or not unary.
+pub(super) fn unary(path: &str) -> Option<UnaryMethod> {
+    METHODS.names[*METHODS.by_path.get(path)?].unary
 }
 
 /// A method's path and metric labels.
@@ -115,6 +124,7 @@ struct MethodName {
     service: &'static str,
     method: &'static str,
     kind: &'static str,
+    unary: Option<UnaryMethod>,
 }
 
 /// All methods of the server.
@@ -124,8 +134,8 @@ struct MethodTable {
     by_path: HashMap<&'static str, usize>,
 }
 
-/// Read once from the descriptors of all served protos; its strings are leaked, as they live as long as the
-/// process.
+/// The methods in the descriptors of all services. Their strings are leaked, since they are needed until the
+/// process ends.
 static METHODS: LazyLock<MethodTable> = LazyLock::new(|| {
     let sets = [
         pb::FILE_DESCRIPTOR_SET,
@@ -170,5 +180,43 @@ fn method_name(service: &str, method: &MethodDescriptorProto) -> MethodName {
             (true, false) => "client_stream",
             (true, true) => "bidi_stream",
         },
+        unary: (!method.client_streaming() && !method.server_streaming())
+            .then(|| unary_method(service, method)),
+    }
+}
+
+fn unary_method(service: &str, method: &MethodDescriptorProto) -> UnaryMethod {
+    let (name, options) = (method.name(), method.options.as_ref());
+    let is_read = options.map(MethodOptions::idempotency_level) == Some(IdempotencyLevel::NoSideEffects);
+    // The standard services have no levels, and only read.
+    let is_write = !is_read && service.starts_with(PACKAGE);
+    match (is_write, name) {
+        (true, "CreateEvent" | "BatchCreateEvents" | "CreateSpirit") => UnaryMethod::Create,
+        (true, _) => UnaryMethod::Edit,
+        (false, "ListEvents" | "ListSessions" | "ListSpirits") => UnaryMethod::ReadPage,
+        (false, _) => UnaryMethod::Read,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_a_reply_follows_from_the_method() {
+        for (path, expected) in [
+            ("EventService/CreateEvent", Some(UnaryMethod::Create)),
+            ("EventService/BatchCreateEvents", Some(UnaryMethod::Create)),
+            ("EventService/GetEvent", Some(UnaryMethod::Read)),
+            ("EventService/ListEvents", Some(UnaryMethod::ReadPage)),
+            ("EventService/UpdateEvent", Some(UnaryMethod::Edit)),
+            ("SpiritService/SoftDeleteSpirit", Some(UnaryMethod::Edit)),
+            ("EventService/WatchEvents", None),
+            ("EventService/IngestEvents", None),
+            ("EventService/Nothing", None),
+        ] {
+            assert_eq!(unary(&format!("/{PACKAGE}.{path}")), expected, "{path}");
+        }
+        assert_eq!(unary("/grpc.health.v1.Health/Check"), Some(UnaryMethod::Read));
     }
 }

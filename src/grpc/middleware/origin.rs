@@ -1,7 +1,8 @@
-//! The check of `Origin` and `Host` on a server without API keys.
+//! Checks `Origin` and `Host` of requests to a server without API keys.
 //!
-//! Such a server executes every call that reaches it, so a web page must not be able to make one: neither by a
-//! cross-origin request nor under a name that the page's author points at this address (DNS rebinding).
+//! Such a server executes every call that reaches it, so a foreign web page must not be able to make one:
+//! neither by a cross-origin request, nor under a host name that its author has pointed at this address (DNS
+//! rebinding).
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -14,15 +15,15 @@ use super::protocol::is_grpc;
 /// The origins and hosts that a server without API keys accepts beside its own.
 #[derive(Clone, Debug, Default)]
 pub struct OriginRules {
-    /// Origins of web pages that may call, such as `https://app.example.com`.
+    /// Origins of web pages that may call the server, such as `https://app.example.com`.
     pub cors_origins: Vec<String>,
-    /// Names that clients of a loopback listener may use for this host, without port.
+    /// Host names, without port, that clients of a loopback listener may use beside local names.
     pub allowed_hosts: Vec<String>,
-    /// Whether the server listens on a loopback address, where only local names are expected.
+    /// Whether the server listens on a loopback address, where clients use local host names.
     pub is_loopback: bool,
 }
 
-/// Why a request was rejected.
+/// The reason for which a request is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::grpc) enum ForeignOrigin {
     #[error(
@@ -45,11 +46,11 @@ pub(in crate::grpc) enum ForeignOrigin {
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 impl OriginRules {
-    /// Rejects a request from a web page of another origin, and one for a host that is not this one.
+    /// Rejects a request of a web page of another origin and, on a loopback listener, one for another host.
     pub(in crate::grpc) fn check<B>(&self, request: &Request<B>) -> Result<(), ForeignOrigin> {
         let host = host_of(request.uri(), request.headers());
         self.check_origin(request.headers(), host.as_ref())?;
-        // No browser sends this content type over HTTP/2 without TLS and a certificate for the host's name.
+        // A browser sends this content type over HTTP/2 only with TLS and a certificate for the host's name.
         let is_exempt = request.version() == Version::HTTP_2 && is_grpc(request.headers());
         if self.is_loopback && !is_exempt {
             self.check_host(host.as_ref())?;
@@ -95,7 +96,7 @@ impl OriginRules {
     }
 }
 
-/// Returns the host and port that the request is for.
+/// Returns the host and port to which the request is addressed.
 fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     uri.authority().cloned().or_else(|| {
         let host = headers.get(HOST)?.as_bytes();
@@ -103,8 +104,8 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     })
 }
 
-/// Returns whether an origin has the host and the port of the request. The scheme is ignored, because a proxy
-/// may add TLS; it gives the default of a port that is absent.
+/// Returns whether an origin has the host and the port of the request. Schemes are not compared, because a
+/// proxy may add TLS; the origin's scheme determines the default port of both.
 fn is_same_host(origin: &str, host: &Authority) -> bool {
     let Some((scheme, rest)) = origin.split_once("://") else {
         return false; // "null"
@@ -121,6 +122,7 @@ fn is_same_host(origin: &str, host: &Authority) -> bool {
     origin.host().eq_ignore_ascii_case(host.host()) && port(&origin) == port(host)
 }
 
+/// Returns whether a host name always resolves to this host.
 fn is_local(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse();
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_is_rejected_and_the_own_one_is_not() {
+    fn pages_of_other_origins_are_rejected_and_pages_of_this_origin_are_accepted() {
         let rules = OriginRules {
             cors_origins: vec!["https://app.example.com".to_owned()],
             allowed_hosts: vec!["host.docker.internal".to_owned()],
@@ -196,7 +198,7 @@ mod tests {
                 true,
             ),
             (
-                "the own origin",
+                "this origin",
                 http1,
                 &[("host", "localhost:50051"), ("origin", "http://localhost:50051")],
                 false,

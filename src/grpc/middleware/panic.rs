@@ -1,4 +1,4 @@
-//! Turns a panic in a call into INTERNAL, so that it ends this call only.
+//! Ends a call that panics with INTERNAL, so that a panic affects no other call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};

@@ -1,5 +1,5 @@
-//! Rejects requests that are not gRPC before anything of them is executed: unknown paths, methods other than
-//! POST, other content types and, on a server without API keys, requests of foreign web pages.
+//! Rejects requests that are not gRPC before they are executed: unknown paths, methods other than POST, other
+//! content types and, on a server without API keys, requests of foreign web pages.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,12 +21,12 @@ use crate::grpc::status::ApiError;
 const GRPC: &str = "application/grpc";
 const GRPC_STATUS: &str = "grpc-status";
 
-/// Passes gRPC requests and answers all others itself.
+/// Passes gRPC requests on and rejects all others.
 #[derive(Clone)]
 pub struct ProtocolLayer {
-    /// Tells whether the server has API keys.
+    /// Determines whether the server has API keys.
     pub keyring: Keyring,
-    /// Checked while the server has none.
+    /// The rules for origins and hosts, which are checked while the server has no API keys.
     pub origins: OriginRules,
 }
 
@@ -81,8 +81,8 @@ impl ProtocolLayer {
         let is_post = request.method() == Method::POST;
         let is_grpc = is_grpc(request.headers());
         match (methods::exists(request.uri().path()), is_post, is_grpc) {
-            // An unknown method of gRPC is UNIMPLEMENTED.
-            (_, true, true) => Ok(()),
+            (true, true, true) => Ok(()),
+            (false, true, true) => Err(Rejection::UnknownMethod),
             (false, _, _) => Err(Rejection::NotFound),
             (true, false, _) => Err(Rejection::MethodNotAllowed),
             (true, true, false) => Err(Rejection::UnsupportedMediaType),
@@ -99,22 +99,22 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case(GRPC) || essence.eq_ignore_ascii_case("application/grpc+proto")
 }
 
-/// Why a request is not executed.
+/// The reason for which a request is rejected.
 #[derive(Debug)]
 enum Rejection {
     Foreign(String),
+    UnknownMethod,
     NotFound,
     MethodNotAllowed,
     UnsupportedMediaType,
 }
 
 impl Rejection {
+    /// Returns the reply: a gRPC status if the request is gRPC, otherwise a text.
     fn into_response<O: Default>(self, is_grpc: bool) -> Response<TextOr<O>> {
         let (status, code, text) = match self {
-            Self::Foreign(text) if is_grpc => {
-                let status = Status::from(ApiError::OriginNotAllowed(text));
-                return status.into_http::<O>().map(|inner| TextOr::Inner { inner });
-            }
+            Self::Foreign(text) if is_grpc => return grpc_response(ApiError::OriginNotAllowed(text)),
+            Self::UnknownMethod => return grpc_response(ApiError::UnknownMethod),
             Self::Foreign(text) => (StatusCode::FORBIDDEN, Code::PermissionDenied, text),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -149,8 +149,14 @@ impl Rejection {
     }
 }
 
+fn grpc_response<O: Default>(error: ApiError) -> Response<TextOr<O>> {
+    Status::from(error)
+        .into_http::<O>()
+        .map(|inner| TextOr::Inner { inner })
+}
+
 pin_project! {
-    /// The body of a reply, or a text.
+    /// The body of a reply: that of the inner service, or a text.
     #[project = TextOrProjection]
     pub enum TextOr<B> {
         Text { text: Option<Bytes> },

@@ -12,15 +12,15 @@ use tower::{Layer, Service};
 
 use crate::grpc::status::ApiError;
 
-/// Path prefix of this service's RPCs. Health and reflection are always served.
+/// Path prefix of the RPCs that are refused. Health and reflection are always served.
 const RPC_PREFIX: &str = "/elephantasm.";
 
-/// Answers UNAVAILABLE until the database is migrated, and once the server drains.
+/// Refuses calls with UNAVAILABLE until the database is migrated, and once the server drains.
 #[derive(Clone, Debug)]
 pub struct ReadyLayer {
     /// Set once the database is migrated.
     pub ready: Arc<AtomicBool>,
-    /// Cancelled when the server drains. A client that ignores HTTP/2's GOAWAY keeps sending calls.
+    /// Cancelled when the server drains, because a client that ignores HTTP/2's GOAWAY keeps sending calls.
     pub shutdown: CancellationToken,
 }
 

@@ -1,10 +1,11 @@
-//! The ids of a call in logs: its request id, and the id of the trace that it belongs to.
+//! The ids that identify a call in logs: its request id, and the id of its trace.
 
 use http::{HeaderMap, HeaderValue};
 
+/// The header of the request id, in requests and replies.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 const TRACE_PARENT: &str = "traceparent";
-/// Maximum length of a request id that a caller sends.
+/// Maximum number of characters of a request id that a caller sends.
 const REQUEST_ID_MAX: usize = 128;
 
 /// Returns the caller's request id, or a new one if it is missing, too long or not visible ASCII.
@@ -16,7 +17,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     given.cloned().unwrap_or_else(new_request_id)
 }
 
-/// Returns 64 random bits as hex digits.
+/// Returns a request id of 64 random bits, as hex digits.
 fn new_request_id() -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0; 16];

@@ -25,14 +25,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct StatusBuilder {
     pub(super) code: Code,
     pub(super) message: String,
-    /// The listed bad fields.
+    /// The bad fields that the error lists.
     violations: Vec<FieldViolation>,
-    /// The number of bad fields that are not listed.
+    /// The number of bad fields that the error does not list.
     omitted: usize,
     details: ErrorDetails,
 }
 
 impl StatusBuilder {
+    /// Creates a status with this `ErrorInfo`.
     pub(super) fn new(
         code: Code,
         reason: &str,
@@ -54,16 +55,18 @@ impl StatusBuilder {
         }
     }
 
+    /// Sets further details.
     pub(super) fn with(mut self, set: impl FnOnce(&mut ErrorDetails)) -> Self {
         set(&mut self.details);
         self
     }
 
-    /// Asks the client to retry after [`RETRY_AFTER`].
+    /// Adds the information that the client can retry after [`RETRY_AFTER`].
     pub(super) fn retry(self) -> Self {
         self.retry_after(RETRY_AFTER)
     }
 
+    /// Adds the information that the client can retry after this delay.
     pub(super) fn retry_after(self, delay: Duration) -> Self {
         self.with(|details| {
             details.set_retry_info(Some(delay));
@@ -86,7 +89,7 @@ impl StatusBuilder {
         }
     }
 
-    /// Returns the status, shortened to the size that clients accept.
+    /// Builds the status, shortened to the size that clients accept.
     pub(super) fn build(mut self) -> Status {
         loop {
             let status = self.status();
@@ -109,8 +112,8 @@ impl StatusBuilder {
         Status::with_error_details(self.code, self.message.clone(), details)
     }
 
-    /// Omits the least useful part: the last of several bad fields, then everything but the reason and a short
-    /// message. Returns false if nothing is left to omit.
+    /// Omits the least useful part: the last of several bad fields, then everything except the reason and a
+    /// short message. Returns false if no part can be omitted.
     fn shorten(&mut self) -> bool {
         if self.violations.len() > 1 {
             self.violations.pop();

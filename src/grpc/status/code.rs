@@ -1,20 +1,20 @@
-//! The status code of an ended call, for metrics and logs.
+//! The status code with which a call ended, for metrics and logs.
 
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-/// The gRPC status code that a call ended with.
+/// The gRPC status code with which a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::grpc) struct StatusCode(Code);
 
-/// Who has to act on a status code.
+/// The severity of a status code, by the party that has to act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::grpc) enum Severity {
-    /// Nobody, or the client.
+    /// Only the client, if anyone.
     Client,
-    /// The operator: the service cannot do its work.
+    /// The operator, because the service cannot do its work.
     Operator,
-    /// The developer: a bug.
+    /// The developer, because there is a bug.
     Developer,
 }
 
@@ -42,9 +42,9 @@ const NAMES: [&str; StatusCode::COUNT] = [
 impl StatusCode {
     /// Number of status codes.
     pub(in crate::grpc) const COUNT: usize = 17;
-    /// The client cancelled the call, or its connection broke.
+    /// The code of a call that the client cancelled, or whose connection broke.
     pub(in crate::grpc) const CANCELLED: Self = Self(Code::Cancelled);
-    /// The reply ended without a status.
+    /// The code of a call whose reply ended without a status.
     pub(in crate::grpc) const UNKNOWN: Self = Self(Code::Unknown);
 
     /// Reads the code from headers or trailers; `None` if they do not end a call.
@@ -58,14 +58,17 @@ impl StatusCode {
         std::array::from_fn(|index| Self(Code::from_i32(i32::try_from(index).unwrap_or_default())))
     }
 
+    /// Returns the number of the code.
     pub(in crate::grpc) fn index(self) -> usize {
         usize::try_from(i32::from(self.0)).unwrap_or_default()
     }
 
+    /// Returns the name of the code, as the gRPC specification writes it.
     pub(in crate::grpc) fn name(self) -> &'static str {
         NAMES[self.index()]
     }
 
+    /// Returns the severity of the code.
     pub(in crate::grpc) fn severity(self) -> Severity {
         match self.0 {
             Code::Internal | Code::Unknown | Code::DataLoss => Severity::Developer,

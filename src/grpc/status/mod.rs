@@ -43,7 +43,7 @@ const FAILED_INDEXES_MAX: usize = 100;
 pub(super) enum ApiError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The named field holds no cursor of this query.
+    /// The field of this name does not contain a cursor of the query.
     #[error("{0} is not a cursor of this query")]
     InvalidCursor(&'static str),
     #[error(transparent)]
@@ -63,9 +63,13 @@ pub(super) enum ApiError {
     TooManyCalls(Duration),
     #[error("too many streams")]
     TooManyStreams,
-    /// Clients have not taken so many bytes of earlier replies that no further reply is produced.
+    /// The replies that clients have not taken yet use up the budget.
     #[error("replies not taken")]
     RepliesNotTaken,
+    /// A write was committed, but its reply was dropped, because earlier replies that clients have not taken use up the
+    /// budget.
+    #[error("reply dropped")]
+    ReplyDropped,
     /// A web page of another origin called a server without API keys.
     #[error("foreign origin: {0}")]
     OriginNotAllowed(String),
@@ -111,8 +115,8 @@ impl From<Invalid> for Status {
     }
 }
 
-/// Returns the status of a stream that ends with this error. `resume` is the name and value of the metadata
-/// with which the client can resume; it is added if a retry helps.
+/// Returns the status of a stream that ends with this error. `resume` is the name and value of the metadata from which
+/// the client can resume; it is added if a retry can succeed.
 pub(super) fn stream_status(error: ApiError, resume: Option<(&str, String)>) -> Status {
     let mut status = of_error(error);
     if let (Some((name, position)), Code::Unavailable | Code::DeadlineExceeded) = (resume, status.code) {
@@ -121,7 +125,7 @@ pub(super) fn stream_status(error: ApiError, resume: Option<(&str, String)>) -> 
     status.build()
 }
 
-/// Returns the error of one item inside a reply.
+/// Returns an error as the result of an item of a batch or an ingest stream.
 pub(super) fn item_status(error: StoreError) -> rpc::Status {
     let status = Status::from(error);
     rpc::Status::decode(status.details()).unwrap_or_else(|_| rpc::Status {
@@ -168,6 +172,9 @@ fn of_error(error: ApiError) -> StatusBuilder {
             "clients have not read earlier replies; read them, ask for less at once, or retry after a pause",
         )
         .retry(),
+        ApiError::ReplyDropped => deadline_exceeded(
+            "the change was stored, but its reply was dropped, because clients have not read earlier replies",
+        ),
         ApiError::OriginNotAllowed(message) => {
             StatusBuilder::new(Code::PermissionDenied, "ORIGIN_NOT_ALLOWED", message, &[])
         }
@@ -281,7 +288,7 @@ fn of_duplicate(dedupe_key: String, existing: Option<String>) -> StatusBuilder {
 
 fn mismatch(reason: &str, field: &str, expected: i64, actual: i64) -> StatusBuilder {
     let message = format!(
-        "expected_{field} is {expected}, but the stored {field} is {actual}; read again and decide anew"
+        "expected_{field} is {expected}, but the stored {field} is {actual}; read again, then decide again"
     );
     let metadata = [("expected", expected.to_string()), ("actual", actual.to_string())];
     StatusBuilder::new(Code::Aborted, reason, message, &metadata)
@@ -340,8 +347,8 @@ fn request_id() -> Option<String> {
     current().map(|call| call.request_id().to_owned())
 }
 
-/// Converts an error that tonic raised to the form of this service's errors. Returns `None` for an error that
-/// already has that form or that the request did not cause.
+/// Converts an error that tonic raised because of a request to the form of this service's errors. Returns `None` for
+/// any other error, including one that has this form already.
 pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Status> {
     if !status.details().is_empty() {
         return None;
@@ -357,7 +364,8 @@ pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Sta
             )))
             .into(),
         ),
-        Code::Unimplemented => Some(ApiError::UnknownMethod.into()),
+        // tonic's status for a method of a service that is off, such as reflection, has no message.
+        Code::Unimplemented if status.message().is_empty() => Some(ApiError::UnknownMethod.into()),
         _ => None,
     }
 }

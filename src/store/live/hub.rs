@@ -1,4 +1,4 @@
-//! The subscriptions of this process: which streams follow which spirit.
+//! The subscriptions of this process's streams to spirits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use tokio::sync::watch;
 
 use crate::domain::ids::SpiritId;
 
-/// The spirits that streams of this process follow. Cheap to clone.
+/// Wakes the streams that are subscribed to a spirit. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Hub(Arc<Mutex<HashMap<SpiritId, Entry>>>);
 
+/// The subscriptions to one spirit.
 struct Entry {
     signal: watch::Sender<Signal>,
     /// Number of subscriptions; the entry is removed with the last one.
@@ -20,7 +21,7 @@ struct Entry {
     polled: Polled,
 }
 
-/// The state of a spirit that a poll compares; a change means that its streams have to read.
+/// The state of a spirit that a poll reads. If it differs from the last poll's, the streams have to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Polled {
     pub(super) last_sequence: i64,
@@ -30,7 +31,7 @@ pub(super) struct Polled {
 /// A signal to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// Read: the spirit may have new events, or may have been deleted.
+    /// Read: the spirit may have new events, or may have been deleted or restored.
     Read,
     /// End: the database does not answer.
     End,
@@ -44,7 +45,8 @@ pub(super) struct Subscription {
 }
 
 impl Hub {
-    /// Subscribes to a spirit. The subscription receives every signal from now on.
+    /// Subscribes to a spirit. A signal sent from now on wakes the subscription; of several pending signals
+    /// it receives the last one.
     pub(super) fn subscribe(&self, spirit_id: SpiritId) -> Subscription {
         let mut entries = self.lock();
         let entry = entries.entry(spirit_id).or_insert_with(|| Entry {
@@ -85,12 +87,12 @@ impl Hub {
     }
 
     /// Returns the spirits that have subscriptions.
-    pub(super) fn watched(&self) -> Vec<SpiritId> {
+    pub(super) fn subscribed_spirits(&self) -> Vec<SpiritId> {
         self.lock().keys().copied().collect()
     }
 
-    /// Returns the number of spirits with subscriptions, and of subscriptions.
-    pub(super) fn followed(&self) -> (usize, usize) {
+    /// Returns the number of spirits that have subscriptions, and the number of subscriptions.
+    pub(super) fn subscription_counts(&self) -> (usize, usize) {
         let entries = self.lock();
         (
             entries.len(),
@@ -98,8 +100,8 @@ impl Hub {
         )
     }
 
-    /// Wakes the spirit's streams if its state has changed since the last poll.
-    pub(super) fn polled(&self, spirit_id: SpiritId, polled: Polled) {
+    /// Records the state that a poll has read, and wakes the spirit's streams if it has changed.
+    pub(super) fn record_poll(&self, spirit_id: SpiritId, polled: Polled) {
         if let Some(entry) = self.lock().get_mut(&spirit_id)
             && entry.polled != polled
         {
@@ -120,12 +122,12 @@ impl Hub {
 }
 
 impl Subscription {
-    /// Discards the signals up to now. Call it before a read.
+    /// Discards the signals received so far. Call it before a read.
     pub(super) fn mark_seen(&mut self) {
         self.signal.mark_unchanged();
     }
 
-    /// Waits for a signal since [`mark_seen`](Self::mark_seen).
+    /// Waits for a signal that was sent after the last [`mark_seen`](Self::mark_seen).
     pub(super) async fn changed(&mut self) -> Signal {
         match self.signal.changed().await {
             Ok(()) => *self.signal.borrow(),

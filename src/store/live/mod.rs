@@ -1,9 +1,10 @@
-//! Streams of events: replay, follow and watch.
+//! Streams of events: replays, followed replays and watches.
 //!
-//! The table is the only source of events: a stream reads page by page behind its own sequence. The [`hub`]
-//! only wakes a stream when a read may find something, so a wake-up may come twice, late or never without
-//! an event being lost. [`notifier`] carries wake-ups between instances and polls as a fallback.
-//! [`shared_reads`] lets streams that want the same page share a read. A stream subscribes before it reads.
+//! The table is the only source of events: a stream reads page after page, each after the last sequence that
+//! it has read. The [`hub`] only wakes a stream when a read may find new events, so a wake-up that is
+//! repeated, late or lost loses no event. [`notifier`] sends wake-ups to other instances, receives theirs,
+//! and polls as a fallback. [`shared_reads`] lets streams that need the same page share a read. A stream
+//! subscribes before it reads.
 
 mod hub;
 pub(super) mod notifier;
@@ -32,18 +33,18 @@ pub use page_sender::{Pages, StreamPage};
 pub use replay::{Replay, ReplayStart};
 pub use watch::{Watch, WatchStart};
 
-/// Behaviour of long-lived streams.
+/// Settings of long-lived streams.
 #[derive(Clone, Debug)]
 pub struct LiveSettings {
     /// Time without an item after which a stream sends a heartbeat.
     pub heartbeat: Duration,
-    /// Time without any progress of the client after which a stream ends.
+    /// Time without an item taken by the client after which a stream ends.
     pub stall_limit: Duration,
-    /// Notifications between instances.
+    /// Settings of the notifications between instances.
     pub listen: ListenSettings,
 }
 
-/// Starts streams. Cheap to clone.
+/// Starts replays and watches. Cheap to clone.
 #[derive(Clone)]
 pub struct LiveStreams {
     reads: ReadRouter,
@@ -79,20 +80,20 @@ impl LiveStreams {
         }
     }
 
-    /// Ends every live stream with UNAVAILABLE, because the database does not answer.
+    /// Ends every stream that waits for new events with UNAVAILABLE, because the database does not answer.
     pub fn end_all(&self) {
         self.announcer.hub.end_all();
     }
 
-    /// The number of spirits that are followed, and of streams that follow them.
-    pub(super) fn followed(&self) -> (usize, usize) {
-        self.announcer.hub.followed()
+    /// Returns the number of spirits that have subscriptions, and the number of subscriptions.
+    pub(super) fn subscription_counts(&self) -> (usize, usize) {
+        self.announcer.hub.subscription_counts()
     }
 }
 
 impl Announcer {
-    /// Starts the exchange of notifications. `direct` reaches PostgreSQL itself, not a pooler; without it
-    /// notifications are sent but not received.
+    /// Starts the exchange of notifications. `direct` connects to PostgreSQL itself, not to a pooler; without
+    /// it notifications are sent but not received.
     pub(super) fn start(
         pool: ConnectionPool,
         direct: Option<PgConnectOptions>,
@@ -111,6 +112,7 @@ impl Announcer {
         self.notifier.announce(spirit_ids);
     }
 
+    /// Ends the exchange of notifications.
     pub(super) async fn close(&self) {
         self.notifier.close().await;
     }

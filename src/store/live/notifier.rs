@@ -1,5 +1,4 @@
-//! Notifications between instances: NOTIFY after a commit, LISTEN on a dedicated connection, and a poll as
-//! fallback.
+//! Notifications between instances: NOTIFY after a commit, LISTEN on its own connection, a fallback poll.
 //!
 //! A notification is sent after the commit in a transaction of its own. PostgreSQL lets only one transaction
 //! with a NOTIFY commit at a time, and commits of events must not queue for that. Spirits that change while a
@@ -10,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use sqlx::FromRow;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPool, PgPoolOptions};
@@ -31,50 +30,52 @@ use crate::store::pg::pool::ConnectionPool;
 pub struct ListenSettings {
     /// Whether notifications are sent and received.
     pub notify: bool,
-    /// Interval of the poll where LISTEN does not work.
+    /// Interval of the poll while LISTEN does not work.
     pub poll_interval: Duration,
 }
 
 const CHANNEL: &str = "elephantasm_events";
-/// The payload that names every spirit.
+/// The payload for "any spirit may have changed".
 const ALL: &str = "*";
-/// Spirits that one notification names at most; PostgreSQL limits a payload to 8,000 bytes.
+/// Maximum number of spirits that one notification names; PostgreSQL limits a payload to 8,000 bytes.
 const NAMED_MAX: usize = 200;
-/// Interval of the poll where LISTEN works, in case a notification is lost. Also the time without a notification
+/// Interval of the poll while LISTEN works, in case a notification is lost. Also the time without a notification
 /// after which this instance notifies itself to check the listening connection.
 const FALLBACK_INTERVAL: Duration = Duration::from_secs(10);
-/// Spirits that one poll statement reads at most.
+/// Maximum number of spirits that one poll statement reads.
 const POLLED_MAX: usize = 1_000;
-/// Pause before another attempt to LISTEN.
+/// Minimum pause before another attempt to LISTEN.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Time limit for receiving a notification that this instance sent to itself.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time limit for closing the listening connection, whose network may drop everything.
+/// Time limit for closing the listening connection, in case the network drops packets silently.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time limit for opening the listening connection.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Commits asynchronously, because a notification may be lost: with a synchronous commit, creates lost an eighth
-/// of their rate.
+/// Commits asynchronously, which is safe because a notification may be lost. With a synchronous commit, the rate
+/// of creates was one eighth lower.
 pub(in crate::store) const NOTIFY: &str =
     "select set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
 
+/// Reads the state of spirits that have subscriptions.
 pub(in crate::store) const POLL: &str = "
     select id, last_sequence, deleted_at is not null as is_deleted
     from spirits
     where id = any($1)";
 
-/// Exchanges notifications with other instances. Cheap to clone; its tasks end when it is closed.
+/// Exchanges notifications with other instances and polls. Cheap to clone; its tasks end when it is closed.
 #[derive(Clone)]
 pub(super) struct Notifier(Arc<Shared>);
 
 struct Shared {
     pool: ConnectionPool,
     settings: ListenSettings,
-    /// Marks this instance's notifications.
+    /// Id of this instance, which marks its notifications.
     instance: String,
     /// Spirits to name in the next notification.
     changed: Mutex<HashSet<SpiritId>>,
+    /// Wakes the sender when `changed` is not empty.
     pending: Notify,
     /// The pool of the listening connection. `PgListener` returns its connection to the pool in a task.
     listening: Mutex<Option<PgPool>>,
@@ -120,7 +121,7 @@ impl Notifier {
     /// Notifies other instances of changed spirits, in the background.
     pub(super) fn announce(&self, spirit_ids: &[SpiritId]) {
         if self.0.settings.notify {
-            lock(&self.0.changed).extend(spirit_ids);
+            self.0.changed.lock().extend(spirit_ids);
             self.0.pending.notify_one();
         }
     }
@@ -129,7 +130,7 @@ impl Notifier {
     pub(super) async fn close(&self) {
         self.0.closing.cancel();
         self.0.tasks.wait().await;
-        let pool = lock(&self.0.listening).take();
+        let pool = self.0.listening.lock().take();
         if let Some(pool) = pool
             && timeout(CLOSE_TIMEOUT, pool.close()).await.is_err()
         {
@@ -137,14 +138,16 @@ impl Notifier {
         }
     }
 
+    /// Runs the work until the notifier is closed.
     async fn until_closed(self, work: impl Future<Output = ()>) {
         self.0.closing.run_until_cancelled(work).await;
     }
 
+    /// Sends a notification whenever spirits have changed.
     async fn send(&self) {
         loop {
             self.0.pending.notified().await;
-            let changed = std::mem::take(&mut *lock(&self.0.changed));
+            let changed = std::mem::take(&mut *self.0.changed.lock());
             let named = if changed.len() > NAMED_MAX {
                 ALL.to_owned()
             } else {
@@ -157,6 +160,7 @@ impl Notifier {
         }
     }
 
+    /// Sends a notification that names these spirits.
     async fn notify(&self, named: &str) -> Result<(), StoreError> {
         let query = sqlx::query_as::<_, ()>(NOTIFY)
             .bind(CHANNEL)
@@ -165,13 +169,15 @@ impl Notifier {
         Ok(())
     }
 
-    /// Listens where that works, and polls in any case.
+    /// Listens if that is possible, and polls in any case.
     async fn receive(self, direct: Option<PgConnectOptions>, hub: Hub) {
-        let fallback = self.clone().poll(hub.clone(), FALLBACK_INTERVAL);
-        let poll_interval = self.0.settings.poll_interval;
-        let direct = match direct {
-            Some(direct) if self.0.settings.notify => direct,
+        match direct {
+            Some(direct) if self.0.settings.notify => {
+                let fallback = self.clone().poll(hub.clone(), FALLBACK_INTERVAL);
+                tokio::join!(self.keep_listening(&direct, &hub), fallback);
+            }
             direct => {
+                let poll_interval = self.0.settings.poll_interval;
                 if direct.is_none() {
                     tracing::info!(
                         ?poll_interval,
@@ -179,47 +185,47 @@ impl Notifier {
                          MIGRATION_DATABASE_URL lets the server listen"
                     );
                 }
-                return self.poll(hub, poll_interval).await;
+                self.poll(hub, poll_interval).await;
             }
-        };
-        let listening = async {
-            let mut has_warned = false;
-            loop {
-                self.0.is_listening.set(0);
-                let ended = self.listen(&direct, &hub).await;
-                self.0.is_listening.set(0);
-                match ended {
-                    Ok(()) => has_warned = false,
-                    Err(error) if !has_warned => {
-                        has_warned = true;
-                        tracing::warn!(
-                            cause = %error,
-                            poll_interval = ?self.0.settings.poll_interval,
-                            "LISTEN does not work; polling for other instances' commits instead"
-                        );
-                    }
-                    Err(_) => {}
-                }
-                // The poll finds the changes of the time without LISTEN.
-                let poll = self.clone().poll(hub.clone(), self.0.settings.poll_interval);
-                if timeout(RETRY_PAUSE.max(self.0.settings.poll_interval * 2), poll)
-                    .await
-                    .is_ok()
-                {
-                    return;
-                }
-            }
-        };
-        tokio::join!(listening, fallback);
+        }
     }
 
-    /// Listens until the connection is lost. Fails if a notification to itself does not arrive.
+    /// Listens, again and again if the connection is lost, and polls in between.
+    async fn keep_listening(&self, direct: &PgConnectOptions, hub: &Hub) {
+        let poll_interval = self.0.settings.poll_interval;
+        let mut has_warned = false;
+        loop {
+            self.0.is_listening.set(0);
+            let ended = self.listen(direct, hub).await;
+            self.0.is_listening.set(0);
+            match ended {
+                Ok(()) => has_warned = false,
+                Err(error) if !has_warned => {
+                    has_warned = true;
+                    tracing::warn!(
+                        cause = %error,
+                        ?poll_interval,
+                        "LISTEN does not work; polling for other instances' commits instead"
+                    );
+                }
+                Err(_) => {}
+            }
+            // The poll finds what changes while nothing listens.
+            let poll = self.clone().poll(hub.clone(), poll_interval);
+            let pause = RETRY_PAUSE.max(poll_interval * 2);
+            if timeout(pause, poll).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Listens until the connection is lost. Fails if a notification from this instance itself does not arrive.
     async fn listen(&self, direct: &PgConnectOptions, hub: &Hub) -> Result<(), StoreError> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .connect_lazy_with(direct.clone());
-        *lock(&self.0.listening) = Some(pool.clone());
-        let no_echo = || StoreError::Unavailable("an own notification did not come back".to_owned());
+        *self.0.listening.lock() = Some(pool.clone());
+        let timed_out = |cause: &str| StoreError::Unavailable(cause.to_owned());
         let connected = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(CHANNEL).await?;
@@ -227,7 +233,7 @@ impl Notifier {
         };
         let mut listener = timeout(LISTEN_TIMEOUT, connected)
             .await
-            .map_err(|_| no_echo())??;
+            .map_err(|_| timed_out("the listening connection did not open in time"))??;
         // A pooler in transaction mode accepts LISTEN and then gives the server connection to another client.
         self.notify("").await?;
         let echo = async {
@@ -238,26 +244,28 @@ impl Notifier {
                 }
             }
         };
-        timeout(ECHO_TIMEOUT, echo).await.map_err(|_| no_echo())??;
+        timeout(ECHO_TIMEOUT, echo)
+            .await
+            .map_err(|_| timed_out("a notification to this instance did not arrive"))??;
         self.0.is_listening.set(1);
         tracing::debug!("listening for other instances' commits");
         hub.wake_all(); // for changes before LISTEN
         while let Some(notification) = self.next(&mut listener).await? {
-            self.take(notification.payload(), hub);
+            self.handle(notification.payload(), hub);
         }
         Ok(())
     }
 
-    /// Returns the next notification; `None` when the connection is lost. A network that drops everything gives
-    /// no error, so this instance notifies itself after some time without a notification.
+    /// Returns the next notification; `None` when the connection is lost. A network that drops packets silently
+    /// causes no error, so this instance notifies itself after some time without a notification.
     async fn next(&self, listener: &mut PgListener) -> Result<Option<PgNotification>, StoreError> {
         let silence = async {
             loop {
                 sleep(FALLBACK_INTERVAL).await;
                 match self.notify("").await {
                     Ok(()) => break,
-                    // The pool may be busy, which says nothing about the listening connection.
-                    Err(error) => tracing::debug!(%error, "the check of LISTEN could not be sent"),
+                    // The pool may be busy, so this failure does not mean that the listening connection is lost.
+                    Err(error) => tracing::debug!(%error, "the notification that checks LISTEN was not sent"),
                 }
             }
             sleep(ECHO_TIMEOUT).await;
@@ -275,7 +283,8 @@ impl Notifier {
             .is_some_and(|(instance, _)| instance == self.0.instance)
     }
 
-    fn take(&self, payload: &str, hub: &Hub) {
+    /// Wakes the streams of the spirits that a notification of another instance names.
+    fn handle(&self, payload: &str, hub: &Hub) {
         match payload.split_once('|') {
             Some((instance, _)) if instance == self.0.instance => {}
             Some((_, named)) if named != ALL => {
@@ -287,12 +296,13 @@ impl Notifier {
         }
     }
 
-    async fn poll(self, hub: Hub, every: Duration) {
-        let mut ticks = interval(every);
+    /// Polls the spirits that have subscriptions at this interval.
+    async fn poll(self, hub: Hub, period: Duration) {
+        let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for spirit_ids in hub.watched().chunks(POLLED_MAX) {
+            for spirit_ids in hub.subscribed_spirits().chunks(POLLED_MAX) {
                 if let Err(error) = self.poll_once(spirit_ids, &hub).await {
                     tracing::debug!(%error, "a poll for new events failed");
                 }
@@ -308,7 +318,7 @@ impl Notifier {
                 last_sequence: row.last_sequence,
                 is_deleted: row.is_deleted,
             };
-            hub.polled(SpiritId(row.id), polled);
+            hub.record_poll(SpiritId(row.id), polled);
         }
         Ok(())
     }
@@ -319,8 +329,4 @@ struct PollRow {
     id: Uuid,
     last_sequence: i64,
     is_deleted: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

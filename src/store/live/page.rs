@@ -12,7 +12,7 @@ use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
 use crate::store::read::list_events::{FILTERED, bind_selection};
 
-/// The events that a stream reads.
+/// The selection of events that a stream reads, and their view.
 #[derive(Clone, Debug)]
 pub(super) struct LiveQuery {
     pub(super) selection: Selection,
@@ -24,13 +24,13 @@ pub(super) struct LiveQuery {
 /// A page of new events of a spirit.
 #[derive(Debug)]
 pub struct LivePage {
-    /// In sequence order.
+    /// Matching events in sequence order.
     pub events: Vec<Event>,
-    /// Highest sequence that the page has examined, whether or not the filter matched.
+    /// Highest sequence that was examined for the page, whether or not its event matched the filter.
     pub scanned: i64,
     /// Whether the page reached the spirit's `last_sequence`.
     pub is_last: bool,
-    /// Whether the spirit is soft-deleted, so that no events follow the last page.
+    /// Whether the spirit is soft-deleted, so that no new events follow the last page.
     pub is_deleted: bool,
 }
 
@@ -38,8 +38,8 @@ pub struct LivePage {
 const PAGE_SIZE: i64 = 500;
 /// Bytes of content, meta and summaries after which a page ends early.
 const PAGE_BYTES: i64 = 256 * 1024;
-/// Sequences that one statement scans at most, so that a filter that rarely matches costs many short statements
-/// instead of a long one.
+/// Maximum number of sequences that one statement scans, so that a filter that rarely matches costs many short
+/// statements instead of a long one.
 const SCAN_MAX: i64 = 20_000;
 
 impl LiveQuery {
@@ -75,7 +75,8 @@ impl FromRow<'_, PgRow> for PageRow {
 }
 
 impl LiveStreams {
-    /// Reads the events after this sequence. Fails with NOT_FOUND if the spirit does not exist.
+    /// Reads a page of the events after this sequence. Fails with `Refusal::SpiritNotFound` if the spirit does
+    /// not exist; a soft-deleted spirit exists.
     ///
     /// Spirit and events are read in one snapshot, and sequence order is commit order within a spirit. So every
     /// event up to the spirit's `last_sequence` is visible, and no later commit can add one below it.
@@ -114,8 +115,8 @@ impl LiveStreams {
     }
 }
 
-/// Finds the end of the byte budget over lengths alone, as a page of a list does. A spirit without new events
-/// gives one row without an event.
+/// Finds the row at which the byte limit is reached by reading lengths only, as a page of a list does. A spirit
+/// without new events gives one row without an event.
 macro_rules! page {
     ($session:expr, $columns:expr, $length:expr) => {
         formatcp!(

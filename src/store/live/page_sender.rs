@@ -1,4 +1,4 @@
-//! The channel between a stream's task and its response body: pages, then the result of the stream.
+//! The channel from a stream's task to its response body. It carries pages, then the result of the stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::fair_semaphore::Tenant;
 use crate::store::pg::spans;
 
-/// A page of a stream: events, or one item without events.
+/// A page of a stream: several events, or one item that is not an event.
 #[derive(Debug)]
 pub enum StreamPage {
     /// Events in replay order with sequences up to `bound`.
@@ -27,16 +27,16 @@ pub enum StreamPage {
     },
     /// Events in sequence order.
     Live(Arc<LivePage>),
-    /// Every matching event up to this sequence was sent.
+    /// Every matching event up to this sequence was sent; new events follow.
     CaughtUp(i64),
-    /// There was nothing to send; events up to this sequence were examined.
+    /// No event was sent for the heartbeat interval; events up to this sequence were examined.
     Heartbeat(i64),
 }
 
 /// The result of a stream.
 pub(super) type StreamEnd = Result<(), StoreError>;
 
-/// The receiving end, read by the response body. Dropping it stops the stream's task.
+/// The receiving end of the channel, read by the response body. Dropping it ends the stream's task.
 #[derive(Debug)]
 pub struct Pages {
     next: mpsc::Receiver<StreamPage>,
@@ -47,11 +47,12 @@ pub struct Pages {
 /// The time at which the client last took an item.
 #[derive(Clone, Debug)]
 struct Progress {
-    since: Instant,
+    started: Instant,
+    /// Milliseconds since `started`.
     millis: Arc<AtomicU64>,
 }
 
-/// The sending end, held by the stream's task. It holds one page at a time.
+/// The sending end of the channel, held by the stream's task. The channel holds one page at a time.
 pub(super) struct PageSender {
     pages: mpsc::Sender<StreamPage>,
     progress: Progress,
@@ -59,7 +60,7 @@ pub(super) struct PageSender {
 }
 
 impl Pages {
-    /// Returns a stream without pages.
+    /// Creates a stream that ends without a page.
     #[must_use]
     pub fn none() -> Self {
         Self::spawn(Duration::MAX, |_| std::future::ready(Ok(())))
@@ -73,7 +74,7 @@ impl Pages {
         let (sender, pages) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
         let progress = Progress {
-            since: Instant::now(),
+            started: Instant::now(),
             millis: Arc::default(),
         };
         let work = work(PageSender {
@@ -83,7 +84,7 @@ impl Pages {
         });
         let work = async move {
             if ended.send(work.await).is_err() {
-                tracing::trace!("the client of a stream has gone");
+                tracing::trace!("the client of a stream has gone away");
             }
         };
         tokio::spawn(Tenant::current().scope(work.instrument(spans::current())));
@@ -105,30 +106,31 @@ impl Pages {
 
     /// Records that the client took an item.
     pub fn record_progress(&self) {
-        let millis = u64::try_from(self.progress.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(self.progress.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.progress.millis.store(millis, Ordering::Relaxed);
     }
 }
 
 impl PageSender {
-    /// Waits until a page can be sent; `None` if the client has gone. Call it before reading the page, so that
-    /// nothing is read for a client that does not take it. Fails with `Stalled` after the stall limit.
+    /// Waits until a page can be sent; `None` if the client has gone away. Call it before reading the page, so
+    /// that nothing is read for a client that does not take it. Fails with `Stalled` when the client has taken
+    /// no item for the stall limit.
     pub(super) async fn reserve(&self) -> Result<Option<mpsc::Permit<'_, StreamPage>>, StoreError> {
         let wanted = Instant::now();
         loop {
             let taken =
-                self.progress.since + Duration::from_millis(self.progress.millis.load(Ordering::Relaxed));
-            let stalled = wanted.max(taken) + self.stall_limit;
-            if Instant::now() >= stalled {
+                self.progress.started + Duration::from_millis(self.progress.millis.load(Ordering::Relaxed));
+            let deadline = wanted.max(taken) + self.stall_limit;
+            if Instant::now() >= deadline {
                 return Err(StoreError::Stalled);
             }
-            if let Ok(permit) = timeout_at(stalled, self.pages.reserve()).await {
+            if let Ok(permit) = timeout_at(deadline, self.pages.reserve()).await {
                 return Ok(permit.ok());
             }
         }
     }
 
-    /// Waits until the client has gone.
+    /// Waits until the client has gone away.
     pub(super) async fn closed(&self) {
         self.pages.closed().await;
     }

@@ -1,15 +1,15 @@
-//! Replay: a session's events in replay order, read one page ahead.
+//! Replay: sends a session's events in replay order, read one page ahead of the client.
 //!
 //! A replay holds a connection only while it reads a page. It covers sequences up to the spirit's
-//! `last_sequence` at its start, so its events are one consistent set without a long-lived snapshot. Bound and
-//! pages come from one server; if the standby fails, further pages come from the primary, which has at least
-//! the same events.
+//! `last_sequence` at its start, the bound, so its events are one consistent set without a long-lived snapshot.
+//! Bound and pages are read from one server; if the standby fails, further pages are read from the primary,
+//! which has at least the same events.
 
 use super::LiveStreams;
 use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
 use super::watch::LiveTail;
 use crate::domain::Time;
-use crate::domain::cursor::{Phase, ReplayPlace};
+use crate::domain::cursor::{Phase, SessionStreamPosition};
 use crate::domain::event::{Order, Position, View};
 use crate::domain::filter::{Selection, start_of_year};
 use crate::domain::refusal::Refusal;
@@ -20,13 +20,13 @@ use crate::store::read::{Consistency, Reader};
 /// A request to replay a session.
 #[derive(Clone, Debug)]
 pub struct Replay {
-    /// Always has a session.
+    /// Must name a session.
     pub selection: Selection,
     pub view: View,
     pub start: ReplayStart,
     /// Maximum number of events; `None` = all.
     pub limit: Option<u64>,
-    /// Whether to continue with new events after the replay.
+    /// Whether new events follow the replay.
     pub follow: bool,
 }
 
@@ -36,7 +36,7 @@ pub enum ReplayStart {
     /// At the first event.
     Beginning,
     /// After this position.
-    After(ReplayPlace),
+    After(SessionStreamPosition),
     /// At this `occurred_at`, inclusive.
     FromTime(Time),
     /// At the n-th matching event from the end, n ≥ 1.
@@ -51,10 +51,12 @@ const PAGE_SIZE: usize = 500;
 const PAGE_BYTES: usize = 256 * 1024;
 
 impl LiveStreams {
-    /// Starts a replay. With `follow` it continues live and reads the primary. Dropping the pages stops it.
+    /// Starts a replay. With `follow`, new events follow and all reads use the primary. Dropping the pages stops
+    /// it.
     ///
     /// # Errors
-    /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit.
+    /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit. Otherwise the replay of such a spirit is
+    /// empty.
     pub async fn replay(&self, replay: Replay, consistency: Consistency) -> Result<Pages, StoreError> {
         let spirit_id = replay.selection.spirit_id;
         let mut reader = if replay.follow {
@@ -67,7 +69,7 @@ impl LiveStreams {
             .follow
             .then(|| self.tail(replay.selection.clone(), replay.view));
         let mut last = reader.last_sequence(spirit_id).await?;
-        if last < Some(seen(replay.start)) && reader.leave_standby() {
+        if last < Some(highest_sequence_seen(replay.start)) && reader.leave_standby() {
             last = reader.last_sequence(spirit_id).await?;
         }
         if last.is_none() && replay.follow {
@@ -82,6 +84,7 @@ impl LiveStreams {
         }))
     }
 
+    /// Sends the events of the replay and then, with `live`, new events.
     async fn run_replay(
         &self,
         replay: Replay,
@@ -92,8 +95,8 @@ impl LiveStreams {
     ) -> StreamEnd {
         let mut left = replay.limit.unwrap_or(u64::MAX);
         let (bound, past_replay) = match (replay.start, &live) {
-            // A cursor of a replay keeps the bound of that replay; a live cursor is past it.
-            (ReplayStart::After(place), Some(_)) => (place.bound, place.phase == Phase::Live),
+            // A cursor from the replay keeps the bound of that replay; a live cursor is past the replay.
+            (ReplayStart::After(cursor), Some(_)) => (cursor.bound, cursor.phase == Phase::Live),
             _ => (last, false),
         };
         if !past_replay && !send_replay(&mut reader, &replay, bound, &mut left, sender).await? {
@@ -102,7 +105,7 @@ impl LiveStreams {
         let Some(mut live) = live.map(|live| live.at(bound, left)) else {
             return Ok(());
         };
-        // `CaughtUp` marks the change from replay order to sequence order, whatever was committed meanwhile.
+        // `CaughtUp` marks the change from replay order to sequence order, even if events were committed since.
         if !past_replay && !live.send_caught_up(sender).await? {
             return Ok(());
         }
@@ -110,7 +113,7 @@ impl LiveStreams {
     }
 }
 
-/// Sends the events up to the bound in replay order. Returns false if the client has gone.
+/// Sends the events up to the bound in replay order. Returns false if the client has gone away.
 async fn send_replay(
     reader: &mut Reader,
     replay: &Replay,
@@ -156,7 +159,7 @@ async fn replay_start(reader: &mut Reader, replay: &Replay, bound: i64) -> Resul
     };
     Ok(match replay.start {
         ReplayStart::Beginning => before(start_of_year(1)),
-        ReplayStart::After(place) => place.position,
+        ReplayStart::After(cursor) => cursor.position,
         ReplayStart::FromTime(time) => before(time),
         ReplayStart::LastN(n) => match reader.nth_from_end(&replay.selection, bound, n).await? {
             Some(first) => Position {
@@ -168,10 +171,11 @@ async fn replay_start(reader: &mut Reader, replay: &Replay, bound: i64) -> Resul
     })
 }
 
-/// Returns the highest sequence that the client has seen; a standby has to have replayed it.
-fn seen(start: ReplayStart) -> i64 {
+/// Returns the highest sequence that the client has received or passed; a standby that serves the replay must
+/// have replayed it.
+fn highest_sequence_seen(start: ReplayStart) -> i64 {
     match start {
-        ReplayStart::After(place) => place.bound.max(place.position.sequence),
+        ReplayStart::After(cursor) => cursor.bound.max(cursor.position.sequence),
         ReplayStart::Beginning | ReplayStart::FromTime(_) | ReplayStart::LastN(_) => 0,
     }
 }

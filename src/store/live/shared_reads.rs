@@ -1,11 +1,11 @@
-//! Shares reads among streams: streams that request the same page while it is being read get the result of the
-//! next read together. A commit causes few reads, however many streams follow the spirit with the same filter,
-//! and no stream gets a page whose read began before its request.
+//! Shares reads among streams. Streams that request the same page while it is being read share the result of
+//! the next read. So a commit causes few reads, however many streams have the same filter, and no stream
+//! receives a page whose read began before its request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
@@ -19,26 +19,31 @@ use crate::store::pg::spans;
 
 type Page = Result<Arc<LivePage>, StoreError>;
 
-/// Query, view, and the sequence that the page starts after.
+/// Identifies a page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key(QueryHash, View, i64);
+struct PageId {
+    query: QueryHash,
+    view: View,
+    /// The sequence after which the page starts.
+    after: i64,
+}
 
-/// The pages that are being read, each with the streams that wait for the next read of it. Cheap to clone.
+/// The streams that wait for the next read, by page.
+type WaitingStreams = HashMap<PageId, Vec<oneshot::Sender<Page>>>;
+
+/// The pages that are being read, each with the streams that wait for its next read. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct SharedReads(Arc<Mutex<HashMap<Key, Vec<oneshot::Sender<Page>>>>>);
+pub(super) struct SharedReads(Arc<Mutex<WaitingStreams>>);
 
 impl SharedReads {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<oneshot::Sender<Page>>>> {
-        self.0.lock()
-    }
-
-    /// Takes the streams that wait for the next read of a page. Removes the page's entry if there are none.
-    fn take(&self, key: Key) -> Option<Vec<oneshot::Sender<Page>>> {
-        let mut reads = self.lock();
-        let mut waiting = std::mem::take(reads.get_mut(&key)?);
+    /// Takes the streams that wait for the next read of a page. If there are none, removes the page's entry
+    /// and returns `None`.
+    fn take(&self, page: PageId) -> Option<Vec<oneshot::Sender<Page>>> {
+        let mut reads = self.0.lock();
+        let mut waiting = std::mem::take(reads.get_mut(&page)?);
         waiting.retain(|stream| !stream.is_closed());
         if waiting.is_empty() {
-            reads.remove(&key);
+            reads.remove(&page);
             return None;
         }
         Some(waiting)
@@ -48,33 +53,38 @@ impl SharedReads {
 impl LiveStreams {
     /// Returns the page after this sequence, from a read that began after this call.
     pub(super) async fn shared_live_page(&self, query: &Arc<LiveQuery>, after: i64) -> Page {
-        let key = Key(query.hash, query.view, after);
+        let page = PageId {
+            query: query.hash,
+            view: query.view,
+            after,
+        };
         let (reply, answer) = oneshot::channel();
         let is_first = {
-            let mut reads = self.shared_reads.lock();
-            let is_first = !reads.contains_key(&key);
-            reads.entry(key).or_default().push(reply);
+            let mut reads = self.shared_reads.0.lock();
+            let is_first = !reads.contains_key(&page);
+            reads.entry(page).or_default().push(reply);
             is_first
         };
         if is_first {
-            // A task of its own, because the first stream may end before the others.
+            // The read runs in a task of its own, because the first stream may end before the others.
             let (streams, query) = (self.clone(), Arc::clone(query));
             let read = keep_running("shared read", async move || {
-                streams.read_shared(key, &query).await;
+                streams.read_shared(page, &query).await;
             });
             tokio::spawn(read.instrument(spans::current()));
         }
         answer.await.map_err(unanswered)?
     }
 
-    async fn read_shared(&self, key: Key, query: &Arc<LiveQuery>) {
-        while let Some(mut waiting) = self.shared_reads.take(key) {
-            let page = tokio::select! {
-                page = self.live_page(query, key.2) => page.map(Arc::new),
+    /// Reads the page until no stream waits for another read of it.
+    async fn read_shared(&self, page: PageId, query: &Arc<LiveQuery>) {
+        while let Some(mut waiting) = self.shared_reads.take(page) {
+            let result = tokio::select! {
+                result = self.live_page(query, page.after) => result.map(Arc::new),
                 () = all_gone(&mut waiting) => continue,
             };
             for reply in waiting {
-                if reply.send(page.clone()).is_err() {
+                if reply.send(result.clone()).is_err() {
                     tracing::trace!("the stream ended before its page was read");
                 }
             }

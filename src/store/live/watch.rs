@@ -1,4 +1,5 @@
-//! Watch: a spirit's events in sequence order, then new events as they are committed.
+//! Watch: sends a spirit's events in sequence order, then new events as they are committed. A followed replay
+//! ends with the same live part.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,9 +29,9 @@ pub struct Watch {
 /// The start of a watch.
 #[derive(Clone, Copy, Debug)]
 pub enum WatchStart {
-    /// After this sequence.
+    /// Starts after this sequence.
     After(i64),
-    /// With the next event that is committed.
+    /// Starts with the next event that is committed.
     Now,
 }
 
@@ -49,7 +50,7 @@ pub(super) struct LiveTail {
 }
 
 impl LiveStreams {
-    /// Starts a watch. Returns the sequence after which it starts, and its pages.
+    /// Starts a watch. Returns the sequence after which it starts, and its pages. Dropping the pages stops it.
     ///
     /// # Errors
     /// `Refusal::SpiritNotFound` for an unknown spirit; `Refusal::Invalid` for a start beyond `last_sequence`.
@@ -92,7 +93,7 @@ impl LiveStreams {
     }
 
     /// Sends the events after the position, then new events as they are committed. Ends at the limit of events,
-    /// when the spirit is deleted, when the database does not answer, or when the client has gone.
+    /// when the spirit is deleted, when the database does not answer, or when the client has gone away.
     pub(super) async fn run_live(&self, mut live: LiveTail, sender: &PageSender) -> StreamEnd {
         while live.left > 0 {
             live.subscription.mark_seen();
@@ -133,7 +134,7 @@ impl LiveStreams {
         Ok(())
     }
 
-    /// Waits for a signal to read, sending heartbeats. Returns false if the client has gone.
+    /// Waits for a signal to read and sends heartbeats. Returns false if the client has gone away.
     async fn wait(&self, live: &mut LiveTail, sender: &PageSender) -> Result<bool, StoreError> {
         loop {
             let heartbeat = tokio::time::sleep_until(live.sent + self.settings.heartbeat);
@@ -153,14 +154,14 @@ impl LiveStreams {
     }
 }
 
-/// Returns zero if the database's clock is ahead of this host's.
+/// Returns the seconds since this time; zero if the database's clock is ahead of this host's.
 fn seconds_since(time: Time) -> f64 {
     let since = SystemTime::now().duration_since(SystemTime::from(time));
     since.unwrap_or_default().as_secs_f64()
 }
 
 impl LiveTail {
-    /// Continues after this sequence, with this number of events still to send.
+    /// Sets the sequence after which it continues, and the number of events that may still be sent.
     pub(super) fn at(self, scanned: i64, left: u64) -> Self {
         Self {
             // A forged cursor must not start a scan of negative sequences.
@@ -171,7 +172,7 @@ impl LiveTail {
         }
     }
 
-    /// Sends `CaughtUp`, unless the limit of events is reached. Returns false if the client has gone.
+    /// Sends `CaughtUp`, unless the limit of events is reached. Returns false if the client has gone away.
     pub(super) async fn send_caught_up(&mut self, sender: &PageSender) -> Result<bool, StoreError> {
         self.caught_up = true;
         if self.left > 0 {

@@ -1,8 +1,7 @@
-//! Cancels statements whose caller has gone away, so that their connection is soon free and the database
-//! does no work that is not needed.
+//! Cancels statements whose caller has gone away, which frees their connection and saves work.
 //!
-//! A backend is found by its unique `application_name`. The process id is not reliable: behind a pooler the
-//! backend may serve another client by the time of the cancel.
+//! The backend to signal is found by its unique `application_name`. Its process id is not reliable: behind a
+//! pooler the backend may run another client's statement by the time of the cancel.
 
 use std::time::Duration;
 
@@ -14,8 +13,9 @@ use super::error::ends_connection;
 use super::pool::ConnectionPool;
 use super::session::PgSession;
 
-/// Time for a statement to end by itself before it is cancelled. Most end sooner than a cancel could reach
-/// them, and a flood of departing callers must not queue for the one connection that sends cancels.
+/// Time for a statement to end by itself before it is cancelled. Most statements end sooner than a cancel
+/// could reach them, and when many callers go away at once, their cancels must not queue for the one
+/// connection that sends them.
 const GRACE: Duration = Duration::from_millis(50);
 
 const CANCEL: &str = "
@@ -30,21 +30,21 @@ pub(super) fn unique_name(options: &PgConnectOptions) -> String {
     format!("{base} {:08x}", fastrand::u32(..))
 }
 
-/// Ends the statement of a session and waits for its end. Returns true if the session can run another
-/// statement.
+/// Waits for the end of a session's statement, and cancels it if it does not end soon. Returns whether the
+/// session can run another statement.
 pub(super) async fn end_statement(session: &mut PgSession, name: &str, canceller: &ConnectionPool) -> bool {
     if let Ok(usable) = timeout(GRACE, wait_until_idle(session)).await {
         return usable;
     }
     send_cancel(name, canceller).await;
-    // PostgreSQL has signalled the backend by the time that the cancel returns. The backend handles the signal
-    // before the next ping, so the signal cannot hit a later statement.
+    // When the cancel returns, PostgreSQL has signalled the backend. The backend handles the signal before the
+    // next ping, so the signal cannot hit a later statement.
     wait_until_idle(session).await
 }
 
-/// Waits for a transaction behind a pooler, and cancels its statement if it does not end soon. A cancel that
-/// comes too late can hit the next statement that the pooler runs on that backend; that statement fails with
-/// an error that its client can retry.
+/// Waits for the end of a transaction behind a pooler, and cancels its statement if it does not end soon. A
+/// cancel that comes too late can hit the next statement that the pooler runs on that backend; that statement
+/// fails with an error that its client can retry.
 pub(super) async fn end_transaction(
     transaction: &mut (impl Future + Unpin),
     name: &str,
@@ -68,7 +68,8 @@ fn send_cancel<'s>(name: &'s str, canceller: &'s ConnectionPool) -> BoxFuture<'s
     })
 }
 
-/// Pings until the session answers: the errors of an unfinished statement come before the answer.
+/// Pings until a ping succeeds: the errors of an unfinished statement arrive before the reply to a ping.
+/// Returns whether the session can run another statement.
 async fn wait_until_idle(session: &mut PgSession) -> bool {
     loop {
         match session.ping().await {

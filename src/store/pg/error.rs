@@ -1,4 +1,4 @@
-//! Errors of the store: one variant for each different reaction of a caller.
+//! Errors of the store: one variant for each way in which the calling code has to react.
 
 use std::fmt::Write as _;
 
@@ -43,8 +43,8 @@ pub enum StoreError {
     /// The statement reached its timeout and was cancelled.
     #[error("the statement timed out")]
     TimedOut,
-    /// The reader of a stream took no page within the stall limit.
-    #[error("the reader of the stream has stalled")]
+    /// The client of a stream took no item within the stall limit.
+    #[error("the client of the stream has stalled")]
     Stalled,
     /// The database cannot be reached or cannot do the work now. The outcome of a write may be unknown.
     #[error("the database is not available: {0}")]
@@ -52,7 +52,7 @@ pub enum StoreError {
     /// The database is read-only: a standby, or a primary turned read-only. Nothing was changed.
     #[error("the database is read-only: {0}")]
     ReadOnly(String),
-    /// A bug, or a schema that differs from what the migrations made.
+    /// A bug, or a schema that differs from the one that the migrations create.
     #[error("unexpected database error: {0}")]
     Bug(String),
 }
@@ -84,12 +84,12 @@ impl From<Panicked> for StoreError {
     }
 }
 
-/// Converts the error of a oneshot channel whose sender was dropped unused, which only a panic causes.
-pub(in crate::store) fn unanswered<E>(_dropped: E) -> StoreError {
+/// Converts the error of waiting for a task that ended without a result, which only a panic causes.
+pub(in crate::store) fn unanswered<E>(_error: E) -> StoreError {
     Panicked.into()
 }
 
-/// Returns true if the connection must not be used after this error: PostgreSQL closes it (shutdown, or the
+/// Returns whether the connection must not be used after this error: PostgreSQL closes it (shutdown, or the
 /// backend was terminated), or the database is read-only and a new connection may lead to the primary.
 pub(super) fn ends_connection(error: &dyn DatabaseError) -> bool {
     error
@@ -97,7 +97,7 @@ pub(super) fn ends_connection(error: &dyn DatabaseError) -> bool {
         .is_some_and(|code| code.starts_with("57P") || code == READ_ONLY)
 }
 
-/// Formats the error and its sources for the log.
+/// Formats the error and its sources in one line.
 pub(in crate::store) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

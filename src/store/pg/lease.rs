@@ -1,4 +1,5 @@
-//! A leased connection: runs statements with timeouts and goes back to its pool when dropped.
+//! A lease of a pooled connection: it runs statements with timeouts and returns the connection to its pool when
+//! it is dropped.
 
 use std::sync::Arc;
 
@@ -13,15 +14,16 @@ use super::fair_semaphore::FairPermit;
 use super::pool::{PoolInner, PooledConnection, answer_timeout};
 use super::session::{PgSession, Statement};
 
-/// A connection in use.
+/// A connection in use, and the permit of the pool that belongs to it.
 pub(super) struct Lease {
     pool: Arc<PoolInner>,
-    /// Taken by the drop.
+    /// `None` only while the lease is dropped.
     connection: Option<PooledConnection>,
     state: LeaseState,
     permit: Option<FairPermit>,
 }
 
+/// The state of a leased connection, which decides what happens to it when the lease is dropped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeaseState {
     /// A statement may be running.
@@ -47,10 +49,12 @@ impl Lease {
         }
     }
 
+    /// Sets the state, for code that uses the session directly.
     pub(super) fn set_state(&mut self, state: LeaseState) {
         self.state = state;
     }
 
+    /// Returns the database session of the connection.
     pub(super) fn session(&mut self) -> Result<&mut PgSession, sqlx::Error> {
         let connection = self.connection.as_mut();
         connection
@@ -63,14 +67,14 @@ impl Lease {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        // The statement timeout of the database ends the statement sooner. This one is for a network that
-        // drops packets silently.
+        // PostgreSQL applies the statement timeout, which is shorter; this one is for a network that drops
+        // packets silently.
         let limit = self.pool.answer_timeout;
         let rows = timeout(limit, self.session()?.all(statement)).await;
         self.record(rows.unwrap_or_else(|_| Err(answer_timeout())))
     }
 
-    /// Runs a statement in a transaction of its own, in a task: if a caller could drop the future half-way, the
+    /// Runs a statement in a transaction of its own, in a task: if the future were dropped in the middle, the
     /// next statement on the connection would run inside the open transaction. When the caller goes away, the
     /// statement is cancelled.
     pub(super) async fn all_in_task<Row>(
@@ -108,9 +112,9 @@ impl Lease {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        // If the pooler has no free backend, this waits, so it has the timeout of waiting for a connection.
-        let begun = timeout(self.pool.acquire_timeout, self.session()?.begin_if_pooled()).await;
-        self.record(begun.unwrap_or(Err(sqlx::Error::PoolTimedOut)))?;
+        // This waits while the pooler has no free backend, so it has the timeout of waiting for a connection.
+        let began = timeout(self.pool.acquire_timeout, self.session()?.begin_if_pooled()).await;
+        self.record(began.unwrap_or(Err(sqlx::Error::PoolTimedOut)))?;
         Ok(self.all(statement).await?)
     }
 
@@ -121,7 +125,7 @@ impl Lease {
         self.record(probed.unwrap_or(Err(sqlx::Error::PoolTimedOut)))
     }
 
-    /// Sets the state after a statement and passes its result on.
+    /// Sets the state after a statement and returns the statement's result.
     fn record<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.state = match &result {
             Ok(_) => LeaseState::Ready,

@@ -1,5 +1,5 @@
-//! Metrics of the store. Counters and histograms are updated as events happen; gauges, such as the queue
-//! depth, are set at each scrape.
+//! Metrics of the store. Counters and histograms are updated by the code that they measure; gauges, such as
+//! the queue depth, are set at each scrape.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Default for StoreMetrics {
 }
 
 impl StoreMetrics {
-    /// Returns the counter of reads with this outcome.
+    /// Returns the counter of reads that may use the standby and had this outcome.
     pub(in crate::store) fn standby_reads(&self, outcome: StandbyRead) -> IntCounter {
         self.standby.reads(outcome)
     }
@@ -55,6 +55,7 @@ impl StoreMetrics {
         set(&self.queue.bytes_max, usage.bytes_max);
     }
 
+    /// Sets the gauges of the connection pool for reads and edits.
     pub(in crate::store) fn set_pool(&self, usage: &PoolUsage) {
         let connections = |state| self.pool.connections.with_label_values(&[state]);
         connections("in_use").set(number(usage.in_use));
@@ -65,17 +66,19 @@ impl StoreMetrics {
         self.pool.refusals.inc_by(usage.refusals.saturating_sub(counted));
     }
 
-    /// Sets the replication lag; `None` while the standby cannot be read.
+    /// Sets the gauge of the replication lag; `None` while the standby cannot be read.
     pub(in crate::store) fn set_standby_lag(&self, lag: Option<Duration>) {
         let seconds = lag.map_or(f64::INFINITY, |lag| lag.as_secs_f64());
         self.standby.lag.set(seconds);
     }
 
+    /// Sets the numbers of spirits that have subscriptions and of subscriptions.
     pub(in crate::store) fn set_live(&self, spirits: usize, streams: usize) {
         self.live.spirits.set(number(spirits));
         self.live.streams.set(number(streams));
     }
 
+    /// Returns the current values of all metrics.
     pub(in crate::store) fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
@@ -277,9 +280,10 @@ pub(in crate::store) enum StandbyRead {
     Served,
     /// The standby failed, so the primary served the read.
     Failed,
-    /// The standby did not have the item, so the primary was read as well. Counted in addition to `Served`.
+    /// The standby did not have the event or spirit, so the primary was read as well. Counted in addition to
+    /// `Served`.
     Missed,
-    /// The standby was not fresh enough, so the primary served the read.
+    /// The lag of the standby was too large or unknown, so the primary served the read.
     Lagging,
 }
 

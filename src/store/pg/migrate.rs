@@ -15,6 +15,7 @@ const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::boo
 
 const HAS_MIGRATIONS: &str = "select to_regclass('_sqlx_migrations') is not null";
 
+/// Reads the migrations that were applied, oldest first.
 pub(in crate::store) const APPLIED_MIGRATIONS: &str = "
     select version, checksum
     from _sqlx_migrations
@@ -34,8 +35,8 @@ impl Startup<'_> {
     /// Checks that transactions work and that prepared statements stay on their connection, then applies
     /// missing migrations. Returns the newest version applied.
     ///
-    /// Migrations hold an advisory lock of a PostgreSQL session. On a standby, and if PostgreSQL is reachable
-    /// only through a transaction pooler, the schema is checked instead and has to be up to date.
+    /// Migrations hold a session-level advisory lock. So on a standby, and if PostgreSQL is reachable only
+    /// through a transaction pooler, the schema is checked instead and has to be up to date.
     pub(in crate::store) async fn migrate(&self) -> Result<i64, StartupError> {
         let backends = check_pooler([self.probe, self.pool], self.connector).await?;
         let options = match (self.direct, backends) {
@@ -83,13 +84,13 @@ impl Startup<'_> {
 
 /// The outcome of applying migrations.
 enum Applied {
-    /// The schema is at this version.
+    /// The schema is up to date, at this version.
     UpTo(i64),
-    /// The database is read-only.
+    /// Nothing was applied, because the database is read-only.
     Nothing,
 }
 
-/// Applies missing migrations, each in a transaction, under an advisory lock that serialises instances which
+/// Applies missing migrations, each in a transaction, under an advisory lock that serialises instances that
 /// start at the same time.
 ///
 /// Uses a connection of its own without a statement timeout: building an index may take long.

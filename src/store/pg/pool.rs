@@ -1,9 +1,9 @@
 //! The connection pool for reads and edits; each call runs one statement.
 //!
 //! sqlx's own pool pings a connection at each acquire and each release, which makes a read three round trips.
-//! This pool pings only connections that were idle for a while. When a caller drops a statement before its
-//! end, a task cancels the statement and puts the connection back. Behind a transaction pooler, the whole
-//! statement runs in a task.
+//! This pool pings only connections that were idle for a while. When the future of a running statement is
+//! dropped, a task cancels the statement and returns the connection to the pool. Behind a transaction pooler,
+//! the whole statement runs in a task.
 
 use std::io;
 use std::sync::Arc;
@@ -25,18 +25,19 @@ use super::spans;
 
 /// A connection that was idle for longer is pinged before use.
 pub(in crate::store) const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
-/// An older connection is closed instead of reused, so that the memory of its backend does not grow for ever.
+/// A connection that is older is closed instead of reused, which bounds the memory of its backend.
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
-/// Connect timeout. It holds whether or not a caller still waits for the connection.
+/// Connect timeout. It applies whether or not a caller still waits for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Added to the database's statement timeout to get the client's, so that a healthy database times out first.
+/// Added to PostgreSQL's statement timeout to get the client-side timeout, so that a healthy database reports
+/// the timeout first.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
 /// A bounded connection pool. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::store) struct ConnectionPool(Arc<PoolInner>);
 
-/// Gauges of a pool.
+/// The usage of a pool, for metrics.
 pub(in crate::store) struct PoolUsage {
     pub(in crate::store) in_use: usize,
     pub(in crate::store) idle: usize,
@@ -64,7 +65,7 @@ pub(super) struct PoolInner {
     /// The most recently used connection is last.
     idle: Mutex<Vec<PooledConnection>>,
     closed: AtomicBool,
-    /// Runs the cancels; without it, abandoned statements run to their end.
+    /// The pool on which abandoned statements are cancelled; without it they run to their end.
     pub(super) canceller: Option<ConnectionPool>,
 }
 
@@ -133,7 +134,7 @@ impl ConnectionPool {
         self.all(statement).await
     }
 
-    /// Runs a statement that returns at most one row.
+    /// Runs a statement that returns at most one row and returns the row.
     pub(in crate::store) async fn optional<Row>(
         &self,
         statement: Statement<'_, Row>,
@@ -144,7 +145,7 @@ impl ConnectionPool {
         Ok(self.all(statement).await?.into_iter().next())
     }
 
-    /// Runs a statement that always returns one row.
+    /// Runs a statement that always returns one row and returns the row.
     pub(in crate::store) async fn one<Row>(&self, statement: Statement<'_, Row>) -> Result<Row, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
@@ -158,6 +159,7 @@ impl ConnectionPool {
         self.0.max
     }
 
+    /// Returns the current usage of the pool.
     pub(in crate::store) fn usage(&self) -> PoolUsage {
         let pool = &self.0;
         PoolUsage {
@@ -180,7 +182,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Leases a connection until the lease is dropped.
+    /// Leases a connection, which is returned to the pool when the lease is dropped.
     pub(super) async fn lease(&self) -> Result<Lease, StoreError> {
         let pool = Arc::clone(&self.0);
         if pool.closed.load(Ordering::Acquire) {
@@ -191,8 +193,8 @@ impl ConnectionPool {
         if let Some(connection) = pool.take_recently_used() {
             return Ok(Lease::new(pool, connection, permit, LeaseState::Busy));
         }
-        // A task opens the connection and pools it if the caller has gone away. Otherwise callers that give up
-        // sooner than a connection opens would cause an endless series of attempts.
+        // A task opens the connection, which goes to the pool if the caller has gone away. Otherwise callers
+        // whose deadlines are shorter than a connect would cause an endless series of attempts.
         let task = tokio::spawn(async move {
             let connection = pool.take_or_connect().await?;
             Ok::<_, sqlx::Error>(Lease::new(pool, connection, permit, LeaseState::Ready))
@@ -238,8 +240,8 @@ impl PoolInner {
             if connection.last_used.elapsed() < PING_AFTER_IDLE || connection.session.is_alive().await {
                 return Ok(connection);
             }
-            // Connections that were idle for longer are dropped unpinged: a ping timeout for each would take
-            // too long.
+            // Connections that were idle for longer are closed without a ping: a ping timeout for each would
+            // take too long.
             let dead_since = connection.last_used;
             self.idle.lock().retain(|other| other.last_used > dead_since);
         }
@@ -254,7 +256,7 @@ impl PoolInner {
         })
     }
 
-    /// Cancels an abandoned statement, or waits for its end. Returns true if the connection can run another
+    /// Cancels an abandoned statement, or waits for its end. Returns whether the connection can run another
     /// statement.
     pub(super) async fn end_statement(&self, connection: &mut PooledConnection) -> bool {
         match &self.canceller {
@@ -265,7 +267,8 @@ impl PoolInner {
         }
     }
 
-    /// Returns a connection to the pool; closes it if it is old or inside a transaction.
+    /// Returns a connection to the pool; closes it if it is old or inside a transaction, or if the pool is
+    /// closed.
     pub(super) fn put_back(&self, mut connection: PooledConnection) {
         connection.last_used = Instant::now();
         let is_reusable = !connection.session.is_in_transaction() && connection.created.elapsed() < AGE_MAX;
@@ -295,7 +298,7 @@ fn connect_timeout() -> StoreError {
     StoreError::Unavailable("timed out opening a connection".to_owned())
 }
 
-/// The error of a database that does not answer in time.
+/// Returns the error for a database that did not answer in time.
 pub(super) fn answer_timeout() -> sqlx::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the database does not answer").into()
+    io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time").into()
 }

@@ -1,7 +1,7 @@
-//! Checks that a pooler between the store and PostgreSQL keeps prepared statements apart.
+//! Checks whether a pooler between the store and PostgreSQL mixes up prepared statements.
 //!
 //! A pooler in transaction mode without support for prepared statements loses them, or runs another client's
-//! statement of the same name. The service then refuses to start, because it would return wrong rows.
+//! statement of the same name. The service then does not start, because it would return wrong rows.
 
 use std::fmt::Write as _;
 
@@ -17,13 +17,13 @@ use super::startup_error::StartupError;
 
 /// Connections checked per pool.
 const CONNECTIONS_MAX: usize = 3;
-/// Number of times that all connections run their statement concurrently.
+/// Number of rounds in which all connections run their statement concurrently.
 const ROUNDS: i32 = 3;
-/// `SQLSTATE`s of a prepared statement whose name is taken and of one that does not exist.
+/// `SQLSTATE`s of a prepared statement whose name is taken, and of a prepared statement that does not exist.
 const STATEMENT_LOST: [&str; 2] = ["42P05", "26000"];
 /// Start of `PgBouncer`'s error for an unknown startup parameter.
 const SETTINGS_REFUSED: &str = "unsupported startup parameter";
-/// `PgBouncer`'s error for a transaction in statement mode, after which it closes the connection.
+/// Part of `PgBouncer`'s error for a transaction in statement mode, after which it closes the connection.
 const NO_TRANSACTIONS: &str = "not allowed in statement pooling mode";
 
 const SETTINGS: &str = "select name, setting from pg_settings where name = any($1)";
@@ -33,7 +33,7 @@ const SETTINGS: &str = "select name, setting from pg_settings where name = any($
 pub(super) enum Backends {
     /// Each connection has a process of its own.
     Dedicated,
-    /// Connections share processes, and prepared statements are either kept apart or not used.
+    /// Connections share processes. Either the pooler keeps their prepared statements apart, or they use none.
     Shared,
 }
 
@@ -103,20 +103,20 @@ async fn run_numbered(lease: &mut Lease, number: i32, round: i32) -> Result<i32,
     match rows.map_err(|error| statement_failure(&error))?.as_slice() {
         &[(process, got_number, got_round)] if (got_number, got_round) == (number, round) => Ok(process),
         _ => Err(StartupError::StatementsMixedUp(
-            "a connection got the result of another one's statement".to_owned(),
+            "a connection got the result of another connection's statement".to_owned(),
         )),
     }
 }
 
-/// Logs the settings that a pooler has dropped. The service works without them, but is much slower, and no
-/// statement has a timeout.
+/// Logs the settings that a pooler has dropped, if any. The service works without them, but is much slower,
+/// and no statement has a timeout.
 async fn check_settings(lease: &mut Lease, wanted: &[(&'static str, String)]) -> Result<(), StartupError> {
     let names: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
     let rows = lease
         .all(sqlx::query_as::<_, (String, String)>(SETTINGS).bind(names))
         .await;
     let rows = rows.map_err(|error| statement_failure(&error))?;
-    let mut repair = String::new();
+    let mut repair = String::new(); // SQL that sets them for the role
     for (name, value) in wanted {
         let is_set = |(row_name, row_value): &(String, String)| row_name == name && row_value == value;
         if !rows.iter().any(is_set) {

@@ -17,13 +17,15 @@ pub(in crate::store) const BASIC_COLUMNS: &str = "id, spirit_id, sequence, event
 /// Columns that the FULL view adds after the basic ones.
 pub(in crate::store) const FULL_COLUMNS: &str = "content, meta::text as meta";
 
-/// Placeholders for [`FULL_COLUMNS`] in the BASIC view, so that both views have the same columns.
+/// Null columns in place of [`FULL_COLUMNS`] in the BASIC view, so that both views have the same columns.
 pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
 
-/// Size of a row in the BASIC view, in bytes, computed without detoasting long values.
+/// Bytes of a row that count towards the size of a page in the BASIC view: those of the summary. Computed without
+/// detoasting.
 pub(in crate::store) const BASIC_LENGTH: &str = "coalesce(octet_length(meta_summary), 0)";
 
-/// Approximate size of a row in the FULL view, in bytes, computed without detoasting long values.
+/// Bytes of a row that count towards the size of a page in the FULL view: those of content and summary, and the
+/// stored size of meta, which may be compressed. Computed without detoasting.
 pub(in crate::store) const FULL_LENGTH: &str =
     "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)";
 
@@ -31,7 +33,8 @@ pub(in crate::store) const FULL_LENGTH: &str =
 pub(in crate::store) const SPIRIT_COLUMNS: &str =
     "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
 
-/// A row of [`BASIC_COLUMNS`] and [`FULL_COLUMNS`], read by position, which is several times faster than by name.
+/// A row of [`BASIC_COLUMNS`] and [`FULL_COLUMNS`]. Its columns are read by index, which is several times faster
+/// than by name.
 #[derive(Debug)]
 pub(in crate::store) struct EventRow(Event);
 

@@ -1,9 +1,9 @@
-//! Database sessions: how the store connects to PostgreSQL and how a statement gets its settings.
+//! Database sessions: connects to PostgreSQL and applies the store's PostgreSQL settings to statements.
 //!
-//! On a dedicated connection, settings are sent once at connect and statements are prepared once. Behind a
-//! pooler in transaction mode, each transaction may run on another backend. There, settings are part of each
-//! transaction, statements are unnamed, and each statement has a transaction of its own, because preparing and
-//! executing it are two round trips.
+//! On a dedicated connection, settings are sent once at connect and statements are prepared once. Behind a pooler
+//! in transaction mode, each transaction may run on another backend. There, settings are sent with each
+//! transaction, statements are unnamed, and each statement has a transaction of its own, because it is prepared
+//! and executed in two round trips.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-/// The PostgreSQL setting; its value is in milliseconds.
+/// Name of the PostgreSQL setting of the statement timeout, whose value is in milliseconds.
 pub(in crate::store) const STATEMENT_TIMEOUT: &str = "statement_timeout";
-/// Ping timeout; a connection that does not answer within it counts as dead.
+/// Ping timeout; a connection that does not answer in time counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A statement that has not run yet.
@@ -32,7 +32,7 @@ pub(in crate::store) struct Connector {
     /// SQL that begins a transaction. Includes the settings if they cannot be sent at connect.
     begin: Arc<str>,
     is_transaction_pooled: bool,
-    /// Names and values.
+    /// Names and values of the PostgreSQL settings.
     settings: Vec<(&'static str, String)>,
 }
 
@@ -45,10 +45,10 @@ pub(in crate::store) struct PgSession {
 }
 
 impl Connector {
-    /// Connects to PostgreSQL itself, or through a pooler that gives each client a dedicated backend.
+    /// Creates a connector to PostgreSQL itself, or to a pooler that gives each client a dedicated backend.
     pub(in crate::store) fn dedicated(options: PgConnectOptions) -> Self {
         Self {
-            // Not needed, since values travel in binary form; and poolers refuse parameters that they do not know.
+            // Not needed, since values are sent in binary form, and poolers refuse unknown startup parameters.
             options: options.extra_float_digits(None),
             begin: "begin;".into(),
             is_transaction_pooled: false,
@@ -56,7 +56,7 @@ impl Connector {
         }
     }
 
-    /// Connects through a pooler in transaction mode.
+    /// Creates a connector to a pooler in transaction mode.
     pub(in crate::store) fn transaction_pooled(options: PgConnectOptions) -> Self {
         Self {
             is_transaction_pooled: true,
@@ -64,7 +64,7 @@ impl Connector {
         }
     }
 
-    /// Adds PostgreSQL settings. Values are not quoted, so each has to be a word or a number.
+    /// Adds PostgreSQL settings. Values are not quoted, so each has to be a single word or a number.
     pub(in crate::store) fn with_settings<const N: usize>(
         mut self,
         settings: [(&'static str, &str); N],
@@ -83,7 +83,7 @@ impl Connector {
         self
     }
 
-    /// Returns true if connections go through a pooler in transaction mode.
+    /// Returns whether connections go through a pooler in transaction mode.
     pub(in crate::store) fn is_transaction_pooled(&self) -> bool {
         self.is_transaction_pooled
     }
@@ -93,7 +93,7 @@ impl Connector {
         &self.settings
     }
 
-    /// Returns the statement timeout that the database applies.
+    /// Returns the statement timeout that PostgreSQL applies.
     pub(in crate::store) fn statement_timeout(&self) -> Duration {
         let mut newest_first = self.settings.iter().rev();
         newest_first
@@ -107,11 +107,12 @@ impl Connector {
         &self.options
     }
 
+    /// Opens a session.
     pub(in crate::store) async fn connect(&self) -> Result<PgSession, sqlx::Error> {
         self.open(&self.options).await
     }
 
-    /// Connects under an `application_name`, by which `pg_stat_activity` lists the session.
+    /// Opens a session under this `application_name`, which `pg_stat_activity` shows.
     pub(in crate::store) async fn connect_with_name(&self, name: &str) -> Result<PgSession, sqlx::Error> {
         self.open(&self.options.clone().application_name(name)).await
     }
@@ -127,20 +128,19 @@ impl Connector {
 }
 
 impl PgSession {
-    /// Returns true behind a pooler in transaction mode: a single statement then needs a transaction, and has
-    /// to run in a task that no caller can cancel.
+    /// Returns whether the session goes through a pooler in transaction mode. A single statement then needs a
+    /// transaction, and has to run in a task that no caller can cancel.
     pub(in crate::store) fn is_transaction_pooled(&self) -> bool {
         self.is_transaction_pooled
     }
 
-    /// Returns true if a transaction of this type's methods is still open, so that the session must not be
-    /// reused.
+    /// Returns whether a transaction that this type began is still open, so that the session must not be reused.
     pub(in crate::store) fn is_in_transaction(&self) -> bool {
         self.in_transaction
     }
 
-    /// Begins the transaction of a single statement behind a transaction pooler, which is one round trip.
-    /// Does nothing on a dedicated connection.
+    /// Begins the transaction of a single statement, in one round trip, behind a transaction pooler. Does nothing
+    /// on a dedicated connection.
     pub(in crate::store) async fn begin_if_pooled(&mut self) -> Result<(), sqlx::Error> {
         if self.is_transaction_pooled {
             self.begin().await?;
@@ -148,8 +148,8 @@ impl PgSession {
         Ok(())
     }
 
-    /// Runs a single statement, commits it and returns all its rows. Has to follow
-    /// [`begin_if_pooled`](Self::begin_if_pooled).
+    /// Runs a single statement, commits it and returns all its rows. [`begin_if_pooled`](Self::begin_if_pooled)
+    /// has to be called before.
     pub(in crate::store) async fn all<Row>(
         &mut self,
         statement: Statement<'_, Row>,
@@ -170,7 +170,7 @@ impl PgSession {
         }
     }
 
-    /// Begins a transaction and rolls it back, in two messages.
+    /// Begins a transaction and rolls it back, in two round trips.
     pub(in crate::store) async fn probe_transaction(&mut self) -> Result<(), sqlx::Error> {
         self.begin().await?;
         sqlx::raw_sql("rollback").execute(&mut self.connection).await?;
@@ -186,13 +186,13 @@ impl PgSession {
     }
 
     /// Returns the SQL that begins a transaction, to be sent with the transaction's first statement in one
-    /// message of the simple query protocol. [`is_in_transaction`](Self::is_in_transaction) does not know of
-    /// such a transaction.
+    /// message of the simple query protocol. [`is_in_transaction`](Self::is_in_transaction) does not cover such a
+    /// transaction.
     pub(in crate::store) fn begin_sql(&self) -> String {
         self.begin.to_string()
     }
 
-    /// Returns true if a prepared statement outlives its transaction.
+    /// Returns whether statements stay prepared after their transaction.
     pub(in crate::store) fn keeps_prepared_statements(&self) -> bool {
         !self.is_transaction_pooled
     }
@@ -202,22 +202,24 @@ impl PgSession {
         &mut self.connection
     }
 
+    /// Sends a ping and waits for the reply, without a timeout.
     pub(in crate::store) async fn ping(&mut self) -> Result<(), sqlx::Error> {
         self.connection.ping().await
     }
 
-    /// Returns true if the session answers a ping in time. No statement may be running on it.
+    /// Returns whether the session answers a ping in time. No statement may be running on it.
     pub(in crate::store) async fn is_alive(&mut self) -> bool {
         let answer = timeout(PING_TIMEOUT, self.ping()).await;
         matches!(answer, Ok(Ok(())))
     }
 
+    /// Closes the connection.
     pub(in crate::store) async fn close(self) -> Result<(), sqlx::Error> {
         self.connection.close().await
     }
 }
 
-/// Returns the statement without its borrows; the arguments already own copies of the bound values.
+/// Returns the statement with a static lifetime. Its arguments already own copies of the bound values.
 pub(super) fn into_static<Row>(statement: Statement<'_, Row>) -> Result<Statement<'static, Row>, sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
@@ -226,8 +228,8 @@ where
     Ok(sqlx::query_as_with(sql, arguments))
 }
 
-/// Returns the statement and a copy of it, so that it can run on two connections.
-pub(in crate::store) fn twice<Row>(
+/// Returns the statement and a copy of it, so that it can be run on two connections.
+pub(in crate::store) fn duplicate<Row>(
     statement: Statement<'_, Row>,
 ) -> Result<(Statement<'static, Row>, Statement<'static, Row>), sqlx::Error>
 where

@@ -1,4 +1,4 @@
-//! Tracing spans of the store: the span of a caller, of a statement, and of work shared by several callers.
+//! Tracing spans of the store: of a call, of a statement, and of work shared by several calls.
 
 use sqlx::postgres::PgRow;
 use sqlx::{Execute, FromRow};
@@ -8,7 +8,7 @@ use super::error::StoreError;
 use super::session::Statement;
 pub(in crate::store) use crate::telemetry::are_wanted;
 
-/// Returns the caller's span, to be the parent of work that runs in a task.
+/// Returns the span of the current call, to be the parent of work that runs in a task.
 pub(in crate::store) fn current() -> Span {
     if are_wanted() {
         Span::current()
@@ -17,7 +17,7 @@ pub(in crate::store) fn current() -> Span {
     }
 }
 
-/// Creates the span of a statement. The SQL contains no parameter values.
+/// Creates the span of a statement. Its SQL must not contain parameter values.
 pub(in crate::store) fn statement(sql: &str) -> Span {
     tracing::debug_span!(
         target: "spans",
@@ -28,8 +28,8 @@ pub(in crate::store) fn statement(sql: &str) -> Span {
     )
 }
 
-/// Returns the statement with its span. The statement is rebuilt, because sqlx gives out its SQL only by taking
-/// it apart.
+/// Returns the statement with its span. The statement is rebuilt, because sqlx returns the SQL of a statement
+/// only after its arguments were taken.
 pub(in crate::store) fn traced<Row>(
     mut query: Statement<'_, Row>,
 ) -> Result<(Statement<'_, Row>, Span), StoreError>
@@ -48,18 +48,18 @@ where
     Ok((query.persistent(persistent), span))
 }
 
-/// Creates the span of work that serves several callers at once: a child of the first caller's span, linked to
-/// the other callers' spans.
-pub(in crate::store) fn shared<'s>(name: &'static str, mut callers: impl Iterator<Item = &'s Span>) -> Span {
+/// Creates the span of work that is shared by several calls: a child of the first call's span, linked to the
+/// spans of the other calls.
+pub(in crate::store) fn shared<'s>(name: &'static str, mut calls: impl Iterator<Item = &'s Span>) -> Span {
     if !are_wanted() {
         return Span::none();
     }
-    let Some(first) = callers.next() else {
+    let Some(first) = calls.next() else {
         return Span::none();
     };
     let span = tracing::debug_span!(target: "spans", parent: first, "shared", otel.name = name);
-    for caller in callers {
-        span.follows_from(caller);
+    for call in calls {
+        span.follows_from(call);
     }
     span
 }

@@ -1,9 +1,9 @@
-//! A streaming standby for reads that may lag, and the measurement of its replication lag.
+//! Reads from a streaming standby, and the measurement of its replication lag.
 //!
 //! The store periodically reads the WAL position that the primary has flushed and the position that the standby
 //! has replayed. Once the standby has replayed a position that the primary had reached at some time, it has
-//! everything that was acknowledged before that time. The age of the newest such time is an upper bound of the
-//! lag, independent of the servers' clocks and valid while nothing is written.
+//! every commit that was acknowledged before that time. The age of the newest such time is an upper bound of
+//! the lag, independent of the servers' clocks and valid while nothing is written.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,16 +22,16 @@ use super::session::Connector;
 use super::startup_error::StartupError;
 use crate::panics::keep_running;
 
-/// Probes per maximum lag, within [`PROBE_INTERVAL`].
+/// Number of probes in the time of the maximum lag, as far as [`PROBE_INTERVAL`] allows.
 const PROBES_PER_LAG_MAX: u32 = 4;
-/// Bounds of the time between two probes.
+/// Minimum and maximum time between two probes.
 const PROBE_INTERVAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of the pooler check, which opens several connections.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Reads the flushed WAL position, since only flushed commits are acknowledged. The name of a WAL file begins
-/// with its timeline.
+/// Reads the flushed WAL position, since only flushed commits are acknowledged. The timeline is taken from the
+/// name of the WAL file, which begins with it.
 pub(in crate::store) const PRIMARY_POSITION: &str = "
     select
         pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8 as reached,
@@ -40,7 +40,8 @@ pub(in crate::store) const PRIMARY_POSITION: &str = "
         (select oid::int8 from pg_database where datname = current_database()) as database
     from pg_control_system()";
 
-/// The WAL receiver has the newest timeline, but shows it only to roles that may read statistics.
+/// Reads the replayed WAL position. The WAL receiver has the newest timeline, but PostgreSQL shows it only to
+/// roles that may read statistics.
 pub(in crate::store) const STANDBY_POSITION: &str = "
     select
         pg_is_in_recovery() as is_standby,
@@ -50,9 +51,10 @@ pub(in crate::store) const STANDBY_POSITION: &str = "
         (select oid::int8 from pg_database where datname = current_database()) as database
     from pg_control_system(), pg_control_recovery()";
 
-/// Settings of the standby for reads that may lag. Not `Debug`, because it may hold a password.
+/// Settings of the standby for reads that may lag. Not `Debug`, because it may contain a password.
 #[derive(Clone)]
 pub struct StandbySettings {
+    /// How to connect to the standby.
     pub connect: PgConnectOptions,
     /// Maximum replication lag; the standby is not read while its lag is larger.
     pub lag_max: Duration,
@@ -62,7 +64,7 @@ pub struct StandbySettings {
 pub(in crate::store) struct Standby {
     pub(in crate::store) connections: ConnectionPool,
     lag_max: Duration,
-    /// The standby has everything that was acknowledged before this time; `None` while it must not be read.
+    /// The standby has every commit that was acknowledged before this time; `None` while it must not be read.
     current_as_of: watch::Receiver<Option<Instant>>,
     metrics: StoreMetrics,
     probe: ConnectionPool,
@@ -70,8 +72,8 @@ pub(in crate::store) struct Standby {
 }
 
 impl Standby {
-    /// Starts monitoring the standby, which is read once the first probes succeed. `primary` is the pool that
-    /// probes the primary; its connections have to be free while others are busy.
+    /// Starts monitoring the standby, which is read once the first probes have succeeded. `primary` is the pool
+    /// that probes the primary, which must not be the pool of reads and edits.
     pub(in crate::store) fn start(
         connector: Connector,
         pool_size: u32,
@@ -107,7 +109,7 @@ impl Standby {
         }
     }
 
-    /// Returns true if the lag is at most `lag_max`.
+    /// Returns whether the lag is at most `lag_max`.
     pub(in crate::store) fn is_fresh(&self) -> bool {
         self.lag().is_some_and(|lag| lag <= self.lag_max)
     }
@@ -117,7 +119,7 @@ impl Standby {
         self.current_as_of.borrow().map(|time| time.elapsed())
     }
 
-    /// Waits for the result of a read. Fails as soon as the standby becomes unusable.
+    /// Runs a read on the standby. Fails as soon as the standby becomes unusable.
     pub(in crate::store) async fn answer<T>(
         &self,
         read: impl Future<Output = Result<T, StoreError>>,
@@ -131,11 +133,12 @@ impl Standby {
         }
     }
 
-    /// Counts a read.
+    /// Counts the outcome of a read in the metrics.
     pub(in crate::store) fn count(&self, read: StandbyRead) {
         self.metrics.standby_reads(read).inc();
     }
 
+    /// Ends the monitoring and closes the connections to the standby.
     pub(in crate::store) async fn close(&self) {
         self.monitor.abort();
         self.connections.close().await;
@@ -152,9 +155,9 @@ struct LagMonitor {
     lag_max: Duration,
     started: Instant,
     current_as_of: watch::Sender<Option<Instant>>,
-    /// True after the connections to the standby have passed the pooler check.
+    /// Whether the connections to the standby have passed the pooler check.
     pooler_checked: bool,
-    /// The error of the last probe if the identity is unknown.
+    /// The identity of the primary, or the error of the last probe.
     primary_identity: Result<Identity, String>,
     /// WAL positions of the primary, with the times at which they were read, that the standby has not replayed
     /// yet; oldest first.
@@ -195,7 +198,7 @@ enum Unusable {
     #[error("the server is not in recovery, so it is not a standby")]
     NotInRecovery,
     #[error("the standby does not follow the primary: their cluster, database or timeline differs")]
-    NotOfThePrimary,
+    NotFollowingPrimary,
     #[error(transparent)]
     PoolerCheck(#[from] StartupError),
     #[error(transparent)]
@@ -205,7 +208,7 @@ enum Unusable {
 }
 
 impl LagMonitor {
-    /// Probes until the standby turns out to be unusable for good, that is, until a restart.
+    /// Probes both servers periodically. Returns only if the standby cannot be used until a restart.
     async fn run(&mut self) {
         let period = (self.lag_max / PROBES_PER_LAG_MAX).clamp(PROBE_INTERVAL.0, PROBE_INTERVAL.1);
         let mut ticks = interval(period);
@@ -274,7 +277,7 @@ impl LagMonitor {
             Ok(Err(error)) => self.primary_identity = Err(error.to_string()),
             Err(_) => self.primary_identity = Err("the primary did not answer in time".to_owned()),
         }
-        // Replaying an older position would not make the standby fresh.
+        // An older position does not matter: a standby that has replayed it may lag too much.
         self.primary_positions
             .retain(|(time, _)| time.elapsed() <= self.lag_max);
     }
@@ -294,7 +297,7 @@ impl LagMonitor {
             return Err(Unusable::NotInRecovery);
         }
         if matches!(&self.primary_identity, Ok(primary) if *primary != row.identity) {
-            return Err(Unusable::NotOfThePrimary);
+            return Err(Unusable::NotFollowingPrimary);
         }
         let replayed = self
             .primary_positions

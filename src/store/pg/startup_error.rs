@@ -1,17 +1,17 @@
-//! Errors that keep the service from using a database at start.
+//! Errors of checking and migrating the database at start.
 
 use super::error::{StoreError, chain};
 
 /// The reason why the database cannot be used. Only [`Failed`](Self::Failed) is transient.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
-    /// The schema belongs to a newer version of this binary.
+    /// The database has a migration that this binary does not have, so it belongs to a newer version.
     #[error(
         "the database has migration {0}, which this binary does not have: a newer version made it; use that version \
          or a later one"
     )]
     Newer(i64),
-    /// An applied migration differs from the one in this binary.
+    /// An applied migration differs from the migration of the same version in this binary.
     #[error(
         "migration {0} was applied with another content than this binary carries; restore the database or use the \
          binary that made it"
@@ -50,7 +50,7 @@ pub enum StartupError {
 }
 
 impl StartupError {
-    /// Returns true if a retry can succeed.
+    /// Returns whether a retry can succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Failed(_))

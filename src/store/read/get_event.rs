@@ -1,7 +1,7 @@
 //! Reads single events by id. Concurrent reads share a statement.
 //!
 //! Looking up an id costs PostgreSQL less than receiving and answering a statement. Reads that arrive while a
-//! statement runs are batched into the next one; a lone read waits for no timer.
+//! statement runs are batched into the next statement; a single read does not wait for a timer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,15 +21,16 @@ use crate::store::pg::pool::ConnectionPool;
 use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
 use crate::store::pg::spans;
 
-/// Events that one statement reads at most: 32 MiB of content at the default limit.
-const GATHERED_MAX: usize = 32;
-/// Statements that run at the same time at most.
+/// Maximum number of events that one statement reads: 32 MiB of content at the default limit.
+const BATCH_MAX: usize = 32;
+/// Number of tasks, each of which runs one statement at a time.
 const READERS: usize = 2;
-/// Capacity of the queue; further reads wait until there is room.
+/// Capacity of the queue of reads; further reads wait until it has room.
 const WAITING_MAX: usize = 1_024;
 
 type Answer = Result<Option<Event>, StoreError>;
 
+/// A read of one event, and the channel of its result.
 #[derive(Debug)]
 struct Get {
     id: EventId,
@@ -45,18 +46,20 @@ struct Get {
 pub(in crate::store) struct GetBatcher(mpsc::Sender<Get>);
 
 impl GetBatcher {
+    /// Starts the tasks that read through this pool.
     pub(in crate::store) fn start(connections: &ConnectionPool) -> Self {
         let (gets, waiting) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..READERS {
             let (waiting, connections) = (Arc::clone(&waiting), connections.clone());
             tokio::spawn(keep_running("get batcher", async move || {
-                read(&waiting, &connections).await;
+                run_batches(&waiting, &connections).await;
             }));
         }
         Self(gets)
     }
 
+    /// Reads an event in the next batch. The event may belong to a spirit outside the scope.
     async fn get(&self, id: EventId, scope: SpiritScope) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.0
@@ -73,15 +76,15 @@ impl GetBatcher {
 }
 
 impl Reader {
-    /// Returns one event if it belongs to a spirit of the scope. An event that the standby does not have is
-    /// read from the primary.
+    /// Returns one event in the FULL view if it belongs to a spirit of the scope. An event that the standby
+    /// does not have is read from the primary.
     pub async fn get_event(
         &mut self,
         id: EventId,
         scope: &SpiritScope,
         include_deleted: bool,
     ) -> Result<Option<Event>, StoreError> {
-        // A shared statement may return an event that only another caller may see.
+        // A shared statement may return an event that only another caller of it may see.
         let is_visible =
             |event: &Event| scope.holds(event.spirit_id) && (include_deleted || event.deleted_at.is_none());
         if let Some(standby) = self.standby() {
@@ -112,10 +115,11 @@ impl Reader {
     }
 }
 
-async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool) {
+/// Takes and answers batches until the queue is closed.
+async fn run_batches(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool) {
     loop {
-        let mut gets = Vec::with_capacity(GATHERED_MAX);
-        if waiting.lock().await.recv_many(&mut gets, GATHERED_MAX).await == 0 {
+        let mut gets = Vec::with_capacity(BATCH_MAX);
+        if waiting.lock().await.recv_many(&mut gets, BATCH_MAX).await == 0 {
             return;
         }
         gets.retain(|get| !get.reply.is_closed());
@@ -123,7 +127,8 @@ async fn read(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &ConnectionPool
             continue;
         }
         if let Err(error) = answer_all(gets, connections).await {
-            // The database is down, so queued reads fail too. If the other task holds the lock, it takes them.
+            // The database is not available, so queued reads fail too. If another task holds the lock, it
+            // takes them.
             let Ok(mut waiting) = waiting.try_lock() else {
                 continue;
             };
@@ -152,7 +157,7 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
         answered = caught(connections.all(query).instrument(span)) => answered,
         () = all_gone(&mut gets) => return Ok(()),
     };
-    let mut events: HashMap<EventId, Event> = match answered.unwrap_or_else(|panicked| Err(panicked.into())) {
+    let events: HashMap<EventId, Event> = match answered.unwrap_or_else(|panicked| Err(panicked.into())) {
         Ok(rows) => rows
             .into_iter()
             .map(Event::from)
@@ -170,36 +175,42 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
             };
         }
     };
-    let mut wanted: HashMap<EventId, usize> = HashMap::new();
+    answer_with(gets, events);
+    Ok(())
+}
+
+/// Answers each read with its event. An event is cloned only if several reads of the batch name it.
+fn answer_with(gets: Vec<Get>, mut events: HashMap<EventId, Event>) {
+    let mut remaining: HashMap<EventId, usize> = HashMap::new();
     for get in &gets {
-        *wanted.entry(get.id).or_default() += 1;
+        *remaining.entry(get.id).or_default() += 1;
     }
     for get in gets {
-        let left = wanted.entry(get.id).or_default();
-        *left -= 1;
-        let event = if *left == 0 {
+        let count = remaining.entry(get.id).or_default();
+        *count -= 1;
+        let event = if *count == 0 {
             events.remove(&get.id)
         } else {
             events.get(&get.id).cloned()
         };
         answer(get, Ok(event));
     }
-    Ok(())
 }
 
-/// Reads each event by a statement of its own. Once the database is not available, the rest fails at once.
+/// Reads each event by a statement of its own. Once the database is not available, the remaining reads fail at
+/// once.
 async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
     let mut answered = Ok(());
     for get in gets {
         match &answered {
             Ok(()) => answered = Box::pin(answer_all(vec![get], connections)).await,
-            Err(away) => answer(get, Err(StoreError::clone(away))),
+            Err(unavailable) => answer(get, Err(StoreError::clone(unavailable))),
         }
     }
     answered
 }
 
-/// Returns the union of the scopes, so that no other spirit's events are read; `None` if one is unlimited.
+/// Returns the spirits that any of the scopes contains; `None` if a scope contains every spirit.
 fn union_of_scopes(gets: &[Get]) -> Option<Vec<Uuid>> {
     let mut all = Vec::with_capacity(gets.len());
     for get in gets {
@@ -210,7 +221,7 @@ fn union_of_scopes(gets: &[Get]) -> Option<Vec<Uuid>> {
     Some(all)
 }
 
-/// Resolves when every caller of the batch has gone.
+/// Resolves when every caller of the batch has gone away.
 async fn all_gone(gets: &mut [Get]) {
     for get in gets {
         get.reply.closed().await;
@@ -219,12 +230,12 @@ async fn all_gone(gets: &mut [Get]) {
 
 fn answer(get: Get, answer: Answer) {
     if get.reply.send(answer).is_err() {
-        tracing::trace!("the caller of a read has gone");
+        tracing::trace!("the caller of a read has gone away");
     }
 }
 
-/// `$2` routes the statement on a sharded database. An index condition on the spirits of an API key's scope,
-/// `$3`, would try every pair of id and spirit, so `coalesce` turns it into a filter.
+/// `$2` routes the statement on a sharded database. As an index condition, the spirits of the scopes, `$3`,
+/// would be tried with every id, so `coalesce` turns the condition into a filter.
 pub(in crate::store) const GET: &str = formatcp!(
     "select {BASIC_COLUMNS}, {FULL_COLUMNS}
      from events
@@ -233,6 +244,7 @@ pub(in crate::store) const GET: &str = formatcp!(
      and coalesce(spirit_id = any($3), $3::uuid[] is null)"
 );
 
+/// As in [`GET`], `coalesce` turns the condition on spirits into a filter.
 pub(in crate::store) const GET_BASIC: &str = formatcp!(
     "select {BASIC_COLUMNS}, {NO_COLUMNS}
      from events

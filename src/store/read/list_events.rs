@@ -1,7 +1,7 @@
 //! Lists and counts events.
 //!
 //! A page is a keyset scan of an index. Each combination of index, direction and view has a statement of its
-//! own, because it has another plan; every other condition is a parameter.
+//! own, because it has a plan of its own; all other conditions are parameters.
 
 use const_format::formatcp;
 use sqlx::postgres::PgRow;
@@ -22,7 +22,7 @@ pub struct EventQuery {
     pub order: Order,
     pub view: View,
     pub start: PageStart,
-    /// Highest sequence to return.
+    /// Highest sequence that the page may contain.
     pub sequence_max: i64,
     /// Maximum number of events in the page.
     pub size: usize,
@@ -33,9 +33,9 @@ pub struct EventQuery {
 /// The start of a page.
 #[derive(Clone, Copy, Debug)]
 pub enum PageStart {
-    /// Skips this number of events.
+    /// Starts after this number of events.
     Offset(i64),
-    /// After this position.
+    /// Starts after this position.
     After(Position),
 }
 
@@ -49,6 +49,7 @@ pub struct EventPage {
 
 struct PageRow {
     event: EventRow,
+    /// Number of events that match, up to one more than the size of the page; the same in every row.
     found: i64,
 }
 
@@ -62,7 +63,7 @@ impl FromRow<'_, PgRow> for PageRow {
 }
 
 impl Reader {
-    /// Returns a page of events.
+    /// Returns a page of the selected events.
     pub async fn list_events(&mut self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let (start, offset) = match query.start {
             PageStart::Offset(offset) => (beginning(query.order), offset),
@@ -99,7 +100,7 @@ impl Reader {
         })
     }
 
-    /// Returns the number of events.
+    /// Returns the number of selected events.
     pub async fn count_events(&mut self, selection: &Selection) -> Result<i64, StoreError> {
         let sql = COUNTS[IndexUsed::of(selection) as usize];
         let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection);
@@ -108,7 +109,8 @@ impl Reader {
         count.ok_or_else(|| StoreError::Bug("a count returned no row".to_owned()))
     }
 
-    /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if there are fewer.
+    /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if fewer events are
+    /// selected. The selection must name a session.
     pub(in crate::store) async fn nth_from_end(
         &mut self,
         selection: &Selection,
@@ -126,7 +128,7 @@ impl Reader {
     }
 }
 
-/// Before the first event in this order, whatever it is.
+/// Returns a position before every event in this order.
 fn beginning(order: Order) -> Position {
     match order {
         Order::OldestFirst => Position {
@@ -140,7 +142,7 @@ fn beginning(order: Order) -> Position {
     }
 }
 
-/// Binds `$1` to `$9`, which the conditions of a selection read.
+/// Binds `$1` to `$9`, the parameters in the conditions of a selection.
 pub(in crate::store) fn bind_selection<'q, Row>(
     query: Statement<'q, Row>,
     selection: &'q Selection,
@@ -186,7 +188,7 @@ impl IndexUsed {
     }
 }
 
-/// The properties that give a page its statement and plan.
+/// The properties of a query that determine the statement of its page.
 #[derive(Clone, Copy, Debug)]
 struct PageShape {
     index_used: IndexUsed,
@@ -203,13 +205,13 @@ impl PageShape {
         }
     }
 
-    /// The position of the statement in [`PAGES`].
+    /// Returns the index of the statement in [`PAGES`].
     fn index(self) -> usize {
         self.index_used as usize * 4 + usize::from(self.newest_first) * 2 + usize::from(self.basic)
     }
 }
 
-// The conditions that each index serves.
+// The conditions of a selection that the index serves, for each index.
 const IN_SPIRIT: &str = "spirit_id = $1 and $2::text is null and occurred_at >= $6 and occurred_at < $7";
 const IN_EVENT_TYPE: &str = "spirit_id = $1 and $2::text is null and event_type = ($3::text[])[1] \
      and occurred_at >= $6 and occurred_at < $7";
@@ -222,12 +224,12 @@ pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type =
          and ($8::text is null or meta @> $8::jsonb)
          and ($9 or not is_deleted)";
 
-/// A page ends where the running sum of its rows' lengths passes `$15`. `cut` finds that row without reading
-/// long values, and counts the rows that fit; the page is then the same index scan with a limit, so that no
-/// row is read in vain and none is copied.
+/// A page ends where the running sum of its rows' lengths passes `$15`. `cut` counts the rows that fit,
+/// without reading long values; the page is then the same index scan with that limit, so that no row is read
+/// needlessly or copied.
 ///
-/// The planner has to scan the index that has the order. Where it expects few rows, it would rather fetch
-/// all of them by a bitmap or another index and sort them. `coalesce` hides from it how few rows the filter
+/// The plan must scan the index that has the order. Where the planner expects few rows, it would fetch all of
+/// them by a bitmap or another index and sort them. `coalesce` hides from the planner how few rows the filter
 /// leaves, and `select` hides the limit.
 macro_rules! page {
     ($indexed:expr, $after:expr, $direction:expr, $columns:expr, $length:expr) => {
@@ -265,7 +267,7 @@ macro_rules! page {
     };
 }
 
-/// The four pages over one index, in the order of [`PageShape::index`].
+/// The statements of the four pages over one index, in the order of [`PageShape::index`].
 macro_rules! pages {
     ($indexed:expr) => {
         [
@@ -277,6 +279,7 @@ macro_rules! pages {
     };
 }
 
+/// The statements of pages, in the order of [`PageShape::index`].
 pub(in crate::store) const PAGES: [&str; 12] = {
     let [[a, b, c, d], [e, f, g, h], [i, j, k, l]] =
         [pages!(IN_SPIRIT), pages!(IN_EVENT_TYPE), pages!(IN_SESSION)];
@@ -292,8 +295,10 @@ macro_rules! count {
     };
 }
 
+/// The statements that count events, by index in the order of [`IndexUsed`].
 pub(in crate::store) const COUNTS: [&str; 3] = [count!(IN_SPIRIT), count!(IN_EVENT_TYPE), count!(IN_SESSION)];
 
+/// Reads the position of an event of a session, counted from the end.
 pub(in crate::store) const NTH_FROM_END: &str = formatcp!(
     "select occurred_at, sequence
      from events

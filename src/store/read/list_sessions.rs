@@ -1,15 +1,15 @@
-//! Lists sessions: the live events of a spirit grouped by `session_id`.
+//! Lists sessions: the events of a spirit that are not soft-deleted, grouped by `session_id`.
 
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 
 use super::Reader;
-use crate::domain::cursor::SessionPlace;
+use crate::domain::cursor::SessionListPosition;
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
 use crate::store::pg::error::StoreError;
 
-/// A session; counts and times are over its live events.
+/// A session. Count and times are those of its events that are not soft-deleted.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Session {
     pub session_id: String,
@@ -33,10 +33,10 @@ impl Reader {
     pub async fn list_sessions(
         &mut self,
         spirit_id: SpiritId,
-        after: Option<SessionPlace>,
+        after: Option<SessionListPosition>,
         size: usize,
     ) -> Result<SessionPage, StoreError> {
-        let after = after.unwrap_or_else(|| SessionPlace {
+        let after = after.unwrap_or_else(|| SessionListPosition {
             last_occurred_at: start_of_year(10_000),
             session_id: String::new(),
         });

@@ -1,5 +1,6 @@
--- The distinct session ids by a loose scan of ix_events_session_id, the last live event of each,
--- a page of them in order; only the page's sessions are counted.
+-- Finds the distinct session ids by a loose index scan of ix_events_session_id and the last event of each
+-- that is not soft-deleted, then orders and cuts the page. Events are counted for the sessions of the page
+-- only.
 with recursive session_ids as (
     (
         select session_id

@@ -1,7 +1,7 @@
 //! Reads: single events, pages of events, counts, sessions and spirits.
 //!
-//! A [`Reader`] belongs to one call or one stream. It reads the standby while that is allowed and fresh, and
-//! the primary otherwise.
+//! A [`Reader`] belongs to one call or one stream. It reads from the standby if the call allows that and the
+//! standby is fresh, and from the primary otherwise.
 
 pub(super) mod get_event;
 pub(super) mod list_events;
@@ -18,20 +18,20 @@ use get_event::GetBatcher;
 use super::pg::error::StoreError;
 use super::pg::metrics::StandbyRead;
 use super::pg::pool::ConnectionPool;
-use super::pg::session::{Statement, twice};
+use super::pg::session::{Statement, duplicate};
 use super::pg::standby::Standby;
 
 /// The freshness that a read needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// The read may lag behind the primary, within the configured bound.
+    /// The read may lag behind the primary, up to the configured maximum.
     #[default]
     Eventual,
-    /// The read sees everything that was acknowledged before it began.
+    /// The read returns everything that was acknowledged before it began.
     Strong,
 }
 
-/// The servers that can be read. Cheap to clone.
+/// Creates the readers of calls and streams. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct ReadRouter {
     primary: ConnectionPool,
@@ -46,8 +46,8 @@ struct StandbyReads {
     gets: GetBatcher,
 }
 
-/// Reads for one call, or for the pages of one stream. It switches from the standby to the primary at most
-/// once and never back, so that a later read is never older than an earlier one.
+/// Runs the reads of one call or one stream. It switches from the standby to the primary at most once and
+/// never back, so that a later read never returns an older state than an earlier one.
 pub struct Reader {
     primary: ConnectionPool,
     gets: GetBatcher,
@@ -79,6 +79,7 @@ impl Weight {
 }
 
 impl ReadRouter {
+    /// Starts the batchers of single-event reads.
     pub(super) fn start(primary: ConnectionPool, standby: Option<Arc<Standby>>) -> Self {
         Self {
             gets: GetBatcher::start(&primary),
@@ -109,8 +110,8 @@ impl ReadRouter {
 }
 
 impl Reader {
-    /// Returns all rows of a statement. If the standby fails (a conflict with recovery, an outage, a missing
-    /// migration), the statement runs again on the primary.
+    /// Runs a statement and returns all its rows. If the standby fails (a conflict with recovery, an outage,
+    /// a missing migration), the statement is run again on the primary.
     pub(super) async fn all<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Vec<Row>, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
@@ -140,16 +141,16 @@ impl Reader {
         let Some(standby) = self.standby() else {
             return weight.run(&self.primary, statement).await;
         };
-        let (statement, again) = twice(statement)?;
+        let (statement, copy) = duplicate(statement)?;
         let rows = weight.run(&standby.server.connections, statement);
         let rows = standby.server.answer(rows).await;
         match self.accept(&standby.server, rows) {
             Some(rows) => rows,
-            None => weight.run(&self.primary, again).await,
+            None => weight.run(&self.primary, copy).await,
         }
     }
 
-    /// Returns the row of a statement that gives one or none.
+    /// Runs a statement that returns at most one row and returns the row.
     pub(super) async fn optional<Row>(
         &mut self,
         statement: Statement<'_, Row>,
@@ -160,16 +161,16 @@ impl Reader {
         Ok(self.all(statement).await?.into_iter().next())
     }
 
-    /// Returns the row of a statement that always gives one.
+    /// Runs a statement that always returns one row and returns the row.
     pub(super) async fn one<Row>(&mut self, statement: Statement<'_, Row>) -> Result<Row, StoreError>
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
         let row = self.optional(statement).await?;
-        row.ok_or_else(|| StoreError::Bug("a statement gave no row".to_owned()))
+        row.ok_or_else(|| StoreError::Bug("a statement returned no row".to_owned()))
     }
 
-    /// Returns the standby if this reader may still use it.
+    /// Returns the standby if the reader still uses it. Switches to the primary if the standby is not fresh.
     fn standby(&mut self) -> Option<StandbyReads> {
         let standby = self.standby.as_ref()?;
         if !standby.server.is_fresh() {
@@ -179,8 +180,8 @@ impl Reader {
         self.standby.clone()
     }
 
-    /// Returns the standby's result; `None` if it failed in a way that the primary may not. The reader then
-    /// stays on the primary.
+    /// Returns the result of a read on the standby; `None` if it failed and the primary may succeed. The
+    /// reader then uses the primary from now on.
     fn accept<T>(
         &mut self,
         standby: &Standby,
@@ -188,7 +189,7 @@ impl Reader {
     ) -> Option<Result<T, StoreError>> {
         match result {
             Err(error @ (StoreError::Unavailable(_) | StoreError::PoolExhausted | StoreError::Bug(_))) => {
-                tracing::debug!(%error, "a read of the standby failed, reading the primary");
+                tracing::debug!(%error, "a read from the standby failed, reading from the primary");
                 standby.count(StandbyRead::Failed);
                 self.standby = None;
                 None
@@ -200,8 +201,8 @@ impl Reader {
         }
     }
 
-    /// Switches to the primary, which may have what the standby has not replayed yet. Returns false if the
-    /// reader was on the primary already.
+    /// Switches to the primary, because the standby does not have the data and may not have replayed it yet.
+    /// Returns false if the reader already used the primary.
     pub(super) fn leave_standby(&mut self) -> bool {
         let left = self.standby.take();
         if let Some(standby) = &left {

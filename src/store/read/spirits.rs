@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::Reader;
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::{NamedSpiritPlace, NewestSpiritPlace};
+use crate::domain::cursor::{NamedSpiritPosition, NewestSpiritPosition};
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
 use crate::domain::spirit::Spirit;
@@ -16,23 +16,25 @@ use crate::store::pg::session::Statement;
 /// A request for a page of spirits.
 #[derive(Clone, Debug)]
 pub struct SpiritQuery {
-    /// The spirits that the caller may see.
+    /// The spirits that the page may contain.
     pub scope: SpiritScope,
     pub order: SpiritOrder,
     pub include_deleted: bool,
+    /// Number of spirits to skip.
     pub offset: i64,
+    /// Maximum number of spirits in the page.
     pub size: usize,
 }
 
-/// The order of a page of spirits, and where the page starts.
+/// The order of a page of spirits, and the position after which it starts.
 #[derive(Clone, Debug)]
 pub enum SpiritOrder {
     /// All spirits, newest first by (`created_at`, id).
-    Newest { after: Option<NewestSpiritPlace> },
+    Newest { after: Option<NewestSpiritPosition> },
     /// Spirits whose case-folded name contains this text, by (folded name, id).
     Named {
         contains_folded: String,
-        after: Option<NamedSpiritPlace>,
+        after: Option<NamedSpiritPosition>,
     },
 }
 
@@ -69,7 +71,7 @@ impl Reader {
         let listed = ids(&query.scope);
         let statement = match query.order {
             SpiritOrder::Newest { after } => {
-                let after = after.unwrap_or_else(|| NewestSpiritPlace {
+                let after = after.unwrap_or_else(|| NewestSpiritPosition {
                     created_at: start_of_year(10_000),
                     id: SpiritId(Uuid::max()),
                 });
@@ -81,7 +83,7 @@ impl Reader {
                 contains_folded,
                 after,
             } => {
-                let after = after.unwrap_or_else(|| NamedSpiritPlace {
+                let after = after.unwrap_or_else(|| NamedSpiritPosition {
                     name_folded: String::new(),
                     id: SpiritId(Uuid::nil()),
                 });
@@ -120,7 +122,7 @@ impl Reader {
         Ok(count)
     }
 
-    /// Returns the spirit's highest sequence; `None` if the spirit does not exist.
+    /// Returns the spirit's last sequence; `None` if the spirit does not exist. A soft-deleted spirit exists.
     pub(in crate::store) async fn last_sequence(&mut self, id: SpiritId) -> Result<Option<i64>, StoreError> {
         let statement = sqlx::query_as::<_, (i64,)>(LAST_SEQUENCE).bind(id.0);
         let row = self.optional(statement).await?;
@@ -128,14 +130,14 @@ impl Reader {
     }
 }
 
-/// Returns the ids of the scope; `None` if it is unlimited.
+/// Returns the ids of the spirits in the scope; `None` if it contains every spirit.
 fn ids(scope: &SpiritScope) -> Option<Vec<Uuid>> {
     Some(scope.spirit_ids()?.iter().map(|id| id.0).collect())
 }
 
-/// Returns the statement over all spirits, or over a list of them.
-fn page_query(statements: [&'static str; 2], of_list: bool) -> Statement<'static, SpiritRow> {
-    sqlx::query_as(statements[usize::from(of_list)])
+/// Creates the statement of a page over all spirits, or over a list of spirits.
+fn page_query(statements: [&'static str; 2], is_listed: bool) -> Statement<'static, SpiritRow> {
+    sqlx::query_as(statements[usize::from(is_listed)])
 }
 
 pub(in crate::store) const COUNT: &str = "select count(*) from spirits where $1 or deleted_at is null";
@@ -168,7 +170,7 @@ macro_rules! list_newest {
     };
 }
 
-/// Over all spirits, and over those of a list.
+/// The statements over all spirits, and over a list of spirits.
 pub(in crate::store) const LIST_NEWEST: [&str; 2] = [list_newest!(""), list_newest!("and id = any($6)")];
 
 macro_rules! list_named {
@@ -188,5 +190,5 @@ macro_rules! list_named {
     };
 }
 
-/// Over all spirits, and over those of a list.
+/// The statements over all spirits, and over a list of spirits.
 pub(in crate::store) const LIST_NAMED: [&str; 2] = [list_named!(""), list_named!("and id = any($7)")];

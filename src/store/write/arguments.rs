@@ -6,8 +6,8 @@ use sqlx::postgres::PgArguments;
 
 use crate::domain::event::NewEvent;
 
-/// Adds the columns of new events. The third column is the number given with each event: its sequence, or its
-/// ordinal among the new events of its spirit.
+/// Adds an array for each column of the events. The third array has the number that is paired with each
+/// event: its sequence, or its ordinal among the new events of its spirit.
 pub(super) fn add_events(
     arguments: &mut PgArguments,
     events: &[(&NewEvent, i64)],

@@ -8,7 +8,7 @@ use sqlx::types::chrono::{DateTime, Utc};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::domain::admission::{Identity, KeyHolder};
+use crate::domain::admission::{DedupeKeyHolder, Identity};
 use crate::domain::event::{NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::store::pg::error::StoreError;
@@ -17,12 +17,12 @@ use crate::store::pg::spans;
 
 pub(in crate::store) const DEDUPE_KEYS: &str = include_str!("dedupe_keys.sql");
 
-/// Finds the stored events that have the items' dedupe keys. Contents are hashed only if an item asks for a
-/// comparison.
+/// Returns the stored events that have dedupe keys of the items. The content of such an event is hashed only
+/// if an item asks for a comparison with it.
 pub(super) async fn read_dedupe_keys<'j>(
     session: &mut PgSession,
     items: impl Iterator<Item = &'j Arc<NewEvent>>,
-) -> Result<HashMap<(SpiritId, String), KeyHolder>, StoreError> {
+) -> Result<HashMap<(SpiritId, String), DedupeKeyHolder>, StoreError> {
     let mut wanted: HashMap<(Uuid, &str), bool> = HashMap::new();
     for item in items {
         if let Some(key) = &item.dedupe_key {
@@ -59,10 +59,10 @@ struct DedupeKeyRow {
     content_sha256: Option<Vec<u8>>,
 }
 
-impl From<DedupeKeyRow> for ((SpiritId, String), KeyHolder) {
+impl From<DedupeKeyRow> for ((SpiritId, String), DedupeKeyHolder) {
     fn from(row: DedupeKeyRow) -> Self {
         let hash = row.content_sha256.and_then(|hash| hash.try_into().ok());
-        let holder = KeyHolder::Stored {
+        let holder = DedupeKeyHolder::Stored {
             id: EventId(row.id),
             sequence: row.sequence,
             identity: Identity {

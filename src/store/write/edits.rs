@@ -1,8 +1,8 @@
 //! Edits of events and spirits.
 //!
-//! An edit reads the row, applies the change in the domain and updates the row if its revision is unchanged;
-//! otherwise it starts over. Each step is one statement, so a caller that goes away leaves nothing half-done,
-//! and concurrent merge patches all take effect.
+//! An edit reads the row, computes the new values and updates the row if its revision is unchanged; otherwise
+//! it starts over, so concurrent merge patches all take effect. Each step is one statement, so a caller that
+//! goes away leaves no edit half done.
 
 use const_format::formatcp;
 
@@ -48,7 +48,7 @@ pub(in crate::store) const UPDATE_SPIRIT: &str = formatcp!(
 );
 
 impl EventWriter {
-    /// Edits an event and returns the edited event.
+    /// Edits an event and returns it as edited.
     pub async fn edit_event(&self, target: EventTarget, edit: &EventEdit) -> Result<Event, StoreError> {
         loop {
             let Some(event) = self
@@ -69,7 +69,7 @@ impl EventWriter {
         }
     }
 
-    /// Edits a spirit and returns the edited spirit.
+    /// Edits a spirit, returns it as edited and wakes its streams.
     pub async fn edit_spirit(&self, target: SpiritTarget, edit: &SpiritEdit) -> Result<Spirit, StoreError> {
         loop {
             let Some(spirit) = self.reads.primary().get_spirit(target.id, true).await? else {

@@ -1,4 +1,5 @@
-//! The fast path: a flush without decisions, which most flushes are, runs as one statement in one round trip.
+//! The fast path: stores a flush that needs no decision about any item with one statement in one round trip.
+//! Most flushes take it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const UNIQUE_VIOLATION: &str = "23505";
 /// A spirit's id, its `last_sequence` before the flush, and the time of the transaction.
 type AdvancedRow = (Uuid, i64, DateTime<Utc>);
 
-/// Returns true if no item expects a last sequence and no two items have the same dedupe key.
+/// Returns whether no item expects a last sequence and no two items have the same dedupe key.
 pub(super) fn is_eligible(jobs: &[Job]) -> bool {
     let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
     jobs.iter().flat_map(|job| &job.items).all(|item| {
@@ -48,8 +49,8 @@ pub(super) async fn insert_and_commit(
 ) -> Result<Option<Vec<Outcome>>, Failure> {
     let arguments = arguments(jobs);
     let arguments = arguments.map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
-    let begun = session.begin_if_pooled().await;
-    begun.map_err(|error| Failure::uncommitted(error.into()))?;
+    let began = session.begin_if_pooled().await;
+    began.map_err(|error| Failure::uncommitted(error.into()))?;
     let result = session
         .all(sqlx::query_as_with(FAST_PATH, arguments))
         .instrument(spans::statement(FAST_PATH))

@@ -1,11 +1,11 @@
 -- The fast path of a flush, in one statement: lock the spirits that are neither locked nor deleted, draw
 -- their sequences, insert. Returns a row for each of these spirits; events of other spirits are not stored.
 -- If $3, nothing is stored unless all the spirits could be locked.
--- A dedupe key that is taken violates its unique constraint, which undoes everything.
+-- A dedupe key that is taken violates the unique constraint, and nothing is stored.
 --
 -- A row lock returns the newest version of the row, whose last_sequence is final under the lock, so the
--- statement needs no second snapshot. It cannot tell which event has a taken dedupe key; that is left to a
--- full flush.
+-- statement needs no second snapshot. It does not find out which event has a taken dedupe key; a full flush
+-- does.
 with locked as (
     select id
     from spirits

@@ -21,11 +21,12 @@ use crate::store::pg::error::StoreError;
 use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
 
-/// Placeholder of the spirit ids in the statements that are sent without parameters.
+/// The parameter of spirit ids, replaced by a literal in statements that are sent without parameters.
 const IDS: &str = "$1::uuid[]";
-/// Placeholder of the new sequences in [`ADVANCE_SPIRITS`].
+/// The parameter of new sequences in [`ADVANCE_SPIRITS`], replaced likewise.
 const SEQUENCES: &str = "$2::bigint[]";
 
+/// Locks the spirits that no other transaction has locked and returns them.
 pub(in crate::store) const LOCK_SPIRITS: &str = "
     select id
     from spirits
@@ -33,12 +34,14 @@ pub(in crate::store) const LOCK_SPIRITS: &str = "
     order by id
     for no key update skip locked";
 
+/// Waits for the lock of a spirit.
 pub(in crate::store) const WAIT_FOR_SPIRIT: &str = "
     select id
     from spirits
     where id = any($1::uuid[])
     for no key update";
 
+/// Reads the spirits and the time of the transaction.
 pub(in crate::store) const READ_SPIRITS: &str = "
     select id, deleted_at is not null as is_deleted, last_sequence, now() as now
     from spirits
@@ -46,6 +49,7 @@ pub(in crate::store) const READ_SPIRITS: &str = "
 
 pub(in crate::store) const INSERT_EVENTS: &str = include_str!("insert_events.sql");
 
+/// Stores the new last sequences of spirits.
 pub(in crate::store) const ADVANCE_SPIRITS: &str = "
     update spirits
     set last_sequence = moved.last_sequence
@@ -53,7 +57,7 @@ pub(in crate::store) const ADVANCE_SPIRITS: &str = "
     where spirits.id = any($1::uuid[])
     and spirits.id = moved.id";
 
-/// The treatment of spirits that another transaction has locked.
+/// The handling of spirits that another transaction has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lock {
     /// Skip them; their jobs end as [`Outcome::Locked`].
@@ -68,10 +72,10 @@ type LastSequences = Vec<(Uuid, i64)>;
 
 /// Decides the jobs in order and commits.
 ///
-/// Takes four round trips for any number of jobs: begin, lock and read the spirits; read the dedupe keys;
-/// insert; advance the spirits and commit. The first and the last send several statements at once, which only
-/// the simple query protocol supports, without parameters. Ids and sequences, which no caller can use to inject
-/// SQL, are sent as literals there.
+/// Takes at most four round trips for any number of jobs: begin, lock and read the spirits; read the dedupe
+/// keys; insert; advance the spirits and commit. The first and the last send several statements at once, which
+/// only the simple query protocol supports, without parameters. Their ids and sequences are sent as literals,
+/// which is safe, since UUIDs and integers cannot contain SQL.
 pub(super) async fn decide_and_commit(
     session: &mut PgSession,
     jobs: &[Job],
@@ -79,7 +83,7 @@ pub(super) async fn decide_and_commit(
 ) -> Result<Vec<Outcome>, Failure> {
     // A panic before the commit is handled like a data error: the other jobs are stored without the one that
     // caused it.
-    let written = caught(write(session, jobs, lock))
+    let written = caught(decide_and_insert(session, jobs, lock))
         .await
         .unwrap_or_else(|panicked| Err(panicked.into()));
     let (outcomes, last_sequences) = written.map_err(Failure::uncommitted)?;
@@ -91,7 +95,7 @@ pub(super) async fn decide_and_commit(
 
 /// Locks the spirits, decides the jobs and inserts the admitted events. Also returns the new `last_sequence` of
 /// each spirit that gains events.
-async fn write(
+async fn decide_and_insert(
     session: &mut PgSession,
     jobs: &[Job],
     lock: Lock,
@@ -112,7 +116,7 @@ async fn write(
         .flat_map(|job| &job.items);
 
     let mut state = FlushState {
-        keys: read_dedupe_keys(session, decidable_items).await?,
+        dedupe_keys: read_dedupe_keys(session, decidable_items).await?,
         spirits: opened.spirits.iter().map(SpiritRow::state).collect(),
     };
     let outcomes: Vec<Outcome> = jobs
@@ -129,7 +133,7 @@ async fn write(
     Ok((outcomes, last_sequences))
 }
 
-/// Returns the spirits of the jobs, each once, in locking order.
+/// Returns the spirits of the jobs, each once, sorted: spirits are locked in this order.
 fn spirit_ids(jobs: &[Job]) -> Vec<Uuid> {
     let mut ids: Vec<Uuid> = jobs
         .iter()
@@ -141,13 +145,13 @@ fn spirit_ids(jobs: &[Job]) -> Vec<Uuid> {
     ids
 }
 
-/// The results of the first round trip.
+/// The results of the first round trip, which begins, locks and reads.
 #[derive(Default)]
 struct Opened {
     /// The spirits that this transaction has locked.
     locked: HashSet<SpiritId>,
     /// The spirits that exist. They are read by a statement after the one that locks, with a new snapshot, so
-    /// the rows of locked spirits are final.
+    /// the rows of the spirits that this transaction has locked are final.
     spirits: Vec<SpiritRow>,
 }
 
@@ -208,7 +212,7 @@ async fn open(session: &mut PgSession, ids: &[Uuid], lock: Lock) -> Result<Opene
     Ok(opened)
 }
 
-/// Inserts the admitted events. Returns the new `last_sequence` of their spirits.
+/// Inserts the admitted events. Returns the new `last_sequence` of each of their spirits.
 async fn insert_admitted(session: &mut PgSession, outcomes: &[Outcome]) -> Result<LastSequences, StoreError> {
     let admitted: Vec<(&NewEvent, i64)> = outcomes
         .iter()
@@ -246,7 +250,7 @@ async fn insert(
     Ok(())
 }
 
-/// Writes the new sequences and commits.
+/// Stores the new last sequences of the spirits and commits.
 async fn commit(session: &mut PgSession, last_sequences: LastSequences) -> Result<(), Failure> {
     let mut sql = String::new();
     if !last_sequences.is_empty() {

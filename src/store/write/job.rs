@@ -1,4 +1,4 @@
-//! A create request in the write queue, and the channel of its answer.
+//! A create request in the write queue, and the channel of its result.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::domain::ids::SpiritId;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::spans;
 
-/// A queued request. If `mode` is atomic, all its items are stored or none.
+/// A queued request to create events. If `mode` is atomic, all its items are stored or none.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) items: Vec<Arc<NewEvent>>,
@@ -37,11 +37,13 @@ type JobResult = Result<Decision, StoreError>;
 /// The answer to a request.
 #[derive(Debug)]
 pub(super) enum Answer {
+    /// The items were decided together.
     Whole(JobResult),
-    /// The items were stored one by one; a result for each, in their order.
+    /// The items were stored one by one; holds a result for each item, in their order.
     Split(Vec<JobResult>),
 }
 
+/// The channel of a job's result.
 #[derive(Debug)]
 enum Reply {
     /// Answers the caller and then returns the permit.
@@ -56,11 +58,12 @@ struct Parts {
     results: Vec<Option<JobResult>>,
     /// Number of results that are still missing.
     missing: usize,
-    /// Taken with the last result.
+    /// Taken when the last result arrives.
     caller: Option<(oneshot::Sender<Answer>, QueuePermit)>,
 }
 
 impl Job {
+    /// Creates a job for a request, and the receiver of its answer.
     pub(super) fn new(
         items: Vec<NewEvent>,
         mode: BatchMode,
@@ -76,12 +79,12 @@ impl Job {
         (job, receiver)
     }
 
-    /// Returns true if the job has an event of the spirit.
+    /// Returns whether the job has an event of the spirit.
     pub(super) fn involves(&self, spirit_id: SpiritId) -> bool {
         self.items.iter().any(|item| item.spirit_id == spirit_id)
     }
 
-    /// Returns true if the caller no longer waits for the answer.
+    /// Returns whether the caller no longer waits for the answer.
     pub(super) fn is_abandoned(&self) -> bool {
         match &self.reply {
             Reply::Whole(caller, _) => caller.is_closed(),
@@ -92,13 +95,13 @@ impl Job {
         }
     }
 
-    /// Returns true if the items may be stored one by one.
+    /// Returns whether the job has several items that may be stored one by one.
     pub(super) fn is_divisible(&self) -> bool {
         self.mode == BatchMode::Partial && self.items.len() > 1
     }
 
-    /// Splits the job into one job per item; the caller gets an answer after the last of them. A job that is
-    /// not divisible is returned as it is.
+    /// Splits the job into one job per item; the caller is answered after the last of them. A job that is not
+    /// divisible is returned unchanged.
     pub(super) fn divide(self) -> Vec<Self> {
         let is_divisible = self.is_divisible();
         let Self {
@@ -164,7 +167,7 @@ fn send(caller: oneshot::Sender<Answer>, answer: Answer) {
 }
 
 impl Answer {
-    /// Returns a result for each event, in order, or an error if the request failed as a whole.
+    /// Returns a result for each item, in order, or an error if the request failed as a whole.
     pub(super) fn into_results(self) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
         match self {
             Self::Whole(result) => result.and_then(item_results),

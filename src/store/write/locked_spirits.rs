@@ -1,5 +1,5 @@
-//! Jobs of spirits whose row another transaction has locked: they wait in a queue per spirit, in order, and
-//! delay no other job.
+//! Queues the jobs of spirits whose row another transaction has locked. They wait in a queue per spirit, in
+//! order, and delay no job of other spirits.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,16 +15,17 @@ use super::writer::Writer;
 use crate::domain::ids::SpiritId;
 use crate::panics::keep_running;
 
-/// Connections of one writer that may wait for locks at the same time.
+/// Maximum number of connections of one writer that wait for locks at the same time.
 const WAITING_CONNECTIONS_MAX: usize = 4;
 
 /// A queue per locked spirit, each drained by a task of its own.
 pub(super) struct LockedSpirits {
-    /// Every change under the lock is a single step, so a task that panics leaves the queues consistent.
+    /// Every change under this mutex is a single step, so a task that panics leaves the queues consistent.
     queues: Mutex<HashMap<SpiritId, VecDeque<Job>>>,
+    /// A permit for each connection that may wait.
     connections: Semaphore,
-    /// Writers that have waited before. They are kept because, where instances contend for a spirit, waits are
-    /// frequent and short.
+    /// Writers that have waited before, kept with their connections, because waits are frequent and short
+    /// where instances contend for a spirit.
     idle: Mutex<Vec<Writer>>,
 }
 
@@ -39,7 +40,7 @@ impl Default for LockedSpirits {
 }
 
 impl LockedSpirits {
-    /// Queues the job if one of its spirits is locked; returns it otherwise.
+    /// Queues the job if one of its spirits has a queue; returns it otherwise.
     pub(super) fn queue_if_locked(&self, job: Job) -> Option<Job> {
         let mut queues = self.queues.lock();
         if queues.is_empty() {
@@ -60,7 +61,7 @@ impl LockedSpirits {
     }
 
     /// Queues the job for a locked spirit and starts the spirit's task if it is not running.
-    pub(super) fn wait(
+    pub(super) fn enqueue(
         self: &Arc<Self>,
         spirit_id: SpiritId,
         job: Job,
@@ -93,14 +94,15 @@ impl LockedSpirits {
             let mut writer = idle.unwrap_or_else(|| new.sibling());
             while let Some(jobs) = self.take(spirit_id) {
                 for (other, job) in writer.write(jobs, Lock::WaitFor(spirit_id)).await {
-                    self.wait(other, job, &writer, &tasks);
+                    self.enqueue(other, job, &writer, &tasks);
                 }
             }
             self.idle.lock().push(writer);
         }))
     }
 
-    /// Takes the jobs that wait for the spirit. When there are none, the spirit's queue is removed.
+    /// Takes the jobs that wait for the spirit. If there are none, removes the spirit's queue and returns
+    /// `None`.
     fn take(&self, spirit_id: SpiritId) -> Option<Vec<Job>> {
         let mut queues = self.queues.lock();
         let queue = queues.get_mut(&spirit_id)?;

@@ -1,8 +1,8 @@
 //! The write path: creates of events through a bounded queue and group commit, edits, and creates of spirits.
 //!
 //! [`EventWriter`] queues a create as a [`Job`]. A [`Writer`] on a thread of its own takes the jobs that were
-//! queued during the previous commit and commits them as one flush, so a lone caller waits for no timer. A
-//! caller may go away at any time; no caller can cancel a flush.
+//! queued during the previous commit and commits them as one flush, so a single job does not wait for a timer. A
+//! flush that has started continues when a caller goes away.
 
 mod arguments;
 pub(super) mod dedupe_keys;
@@ -46,33 +46,34 @@ use crate::panics::keep_running;
 pub(super) use edits::{UPDATE_EVENT, UPDATE_SPIRIT};
 pub(super) use spirits::INSERT_SPIRIT;
 
-/// Bounds of the write path.
+/// Settings of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
-    /// Number of writers. Each has a thread and a connection of its own, and writes the events of a part of the
+    /// Number of writers. Each has a thread and a connection of its own and stores the events of a part of the
     /// spirits.
     pub writers: usize,
-    /// Events that may be queued or in a flush.
+    /// Maximum number of events that are queued or in a flush.
     pub queue_items_max: usize,
-    /// Approximate bytes of these events.
+    /// Maximum of the approximate bytes of these events.
     pub queue_bytes_max: usize,
-    /// Events after which a flush takes no further request.
+    /// Number of events at which a flush takes no further request.
     pub flush_items_max: usize,
-    /// Time limit of a flush, waiting for locks included.
+    /// Time limit of each statement of a flush, lock waits included, and of connecting. The statements of a flush
+    /// together may take twice as long.
     pub flush_timeout: Duration,
 }
 
-/// Stores events and edits. Cheap to clone.
+/// Stores events and spirits and edits them. Cheap to clone.
 #[derive(Clone)]
 pub struct EventWriter {
     /// One queue per writer.
     queues: Arc<[mpsc::UnboundedSender<Job>]>,
-    /// Half of the queue's capacity, for unary calls, which are refused when it is used up. Calls and streams
-    /// have a budget each, so that neither starves the other.
+    /// Half of the queue's capacity, for unary calls, which are refused when it is used up. Calls and streams have
+    /// a budget each, so that neither can starve the other.
     calls: QueueBudget,
     /// The other half, for ingest streams, which wait when it is used up.
     streams: QueueBudget,
-    /// Calls refused since the last log line about them.
+    /// Number of calls refused since the last log line about refused calls.
     refused: Arc<AtomicU64>,
     closing: CancellationToken,
     writers: TaskTracker,
@@ -82,8 +83,8 @@ pub struct EventWriter {
     metrics: StoreMetrics,
 }
 
-/// A queued create; resolves to its result after the commit. Dropping it before a flush has taken it from the
-/// queue withdraws the create.
+/// A queued create; resolves to its result after the commit. Dropping it before its flush starts withdraws
+/// the create.
 #[derive(Debug)]
 pub struct Queued(oneshot::Receiver<Answer>);
 
@@ -139,7 +140,7 @@ impl EventWriter {
         }
     }
 
-    /// Stores one event and returns after the commit.
+    /// Stores one event and returns its result after the commit.
     pub async fn create(&self, event: NewEvent) -> Result<Created, StoreError> {
         let events = vec![event];
         let permit = self.calls.try_acquire(&events);
@@ -147,7 +148,7 @@ impl EventWriter {
         Queued(self.send(events, BatchMode::Partial, permit)?).await
     }
 
-    /// Stores events in order and returns after the commit, with a result for each event.
+    /// Stores events in order and returns a result for each event after the commit.
     pub async fn create_batch(
         &self,
         events: Vec<NewEvent>,
@@ -159,21 +160,21 @@ impl EventWriter {
         answer.await.map_err(unanswered)?.into_results()
     }
 
-    /// Queues one event of a stream, waiting for capacity. Events of a spirit that a caller queues one after
-    /// another are stored in that order.
+    /// Queues one event of an ingest stream; waits until the queue has capacity. Events of one spirit are stored in
+    /// the order in which a caller queues them.
     pub async fn enqueue(&self, event: NewEvent) -> Result<Queued, StoreError> {
         let events = vec![event];
         let permit = self.streams.acquire(&events).await?;
         Ok(Queued(self.send(events, BatchMode::Partial, permit)?))
     }
 
-    /// Refuses further requests, commits the queued ones and ends the writers.
+    /// Refuses further creates, commits the queued ones and ends the writers.
     pub(super) async fn close(&self) {
         self.closing.cancel();
         self.writers.wait().await;
     }
 
-    /// Returns the usage of the queue by unary calls and by ingest streams, with their metric labels.
+    /// Returns the usage of the queue by unary calls and by ingest streams, each with its metric label.
     pub(super) fn queue_usage(&self) -> [(&'static str, QueueUsage); 2] {
         [("calls", self.calls.usage()), ("streams", self.streams.usage())]
     }
@@ -185,7 +186,7 @@ impl EventWriter {
         StoreError::Overloaded
     }
 
-    /// Queues a job with its writer.
+    /// Queues a job for the writer of its spirit.
     fn send(
         &self,
         events: Vec<NewEvent>,
@@ -199,15 +200,15 @@ impl EventWriter {
     }
 }
 
-/// Returns the index of the writer of a request, which depends on its first spirit only. So events of a spirit that
-/// one caller queues one after another keep their order.
+/// Returns the index of the writer of a request. It depends only on the spirit of the first event, so that requests
+/// for one spirit are stored in the order in which they are queued.
 fn writer_index(events: &[NewEvent], writers: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     events.first().map(|event| event.spirit_id).hash(&mut hasher);
     usize::try_from(hasher.finish() % writers as u64).unwrap_or_default()
 }
 
-/// Takes jobs from one queue and commits them together.
+/// Takes jobs from the queue of one writer and commits them together.
 struct GroupCommit {
     writer: Writer,
     locked: Arc<LockedSpirits>,
@@ -216,8 +217,8 @@ struct GroupCommit {
     waiting: TaskTracker,
 }
 
-/// Runs the writer on a thread and a runtime of its own. On the threads that serve calls, each of its round
-/// trips would queue behind calls that are ready to run.
+/// Runs the writer on a thread and a runtime of its own. On the threads that serve calls, the writer would wait for
+/// other ready tasks after each of its round trips.
 fn start_thread(
     group_commit: GroupCommit,
     queue: mpsc::UnboundedReceiver<Job>,
@@ -263,7 +264,7 @@ impl GroupCommit {
                 continue;
             }
             for (spirit_id, job) in self.writer.write(jobs, Lock::Skip).await {
-                self.locked.wait(spirit_id, job, &self.writer, &self.waiting);
+                self.locked.enqueue(spirit_id, job, &self.writer, &self.waiting);
             }
             let refused = self.refused.swap(0, Ordering::Relaxed);
             if refused > 0 {

@@ -12,7 +12,7 @@ use crate::store::pg::error::StoreError;
 /// The outcome of a job in a flush that was committed.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The job was decided and the decision committed.
+    /// The job was decided and its decision committed.
     Decided(Decision),
     /// The job was not decided, because another transaction has locked this spirit.
     Locked(SpiritId),
@@ -21,7 +21,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the stored events, each with its sequence.
+    /// Returns the new events of the job, each with its sequence.
     pub(super) fn admitted(&self) -> impl Iterator<Item = (&Arc<NewEvent>, i64)> {
         let results = match self {
             Self::Decided(decision) => decision.verdict.as_deref().unwrap_or_default(),
@@ -38,19 +38,19 @@ impl Outcome {
         let Self::Decided(decision) = self else {
             return 0;
         };
-        let refused_as_duplicate = |refusal: &Refusal| matches!(refusal, Refusal::Duplicate { .. });
+        let is_duplicate_refusal = |refusal: &Refusal| matches!(refusal, Refusal::Duplicate { .. });
         match &decision.verdict {
             Ok(results) => {
                 let is_duplicate = |result: &&Result<Admitted, Refusal>| match result {
                     Ok(Admitted::Duplicate { .. }) => true,
                     Ok(Admitted::New { .. }) => false,
-                    Err(refusal) => refused_as_duplicate(refusal),
+                    Err(refusal) => is_duplicate_refusal(refusal),
                 };
                 results.iter().filter(is_duplicate).count()
             }
             Err(failures) => failures
                 .iter()
-                .filter(|(_, refusal)| refused_as_duplicate(refusal))
+                .filter(|(_, refusal)| is_duplicate_refusal(refusal))
                 .count(),
         }
     }
@@ -60,12 +60,12 @@ impl Outcome {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: StoreError,
-    /// True if it is certain that nothing was stored.
+    /// Whether it is certain that nothing was stored.
     pub(super) uncommitted: bool,
 }
 
 impl Failure {
-    /// A failure before the commit: nothing was stored.
+    /// Creates the failure of a flush that has certainly stored nothing.
     pub(super) fn uncommitted(error: StoreError) -> Self {
         Self {
             error,
@@ -73,7 +73,7 @@ impl Failure {
         }
     }
 
-    /// A failure that leaves open whether the flush was committed.
+    /// Creates the failure of a flush that may have been committed.
     pub(super) fn unknown(error: StoreError) -> Self {
         Self {
             error,
@@ -81,8 +81,8 @@ impl Failure {
         }
     }
 
-    /// The failure of a statement that commits: uncommitted only if PostgreSQL itself reported an error that
-    /// rules out a commit.
+    /// Creates the failure of a statement that commits. It is uncommitted only if PostgreSQL itself reported
+    /// an error that rules out a commit.
     pub(super) fn from_commit(error: sqlx::Error) -> Self {
         let is_reported = matches!(error, sqlx::Error::Database(_));
         match StoreError::from(error) {
@@ -93,12 +93,12 @@ impl Failure {
         }
     }
 
-    /// Returns true if the same flush may succeed on a new connection without storing anything twice.
+    /// Returns whether the same flush can be retried on a new connection without storing an event twice.
     pub(super) fn is_retriable(&self) -> bool {
         self.uncommitted && matches!(self.error, StoreError::Unavailable(_) | StoreError::ReadOnly(_))
     }
 
-    /// Returns true if the database rejected the data of a job and nothing was stored.
+    /// Returns whether the database rejected the data of a job and nothing was stored.
     pub(super) fn is_data_error(&self) -> bool {
         self.uncommitted && matches!(self.error, StoreError::Bug(_))
     }

@@ -1,4 +1,4 @@
-//! Bounds of the write queue, in events and bytes.
+//! Bounds the write queue, in events and bytes.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::store::pg::metrics::QueueUsage;
 /// Bytes per permit of the byte semaphore.
 const BYTES_PER_PERMIT: usize = 1024;
 
-/// The queue capacity that a request holds, in events and bytes. Dropping it returns both.
+/// The queue capacity that a request holds: permits for events and for bytes. Dropping it returns both.
 pub(super) type QueuePermit = [OwnedSemaphorePermit; 2];
 
-/// The capacity of one part of the write queue. Cheap to clone.
+/// The capacity of the write queue for unary calls or for ingest streams. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct QueueBudget {
     items: Arc<Semaphore>,
@@ -24,6 +24,7 @@ pub(super) struct QueueBudget {
 }
 
 impl QueueBudget {
+    /// Creates a budget of this number of events and bytes.
     pub(super) fn new(items_max: usize, bytes_max: usize) -> Self {
         let items_max = items_max.max(1);
         let bytes_max = (bytes_max / BYTES_PER_PERMIT).max(1);
@@ -35,6 +36,7 @@ impl QueueBudget {
         }
     }
 
+    /// Returns the capacity in use and its limits.
     pub(super) fn usage(&self) -> QueueUsage {
         let bytes = self.bytes_max.saturating_sub(self.bytes.available_permits());
         QueueUsage {
@@ -53,7 +55,7 @@ impl QueueBudget {
         Some([items, bytes])
     }
 
-    /// Waits for capacity for the events; callers are served in order.
+    /// Waits for capacity for the events. Requests that wait get capacity in order.
     pub(super) async fn acquire(&self, events: &[NewEvent]) -> Result<QueuePermit, StoreError> {
         let (count, bytes) = self.permits(events);
         let items = Arc::clone(&self.items).acquire_many_owned(count).await;

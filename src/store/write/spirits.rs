@@ -14,7 +14,7 @@ pub(in crate::store) const INSERT_SPIRIT: &str = formatcp!(
 );
 
 impl EventWriter {
-    /// Stores a spirit.
+    /// Stores a spirit and returns it as stored.
     pub async fn create_spirit(&self, new: NewSpirit) -> Result<Spirit, StoreError> {
         let statement = sqlx::query_as::<_, SpiritRow>(INSERT_SPIRIT)
             .bind(new.id.0)

@@ -17,7 +17,7 @@ use crate::store::pg::pool::PING_AFTER_IDLE;
 use crate::store::pg::session::{Connector, PgSession, STATEMENT_TIMEOUT};
 use crate::store::pg::spans;
 
-/// Full flushes after a taken dedupe key, before the fast path is tried again.
+/// Number of full flushes after a taken dedupe key, before the fast path is tried again.
 const FULL_FLUSHES: u32 = 16;
 
 /// Commits jobs on a connection of its own.
@@ -32,6 +32,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Creates a writer, which connects at its first flush.
     pub(super) fn new(
         connector: Connector,
         settings: IngestSettings,
@@ -41,7 +42,7 @@ impl Writer {
         let millis = settings.flush_timeout.as_millis().to_string();
         let connector = connector.with_settings([
             (STATEMENT_TIMEOUT, millis.as_str()),
-            // Bounds how long a service whose host vanishes inside a transaction keeps its locks.
+            // Limits the time for which a transaction keeps its row locks after its host has vanished.
             ("idle_in_transaction_session_timeout", millis.as_str()),
         ]);
         Self {
@@ -53,7 +54,7 @@ impl Writer {
         }
     }
 
-    /// Returns another writer to the same database, not yet connected.
+    /// Creates another writer with the same settings, not yet connected.
     pub(super) fn sibling(&self) -> Self {
         Self {
             connection: FlushConnection::new(self.connection.connector.clone()),
@@ -64,11 +65,13 @@ impl Writer {
         }
     }
 
+    /// Returns the number of items at which a flush takes no further job.
     pub(super) fn flush_items_max(&self) -> usize {
         self.settings.flush_items_max
     }
 
-    /// Stores the jobs and answers them. Returns the jobs of spirits that another transaction has locked.
+    /// Stores the jobs and answers their callers. Returns the jobs that were not stored because another transaction
+    /// has locked one of their spirits, each with that spirit.
     ///
     /// A flush that failed before its commit changed nothing. It is retried once if the connection was lost or
     /// the database is read-only, since a new connection may lead to the primary. If the database rejected the
@@ -113,7 +116,7 @@ impl Writer {
         }
         let mut locked: Vec<(SpiritId, Job)> = Vec::new();
         for job in jobs {
-            // A job waits behind an earlier job that waits for one of its spirits, which keeps the order.
+            // A job that has a spirit for which an earlier job waits also waits for it, which keeps the order.
             let blocker = locked.iter().map(|(id, _)| *id).find(|id| job.involves(*id));
             match blocker {
                 Some(spirit_id) => locked.push((spirit_id, job)),
@@ -135,7 +138,7 @@ impl Writer {
         self.metrics.flushes.seconds.observe(seconds);
         match &result {
             Ok(outcomes) => {
-                count(jobs, outcomes, &self.metrics.flushes);
+                count_events(jobs, outcomes, &self.metrics.flushes);
                 self.announcer.announce(&spirits_with_new_events(outcomes));
             }
             Err(_) => self.metrics.flushes.failures.inc(),
@@ -148,7 +151,7 @@ impl Writer {
         let connected = timeout(limit, self.connection.session()).await;
         let connected = connected.map_err(|_| Failure::uncommitted(no_answer()))?;
         let mut session = connected.map_err(|error| Failure::uncommitted(error.into()))?;
-        // The statements have the statement timeout; this one is for a network that drops packets silently.
+        // PostgreSQL applies the statement timeout; this one is for a network that drops packets silently.
         let flushed = timeout(limit * 2, caught(self.fast_or_full(&mut session, jobs, lock))).await;
         let flushed = flushed.map_err(|_| Failure::unknown(no_answer()))?;
         // A panic may come after the commit.
@@ -221,8 +224,8 @@ impl FlushConnection {
     }
 }
 
-/// Counts the events of a flush.
-fn count(jobs: &[Job], outcomes: &[Outcome], flushes: &FlushMetrics) {
+/// Counts the events of a flush in the metrics.
+fn count_events(jobs: &[Job], outcomes: &[Outcome], flushes: &FlushMetrics) {
     let decided = jobs
         .iter()
         .zip(outcomes)
@@ -252,9 +255,9 @@ fn no_answer() -> StoreError {
 /// The jobs that a flush did not answer.
 #[derive(Default)]
 struct Remaining {
-    /// Jobs with the locked spirit that they wait for.
+    /// Jobs that were not decided, each with the locked spirit that it has to wait for.
     locked: Vec<(SpiritId, Job)>,
-    /// Jobs for a full flush.
+    /// Jobs that the fast path could not store; they need a full flush.
     undecided: Vec<Job>,
 }
 
@@ -263,7 +266,7 @@ fn answer_decided(jobs: Vec<Job>, outcomes: Vec<Outcome>) -> Remaining {
     let mut remaining = Remaining::default();
     for (job, outcome) in jobs.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Decided(decided) => job.answer(Ok(decided)),
+            Outcome::Decided(decision) => job.answer(Ok(decision)),
             Outcome::Locked(spirit_id) => remaining.locked.push((spirit_id, job)),
             Outcome::Undecided => remaining.undecided.push(job),
         }

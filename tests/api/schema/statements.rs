@@ -30,13 +30,13 @@ const COLUMNS: [(&str, &str); 26] = [
     ("count_spirits", "count INT8"),
     ("last_sequence", "last_sequence INT8"),
     ("keys/live", "prefix TEXT"),
-    ("keys/was_made", "made BOOL"),
+    ("keys/any_exists", "any_exists BOOL"),
     (
         "keys/",
         "prefix TEXT, secret_sha256 BYTEA, name TEXT, role TEXT, spirit_ids UUID[], expires_at TIMESTAMPTZ, \
          revoked_at TIMESTAMPTZ, created_at TIMESTAMPTZ, is_live BOOL",
     ),
-    ("ingest/insert_plain", "id UUID, base INT8, now TIMESTAMPTZ"),
+    ("ingest/fast_path", "id UUID, base INT8, now TIMESTAMPTZ"),
     ("migrate/versions", "version INT8, checksum BYTEA"),
     (
         "standby/primary",

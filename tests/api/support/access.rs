@@ -9,7 +9,7 @@ use elephantasm_events::domain::key::GeneratedKey;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{CreateSpiritRequest, Event, ListSpiritsRequest};
-use elephantasm_events::store::{NewKey, Store};
+use elephantasm_events::store::{NewApiKey, Store};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -117,7 +117,7 @@ impl Keys {
         let GeneratedKey { text, digest } = GeneratedKey::generate().unwrap();
         let prefix = digest.prefix.clone();
         let spirit_id = |id: &&str| SpiritId(id.parse().unwrap());
-        let new = NewKey {
+        let new = NewApiKey {
             digest,
             name: format!("a {}", role.name()),
             role,

@@ -182,7 +182,7 @@ fn lookups() -> Vec<Read> {
         read(SCAN, "ingest/dedupe_keys", [&key_owners, &keys, compare]),
         read(
             LOOKUP,
-            "ingest/insert_plain",
+            "ingest/fast_path",
             [
                 &ids(2),
                 "'{1,0}'",

@@ -1,0 +1,13 @@
+//! Hostile but legal use: no caller can take the memory, the keys or the reads of the others.
+//!
+//! The server runs as a process of its own, so that its resident memory can be measured. [`support`] starts it and
+//! speaks plain HTTP/2; each other file covers one resource.
+
+#![allow(clippy::unwrap_used)] // a test fails where something unexpected happens
+
+#[allow(dead_code)] // the tests of the commands use all of it
+#[path = "../cli/harness.rs"]
+mod harness;
+mod support;
+
+mod protocol;
