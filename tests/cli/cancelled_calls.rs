@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::connections::CONNECTIONS_MAX;
-use crate::harness::{PATIENCE, Place, Server, event, eventually};
+use crate::harness::{PATIENCE, Server, TestDir, event, eventually};
 
 const CALLS: usize = 100_000;
 /// Memory is measured after each round; a leak grows from round to round.
@@ -194,8 +194,8 @@ fn resident_kib(pid: u32) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_cancelled_calls_leak_nothing_and_lose_no_acknowledged_event() {
-    let place = Place::new();
-    let server = Server::run(&place, &mut place.command(&["--log", "info,calls=warn"])).await;
+    let test_dir = TestDir::new();
+    let server = Server::run(&test_dir, &mut test_dir.command(&["--log", "info,calls=warn"])).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     let first = events.create_event(event(&spirit_id)).await.unwrap().into_inner();
@@ -209,7 +209,7 @@ async fn a_hundred_thousand_cancelled_calls_leak_nothing_and_lose_no_acknowledge
         event_id: first.id.clone(),
         ..GetEventRequest::default()
     };
-    let mut database = place.connect().await;
+    let mut database = test_dir.connect().await;
     let mut acknowledged = vec![first.id.clone()];
     let mut resident = Vec::new();
     for round in 0..ROUNDS {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::harness::{Place, Server, finish};
+use crate::harness::{Server, TestDir, finish};
 
 const TOUR: &str = include_str!("../../docs/tour.md");
 /// The address that the tour prints.
@@ -98,8 +98,8 @@ fn grpcurl() -> Option<PathBuf> {
 
 /// A directory of programs that hide those of the PATH: the binary under test, and a grpcurl that replaces the
 /// printed address by that of the server.
-fn programs(place: &Place, grpcurl: &Path, addr: &str) -> PathBuf {
-    let dir = place.path().join("programs");
+fn programs(test_dir: &TestDir, grpcurl: &Path, addr: &str) -> PathBuf {
+    let dir = test_dir.path().join("programs");
     fs::create_dir(&dir).unwrap();
     symlink(
         env!("CARGO_BIN_EXE_elephantasm-events"),
@@ -117,7 +117,7 @@ fn programs(place: &Place, grpcurl: &Path, addr: &str) -> PathBuf {
 }
 
 /// Runs the steps in one shell; the output of each, stderr included, and its exit code.
-async fn run(place: &Place, programs: &Path, addr: &str, steps: &[Step]) -> Vec<(String, i32)> {
+async fn run(test_dir: &TestDir, programs: &Path, addr: &str, steps: &[Step]) -> Vec<(String, i32)> {
     let mut script = String::from("exec 2>&1\n");
     for step in steps {
         writeln!(script, "{}echo \"{END_OF_STEP}$?\"", step.commands).unwrap();
@@ -125,9 +125,9 @@ async fn run(place: &Place, programs: &Path, addr: &str, steps: &[Step]) -> Vec<
     let path = env::join_paths(
         std::iter::once(programs.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap())),
     );
-    let ended = finish(
+    let exited = finish(
         Command::new("bash")
-            .arg(place.file("tour.sh", script))
+            .arg(test_dir.file("tour.sh", script))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("PATH", path.unwrap())
             .env("EVENTS_ADDR", addr)
@@ -135,13 +135,13 @@ async fn run(place: &Place, programs: &Path, addr: &str, steps: &[Step]) -> Vec<
     )
     .await;
     let mut outputs = Vec::new();
-    let mut rest = ended.stdout.as_str();
+    let mut rest = exited.stdout.as_str();
     while let Some((output, after)) = rest.split_once(END_OF_STEP) {
         let (code, after) = after.split_once('\n').unwrap();
         outputs.push((output.to_owned(), code.parse().unwrap()));
         rest = after;
     }
-    assert_eq!(outputs.len(), steps.len(), "{ended:#?}");
+    assert_eq!(outputs.len(), steps.len(), "{exited:#?}");
     outputs
 }
 
@@ -158,10 +158,10 @@ async fn the_commands_of_the_tour_print_the_output_of_the_tour() {
     };
     let steps = steps(TOUR);
     assert!(steps.len() > 10, "the tour has {} steps", steps.len());
-    let place = Place::new();
-    let server = Server::start(&place).await;
-    let programs = programs(&place, &grpcurl, &server.addr);
-    let outputs = run(&place, &programs, &server.addr, &steps).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let programs = programs(&test_dir, &grpcurl, &server.addr);
+    let outputs = run(&test_dir, &programs, &server.addr, &steps).await;
     for (step, (output, code)) in steps.iter().zip(&outputs) {
         assert_eq!(*code != 0, step.expects_error(), "{}\n{output}", step.commands);
         assert_output(step, output);
