@@ -1,4 +1,4 @@
-//! Backup and restore with the exact commands of docs/operations.md.
+//! Runs the commands of docs/operations.md for backup and restore exactly as printed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::harness::{Exited, Server, TestDir, event, finish};
 
 const HANDBOOK: &str = include_str!("../../docs/operations.md");
 
-/// The handbook's block of commands behind a mark.
+/// The commands in the block of the handbook that follows the comment `<!-- tested: MARK -->`.
 fn commands(mark: &str) -> &'static str {
     let (_, section) = HANDBOOK
         .split_once(&format!("<!-- tested: {mark} -->\n```sh\n"))
@@ -19,7 +19,7 @@ fn commands(mark: &str) -> &'static str {
     section.split_once("```").unwrap().0
 }
 
-/// A `PATH` with the directories in which the server looks for PostgreSQL's programs.
+/// A `PATH` with the directories of PostgreSQL's client programs.
 fn path() -> std::ffi::OsString {
     let mut dirs: Vec<PathBuf> = std::env::var_os("PG_BIN_DIR")
         .into_iter()
@@ -33,11 +33,11 @@ fn path() -> std::ffi::OsString {
 }
 
 /// Runs lines of the handbook in a shell.
-async fn run_in_shell(test_dir: &Path, environment: &[(&str, &str)], lines: &str) -> Exited {
+async fn run_in_shell(dir: &Path, environment: &[(&str, &str)], lines: &str) -> Exited {
     finish(
         Command::new("bash")
             .args(["-euo", "pipefail", "-c", lines])
-            .current_dir(test_dir)
+            .current_dir(dir)
             .env_clear()
             .env("PATH", path())
             .envs(environment.iter().copied()),
@@ -106,7 +106,7 @@ async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequ
 }
 
 #[tokio::test]
-async fn the_handbooks_check_detects_a_missing_event_in_a_copy() {
+async fn the_check_in_the_handbook_detects_a_missing_event_in_a_copy() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;

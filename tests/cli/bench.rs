@@ -1,11 +1,11 @@
-//! `bench`: a short run of every workload.
+//! Tests of `bench`: a short run of every workload, and errors.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Exited, Server, TestDir, finish};
 
-/// Arguments for a run of half a second.
-const TINY: [&str; 20] = [
+/// Arguments for a measurement of half a second with a short warm-up.
+const SHORT_RUN: [&str; 20] = [
     "--duration",
     "0.5",
     "--warmup",
@@ -30,7 +30,7 @@ const TINY: [&str; 20] = [
 
 async fn bench(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Exited {
     let exited = server
-        .command(test_dir, &[&["bench"], arguments, &TINY].concat())
+        .command(test_dir, &[&["bench"], arguments, &SHORT_RUN].concat())
         .await;
     assert_eq!(exited.stderr, "");
     exited.exits_with(0)
@@ -83,7 +83,7 @@ async fn bench_watch_creates_events_at_the_given_rate() {
     let exited = bench(&test_dir, &server, &["watch", "--json"]).await;
     let report: Value = serde_json::from_str(&exited.stdout).unwrap();
     let events = number(&report, "events");
-    // 40 a second make 25 at most in 0.6 seconds; on a busy machine some are answered too late to count.
+    // At 40 a second at most 25 are created in 0.6 seconds; on a busy machine some replies arrive too late to count.
     assert!((10.0..=25.0).contains(&events), "{report}");
     assert_eq!(report["concurrency"], json!(6));
     server.stop().await;
@@ -107,7 +107,7 @@ async fn bench_prints_readable_text_and_exits_with_code_1_on_errors() {
     assert!(exited.stdout.contains("watch, 6 watchers, "), "{exited:?}");
     let refused = ["bench", "list", "--page-size", "201"];
     let exited = server
-        .command(&test_dir, &[&refused[..], &TINY].concat())
+        .command(&test_dir, &[&refused[..], &SHORT_RUN].concat())
         .await
         .exits_with(1);
     assert!(exited.stdout.contains("errors  InvalidArgument "), "{exited:?}");

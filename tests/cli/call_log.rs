@@ -1,4 +1,4 @@
-//! The call log: one line per call, with the ids that identify the call and without private data.
+//! The call log contains one line per call, with the ids that identify the call and without private data.
 
 use std::process::Stdio;
 
@@ -119,7 +119,7 @@ async fn the_call_log_names_the_api_key_whether_it_was_looked_up_or_cached() {
 }
 
 #[tokio::test]
-async fn an_internal_error_is_logged_with_its_cause_which_the_client_does_not_see() {
+async fn the_cause_of_an_internal_error_is_logged_and_hidden_from_the_client() {
     let test_dir = TestDir::new();
     let server = json_server(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;

@@ -1,4 +1,4 @@
-//! A hundred thousand calls cancelled at various moments: the server leaks neither memory nor database connections,
+//! A hundred thousand calls are cancelled at various moments: the server leaks neither memory nor database connections,
 //! and every acknowledged event is stored.
 
 use std::collections::HashSet;
@@ -36,10 +36,10 @@ const GROWTH_MAX_KIB: u64 = 8 * 1024;
 #[derive(Clone, Copy)]
 enum Moment {
     /// Before its message is sent.
-    Begun,
+    BeforeMessage,
     /// Right after its message is sent.
-    Sent,
-    /// After this time or its answer, whichever is first.
+    AfterMessage,
+    /// After this time or its reply, whichever is first.
     After(Duration),
     /// Not cancelled.
     Never,
@@ -49,10 +49,10 @@ impl Moment {
     fn of(call: usize) -> Self {
         match call % 40 {
             0 => Self::Never,
-            n if n % 4 == 1 => Self::Begun,
+            n if n % 4 == 1 => Self::BeforeMessage,
             n if n % 4 == 2 => Self::After(Duration::from_micros(200)),
             n if n % 4 == 3 => Self::After(Duration::from_millis(3)),
-            _ => Self::Sent,
+            _ => Self::AfterMessage,
         }
     }
 }
@@ -141,11 +141,11 @@ async fn call_and_cancel(target: Target, caller: usize, calls: std::ops::Range<u
             requests = connect(&target.addr).await;
             continue;
         };
-        if !matches!(moment, Moment::Begun) && request_body.send_data(body, true).is_err() {
+        if !matches!(moment, Moment::BeforeMessage) && request_body.send_data(body, true).is_err() {
             continue;
         }
         match moment {
-            Moment::Begun | Moment::Sent => {}
+            Moment::BeforeMessage | Moment::AfterMessage => {}
             Moment::After(time) => drop(timeout(time, response).await),
             Moment::Never if rpc == "CreateEvent" => {
                 let answer = timeout(PATIENCE, message_of::<CreateEventResponse>(response)).await;

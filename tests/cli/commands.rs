@@ -1,4 +1,4 @@
-//! `migrate` and `healthcheck`.
+//! Tests of `migrate` and `healthcheck`.
 
 use crate::harness::{Server, TestDir, eventually, finish, signal};
 

@@ -59,7 +59,7 @@ fn watching(spirit_id: &str, start: Start) -> WatchEventsRequest {
     }
 }
 
-/// Creates events until a call fails, which it must do with an error that clients retry.
+/// Creates events until a call fails, which must be with an error that clients retry.
 async fn create_until_refused(
     mut events: EventServiceClient<Channel>,
     spirit_id: String,
@@ -95,7 +95,7 @@ async fn start_callers(server: &Server, spirit_id: &str) -> (JoinSet<()>, Unboun
     (callers, acknowledged)
 }
 
-/// Replays of large events that are never read.
+/// Opens replays of large events and never reads them.
 async fn stalled_replays(server: &Server) -> Vec<Response<Follower>> {
     let spirit_id = server.spirit("Large").await;
     for _ in 0..20 {
@@ -167,7 +167,8 @@ async fn assert_stored(test_dir: &TestDir, spirit_id: &str, acknowledged: &[Stri
     rows.last().unwrap().1
 }
 
-/// Asserts that both streams resume after the positions that they ended at, without gaps or repetitions.
+/// Asserts that the watch resumes after its position without gaps or repetitions, and that the follow resumes after its
+/// cursor.
 async fn assert_streams_resume(server: &Server, spirit_id: &str, (after, last): (i64, i64), cursor: String) {
     let mut events = server.events().await;
     events.create_event(event(spirit_id)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Settings that are durations, and the names and forms that they had in seconds.
+//! Settings that are durations, and their former names, which were in seconds.
 
 use crate::harness::{TestDir, finish};
 
@@ -49,7 +49,7 @@ const DURATIONS: [[&str; 4]; 7] = [
 ];
 
 #[tokio::test]
-async fn a_duration_has_a_unit_or_is_in_seconds_under_both_names() {
+async fn a_duration_takes_a_unit_or_plain_seconds_under_its_current_and_its_former_name() {
     for [option, variable, former_option, former_variable] in DURATIONS {
         for value in ["30s", "1m", "30"] {
             let test_dir = TestDir::new();

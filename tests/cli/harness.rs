@@ -1,4 +1,4 @@
-//! Runs the real binary, with a directory of its own for each test.
+//! Runs the real binary, with a separate directory for each test.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,10 +17,10 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
-/// Time after which a wait of a test fails.
+/// Time limit of every wait; a test fails when it is exceeded.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The directory of one test, in which it runs the binary.
+/// The directory of one test, which holds the data and the log of the binaries that it runs.
 pub struct TestDir {
     dir: TempDir,
     /// Data directory of the private PostgreSQL.
@@ -28,7 +28,7 @@ pub struct TestDir {
 }
 
 impl TestDir {
-    /// Creates a directory that PostgreSQL's user may pass through.
+    /// Creates a directory that PostgreSQL's user can enter.
     pub fn new() -> Self {
         let dir = TempDir::with_prefix("elephantasm-cli-").unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -47,7 +47,7 @@ impl TestDir {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The binary with no settings except a free port and this directory for its data.
+    /// Returns a command that runs the binary without settings except a free port and this directory for its data.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_elephantasm-events"));
         command

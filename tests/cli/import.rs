@@ -1,4 +1,4 @@
-//! `import`: counts, bad lines, spirits by name or id.
+//! Tests of `import`: counts, bad lines, spirits by name or id.
 
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{Event, ListEventsRequest, SoftDeleteSpiritRequest};
@@ -179,7 +179,7 @@ async fn import_stores_every_field_and_treats_null_as_absent() {
 }
 
 #[tokio::test]
-async fn import_ignores_the_kind_of_line_endings_and_blank_lines() {
+async fn import_accepts_unix_and_windows_line_endings_and_skips_blank_lines() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     let unix = format!("{}\n{}\n{}\n", line("a"), line("b"), line("a"));

@@ -1,4 +1,4 @@
-//! `key`, servers with and without API keys, and secrets that must not be shown.
+//! Tests of `key`, of servers with and without API keys, and of secrets that must not be shown.
 
 use sqlx::Row as _;
 
@@ -78,7 +78,7 @@ async fn a_running_server_accepts_a_new_api_key_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn an_api_key_can_be_created_before_the_first_server_start() {
+async fn an_api_key_can_be_created_before_the_first_start_of_a_server() {
     let test_dir = TestDir::new();
     let key = create(&test_dir, &["--role", "admin"]).await;
     assert!(

@@ -16,7 +16,9 @@ use tonic::{Code, Response, Status};
 use crate::harness::{Server, TestDir, event};
 
 const CALLERS: usize = 8;
+/// Events of a batch.
 const BATCH: usize = 5;
+/// Events acknowledged before the kill.
 const BEFORE_THE_KILL: usize = 60;
 
 /// Dedupe key, id and sequence of an acknowledged event.

@@ -1,4 +1,4 @@
-//! The private PostgreSQL: durable, inaccessible to other users, stopped with its server.
+//! The private PostgreSQL is durable, inaccessible to other users, and stops with its server.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -51,7 +51,7 @@ async fn the_private_postgresql_keeps_events_between_runs() {
 }
 
 #[tokio::test]
-async fn the_private_postgresql_requires_its_own_user_and_the_password() {
+async fn the_private_postgresql_admits_only_its_user_with_the_password_and_is_fully_durable() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     for (path, expected) in [
@@ -101,7 +101,7 @@ async fn the_private_postgresql_never_runs_as_root() {
 }
 
 #[tokio::test]
-async fn a_data_directory_that_postgresqls_user_cannot_enter_is_named_in_the_error() {
+async fn the_error_names_a_data_directory_that_the_user_of_postgresql_cannot_enter() {
     let test_dir = TestDir::new();
     fs::set_permissions(test_dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     if owner(test_dir.path()) != 0 {
@@ -116,7 +116,7 @@ async fn a_data_directory_that_postgresqls_user_cannot_enter_is_named_in_the_err
 }
 
 #[tokio::test]
-async fn a_data_directory_that_cannot_be_created_is_named_with_both_remedies() {
+async fn a_data_directory_that_cannot_be_created_is_reported_with_both_remedies() {
     let test_dir = TestDir::new();
     let data = format!("{}/data", test_dir.file("file", ""));
     let exited = finish(test_dir.command(&[]).env("EVENTS_DATA_DIR", &data))
@@ -275,7 +275,7 @@ async fn a_data_directory_with_a_long_path_and_spaces_works() {
     let mut test_dir = TestDir::new();
     test_dir.data = test_dir
         .path()
-        .join("a test_dir, of \"mine\"")
+        .join("a place, of \"mine\"")
         .join("x y ".repeat(30))
         .join("it's");
     let server = Server::start(&test_dir).await;

@@ -1,4 +1,4 @@
-//! The life cycle of the server process: readiness, logs, signals.
+//! The life cycle of the server process: start, logs, signals.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! `replay`: a session as text and as JSON lines.
+//! Tests of `replay`: a session as text and as JSON lines.
 
 use serde_json::{Value, json};
 

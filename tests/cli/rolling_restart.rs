@@ -20,12 +20,12 @@ use tonic::{Code, Status};
 use crate::harness::{Server, TestDir, event, eventually};
 
 const CALLERS: usize = 6;
-/// Calls that all callers together make between two restarts.
+/// Pairs of a create and a read that all callers together complete between two restarts.
 const CALLS: usize = 150;
-/// Most retries of a call, and the pause before each.
+/// Maximum number of retries of a create and its read together, and the pause before each retry.
 const RETRIES: (usize, Duration) = (50, Duration::from_millis(100));
 
-/// A haproxy that checks the servers and distributes connections to those that accept some.
+/// A haproxy that checks the servers and distributes connections to those that accept connections.
 struct Balancer {
     _process: Child,
     addr: String,
@@ -92,7 +92,7 @@ async fn pause_before_retry(status: Status, retries_left: &mut usize) {
     sleep(RETRIES.1).await;
 }
 
-/// Creates an event and reads it, and retries both calls until they are answered.
+/// Creates an event and reads it; retries both calls until they succeed.
 async fn create_and_get(events: &mut EventServiceClient<Channel>, request: CreateEventRequest) {
     let mut retries_left = RETRIES.0;
     let created = loop {
@@ -150,7 +150,7 @@ impl Callers {
         }
     }
 
-    /// Waits until the callers have made [`CALLS`] further calls.
+    /// Waits until the callers have completed [`CALLS`] further pairs of calls.
     async fn progress(&self) {
         let target = self.calls.load(Ordering::Relaxed) + CALLS;
         eventually("further calls succeed", async || {

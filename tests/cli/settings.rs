@@ -1,4 +1,4 @@
-//! `--help`, `--version`, the documentation of the settings, and invalid settings.
+//! Tests of `--help`, `--version`, the documentation of the settings, and invalid settings.
 
 use std::collections::BTreeSet;
 
@@ -106,7 +106,7 @@ async fn the_documentation_lists_every_command() {
 }
 
 #[tokio::test]
-async fn version_is_that_of_the_package() {
+async fn the_version_flag_prints_the_version_of_the_package() {
     let expected = format!("elephantasm-events {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(help(&["--version"]).await, expected);
 }

@@ -1,4 +1,4 @@
-//! `tail`: events as they are stored, and the position to resume from.
+//! Tests of `tail`: events as they are stored, and the position to resume from.
 
 use std::process::Stdio;
 
@@ -169,7 +169,7 @@ async fn tail_of_a_session_starts_with_its_last_events_by_default() {
 }
 
 #[tokio::test]
-async fn tail_after_a_printed_sequence_or_cursor_resumes_behind_it() {
+async fn tail_resumes_after_a_printed_sequence_or_cursor() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;

@@ -1,4 +1,4 @@
-//! TLS by flags and environment variables, for the server and for every command that connects to it.
+//! Tests of TLS by flags and environment variables, for the server and for every command that connects to it.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,6 +1,6 @@
-//! The commands of `docs/tour.md`, run as printed against a real server.
+//! Runs the commands of `docs/tour.md` as printed against a real server.
 //!
-//! Needs grpcurl: the program that `GRPCURL` names, else the one on the PATH. `script/test` fetches it.
+//! Needs grpcurl: the program that `GRPCURL` names, otherwise the one on the PATH. `script/test` installs it.
 
 use std::env;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use crate::harness::{Server, TestDir, finish};
 const TOUR: &str = include_str!("../../docs/tour.md");
 /// The address that the tour prints.
 const PRINTED_ADDR: &str = "localhost:50051";
-/// Begins the line that the script prints after each step, followed by the exit code of the step.
+/// Start of the line that the script prints after each step; the exit code of the step follows.
 const END_OF_STEP: &str = "--- end of step, exit code ";
 
 /// A shell block and the output that is printed below it.
@@ -34,7 +34,7 @@ impl Step {
 /// The steps of a page: each `sh` block with the `text` block that follows it, if any.
 fn steps(page: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    // Every second piece is inside a fence.
+    // Every second part is inside a fence.
     for block in page.split("```").skip(1).step_by(2) {
         let (language, content) = block.split_once('\n').unwrap();
         match language {
@@ -96,8 +96,8 @@ fn grpcurl() -> Option<PathBuf> {
     env::var_os("GRPCURL").map(PathBuf::from).or_else(on_path)
 }
 
-/// A directory of programs that hide those of the PATH: the binary under test, and a grpcurl that replaces the
-/// printed address by that of the server.
+/// Creates a directory of programs that take precedence over those on the PATH: the binary under test, and a grpcurl that
+/// replaces the printed address by that of the server.
 fn programs(test_dir: &TestDir, grpcurl: &Path, addr: &str) -> PathBuf {
     let dir = test_dir.path().join("programs");
     fs::create_dir(&dir).unwrap();
@@ -116,7 +116,7 @@ fn programs(test_dir: &TestDir, grpcurl: &Path, addr: &str) -> PathBuf {
     dir
 }
 
-/// Runs the steps in one shell; the output of each, stderr included, and its exit code.
+/// Runs the steps in one shell; returns the output of each, stderr included, and its exit code.
 async fn run(test_dir: &TestDir, programs: &Path, addr: &str, steps: &[Step]) -> Vec<(String, i32)> {
     let mut script = String::from("exec 2>&1\n");
     for step in steps {
@@ -170,7 +170,7 @@ async fn the_commands_of_the_tour_print_the_output_of_the_tour() {
 }
 
 #[test]
-fn an_ellipsis_matches_any_text_and_nothing_else_does() {
+fn an_ellipsis_matches_any_text_and_other_characters_match_themselves() {
     for (line, pattern, expected) in [
         ("same", "same", true),
         ("same and more", "same", false),

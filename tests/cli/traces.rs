@@ -1,4 +1,4 @@
-//! Traces exported by OTLP: the span of a call, with child spans down to its statements.
+//! Tests of the traces exported by OTLP: the span of a call, with child spans down to its statements.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -76,7 +76,7 @@ impl Collector {
     }
 
     /// Waits for the span of a call in the trace [`TRACE`]; returns it and the trace's other spans.
-    async fn of_call(&self, method: &str) -> (Span, Vec<Span>) {
+    async fn spans_of_call(&self, method: &str) -> (Span, Vec<Span>) {
         let name = format!("elephantasm.events.v1.EventService/{method}");
         eventually("the call's span is exported", async || {
             let trace_spans = self
@@ -137,7 +137,7 @@ async fn a_create_is_traced_from_the_callers_span_down_to_its_statement() {
     };
     server.events().await.create_event(traced(request)).await.unwrap();
 
-    let (call, others) = collector.of_call("CreateEvent").await;
+    let (call, others) = collector.spans_of_call("CreateEvent").await;
     assert_eq!(hex(&call.parent_span_id), PARENT);
     assert_eq!(attribute(&call, "rpc.response.status_code").unwrap(), "OK");
     assert_eq!(attribute(&call, "request_id").unwrap().len(), 16);
@@ -184,16 +184,16 @@ async fn reads_and_streams_are_traced_down_to_their_statements() {
         .into_inner();
     while replay.message().await.unwrap().is_some() {}
 
-    let (list, others) = collector.of_call("ListEvents").await;
+    let (list, others) = collector.spans_of_call("ListEvents").await;
     let statement = child(&others, &list, "statement");
     assert!(
         attribute(statement, "db.query.text")
             .unwrap()
             .contains("from events")
     );
-    let (get, others) = collector.of_call("GetEvent").await;
+    let (get, others) = collector.spans_of_call("GetEvent").await;
     child(&others, child(&others, &get, "get_events"), "statement");
-    let (replay, others) = collector.of_call("StreamSessionEvents").await;
+    let (replay, others) = collector.spans_of_call("StreamSessionEvents").await;
     child(&others, &replay, "statement");
     server.stop().await;
 }
@@ -247,9 +247,9 @@ async fn an_unreachable_trace_collector_does_not_affect_calls() {
     server.stop().await;
 }
 
-/// A missing certificate file does not matter in plain text.
+/// The certificate file does not exist, which does not matter in plain text.
 #[tokio::test]
-async fn traces_are_exported_in_plain_text_wherever_the_otlp_specification_says_so() {
+async fn traces_are_exported_in_plain_text_to_http_and_to_insecure_endpoints() {
     let test_dir = TestDir::new();
     let (collector, endpoint) = Collector::start().await;
     let (_, addr) = endpoint.split_once("://").unwrap();
