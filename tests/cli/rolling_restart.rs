@@ -80,7 +80,7 @@ backend servers
     }
 }
 
-/// Whether clients retry the call: the service is unavailable, or the connection ended.
+/// Returns true if clients retry the call: the service is unavailable, or the connection ended.
 fn is_retryable(status: &Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }

@@ -15,7 +15,7 @@ const FILES_MAX: usize = 2_000;
 /// Longest time of a create during the flood, on a busy machine.
 const CREATE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Whether this process may open this many files.
+/// Returns true if this process may open this many files.
 fn may_open(files: usize) -> bool {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find(|line| line.starts_with("Max open files"));

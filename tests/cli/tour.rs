@@ -54,7 +54,7 @@ fn normalize(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a line matches a pattern in which `…` stands for any text.
+/// Returns true if a line matches a pattern in which `…` stands for any text.
 fn matches(line: &str, pattern: &str) -> bool {
     let mut parts = pattern.split('…');
     let Some(mut rest) = line.strip_prefix(parts.next().unwrap_or_default()) else {
