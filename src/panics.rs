@@ -1,4 +1,5 @@
-//! Contains panics: a panic is a bug and ends the call or task step in which it happens, while other work continues.
+//! Contains panics: a panic is a bug and ends the call or task step in which it happens, while other work
+//! continues.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

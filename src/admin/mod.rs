@@ -1,7 +1,7 @@
 //! Serves `/metrics`, `/healthz` and `/readyz` to operators, over plain HTTP on a separate address.
 //!
-//! They require no authentication, so the address must be reachable only from the operators' network. They do not
-//! use the database, so they work while it is unavailable.
+//! They require no authentication, so the address must be reachable only from the operators' network. They do
+//! not use the database, so they work while it is unavailable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -45,8 +45,8 @@ impl Database {
         })
     }
 
-    /// Like [`open`](Self::open), but joins the private PostgreSQL of a running server instead of failing with
-    /// [`EmbeddedError::InUse`].
+    /// Like [`open`](Self::open), but joins the private PostgreSQL of a running server instead of failing
+    /// with [`EmbeddedError::InUse`].
     pub(super) async fn join(args: &DatabaseArgs) -> anyhow::Result<Self> {
         match Self::open(args).await {
             Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse(_))) => {}

@@ -1,5 +1,5 @@
-//! Makes text from events and servers safe to print, so that it can neither send escape sequences to a terminal nor
-//! reorder the displayed text.
+//! Makes text from events and servers safe to print, so that it can neither send escape sequences to a
+//! terminal nor reorder the displayed text.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -33,7 +33,8 @@ fn is_unsafe(c: char) -> bool {
     (c.is_control() && c != '\t') || is_format(c)
 }
 
-/// Returns true for bidirectional marks, embeddings, overrides and isolates, and for line and paragraph separators.
+/// Returns true for bidirectional marks, embeddings, overrides and isolates, and for line and paragraph
+/// separators.
 fn is_format(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

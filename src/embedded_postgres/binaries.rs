@@ -10,7 +10,8 @@ use super::EmbeddedError;
 /// The oldest supported major version.
 pub(super) const OLDEST_MAJOR: u32 = 15;
 
-/// Common install locations: parent directory, name prefix of a version's directory, subdirectory of the programs.
+/// Common install locations: parent directory, name prefix of a version's directory, subdirectory of the
+/// programs.
 const USUAL: [(&str, &str, &str); 4] = [
     ("/usr/lib/postgresql", "", "bin"),         // Debian, Ubuntu
     ("/usr", "pgsql-", "bin"),                  // RHEL, Fedora
@@ -28,8 +29,8 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// Returns the programs in `bin_dir` if it is given, otherwise the newest installed ones. If data exists, only
-    /// programs of its major version qualify.
+    /// Returns the programs in `bin_dir` if it is given, otherwise the newest installed ones. If data exists,
+    /// only programs of its major version qualify.
     pub(super) fn find(
         bin_dir: Option<&Path>,
         data_major: Option<u32>,

@@ -28,14 +28,15 @@ const LOG: &str = "postgres.log";
 const OLD_LOG: &str = "postgres.log.old";
 const SOCKETS: &str = "run";
 
-/// Maximum length of the socket directory's path: the shortest limit of a socket path among the supported systems,
-/// less the socket's file name.
+/// Maximum length of the socket directory's path: the shortest limit of a socket path among the supported
+/// systems, less the socket's file name.
 const SOCKET_DIR_BYTES_MAX: usize = 85;
 /// Size of the log at which it is rotated; one old log is kept.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 const LOG_TAIL_LINES: usize = 15;
 
-/// Settings that differ from PostgreSQL's defaults. The durability settings keep their defaults, full durability.
+/// Settings that differ from PostgreSQL's defaults. The durability settings keep their defaults, full
+/// durability.
 const SETTINGS: [(&str, &str); 8] = [
     ("listen_addresses", ""), // no TCP
     ("unix_socket_permissions", "0700"),
@@ -192,8 +193,9 @@ impl Cluster {
         })
     }
 
-    /// Requests a fast shutdown of the postmaster in the pid file. A failure is ignored, because the postmaster may have
-    /// ended already or not have written its pid file yet, and the caller waits for the process lock.
+    /// Requests a fast shutdown of the postmaster in the pid file. A failure is ignored, because the
+    /// postmaster may have ended already or not have written its pid file yet, and the caller waits for the
+    /// process lock.
     fn request_stop(&self) {
         if !self.dir.join(DATA).join("postmaster.pid").exists() {
             return;
@@ -261,8 +263,8 @@ impl Cluster {
         Ok(file)
     }
 
-    /// Rotates a log that exceeds its maximum size: copies it to the old log and truncates it. PostgreSQL appends to the
-    /// file, so it need not reopen it.
+    /// Rotates a log that exceeds its maximum size: copies it to the old log and truncates it. PostgreSQL
+    /// appends to the file, so it need not reopen it.
     pub(super) fn rotate_log(&self) {
         let path = self.dir.join(LOG);
         if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {

@@ -42,7 +42,8 @@ pub struct Options {
 
 /// Time limit for a start of PostgreSQL, recovery after a crash included, and for its end.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Interval between attempts to connect to a starting PostgreSQL, and between checks for the end of a stopping one.
+/// Interval between attempts to connect to a starting PostgreSQL, and between checks for the end of a
+/// stopping one.
 const POLL: Duration = Duration::from_millis(10);
 const SUPERUSER: &str = "elephantasm";
 
@@ -161,11 +162,12 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| EmbeddedError::NoAnswer(error.to_string()))?
 }
 
-/// Returns the options to connect to the private PostgreSQL that another process runs on this directory. Does not check
-/// that PostgreSQL is running.
+/// Returns the options to connect to the private PostgreSQL that another process runs on this directory. Does
+/// not check that PostgreSQL is running.
 ///
 /// # Errors
-/// If the directory contains no password that this user can read, or the socket directory belongs to another user.
+/// If the directory contains no password that this user can read, or the socket directory belongs to another
+/// user.
 pub fn running(data_dir: &Path, database: &str) -> Result<PgConnectOptions, EmbeddedError> {
     let (socket_dir, password) = cluster::access(data_dir)?;
     Ok(connect_options(&socket_dir, &password, database))

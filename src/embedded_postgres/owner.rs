@@ -23,8 +23,8 @@ pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Returns the user to run PostgreSQL as, or `None` for the user of this process. If this process is root, it is the
-/// owner of existing data, otherwise the first candidate that exists.
+/// Returns the user to run PostgreSQL as, or `None` for the user of this process. If this process is root, it
+/// is the owner of existing data, otherwise the first candidate that exists.
 pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
     if !is_root() {
         return Ok(None);
@@ -51,7 +51,8 @@ pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
         })
 }
 
-/// Parses a line of `/etc/passwd`, `name:password:uid:gid:…`. Returns `None` if it is not the line of this user.
+/// Parses a line of `/etc/passwd`, `name:password:uid:gid:…`. Returns `None` if it is not the line of this
+/// user.
 fn parse_passwd_line(line: &str, name: &str) -> Option<Owner> {
     let mut fields = line.split(':');
     if fields.next()? != name {

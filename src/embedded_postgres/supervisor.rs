@@ -46,7 +46,8 @@ struct Running {
 
 impl Supervisor {
     /// Starts PostgreSQL and its supervising thread. PostgreSQL is not started again until
-    /// [`keep_running`](Self::keep_running) is called. Blocks until an earlier PostgreSQL on the data has ended.
+    /// [`keep_running`](Self::keep_running) is called. Blocks until an earlier PostgreSQL on the data has
+    /// ended.
     pub(super) fn start(cluster: Cluster, patience: Duration) -> Result<Self, EmbeddedError> {
         let shared = Arc::new(Shared {
             cluster,

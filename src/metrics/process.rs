@@ -1,5 +1,5 @@
-//! Reads the metrics of the process from `/proc`, under the names that Prometheus' client libraries use. Systems other
-//! than Linux have none.
+//! Reads the metrics of the process from `/proc`, under the names that Prometheus' client libraries use.
+//! Systems other than Linux have none.
 //!
 //! The `process` feature of the crate `prometheus` is not used: it counts CPU time in whole seconds, which makes
 //! the rate of a mostly idle server useless.

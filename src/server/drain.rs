@@ -10,8 +10,8 @@ use crate::store::Store;
 /// Minimum time limit for closing the store, which applies if calls have used up the drain limit.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lets calls in progress finish within the limit, then commits the queued writes. Writes that are not committed in
-/// time are abandoned; their calls have ended without an acknowledgement.
+/// Lets calls in progress finish within the limit, then commits the queued writes. Writes that are not
+/// committed in time are abandoned; their calls have ended without an acknowledgement.
 pub(super) async fn drain(
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     store: &Store,

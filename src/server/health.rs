@@ -56,8 +56,9 @@ impl Health {
         }
     }
 
-    /// Ends the health service's Watch streams after they have sent the last status. They have no end of their own and
-    /// load balancers keep them open, so that otherwise each drain would take its whole time limit.
+    /// Ends the health service's Watch streams after they have sent the last status. They have no end of
+    /// their own and load balancers keep them open, so that otherwise each drain would take its whole time
+    /// limit.
     pub(super) async fn end_watches(&self) {
         let mut reporter = self.reporter.clone();
         for service in SERVICES {

@@ -1,8 +1,9 @@
 //! Accepts connections: bounds their number, performs TLS handshakes and closes silent connections.
 //!
-//! A connection is passed on once its client has sent the HTTP/2 preface; from then on keepalive pings detect a dead
-//! connection. Until then it is a pending handshake with a time limit. The number of pending handshakes is bounded
-//! as well: above the bound the oldest is closed, so that silent clients do not lock out others.
+//! A connection is passed on once its client has sent the HTTP/2 preface; from then on keepalive pings detect
+//! a dead connection. Until then it is a pending handshake with a time limit. The number of pending
+//! handshakes is bounded as well: above the bound the oldest is closed, so that silent clients do not lock
+//! out others.
 
 use std::collections::VecDeque;
 use std::io;
@@ -221,8 +222,8 @@ async fn tls_handshake(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Tls
     }
 }
 
-/// Returns true if the error does not concern the listener: the connection ended before it was accepted, or a signal
-/// interrupted the call.
+/// Returns true if the error does not concern the listener: the connection ended before it was accepted, or a
+/// signal interrupted the call.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -56,8 +56,9 @@ impl From<TcpListener> for Listeners {
 
 /// Time limit for the reply to an HTTP/2 keepalive ping; at most the ping interval.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Maximum number of calls that a client has opened and cancelled before the server accepted them. Beyond it the
-/// connection is closed with all its other calls, and the default of 20 is too low for a client that cancels a burst.
+/// Maximum number of calls that a client has opened and cancelled before the server accepted them. Beyond it
+/// the connection is closed with all its other calls, and the default of 20 is too low for a client that
+/// cancels a burst.
 const CANCELLED_CALLS_MAX: usize = 1_000;
 /// Maximum size of a request's headers, as HTTP/2 counts it.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;

@@ -1,7 +1,7 @@
 //! Configures TLS from PEM files, which are reloaded while the server runs.
 //!
-//! New connections use the configuration that was loaded last; open connections are not affected. If the files cannot
-//! be used, the previous configuration stays in use.
+//! New connections use the configuration that was loaded last; open connections are not affected. If the
+//! files cannot be used, the previous configuration stays in use.
 
 use std::convert::Infallible;
 use std::fmt;

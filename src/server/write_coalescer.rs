@@ -1,8 +1,8 @@
 //! A connection that coalesces small writes.
 //!
-//! HTTP/2 writes each reply separately, with one or two system calls each, even if a single commit has answered
-//! thirty calls. [`WriteCoalescer`] buffers writes until the writing task has yielded once; replies that become
-//! ready in that time join the same write. No timer is involved.
+//! HTTP/2 writes each reply separately, with one or two system calls each, even if a single commit has
+//! answered thirty calls. [`WriteCoalescer`] buffers writes until the writing task has yielded once; replies
+//! that become ready in that time join the same write. No timer is involved.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

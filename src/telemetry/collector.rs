@@ -8,8 +8,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use super::variable;
 use crate::config::BadSettings;
 
-/// Returns the exporter to the collector, or `None` if no variable names a collector or traces are turned off. Needs a
-/// Tokio runtime.
+/// Returns the exporter to the collector, or `None` if no variable names a collector or traces are turned
+/// off. Needs a Tokio runtime.
 pub(super) fn exporter() -> Result<Option<SpanExporter>, BadSettings> {
     let is_off = variable("OTEL_SDK_DISABLED") == "true" || variable("OTEL_TRACES_EXPORTER") == "none";
     let Some((_, endpoint)) = given("ENDPOINT").filter(|_| !is_off) else {
@@ -75,8 +75,8 @@ fn pem(suffix: &str) -> Result<Option<(String, Vec<u8>)>, BadSettings> {
     Ok(Some((name, content)))
 }
 
-/// Returns the name and value of a variable that is set. The variable for traces takes precedence over the one for all
-/// signals.
+/// Returns the name and value of a variable that is set. The variable for traces takes precedence over the
+/// one for all signals.
 fn given(suffix: &str) -> Option<(String, String)> {
     let names = [
         format!("OTEL_EXPORTER_OTLP_TRACES_{suffix}"),

@@ -36,7 +36,8 @@ pub fn dropped_log_lines() -> u64 {
     dropped.try_into().unwrap_or(u64::MAX)
 }
 
-/// Writes the queued lines and ends the log, within about a second at most. Must be called before the process exits.
+/// Writes the queued lines and ends the log, within about a second at most. Must be called before the process
+/// exits.
 pub fn flush() {
     let thread = THREAD.lock().take();
     // If the queue is full, the guard reports that on stdout, which panics if stdout is closed.

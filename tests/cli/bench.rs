@@ -83,7 +83,8 @@ async fn bench_watch_creates_events_at_the_given_rate() {
     let exited = bench(&test_dir, &server, &["watch", "--json"]).await;
     let report: Value = serde_json::from_str(&exited.stdout).unwrap();
     let events = number(&report, "events");
-    // At 40 a second at most 25 are created in 0.6 seconds; on a busy machine some replies arrive too late to count.
+    // At 40 a second at most 25 are created in 0.6 seconds; on a busy machine some replies arrive too late to
+    // count.
     assert!((10.0..=25.0).contains(&events), "{report}");
     assert_eq!(report["concurrency"], json!(6));
     server.stop().await;

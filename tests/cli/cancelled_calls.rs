@@ -1,5 +1,5 @@
-//! A hundred thousand calls are cancelled at various moments: the server leaks neither memory nor database connections,
-//! and every acknowledged event is stored.
+//! A hundred thousand calls are cancelled at various moments: the server leaks neither memory nor database
+//! connections, and every acknowledged event is stored.
 
 use std::collections::HashSet;
 use std::fs;

@@ -167,8 +167,8 @@ async fn assert_stored(test_dir: &TestDir, spirit_id: &str, acknowledged: &[Stri
     rows.last().unwrap().1
 }
 
-/// Asserts that the watch resumes after its position without gaps or repetitions, and that the follow resumes after its
-/// cursor.
+/// Asserts that the watch resumes after its position without gaps or repetitions, and that the follow resumes
+/// after its cursor.
 async fn assert_streams_resume(server: &Server, spirit_id: &str, (after, last): (i64, i64), cursor: String) {
     let mut events = server.events().await;
     events.create_event(event(spirit_id)).await.unwrap();

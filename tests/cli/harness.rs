@@ -47,7 +47,8 @@ impl TestDir {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Returns a command that runs the binary without settings except a free port and this directory for its data.
+    /// Returns a command that runs the binary without settings except a free port and this directory for its
+    /// data.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_elephantasm-events"));
         command

@@ -1,5 +1,5 @@
-//! Tests of the binary as a process: flags, environment, output, signals and exit codes. Start reading at [`harness`];
-//! each other file covers one command or one promise.
+//! Tests of the binary as a process: flags, environment, output, signals and exit codes. Start reading at
+//! [`harness`]; each other file covers one command or one promise.
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 

@@ -1,5 +1,5 @@
-//! Ten thousand connections (800 where the test may not open that many files) send nothing to a server with a low limit
-//! of open files.
+//! Ten thousand connections (800 where the test may not open that many files) send nothing to a server with a
+//! low limit of open files.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -96,8 +96,8 @@ fn grpcurl() -> Option<PathBuf> {
     env::var_os("GRPCURL").map(PathBuf::from).or_else(on_path)
 }
 
-/// Creates a directory of programs that take precedence over those on the PATH: the binary under test, and a grpcurl that
-/// replaces the printed address by that of the server.
+/// Creates a directory of programs that take precedence over those on the PATH: the binary under test, and a
+/// grpcurl that replaces the printed address by that of the server.
 fn programs(test_dir: &TestDir, grpcurl: &Path, addr: &str) -> PathBuf {
     let dir = test_dir.path().join("programs");
     fs::create_dir(&dir).unwrap();

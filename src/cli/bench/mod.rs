@@ -1,8 +1,9 @@
 //! `bench`: drives a running server with one kind of call and reports rates and latencies.
 //!
-//! The load is a closed loop: each of `--concurrency` callers sends its next call when the previous one is answered.
-//! `ingest` instead keeps that number of events in flight over its streams, and `watch` creates events at a constant
-//! rate. Every status is checked and counted. The stored events belong to new spirits named `bench-…`.
+//! The load is a closed loop: each of `--concurrency` callers sends its next call when the previous one is
+//! answered. `ingest` instead keeps that number of events in flight over its streams, and `watch` creates
+//! events at a constant rate. Every status is checked and counted. The stored events belong to new spirits
+//! named `bench-…`.
 
 mod idle;
 mod ingest;

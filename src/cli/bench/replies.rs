@@ -1,5 +1,5 @@
-//! Reads replies without decoding their events, as pgbench does not decode rows, so that the server is measured and
-//! not the client.
+//! Reads replies without decoding their events, as pgbench does not decode rows, so that the server is
+//! measured and not the client.
 
 use http::uri::PathAndQuery;
 use prost::bytes::Bytes;

@@ -34,8 +34,8 @@ struct Line {
     expected_last_sequence: Option<i64>,
 }
 
-/// Parses lines. A line that has neither a dedupe key nor the fields from which the server derives one gets a dedupe
-/// key derived from its text, so that an import can be repeated.
+/// Parses lines. A line that has neither a dedupe key nor the fields from which the server derives one gets a
+/// dedupe key derived from its text, so that an import can be repeated.
 pub(super) struct LineParser {
     spirit_id: String,
     /// Number of occurrences of each line that gets a derived dedupe key, by hash.

@@ -42,8 +42,8 @@ pub(super) struct ImportArgs {
 const BATCH_ITEMS: usize = 500;
 /// Maximum bytes of a batch. The difference to the server's limit leaves space for the framing of the items.
 const BATCH_BYTES: usize = BATCH_BYTES_MAX - 64 * 1024;
-/// Attempts at a batch while the server is unavailable, overloaded or too slow. Every item has a dedupe key, given or
-/// derived, so a retry stores nothing twice.
+/// Attempts at a batch while the server is unavailable, overloaded or too slow. Every item has a dedupe key,
+/// given or derived, so a retry stores nothing twice.
 const ATTEMPTS_MAX: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Interval of progress lines where stderr is not a terminal.
@@ -238,8 +238,8 @@ impl Import {
         Ok(results)
     }
 
-    /// Sends a batch, up to [`ATTEMPTS_MAX`] times if the error is transient. The inner error means that the message
-    /// is larger than the server accepts.
+    /// Sends a batch, up to [`ATTEMPTS_MAX`] times if the error is transient. The inner error means that the
+    /// message is larger than the server accepts.
     async fn attempt(
         &mut self,
         request: &BatchCreateEventsRequest,

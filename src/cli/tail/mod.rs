@@ -218,15 +218,15 @@ impl Tail {
     }
 }
 
-/// Returns true if a retry can succeed: the server is unavailable, a deadline passed, the server ended the stream
-/// because this client stalled, or the connection broke (such a status has a source).
+/// Returns true if a retry can succeed: the server is unavailable, a deadline passed, the server ended the
+/// stream because this client stalled, or the connection broke (such a status has a source).
 fn is_transient(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
         || std::error::Error::source(status).is_some()
 }
 
-/// Waits for SIGINT, SIGTERM or a closed stdout, cancels `stop`, and returns after [`LAST_LINE_TIMEOUT`], in which the
-/// current line can be printed.
+/// Waits for SIGINT, SIGTERM or a closed stdout, cancels `stop`, and returns after [`LAST_LINE_TIMEOUT`], in
+/// which the current line can be printed.
 async fn wait_for_stop(stop: &CancellationToken) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -79,8 +79,8 @@ async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss(
     server.stop().await.unwrap();
 }
 
-/// Simulates a NAT gateway that loses its tables: open connections stop working without a reset, so the server has to
-/// detect each dead connection by timeout.
+/// Simulates a NAT gateway that loses its tables: open connections stop working without a reset, so the
+/// server has to detect each dead connection by timeout.
 async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
     let ProxiedServer {
         cluster,

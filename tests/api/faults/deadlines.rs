@@ -72,8 +72,8 @@ async fn blocked_statements_end_soon(connection: &mut PgConnection, what: &str) 
     );
 }
 
-/// Method and encoded request of the RPCs that run a statement for a single call. RestoreEvent, SoftDeleteSpirit and
-/// RestoreSpirit are left out, since they run the statements of the updates.
+/// Method and encoded request of the RPCs that run a statement for a single call. RestoreEvent,
+/// SoftDeleteSpirit and RestoreSpirit are left out, since they run the statements of the updates.
 fn calls(spirit_id: &str, event_id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut calls = event_calls(spirit_id, event_id);
     calls.extend(spirit_calls(spirit_id));

@@ -24,8 +24,8 @@ use crate::support::harness::TestServer;
 use crate::support::raw::{RawClient, framed};
 
 const CASES: u32 = 1_500;
-/// The methods that are tested. WatchEvents is left out because its streams do not end; deletes, restores and CountSpirits
-/// are left out as well.
+/// The methods that are tested. WatchEvents is left out because its streams do not end; deletes, restores and
+/// CountSpirits are left out as well.
 const METHODS: [&str; 13] = [
     "EventService/CreateEvent",
     "EventService/BatchCreateEvents",

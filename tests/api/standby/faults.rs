@@ -1,4 +1,5 @@
-//! Reads succeed while the standby lags, is down, cancels reads for replication or belongs to another primary.
+//! Reads succeed while the standby lags, is down, cancels reads for replication or belongs to another
+//! primary.
 
 use std::collections::HashSet;
 use std::sync::Arc;

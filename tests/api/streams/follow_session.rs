@@ -228,7 +228,8 @@ async fn the_cursor_of_an_empty_replay_keeps_its_from_time() {
     assert_eq!(rest[0].0.sequence, sequence);
 }
 
-/// Follows a session with short streams, each resumed from the last cursor, until `count` events have arrived.
+/// Follows a session with short streams, each resumed from the last cursor, until `count` events have
+/// arrived.
 async fn follow_in_short_streams(
     server: Arc<TestServer>,
     spirit_id: String,

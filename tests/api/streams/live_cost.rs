@@ -1,4 +1,5 @@
-//! Open live streams hold no database connection and little memory, share their reads, and cost nothing after they end.
+//! Open live streams hold no database connection and little memory, share their reads, and cost nothing after
+//! they end.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Live streams under faults: stalled clients, lost notifications, deleted events, a busy pool and a database restart.
+//! Live streams under faults: stalled clients, lost notifications, deleted events, a busy pool and a database
+//! restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,8 +266,8 @@ async fn a_busy_pool_does_not_count_as_a_lost_listen_connection() {
     delete.await.unwrap();
 }
 
-/// The health probe runs a second after the previous one and has a timeout of three seconds; six heartbeats outlast
-/// both.
+/// The health probe runs a second after the previous one and has a timeout of three seconds; six heartbeats
+/// outlast both.
 #[tokio::test]
 async fn a_busy_pool_does_not_end_live_streams_as_if_the_database_were_unavailable() {
     let server = TestServer::start_with(|settings| {

@@ -1,4 +1,5 @@
-//! Every watcher receives every acknowledged event exactly once and in order, under concurrent writers and reconnects.
+//! Every watcher receives every acknowledged event exactly once and in order, under concurrent writers and
+//! reconnects.
 
 use std::sync::Arc;
 
@@ -73,7 +74,8 @@ async fn create_batch(server: &TestServer, requests: Vec<CreateEventRequest>) ->
     stored.map(|event| (event.sequence, event.id)).collect()
 }
 
-/// Watches up to the last event in short streams on random servers, each resumed after the last received sequence.
+/// Watches up to the last event in short streams on random servers, each resumed after the last received
+/// sequence.
 async fn watch_in_short_streams(servers: [Arc<TestServer>; 2], spirit_id: String) -> Vec<EventKey> {
     let mut rng = Rng::new();
     let mut received: Vec<EventKey> = Vec::new();

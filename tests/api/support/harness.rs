@@ -233,7 +233,8 @@ impl Database {
         pooler.program.connect_options(name)
     }
 
-    /// Sets on the database the settings that a pooler drops from connections; docs/operations.md sets them for the role.
+    /// Sets on the database the settings that a pooler drops from connections; docs/operations.md sets them
+    /// for the role.
     async fn set_dropped_settings(&self, settings: &StoreSettings) {
         let Some((pooler, name)) = self.pooler() else {
             return;
@@ -322,8 +323,8 @@ pub fn skipped_behind_pooler(why: &str) -> bool {
     skipped(wanted_pooler(), why)
 }
 
-/// Returns true if a test is skipped because the tests run behind a pooler that drops the settings of the service's
-/// connections, and prints the reason.
+/// Returns true if a test is skipped because the tests run behind a pooler that drops the settings of the
+/// service's connections, and prints the reason.
 pub fn skipped_without_session_settings(why: &str) -> bool {
     skipped(wanted_pooler().filter(|pooler| pooler != "transaction"), why)
 }

@@ -70,7 +70,8 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
-/// Returns true if the program can track prepared statements, which is possible since 1.21 and the default since 1.24.
+/// Returns true if the program can track prepared statements, which is possible since 1.21 and the default
+/// since 1.24.
 pub fn supports_prepared_statements() -> bool {
     let program = program().expect("pgbouncer is installed");
     let output = Command::new(program).arg("--version").output().unwrap();

@@ -1,5 +1,5 @@
-//! A stress test with random creates through two servers: acknowledged creates are stored exactly once, refused ones
-//! are not stored.
+//! A stress test with random creates through two servers: acknowledged creates are stored exactly once,
+//! refused ones are not stored.
 
 mod checks;
 
