@@ -1,4 +1,4 @@
-"""A server on a private PostgreSQL of its own, with pgbench as the comparison, and measurements of both."""
+"""Runs a server on a new private PostgreSQL, and pgbench on the same PostgreSQL, and measures both."""
 
 import json
 import os
@@ -24,7 +24,7 @@ REPLAY_SPIRIT = SPIRITS + 1
 REPLAY_EVENTS = 10_000
 
 SCRIPTS = {
-    # A hand-written insert with the spirit check and deduplication. It does not count the spirit's sequence up; the
+    # A hand-written insert with the spirit check and deduplication. It does not advance the spirit's last sequence; the
     # column gets a number from pgbench.
     "create": f"""
 \\set n :n + 1
@@ -65,7 +65,7 @@ order by occurred_at, sequence;
 
 
 class Bench:
-    """A server on a private PostgreSQL of its own, and pgbench beside it."""
+    """A running server with a new private PostgreSQL, and pgbench on the same PostgreSQL."""
 
     def __init__(self, seconds, *serve):
         self.seconds = seconds
@@ -106,7 +106,7 @@ class Bench:
         return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
 
     def fill(self, events):
-        """Inserts the events that pgbench reads, of the same shape as those of the service's bench."""
+        """Inserts the events that pgbench reads, with the same fields and sizes as those of `elephantasm-events bench`."""
         self.sql(
             f"insert into spirits (id, name, name_folded) select {SPIRIT_ID % 'n'}, 'pgbench', 'pgbench'"
             f" from generate_series(1, {REPLAY_SPIRIT}) as n"
@@ -145,7 +145,7 @@ class Bench:
         return [str(part) for part in command]
 
     def cpu_seconds(self):
-        """CPU seconds of the server, and of PostgreSQL including its exited backends."""
+        """Returns the CPU seconds of the server, and of PostgreSQL including its exited backends."""
 
         def times(pid):
             fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -163,7 +163,7 @@ class Bench:
         return times(self.server.pid)[0], database
 
     def peak_kib(self, reset=False):
-        """Peak resident memory of the server in KiB; `reset` starts a new measurement."""
+        """Returns the peak resident memory of the server in KiB; `reset` starts a new measurement."""
         if reset:
             pathlib.Path(f"/proc/{self.server.pid}/clear_refs").write_text("5")
         status = pathlib.Path(f"/proc/{self.server.pid}/status").read_text()
@@ -171,7 +171,7 @@ class Bench:
 
 
 def print_table(rows, rounds):
-    """Prints each row's median, lowest and highest figure; a row is a key, a title and a target."""
+    """Prints the median, lowest and highest figure of each row; a row is a key, a title and a target."""
     print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
     for key, title, target in rows:
         values = [figures[key] for figures in rounds]

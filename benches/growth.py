@@ -1,7 +1,7 @@
-"""Scaling of cost with the events in the table, concurrency, spirits, content size and session length.
+"""Measures how cost scales with the events in the table, concurrency, spirits, content size and session length.
 
-Each sweep runs upwards and downwards in turn, so that a drift in the machine's speed affects both ends
-alike; a figure is the median of the rounds.
+The rounds of a sweep alternate between ascending and descending order, so that a drift in the machine's speed affects
+both ends alike; a figure is the median of the rounds.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Watches: delivery latency, and the cost of watchers for writers.
+"""Measures the delivery latency of watches and the cost of watchers for writers.
 
 The two runs of a ratio follow each other directly in every round; a figure is the median of the rounds.
 """
@@ -27,7 +27,8 @@ def round_of(quiet, notifying):
 
 
 def idle_streams(bench, streams):
-    """Growth of the server's peak memory in MiB, and its CPU cores in use, with idle streams and an event a second."""
+    """Returns the growth of the server's peak memory in MiB and its CPU cores in use, with idle streams and one event a
+    second."""
     before = bench.peak_kib(reset=True)
     command = bench.command("watch", "--watchers", streams, "--spirits", streams // 5, "--rate", 1)
     samples = []

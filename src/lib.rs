@@ -4,12 +4,12 @@
 //!
 //! - [`cli`]: the subcommands of the binary;
 //! - [`server`]: assembles services and middleware, serves, and drains;
-//! - [`admin`]: metrics and readiness over HTTP, for operators;
-//! - [`grpc`]: the wire: converts messages to domain types and back, chooses status codes;
-//! - [`store`]: PostgreSQL: all SQL, the write path, replay and live streams;
+//! - [`admin`]: serves metrics and readiness to operators over HTTP;
+//! - [`grpc`]: converts messages to domain types and back, authenticates calls, chooses status codes;
+//! - [`store`]: all SQL: the write path, replay and live streams on PostgreSQL;
 //! - [`embedded_postgres`]: runs a private PostgreSQL, independent of the other layers;
 //! - [`telemetry`]: logs and traces;
-//! - [`config`]: settings: flags, environment variables, defaults and bounds;
+//! - [`config`]: flags, environment variables, their defaults and bounds;
 //! - [`domain`]: pure types and rules;
 //! - [`metrics`]: Prometheus metrics, independent of the other layers;
 //! - [`panics`]: catches panics and restarts tasks, independent of the other layers.

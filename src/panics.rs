@@ -1,5 +1,5 @@
-//! Containment of panics. A panic is a bug and ends the unit of work in which it happens; work after it and beside
-//! it continues.
+//! Contains panics: a panic is a bug and ends the call or task step in which it happens, while other work
+//! continues.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::sleep;
 /// Pause before work that panicked is restarted, so that work that always panics does not keep a thread busy.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
-/// The work panicked. The log contains the place.
+/// The work panicked. The panic hook has logged the source location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the work panicked; the log contains the place")]
 pub struct Panicked;

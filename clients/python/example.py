@@ -1,4 +1,4 @@
-"""The service from Python: python3 example.py [host:port]
+"""Makes the main calls of the service: python3 example.py [host:port]
 
 Needs the packages of requirements.txt and a running server (script/server).
 """
@@ -16,7 +16,7 @@ from elephantasm.events.v1 import events_pb2, events_pb2_grpc, spirits_pb2, spir
 
 
 def details(error: grpc.RpcError) -> dict:
-    """The google.rpc messages in an error's details, by type name."""
+    """Returns the google.rpc messages in an error's details, by type name."""
     found = {}
     for packed in rpc_status.from_call(error).details:
         message = getattr(error_details_pb2, packed.TypeName().rsplit(".", 1)[-1])()

@@ -188,7 +188,7 @@ class ReadmeTest(unittest.TestCase):
 
 
 class TourTest(unittest.TestCase):
-    """The commands of the tour, with a substitute for grpcurl; tests/cli/tour.rs runs them with grpcurl itself."""
+    """Runs the commands of the tour with a substitute for grpcurl; tests/cli/tour.rs runs them with grpcurl itself."""
 
     def test_every_command_of_the_tour_works(self):
         commands = shell_commands("\n\n".join(fenced((ROOT / "docs/tour.md").read_text(), "sh")))
@@ -220,12 +220,12 @@ class TourTest(unittest.TestCase):
 
 
 def fenced(page: str, language: str) -> list[str]:
-    """The fenced blocks of a page in this language."""
+    """Returns the fenced blocks of a page in this language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.M | re.S)
 
 
 def shell_commands(text: str) -> list[list[str]]:
-    """The commands of the tour as words. SPIRIT=$(…) is replaced by the command inside it; Grpcurl keeps the id
+    """Returns the commands of the tour as words. SPIRIT=$(…) is replaced by the command inside it; Grpcurl keeps the id
     and replaces $SPIRIT in later commands."""
     text = text.replace("\\\n", " ")
     text = re.sub(r"SPIRIT=\$\((.*?) \| sed .*\)$", r"\1", text, flags=re.M)
@@ -239,7 +239,7 @@ def shell_commands(text: str) -> list[list[str]]:
 
 
 def json_values(text: str) -> list:
-    """Parses consecutive JSON values."""
+    """Returns the consecutive JSON values of a text."""
     values, decoder = [], json.JSONDecoder()
     while text := text.strip():
         value, end = decoder.raw_decode(text)
@@ -249,7 +249,7 @@ def json_values(text: str) -> list:
 
 
 class Grpcurl:
-    """A substitute for grpcurl with the options of the tour, by server reflection and JSON."""
+    """A substitute for grpcurl that supports the options in the tour, based on server reflection and JSON."""
 
     def __init__(self, channel):
         self.channel = channel
@@ -285,8 +285,8 @@ class Grpcurl:
         )
         replies = []
         try:
-            for got in make(iter(requests), timeout=seconds):
-                replies.append(got)
+            for received in make(iter(requests), timeout=seconds):
+                replies.append(received)
         except grpc.RpcError as error:
             if not (replies and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED):
                 return error.code()

@@ -1,7 +1,7 @@
-//! Endpoints for operators, over plain HTTP on a separate address: `/metrics`, `/healthz`, `/readyz`.
+//! Serves `/metrics`, `/healthz` and `/readyz` to operators, over plain HTTP on a separate address.
 //!
-//! They require no authentication, so the address must be reachable from the operators' network only. They do not
-//! use the database, so they work while it is away.
+//! They require no authentication, so the address must be reachable only from the operators' network. They do
+//! not use the database, so they work while it is unavailable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -35,6 +35,7 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage with its description, indexed by the stage's discriminant.
     const ALL: [(Self, &'static str); 4] = [
         (
             Self::Starting,
@@ -80,7 +81,7 @@ impl Readiness {
         }
     }
 
-    /// Changes the stage.
+    /// Sets the stage and its metrics.
     pub fn set(&self, stage: Stage) {
         self.stage.store(stage as u8, Ordering::Release);
         self.ready.set((stage == Stage::Serving).into());
@@ -103,7 +104,7 @@ impl Default for Readiness {
     }
 }
 
-/// The state of the endpoints.
+/// The sources of the endpoints' data.
 #[derive(Clone)]
 pub struct Admin {
     pub calls: CallLayer,

@@ -27,7 +27,7 @@ use crate::server::write_coalescer::WriteCoalescer;
 /// Maximum size of a reply: a page ends at about 2 MiB, but the reply of a batch may be larger.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Keepalive of a connection: interval of pings, and time limit of their answer.
+/// Keepalive of a connection: the ping interval, and the time limit of the reply to a ping.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
 /// The server to call, and the credentials.
@@ -165,7 +165,7 @@ impl AddrArgs {
     }
 }
 
-/// Connects with write coalescing: calls that are ready at the same time are sent together.
+/// Opens a connection that coalesces writes: calls that are ready at the same time are sent together.
 async fn dial(uri: Uri) -> std::io::Result<TokioIo<WriteCoalescer<TcpStream>>> {
     let host = uri.host().unwrap_or_default();
     let is_secure = uri.scheme() == Some(&Scheme::HTTPS);

@@ -1,4 +1,4 @@
-//! The database of a command: that of the URL, or the private PostgreSQL.
+//! Selects the database of a command: the configured one, or the private PostgreSQL.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -25,7 +25,7 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the database of the URL, or starts the private PostgreSQL.
+    /// Returns the configured database without connecting to it, or starts the private PostgreSQL.
     pub(super) async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
         if let Some(database) = Self::from_urls(args)? {
             return Ok(database);
@@ -45,7 +45,8 @@ impl Database {
         })
     }
 
-    /// Like [`open`](Self::open), but uses the private PostgreSQL of a running server if there is one.
+    /// Like [`open`](Self::open), but joins the private PostgreSQL of a running server instead of failing
+    /// with [`EmbeddedError::InUse`].
     pub(super) async fn join(args: &DatabaseArgs) -> anyhow::Result<Self> {
         match Self::open(args).await {
             Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse(_))) => {}
@@ -60,7 +61,7 @@ impl Database {
         })
     }
 
-    /// Returns the database of the URL, or `None` without a URL.
+    /// Returns the configured database, or `None` if no URL is configured.
     fn from_urls(args: &DatabaseArgs) -> Result<Option<Self>, BadSettings> {
         let standby = args.read_database_url()?;
         let Some(url) = args.database_url()? else {

@@ -144,12 +144,12 @@ async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns a key as a line: prefix, role, state, spirits, name.
+/// Returns a key as a line: prefix, role, time of creation, state, spirits, name.
 fn line(key: &ApiKey) -> String {
     let state = match (key.revoked_at, key.expires_at) {
-        (Some(time), _) => format!("revoked {}", shown(time)),
-        (None, Some(time)) if key.is_live => format!("until {}", shown(time)),
-        (None, Some(time)) => format!("expired {}", shown(time)),
+        (Some(time), _) => format!("revoked {}", format_time(time)),
+        (None, Some(time)) if key.is_live => format!("until {}", format_time(time)),
+        (None, Some(time)) => format!("expired {}", format_time(time)),
         (None, None) => "live".to_owned(),
     };
     let spirits = match &key.scope {
@@ -160,11 +160,11 @@ fn line(key: &ApiKey) -> String {
         }
     };
     let name = printable(&key.name);
-    let (prefix, role, made) = (&key.digest.prefix, key.role.name(), shown(key.created_at));
-    format!("{prefix}  {role:6}  made {made}  {state}  {spirits}  {name}")
+    let (prefix, role, created) = (&key.digest.prefix, key.role.name(), format_time(key.created_at));
+    format!("{prefix}  {role:6}  made {created}  {state}  {spirits}  {name}")
 }
 
-fn shown(time: Time) -> String {
+fn format_time(time: Time) -> String {
     time.trunc_subsecs(0)
         .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
@@ -182,9 +182,9 @@ fn spirit_id(text: &str) -> Result<SpiritId, String> {
         .ok_or_else(|| "must be the id of a spirit, a UUID".to_owned())
 }
 
-/// Parses a number with a unit.
+/// Parses a number of seconds, minutes, hours or days, up to a hundred years.
 fn time_span(text: &str) -> Result<Duration, String> {
-    const YEARS_MAX: u64 = 100 * 366 * 86_400;
+    const SECONDS_MAX: u64 = 100 * 366 * 86_400;
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let seconds = match unit {
         "s" => 1,
@@ -198,7 +198,7 @@ fn time_span(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|number| number.checked_mul(seconds))
     {
-        Some(seconds @ 1..=YEARS_MAX) => Ok(Duration::from_secs(seconds)),
+        Some(seconds @ 1..=SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
         _ => Err("must be a number with a unit of s, m, h or d, such as 90d".to_owned()),
     }
 }

@@ -60,7 +60,7 @@ enum Command {
 
 /// Exit code for invalid settings, the same as clap's.
 const BAD_SETTINGS: u8 = 2;
-/// Time that tasks aborted at the drain limit have to end.
+/// Time limit for the end of tasks that were aborted at the drain limit.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the subcommand and returns its exit code.

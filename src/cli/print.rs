@@ -1,4 +1,4 @@
-//! Prints events: as text for people, or as JSON lines for programs.
+//! Prints events as text for people or as JSON lines for programs.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,5 @@
-//! Text of events and servers made safe to print: it cannot command a terminal or reorder what is displayed.
+//! Makes text from events and servers safe to print, so that it can neither send escape sequences to a
+//! terminal nor reorder the displayed text.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -32,7 +33,8 @@ fn is_unsafe(c: char) -> bool {
     (c.is_control() && c != '\t') || is_format(c)
 }
 
-/// Bidirectional marks, embeddings, overrides and isolates, and the separators of lines and paragraphs.
+/// Returns true for bidirectional marks, embeddings, overrides and isolates, and for line and paragraph
+/// separators.
 fn is_format(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -48,7 +50,7 @@ impl Formatter for EscapingFormatter {
             writer.write_all(safe.as_bytes())?;
             let mut after = found.chars();
             if let Some(c) = after.next() {
-                write!(writer, "\\u{:04x}", u32::from(c))?; // all of them are in the basic plane
+                write!(writer, "\\u{:04x}", u32::from(c))?; // all unsafe characters are below U+10000
             }
             rest = after.as_str();
         }
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_value_and_holds_no_unsafe_character() {
+    fn json_is_written_without_unsafe_characters_and_parses_to_the_same_value() {
         let value = "\u{9b}31m \u{202e}txt \u{2028} \u{1b} \" \\ 🐘";
         let mut out = Vec::new();
         write_json(&mut out, &value).unwrap_or_else(|error| panic!("{error}"));

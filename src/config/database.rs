@@ -1,4 +1,4 @@
-//! Settings of the database and of the store.
+//! Settings of the database connections and of the store.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,7 +85,8 @@ pub struct DatabaseArgs {
     #[arg(long, alias = "read-lag-seconds", env = variable("EVENTS_READ_LAG_MAX", "EVENTS_READ_LAG_SECONDS"), value_name = "DURATION", default_value = "10s", value_parser = duration(1..=86_400), help_heading = POOLERS_AND_STANDBYS)]
     pub read_lag_max: Duration,
 
-    /// Programs of the private PostgreSQL [default: `pg_config`, PATH and the usual places]
+    /// Directory of the programs of the private PostgreSQL [default: searched for by `pg_config`, in PATH and
+    /// in the common install locations]
     #[arg(long, env = "PG_BIN_DIR", value_name = "DIR", help_heading = RARELY_NEEDED)]
     pub pg_bin_dir: Option<PathBuf>,
 
@@ -114,7 +115,8 @@ pub struct DatabaseArgs {
     #[arg(long, alias = "heartbeat-seconds", env = variable("EVENTS_HEARTBEAT_INTERVAL", "EVENTS_HEARTBEAT_SECONDS"), value_name = "DURATION", default_value = "30s", value_parser = duration(1..=3_600), help_heading = RARELY_NEEDED)]
     pub heartbeat_interval: Duration,
 
-    /// Time after which a stream whose reader takes nothing is ended
+    /// Time after which a stream whose client reads nothing is ended, and a connection whose client reads no
+    /// replies is closed
     #[arg(long, alias = "stall-seconds", env = variable("EVENTS_STALL_TIMEOUT", "EVENTS_STALL_SECONDS"), value_name = "DURATION", default_value = "5m", value_parser = duration(1..=86_400), help_heading = RARELY_NEEDED)]
     pub stall_timeout: Duration,
 }

@@ -158,10 +158,10 @@ impl ServeArgs {
         }
     }
 
-    /// Checks that an event within the limits fits into a message.
+    /// Checks that the largest content and the largest `meta` are each smaller than a message.
     ///
     /// # Errors
-    /// When it does not.
+    /// When a limit of an event is not below that of a message.
     pub fn check_sizes(&self) -> Result<(), BadSettings> {
         if self.max_content_bytes.max(self.max_meta_bytes) >= self.max_message_bytes {
             return Err(BadSettings(format!(

@@ -10,7 +10,8 @@ use super::EmbeddedError;
 /// The oldest supported major version.
 pub(super) const OLDEST_MAJOR: u32 = 15;
 
-/// Usual places: parent directory, prefix of the name of a version's directory, and its directory of programs.
+/// Common install locations: parent directory, name prefix of a version's directory, subdirectory of the
+/// programs.
 const USUAL: [(&str, &str, &str); 4] = [
     ("/usr/lib/postgresql", "", "bin"),         // Debian, Ubuntu
     ("/usr", "pgsql-", "bin"),                  // RHEL, Fedora
@@ -28,8 +29,8 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// Returns the programs in `bin_dir` if it is given; else those installed programs that fit the data, or the
-    /// newest if there is no data yet.
+    /// Returns the programs in `bin_dir` if it is given, otherwise the newest installed ones. If data exists,
+    /// only programs of its major version qualify.
     pub(super) fn find(
         bin_dir: Option<&Path>,
         data_major: Option<u32>,
@@ -47,7 +48,7 @@ impl Binaries {
         }
         let versions: Vec<String> = found
             .iter()
-            .map(|b| format!("{} in {}", b.version, b.dir.display()))
+            .map(|binaries| format!("{} in {}", binaries.version, binaries.dir.display()))
             .collect();
         match data_major {
             Some(data) if usable.count() > 0 => Err(EmbeddedError::OtherVersion {
@@ -83,9 +84,9 @@ impl Binaries {
     }
 }
 
-/// Returns the directories that hold programs of PostgreSQL, each once.
+/// Returns the installed directories of PostgreSQL programs, without duplicates.
 fn candidates() -> Vec<PathBuf> {
-    let of_pg_config = Command::new("pg_config")
+    let pg_config_dir = Command::new("pg_config")
         .arg("--bindir")
         .output()
         .ok()
@@ -94,7 +95,7 @@ fn candidates() -> Vec<PathBuf> {
             Some(PathBuf::from(dir.trim()))
         });
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<PathBuf> = of_pg_config.into_iter().chain(env::split_paths(&path)).collect();
+    let mut dirs: Vec<PathBuf> = pg_config_dir.into_iter().chain(env::split_paths(&path)).collect();
     for (above, prefix, below) in USUAL {
         let Ok(entries) = fs::read_dir(above) else {
             continue;
@@ -115,13 +116,14 @@ fn candidates() -> Vec<PathBuf> {
     dirs
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` → `15.18`
+/// Extracts the version from the output of `postgres --version`: `15.18` from
+/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
 fn version_of(output: &str) -> Option<String> {
     let version = output.split_once("(PostgreSQL) ")?.1.split_whitespace().next()?;
     Some(version.to_owned())
 }
 
-/// `15.18` → 15; `18beta1` → 18
+/// Returns the major version: 15 of `15.18`, 18 of `18beta1`.
 fn major_of(version: &str) -> Option<u32> {
     let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_the_programs_print_them() {
+    fn the_version_is_extracted_from_the_output_of_the_program() {
         for (output, version, major) in [
             (
                 "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",

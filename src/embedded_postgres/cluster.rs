@@ -17,7 +17,7 @@ use super::locks::{FILE_MODE, lock_processes, make_dir};
 use super::owner::Owner;
 use super::{EmbeddedError, SUPERUSER};
 
-/// Part of the socket's name; PostgreSQL listens on no TCP port.
+/// Port number, which is part of the socket's file name. PostgreSQL listens on no TCP port.
 pub(super) const PORT: u16 = 5432;
 /// Directory of the database cluster, below the data directory.
 pub(super) const DATA: &str = "pgdata";
@@ -28,14 +28,15 @@ const LOG: &str = "postgres.log";
 const OLD_LOG: &str = "postgres.log.old";
 const SOCKETS: &str = "run";
 
-/// Limit of the length of a socket's directory: the shortest limit of a path among the supported systems, less
-/// the socket's name.
+/// Maximum length of the socket directory's path: the shortest limit of a socket path among the supported
+/// systems, less the socket's file name.
 const SOCKET_DIR_BYTES_MAX: usize = 85;
 /// Size of the log at which it is rotated; one old log is kept.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 const LOG_TAIL_LINES: usize = 15;
 
-/// Settings that differ from PostgreSQL's defaults. Durability keeps its defaults: it is full.
+/// Settings that differ from PostgreSQL's defaults. The durability settings keep their defaults, full
+/// durability.
 const SETTINGS: [(&str, &str); 8] = [
     ("listen_addresses", ""), // no TCP
     ("unix_socket_permissions", "0700"),
@@ -43,12 +44,12 @@ const SETTINGS: [(&str, &str); 8] = [
     ("max_wal_size", "4GB"),     // fewer checkpoints under steady ingest
     ("random_page_cost", "1.1"), // solid-state disks
     ("jit", "off"),              // short statements gain nothing from it
-    // The log must not hold content or keys: no details of errors, no statements.
+    // The log must not contain event content or dedupe keys: no details of errors, no statements.
     ("log_error_verbosity", "terse"),
     ("log_min_error_statement", "panic"),
 ];
 
-/// A data directory and the programs that run on it.
+/// A data directory and the PostgreSQL programs that are run on it.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) dir: PathBuf,
@@ -192,8 +193,9 @@ impl Cluster {
         })
     }
 
-    /// Asks the postmaster of the pid file for a fast shutdown. It may have ended already, or not have written
-    /// its pid file yet, so a failure is no error: the caller waits for the process lock.
+    /// Requests a fast shutdown of the postmaster in the pid file. A failure is ignored, because the
+    /// postmaster may have ended already or not have written its pid file yet, and the caller waits for the
+    /// process lock.
     fn request_stop(&self) {
         if !self.dir.join(DATA).join("postmaster.pid").exists() {
             return;
@@ -261,8 +263,8 @@ impl Cluster {
         Ok(file)
     }
 
-    /// Copies a log past its maximum size to the old log and empties it. PostgreSQL appends to the same file,
-    /// so it need not open it again.
+    /// Rotates a log that exceeds its maximum size: copies it to the old log and truncates it. PostgreSQL
+    /// appends to the file, so it need not reopen it.
     pub(super) fn rotate_log(&self) {
         let path = self.dir.join(LOG);
         if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
@@ -282,7 +284,7 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
-/// Returns the password of this cluster, made at random on first use.
+/// Returns the password of this cluster, which is generated on first use.
 fn password(dir: &Path, owner: Option<&Owner>) -> Result<String, EmbeddedError> {
     let path = dir.join(PASSWORD);
     let failed = || EmbeddedError::io(format!("cannot store the password in {}", path.display()));
@@ -335,7 +337,7 @@ fn socket_dir(dir: &Path, owner: Option<&Owner>) -> Result<PathBuf, EmbeddedErro
     Ok(chosen)
 }
 
-/// Quotes the directory as an element of the setting's list.
+/// Returns `unix_socket_directories=` with the directory, quoted as a list element.
 fn sockets_setting(dir: &Path) -> OsString {
     let quoted = dir.as_os_str().as_bytes().split(|byte| *byte == b'"');
     let mut setting = b"unix_socket_directories=\"".to_vec();

@@ -1,4 +1,4 @@
-//! Errors of the private PostgreSQL. Each message says what to do.
+//! Errors of the private PostgreSQL. The message states the remedy wherever the operator has one.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub enum EmbeddedError {
          or set PG_BIN_DIR to the directory that holds its programs `postgres`, `initdb` and `pg_ctl`"
     )]
     NotFound(String),
-    /// Another server uses the data directory.
+    /// Another server holds the lock of the data directory.
     #[error("another server is using {0}; stop it, or choose another directory with EVENTS_DATA_DIR")]
     InUse(PathBuf),
     /// The data belongs to another major version.

@@ -18,7 +18,7 @@ const DIRECTORY_LOCK: &str = "lock";
 const PROCESS_LOCK: &str = "processes.lock";
 const DIR_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
-/// Interval of attempts to lock.
+/// Interval between attempts to take a lock.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Creates the data directory and locks it for this process.

@@ -1,5 +1,4 @@
-//! A private PostgreSQL for a server that is given no database: found, initialised, supervised and stopped
-//! here.
+//! Finds, initialises, supervises and stops a private PostgreSQL for a server without a database URL.
 //!
 //! The data directory is kept between runs, with full durability. PostgreSQL listens on a unix socket in a
 //! directory that only its user may enter. It ends with this process, however the process ends: a watchdog
@@ -41,9 +40,10 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
 }
 
-/// Time limit for recovery after a crash, and for the end of an old server.
+/// Time limit for a start of PostgreSQL, recovery after a crash included, and for its end.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Interval of checks whether PostgreSQL answers or has ended.
+/// Interval between attempts to connect to a starting PostgreSQL, and between checks for the end of a
+/// stopping one.
 const POLL: Duration = Duration::from_millis(10);
 const SUPERUSER: &str = "elephantasm";
 
@@ -116,7 +116,7 @@ impl EmbeddedPostgres {
     /// Stops PostgreSQL by a fast shutdown and waits for its end.
     ///
     /// # Errors
-    /// If it does not end in time.
+    /// If PostgreSQL does not end in time, or its socket directory cannot be removed.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
         self.supervisor.request_stop();
         let deadline = Instant::now() + PATIENCE;
@@ -162,10 +162,12 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| EmbeddedError::NoAnswer(error.to_string()))?
 }
 
-/// Returns the options to connect to a private PostgreSQL that another process runs on this directory.
+/// Returns the options to connect to the private PostgreSQL that another process runs on this directory. Does
+/// not check that PostgreSQL is running.
 ///
 /// # Errors
-/// If there is none, or it belongs to another user.
+/// If the directory contains no password that this user can read, or the socket directory belongs to another
+/// user.
 pub fn running(data_dir: &Path, database: &str) -> Result<PgConnectOptions, EmbeddedError> {
     let (socket_dir, password) = cluster::access(data_dir)?;
     Ok(connect_options(&socket_dir, &password, database))
@@ -181,7 +183,7 @@ fn connect_options(socket_dir: &Path, password: &str, database: &str) -> PgConne
         .database(database)
 }
 
-/// Does everything that precedes the start of PostgreSQL; blocking.
+/// Locks the data directory and prepares it for the start of PostgreSQL; blocks.
 fn prepare(options: Options) -> Result<(Cluster, File), EmbeddedError> {
     let owner = owner::choose(&options.data_dir)?;
     let lock = locks::lock_directory(&options.data_dir, owner.as_ref())?;

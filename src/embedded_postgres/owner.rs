@@ -1,4 +1,4 @@
-//! The user that PostgreSQL runs as, since it refuses to run as root.
+//! Chooses the user that PostgreSQL runs as, because PostgreSQL refuses to run as root.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::EmbeddedError;
 
-/// A user other than that of this process.
+/// An operating-system user other than that of this process.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub(super) name: String,
@@ -23,8 +23,8 @@ pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Returns the user to run as; `None` means that of this process. For root it is the owner of existing data,
-/// else the first candidate that exists.
+/// Returns the user to run PostgreSQL as, or `None` for the user of this process. If this process is root, it
+/// is the owner of existing data, otherwise the first candidate that exists.
 pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
     if !is_root() {
         return Ok(None);
@@ -42,7 +42,7 @@ pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
     let passwd = fs::read_to_string("/etc/passwd").map_err(EmbeddedError::io("cannot read /etc/passwd"))?;
     CANDIDATES
         .iter()
-        .find_map(|name| passwd.lines().find_map(|line| of_passwd(line, name)))
+        .find_map(|name| passwd.lines().find_map(|line| parse_passwd_line(line, name)))
         .map(Some)
         .ok_or_else(|| {
             EmbeddedError::io("PostgreSQL does not run as root")(io::Error::other(
@@ -51,8 +51,9 @@ pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
         })
 }
 
-/// `name:password:uid:gid:…`
-fn of_passwd(line: &str, name: &str) -> Option<Owner> {
+/// Parses a line of `/etc/passwd`, `name:password:uid:gid:…`. Returns `None` if it is not the line of this
+/// user.
+fn parse_passwd_line(line: &str, name: &str) -> Option<Owner> {
     let mut fields = line.split(':');
     if fields.next()? != name {
         return None;
@@ -100,10 +101,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_found_by_its_whole_name() {
+    fn a_line_of_passwd_matches_only_the_whole_user_name() {
         let line = "postgres:x:101:104:PostgreSQL administrator,,,:/var/lib/postgresql:/bin/bash";
-        let owner = of_passwd(line, "postgres").expect("the user of this line");
+        let owner = parse_passwd_line(line, "postgres").expect("the user of this line");
         assert_eq!((owner.uid, owner.gid), (101, 104));
-        assert!(of_passwd(line, "postgre").is_none());
+        assert!(parse_passwd_line(line, "postgre").is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps PostgreSQL running: a thread that waits for its end and starts it again with back-off.
+//! Keeps PostgreSQL running: a thread waits for its end and starts it again with back-off.
 
 use std::process::{Child, ChildStdin};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use parking_lot::{Mutex, MutexGuard};
 use super::EmbeddedError;
 use super::cluster::Cluster;
 
-/// Interval of checks whether PostgreSQL has ended.
+/// Interval of the checks for the end of PostgreSQL.
 const POLL: Duration = Duration::from_millis(20);
 /// Interval of checks of the log's size.
 const LOG_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Pause before PostgreSQL is started again: the first one, and the longest.
+/// Back-off before PostgreSQL is started again: the first and the longest pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// Time of running after which the next pause is the first one again.
+/// Uptime of PostgreSQL after which the back-off is reset.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// The thread that supervises PostgreSQL. Dropping it stops PostgreSQL.
@@ -40,13 +40,14 @@ struct Shared {
 #[derive(Debug)]
 struct Running {
     is_stopping: bool,
-    /// Closing it makes the watchdog stop PostgreSQL.
-    lifeline: Option<ChildStdin>,
+    /// The write end of the watchdog's pipe. Closing it makes the watchdog stop PostgreSQL.
+    watchdog_pipe: Option<ChildStdin>,
 }
 
 impl Supervisor {
-    /// Starts PostgreSQL and its supervision. Until [`keep_running`](Self::keep_running) is called, PostgreSQL
-    /// is not started again. Blocks while an older PostgreSQL on the data ends.
+    /// Starts PostgreSQL and its supervising thread. PostgreSQL is not started again until
+    /// [`keep_running`](Self::keep_running) is called. Blocks until an earlier PostgreSQL on the data has
+    /// ended.
     pub(super) fn start(cluster: Cluster, patience: Duration) -> Result<Self, EmbeddedError> {
         let shared = Arc::new(Shared {
             cluster,
@@ -55,7 +56,7 @@ impl Supervisor {
             restart: AtomicBool::default(),
             running: Mutex::new(Running {
                 is_stopping: false,
-                lifeline: None,
+                watchdog_pipe: None,
             }),
         });
         let postgres = shared.spawn()?;
@@ -67,16 +68,16 @@ impl Supervisor {
         Ok(Self { shared, thread })
     }
 
-    /// Starts PostgreSQL again whenever it ends from now on.
+    /// From now on restarts PostgreSQL whenever it ends.
     pub(super) fn keep_running(&self) {
         self.shared.restart.store(true, Ordering::Release);
     }
 
-    /// Stops PostgreSQL by a fast shutdown, without waiting for its end.
+    /// Requests a fast shutdown of PostgreSQL, without waiting for its end.
     pub(super) fn request_stop(&self) {
         let mut running = self.shared.running();
         running.is_stopping = true;
-        drop(running.lifeline.take());
+        drop(running.watchdog_pipe.take());
     }
 
     /// Returns whether PostgreSQL has ended for good.
@@ -108,14 +109,14 @@ impl Shared {
     fn spawn(&self) -> Result<Child, EmbeddedError> {
         let mut postgres = self.cluster.spawn(self.patience)?;
         self.pid.store(postgres.id(), Ordering::Release);
-        let lifeline = self.cluster.watch(postgres.id()).inspect_err(|_| {
+        let watchdog_pipe = self.cluster.watch(postgres.id()).inspect_err(|_| {
             if let Err(error) = postgres.kill() {
                 tracing::error!(%error, "PostgreSQL runs without a watchdog");
             }
         })?;
         let mut running = self.running();
         if !running.is_stopping {
-            running.lifeline = Some(lifeline);
+            running.watchdog_pipe = Some(watchdog_pipe);
         }
         Ok(postgres)
     }
@@ -149,7 +150,7 @@ impl Shared {
         }
     }
 
-    /// Waits for the end of PostgreSQL and keeps its log bounded.
+    /// Waits for the end of PostgreSQL and rotates its log whenever that is too large.
     fn wait(&self, postgres: &mut Child) {
         let mut log_checked = Instant::now();
         loop {

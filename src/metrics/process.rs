@@ -1,5 +1,5 @@
-//! Metrics of the process from `/proc`, under the names that Prometheus' client libraries use. Empty on systems
-//! other than Linux.
+//! Reads the metrics of the process from `/proc`, under the names that Prometheus' client libraries use.
+//! Systems other than Linux have none.
 //!
 //! The `process` feature of the crate `prometheus` is not used: it counts CPU time in whole seconds, which makes
 //! the rate of a mostly idle server useless.

@@ -1,4 +1,4 @@
-//! The end of the server: calls in progress finish, then the queued writes.
+//! Drains the server: finishes the calls in progress, then the queued writes.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::store::Store;
 
-/// Time that the store has to close where calls used up the drain limit.
+/// Minimum time limit for closing the store, which applies if calls have used up the drain limit.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lets calls in progress finish within the limit, then commits the queued writes. Writes that do not finish in
-/// time are abandoned; their callers are gone and got no acknowledgement.
+/// Lets calls in progress finish within the limit, then commits the queued writes. Writes that are not
+/// committed in time are abandoned; their calls have ended without an acknowledgement.
 pub(super) async fn drain(
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     store: &Store,

@@ -1,4 +1,4 @@
-//! The health of the server: the standard gRPC health service, and readiness for operators.
+//! Reports the health of the server through the standard gRPC health service, and its readiness to operators.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::grpc::pb::spirit_service_server::SERVICE_NAME as SPIRIT_SERVICE;
 use crate::panics::keep_running;
 use crate::store::Store;
 
-/// The services in the health service; the empty name is the server.
+/// Service names known to the health service; the empty name stands for the whole server.
 const SERVICES: [&str; 3] = ["", EVENT_SERVICE, SPIRIT_SERVICE];
 /// Pause between two probes of the database.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,8 +56,9 @@ impl Health {
         }
     }
 
-    /// Ends the health service's Watch streams after they sent the last status. They never end by themselves and
-    /// load balancers hold them open, so that each drain would take its whole time limit.
+    /// Ends the health service's Watch streams after they have sent the last status. They have no end of
+    /// their own and load balancers keep them open, so that otherwise each drain would take its whole time
+    /// limit.
     pub(super) async fn end_watches(&self) {
         let mut reporter = self.reporter.clone();
         for service in SERVICES {
@@ -73,7 +74,7 @@ pub(super) async fn probe_database(
     migrated: &AtomicBool,
     ready: oneshot::Sender<()>,
 ) {
-    // Opens the connection that later probes use, before calls compete for connections.
+    // Opens the connection of the probes before calls compete for connections.
     if let Err(cause) = store.ping().await {
         tracing::debug!(%cause, "the first probe of the database failed");
     }

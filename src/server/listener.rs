@@ -1,8 +1,9 @@
 //! Accepts connections: bounds their number, performs TLS handshakes and closes silent connections.
 //!
 //! A connection is passed on once its client has sent the HTTP/2 preface; from then on keepalive pings detect
-//! whether it is alive. Until then it is a pending handshake with a time limit. Pending handshakes are bounded,
-//! too: above the limit the oldest is closed, so that silent clients do not shut out others.
+//! a dead connection. Until then it is a pending handshake with a time limit. The number of pending
+//! handshakes is bounded as well: above the bound the oldest is closed, so that silent clients do not lock
+//! out others.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,30 +29,30 @@ use crate::config::ConnectionLimits;
 use crate::grpc::{ConnectionReplies, ReplyBudget};
 use crate::panics::keep_running;
 
-/// Pending handshakes; also at most half of all connections.
+/// Maximum number of pending handshakes, which is also at most half of the connection limit.
 const PENDING_MAX: usize = 1_000;
 /// The preface that every HTTP/2 client sends first.
 const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_BYTES: usize = 24;
-/// The answer to a client that speaks HTTP/1.1.
+/// The reply to a client that does not start with the HTTP/2 preface.
 const HTTP1_REPLY: &str = formatcp!(
     "HTTP/1.1 505 HTTP Version Not Supported\r\n\
     content-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{HTTP1_TEXT}",
     HTTP1_TEXT.len()
 );
 const HTTP1_TEXT: &str = "This port serves gRPC, which needs HTTP/2. See docs/tour.md for a first request.\n";
-/// Pause after a failed accept, for example for want of file descriptors.
+/// Pause after a failed accept, for example when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The shortest time between two warnings.
+/// Minimum interval between two warnings.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
-/// Connections that were passed on and not yet taken by the server.
+/// Capacity of the channel of accepted connections that the server has not received yet.
 const READY_MAX: usize = 16;
 
 /// A client's connection whose HTTP/2 preface has been read already.
 pub(super) struct Connection {
     wire: Wire,
     replies: Arc<ConnectionReplies>,
-    /// Bytes of the preface that were returned to the reader.
+    /// Bytes of the preface that `poll_read` has returned.
     preface_returned: usize,
     _permit: OwnedSemaphorePermit,
 }
@@ -189,7 +190,7 @@ async fn handshake(
     })
 }
 
-/// Reads the HTTP/2 preface. Answers a client that sends anything else in HTTP/1.1.
+/// Reads the HTTP/2 preface. If the client sends anything else, replies with an HTTP/1.1 error and fails.
 async fn read_preface(wire: &mut Wire) -> io::Result<()> {
     let mut preface = [0; PREFACE_BYTES];
     let mut read = 0;
@@ -225,7 +226,8 @@ async fn tls_handshake(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Tls
     }
 }
 
-/// Returns true if the error concerns a connection that ended before it was accepted, not the listener.
+/// Returns true if the error does not concern the listener: the connection ended before it was accepted, or a
+/// signal interrupted the call.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -54,12 +54,13 @@ impl From<TcpListener> for Listeners {
     }
 }
 
-/// The longest time that a peer has to answer an HTTP/2 ping.
+/// Time limit for the reply to an HTTP/2 keepalive ping; at most the ping interval.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Calls that a client opened and cancelled before the server accepted them. Above it the connection is closed,
-/// with all other calls on it; the default of 20 hits a client that cancels a burst.
+/// Maximum number of calls that a client has opened and cancelled before the server accepted them. Beyond it
+/// the connection is closed with all its other calls, and the default of 20 is too low for a client that
+/// cancels a burst.
 const CANCELLED_CALLS_MAX: usize = 1_000;
-/// Bytes of a request's headers.
+/// Maximum size of a request's headers, as HTTP/2 counts it.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 /// Serves until `shutdown` is cancelled, then drains. Sends `ready` once the database is reachable and migrated.
@@ -147,7 +148,7 @@ async fn follow_tls_files(tls: Option<&Tls>) -> Infallible {
     }
 }
 
-/// Returns a server without layers and services.
+/// Returns a server with the HTTP/2 settings, without layers and services.
 fn http2(ping_interval: Duration) -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(ping_interval))

@@ -1,4 +1,4 @@
-//! The gRPC services and the middleware around them.
+//! Assembles the gRPC services and the middleware around them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -11,8 +11,9 @@ use crate::domain::limits::Limits;
 use crate::grpc::{OriginRules, ReplyLimits};
 use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
 
-/// Unanswered items of an ingest stream; above it the sender is slowed. Two streams fill a commit of
-/// [`FLUSH_ITEMS_MAX`] events, and more items would wait in the server instead of at the sender.
+/// Unanswered items of an ingest stream, above which flow control slows the client down. Two streams fill a
+/// commit of [`FLUSH_ITEMS_MAX`] events, and more items would only wait in the server instead of in the
+/// client.
 const INGEST_WINDOW: usize = 256;
 /// Time limit of a connection's TLS handshake and HTTP/2 preface. Long enough for slow networks; the number of
 /// pending handshakes is bounded as well, so a silent client does not shut out others in that time.
@@ -20,17 +21,17 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle time of a connection before an HTTP/2 keepalive ping. Below the idle timeouts of common load balancers
 /// and NAT gateways, which are a minute and more.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// Time limit of a call's wait for a pooled connection. A pool that is busy for longer needs more connections,
-/// not a longer wait, and the caller may retry.
+/// Time that a call waits for a pooled connection. A pool that is exhausted for longer needs more
+/// connections, not a longer wait, and the caller may retry.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval between polls for other instances' events where LISTEN does not work. A poll is one indexed read
-/// for all streams together, so that a longer interval saves nothing that matters.
+/// for all streams together, so a longer interval would save next to nothing.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes of events that may wait to be stored. Bounds memory when events are large; the limit that operators set
 /// is the number of events.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Events after which a commit takes no further request. A larger commit delays the answers of all its callers,
-/// while the cost of committing is already shared by hundreds of events.
+/// Number of events at which a commit takes no further request. A larger commit would delay the replies to
+/// all its callers, while hundreds of events already share the cost of the commit.
 const FLUSH_ITEMS_MAX: usize = 512;
 
 /// Settings of the server.
@@ -64,7 +65,7 @@ impl TryFrom<&ServeArgs> for ServerSettings {
     /// Converts the flags. [`tls`](Self::tls) is `None`, because its files are yet to be read.
     ///
     /// # Errors
-    /// When an event within the limits would not fit into a message.
+    /// When the largest content or the largest `meta` would not fit into a message.
     fn try_from(args: &ServeArgs) -> Result<Self, BadSettings> {
         args.check_sizes()?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Checks and migrations before the server accepts calls.
+//! Migrations and checks before the server executes calls.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::store::{StartupError, Store};
 )]
 pub struct MissingAuthentication(SocketAddr);
 
-/// Pauses between attempts to prepare the database: doubling up to the maximum, without a limit of attempts.
+/// Back-off between attempts to prepare the database: exponential up to the maximum, with unlimited attempts.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(Duration::from_secs(5))
@@ -28,7 +28,7 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 /// Migrates the schema as soon as the database is reachable. Returns whether an API key was ever created.
 ///
 /// # Errors
-/// When a retry does not help.
+/// When the error is not transient.
 pub(super) async fn prepare_database(store: &Store, keyring: &Keyring) -> anyhow::Result<bool> {
     let prepare = || async {
         let version = store.migrate().await?;
@@ -44,7 +44,7 @@ pub(super) async fn prepare_database(store: &Store, keyring: &Keyring) -> anyhow
     prepared.await.context("the database cannot be used")
 }
 
-/// Checks that a server without API keys listens on loopback, or may serve without authentication.
+/// Checks that a server without API keys listens on a loopback address or has `--insecure-no-auth` set.
 pub(super) fn check_authentication(
     addr: SocketAddr,
     auth: AuthSettings,

@@ -1,7 +1,7 @@
-//! TLS from PEM files: certificates, client authentication, and reloads while the server runs.
+//! Configures TLS from PEM files, which are reloaded while the server runs.
 //!
-//! New connections use the files as they were last loaded; open connections are not affected. Files that cannot be
-//! used leave the previous ones in force.
+//! New connections use the configuration that was loaded last; open connections are not affected. If the
+//! files cannot be used, the previous configuration stays in use.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,7 +25,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use crate::config::{ClientAuth, TlsFiles};
 use crate::panics::keep_running;
 
-/// Interval between checks whether the files have changed.
+/// Interval of the checks for changed files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// The ALPN name of HTTP/2, the protocol of gRPC.
 const ALPN: &[u8] = b"h2";
@@ -65,7 +65,7 @@ impl Tls {
         self.apply(contents);
     }
 
-    /// Reloads the files whenever they have changed; never returns.
+    /// Reloads the files whenever their contents have changed; never returns.
     pub(super) async fn follow_files(&self) -> Infallible {
         let tls = self.clone();
         keep_running("TLS files", async move || {

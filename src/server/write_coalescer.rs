@@ -1,8 +1,8 @@
 //! A connection that coalesces small writes.
 //!
-//! HTTP/2 writes each reply separately, with a system call or two for each, even where a commit has just answered
-//! thirty calls. [`WriteCoalescer`] buffers writes until the writing task has yielded once; replies that become
-//! ready in that time join the same write. No timer is involved.
+//! HTTP/2 writes each reply separately, with one or two system calls each, even if a single commit has
+//! answered thirty calls. [`WriteCoalescer`] buffers writes until the writing task has yielded once; replies
+//! that become ready in that time join the same write. No timer is involved.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// Size at which the buffer is sent at once.
+/// Size from which the buffer is sent before further bytes are accepted.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// A connection whose writes are buffered until the next flush.
@@ -19,7 +19,7 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 pub struct WriteCoalescer<IO> {
     io: IO,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were sent.
+    /// Number of bytes of the buffer that have been sent.
     sent: usize,
     /// Whether the writing task has yielded since the last flush.
     has_yielded: bool,

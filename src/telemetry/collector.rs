@@ -1,4 +1,4 @@
-//! The exporter of traces, configured by OpenTelemetry's standard environment variables.
+//! Builds the exporter of traces from OpenTelemetry's standard environment variables.
 
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
@@ -8,7 +8,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use super::variable;
 use crate::config::BadSettings;
 
-/// Returns the exporter to the collector, or `None` if no variable names a collector. Needs a Tokio runtime.
+/// Returns the exporter to the collector, or `None` if no variable names a collector or traces are turned
+/// off. Needs a Tokio runtime.
 pub(super) fn exporter() -> Result<Option<SpanExporter>, BadSettings> {
     let is_off = variable("OTEL_SDK_DISABLED") == "true" || variable("OTEL_TRACES_EXPORTER") == "none";
     let Some((_, endpoint)) = given("ENDPOINT").filter(|_| !is_off) else {
@@ -64,7 +65,7 @@ fn tls() -> Result<ClientTlsConfig, BadSettings> {
     }
 }
 
-/// Returns a variable and the content of the file that it names.
+/// Returns the name of a variable and the content of the file that it names, or `None` if it is not set.
 fn pem(suffix: &str) -> Result<Option<(String, Vec<u8>)>, BadSettings> {
     let Some((name, path)) = given(suffix) else {
         return Ok(None);
@@ -74,7 +75,8 @@ fn pem(suffix: &str) -> Result<Option<(String, Vec<u8>)>, BadSettings> {
     Ok(Some((name, content)))
 }
 
-/// Returns a variable's name and value. The variable for traces takes precedence over that for all signals.
+/// Returns the name and value of a variable that is set. The variable for traces takes precedence over the
+/// one for all signals.
 fn given(suffix: &str) -> Option<(String, String)> {
     let names = [
         format!("OTEL_EXPORTER_OTLP_TRACES_{suffix}"),

@@ -1,6 +1,6 @@
-//! The log on stderr, written by a thread of its own.
+//! Writes the log to stderr on a separate thread.
 //!
-//! A call never waits for the reader of the log: if the reader is too slow, lines are dropped and counted.
+//! A call never waits for the process that reads the log: if that is too slow, lines are dropped and counted.
 
 use std::io::{BufWriter, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,15 +9,15 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// Lines that may wait to be written.
+/// Maximum number of lines that wait to be written; further lines are dropped.
 const QUEUED_LINES_MAX: usize = 8_192;
-/// Bytes that are written at once, if so many are waiting.
+/// Size of the buffer, the most bytes that one write sends.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 static THREAD: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Starts the thread and returns the writer that hands lines to it.
+/// Starts the thread and returns a writer that queues lines for it.
 pub(super) fn start() -> NonBlocking {
     let (writer, thread) = NonBlockingBuilder::default()
         .thread_name("events-log")
@@ -36,7 +36,8 @@ pub fn dropped_log_lines() -> u64 {
     dropped.try_into().unwrap_or(u64::MAX)
 }
 
-/// Writes the queued lines and ends the log, for at most about a second. To be called before the process exits.
+/// Writes the queued lines and ends the log, within about a second at most. Must be called before the process
+/// exits.
 pub fn flush() {
     let thread = THREAD.lock().take();
     // If the queue is full, the guard reports that on stdout, which panics if stdout is closed.

@@ -1,4 +1,4 @@
-//! Logs to stderr, as text or JSON lines, and traces to an OpenTelemetry collector.
+//! Sets up logs on stderr, as text or JSON lines, and traces to an OpenTelemetry collector.
 
 mod collector;
 mod log;
@@ -34,7 +34,7 @@ pub fn init(args: &LogArgs) -> Result<(), BadSettings> {
     start(args, None)
 }
 
-/// Exports the remaining spans. To be called before the runtime ends, and [`flush`] after it.
+/// Exports the remaining spans. Must be called before the runtime ends, and [`flush`] after it.
 pub fn end_traces() {
     traces::end();
 }

@@ -1,4 +1,4 @@
-//! Traces, exported by OTLP over gRPC if OpenTelemetry's standard environment variables name a collector.
+//! Exports traces by OTLP over gRPC if OpenTelemetry's standard environment variables name a collector.
 //!
 //! Only spans of the target [`SPANS`] are exported. Without a subscriber to the target, creating a span costs no
 //! more than reading a flag.
@@ -62,7 +62,7 @@ pub(super) fn layer() -> Result<Option<AnyLayer>, BadSettings> {
 pub(crate) fn continue_from(span: &Span, headers: &HeaderMap) {
     if !span.is_disabled() {
         let parent = TraceContextPropagator::new().extract(&Headers(headers));
-        // Fails if spans go to the log only; then there are no traces.
+        // Fails if spans go only to the log; then no trace exists to continue.
         span.set_parent(parent).unwrap_or_default();
     }
 }
@@ -77,7 +77,7 @@ pub(crate) fn trace_id(span: &Span) -> Option<String> {
     context.is_valid().then(|| context.trace_id().to_string())
 }
 
-/// Exports the remaining spans. To be called before the runtime ends.
+/// Exports the remaining spans. Must be called before the runtime ends.
 pub(super) fn end() {
     if let Some(provider) = PROVIDER.get()
         && let Err(error) = provider.shutdown_with_timeout(END_LIMIT)

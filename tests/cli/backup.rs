@@ -1,4 +1,4 @@
-//! Backup and restore with the exact commands of docs/operations.md.
+//! Runs the commands of docs/operations.md for backup and restore exactly as printed.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use elephantasm_events::grpc::pb::{CreateEventRequest, Event, ListEventsRequest}
 use tokio::process::Command;
 use tonic::transport::Channel;
 
-use crate::harness::{Ended, Place, Server, event, finish};
+use crate::harness::{Exited, Server, TestDir, event, finish};
 
 const HANDBOOK: &str = include_str!("../../docs/operations.md");
 
-/// The handbook's block of commands behind a mark.
+/// The commands in the block of the handbook that follows the comment `<!-- tested: MARK -->`.
 fn commands(mark: &str) -> &'static str {
     let (_, section) = HANDBOOK
         .split_once(&format!("<!-- tested: {mark} -->\n```sh\n"))
@@ -19,7 +19,7 @@ fn commands(mark: &str) -> &'static str {
     section.split_once("```").unwrap().0
 }
 
-/// A `PATH` with the directories in which the server looks for PostgreSQL's programs.
+/// A `PATH` with the directories of PostgreSQL's client programs.
 fn path() -> std::ffi::OsString {
     let mut dirs: Vec<PathBuf> = std::env::var_os("PG_BIN_DIR")
         .into_iter()
@@ -33,11 +33,11 @@ fn path() -> std::ffi::OsString {
 }
 
 /// Runs lines of the handbook in a shell.
-async fn run_in_shell(place: &Path, environment: &[(&str, &str)], lines: &str) -> Ended {
+async fn run_in_shell(dir: &Path, environment: &[(&str, &str)], lines: &str) -> Exited {
     finish(
         Command::new("bash")
             .args(["-euo", "pipefail", "-c", lines])
-            .current_dir(place)
+            .current_dir(dir)
             .env_clear()
             .env("PATH", path())
             .envs(environment.iter().copied()),
@@ -55,8 +55,8 @@ async fn all_events(events: &mut EventServiceClient<Channel>, spirit_id: &str) -
 
 #[tokio::test]
 async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequences() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     let keyed = |key: &str| CreateEventRequest {
@@ -68,31 +68,31 @@ async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequ
     }
     let before = all_events(&mut events, &spirit_id).await;
 
-    let data = place.data.to_str().unwrap();
+    let data = test_dir.data.to_str().unwrap();
     let url = format!("{}printf %s \"$DATABASE_URL\"", commands("private"));
-    let url = run_in_shell(place.path(), &[("EVENTS_DATA_DIR", data)], &url)
+    let url = run_in_shell(test_dir.path(), &[("EVENTS_DATA_DIR", data)], &url)
         .await
-        .with(0)
+        .exits_with(0)
         .stdout;
     let restored = url.replace("/events?", "/restored?");
     let environment = [
         ("DATABASE_URL", url.as_str()),
         ("RESTORED_URL", restored.as_str()),
     ];
-    run_in_shell(place.path(), &environment, commands("backup"))
+    run_in_shell(test_dir.path(), &environment, commands("backup"))
         .await
-        .with(0);
+        .exits_with(0);
     events.create_event(keyed("after the dump")).await.unwrap();
-    run_in_shell(place.path(), &environment, commands("restore"))
+    run_in_shell(test_dir.path(), &environment, commands("restore"))
         .await
-        .with(0);
-    let checked = run_in_shell(place.path(), &environment, commands("check"))
+        .exits_with(0);
+    let checked = run_in_shell(test_dir.path(), &environment, commands("check"))
         .await
-        .with(0);
+        .exits_with(0);
     assert_eq!(checked.stdout, "0\n");
 
-    let mut command = place.command(&["serve"]);
-    let restored_server = Server::run(&Place::new(), command.env("DATABASE_URL", &restored)).await;
+    let mut command = test_dir.command(&["serve"]);
+    let restored_server = Server::run(&TestDir::new(), command.env("DATABASE_URL", &restored)).await;
     let mut events = restored_server.events().await;
     assert_eq!(all_events(&mut events, &spirit_id).await, before);
     assert!(
@@ -106,9 +106,9 @@ async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequ
 }
 
 #[tokio::test]
-async fn the_handbooks_check_detects_a_missing_event_in_a_copy() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+async fn the_check_in_the_handbook_detects_a_missing_event_in_a_copy() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     for _ in 0..3 {
         server
@@ -119,18 +119,18 @@ async fn the_handbooks_check_detects_a_missing_event_in_a_copy() {
             .unwrap();
     }
     sqlx::query("delete from events where sequence = 2")
-        .execute(&mut place.connect().await)
+        .execute(&mut test_dir.connect().await)
         .await
         .unwrap();
-    let data = place.data.to_str().unwrap();
+    let data = test_dir.data.to_str().unwrap();
     let lines = format!(
         "{}RESTORED_URL=$DATABASE_URL\n{}",
         commands("private"),
         commands("check")
     );
-    let checked = run_in_shell(place.path(), &[("EVENTS_DATA_DIR", data)], &lines)
+    let checked = run_in_shell(test_dir.path(), &[("EVENTS_DATA_DIR", data)], &lines)
         .await
-        .with(0);
+        .exits_with(0);
     assert_eq!(checked.stdout, "1\n");
     server.stop().await;
 }

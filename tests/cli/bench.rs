@@ -1,11 +1,11 @@
-//! `bench`: a short run of every workload.
+//! Tests of `bench`: a short run of every workload, and errors.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Ended, Place, Server, finish};
+use crate::harness::{Exited, Server, TestDir, finish};
 
-/// Arguments for a run of half a second.
-const TINY: [&str; 20] = [
+/// Arguments for a measurement of half a second with a short warm-up.
+const SHORT_RUN: [&str; 20] = [
     "--duration",
     "0.5",
     "--warmup",
@@ -28,12 +28,12 @@ const TINY: [&str; 20] = [
     "40",
 ];
 
-async fn bench(place: &Place, server: &Server, arguments: &[&str]) -> Ended {
-    let ended = server
-        .command(place, &[&["bench"], arguments, &TINY].concat())
+async fn bench(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Exited {
+    let exited = server
+        .command(test_dir, &[&["bench"], arguments, &SHORT_RUN].concat())
         .await;
-    assert_eq!(ended.stderr, "");
-    ended.with(0)
+    assert_eq!(exited.stderr, "");
+    exited.exits_with(0)
 }
 
 fn number(report: &Value, field: &str) -> f64 {
@@ -44,8 +44,8 @@ fn number(report: &Value, field: &str) -> f64 {
 
 #[tokio::test]
 async fn every_bench_workload_reports_calls_events_rate_and_latency() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     for (arguments, events_per_call) in [
         (&["create"][..], Some(1.0)),
         (&["batch"], Some(5.0)),
@@ -59,8 +59,8 @@ async fn every_bench_workload_reports_calls_events_rate_and_latency() {
         // Six watchers of two spirits: each event is delivered three times.
         (&["watch"], Some(1.0 / 3.0)),
     ] {
-        let ended = bench(&place, &server, &[arguments, &["--json"]].concat()).await;
-        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let exited = bench(&test_dir, &server, &[arguments, &["--json"]].concat()).await;
+        let report: Value = serde_json::from_str(&exited.stdout).unwrap();
         let (calls, events) = (number(&report, "calls"), number(&report, "events"));
         assert!(calls > 0.0, "{report}");
         assert_eq!(report["errors"], json!({}));
@@ -78,12 +78,13 @@ async fn every_bench_workload_reports_calls_events_rate_and_latency() {
 
 #[tokio::test]
 async fn bench_watch_creates_events_at_the_given_rate() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
-    let ended = bench(&place, &server, &["watch", "--json"]).await;
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let exited = bench(&test_dir, &server, &["watch", "--json"]).await;
+    let report: Value = serde_json::from_str(&exited.stdout).unwrap();
     let events = number(&report, "events");
-    // 40 a second make 25 at most in 0.6 seconds; on a busy machine some are answered too late to count.
+    // At 40 a second at most 25 are created in 0.6 seconds; on a busy machine some replies arrive too late to
+    // count.
     assert!((10.0..=25.0).contains(&events), "{report}");
     assert_eq!(report["concurrency"], json!(6));
     server.stop().await;
@@ -91,9 +92,9 @@ async fn bench_watch_creates_events_at_the_given_rate() {
 
 #[tokio::test]
 async fn bench_prints_readable_text_and_exits_with_code_1_on_errors() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
-    let ended = bench(&place, &server, &["create"]).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let exited = bench(&test_dir, &server, &["create"]).await;
     for word in [
         "create, 16 in flight, 0.5 s: ",
         " calls/s",
@@ -101,22 +102,22 @@ async fn bench_prints_readable_text_and_exits_with_code_1_on_errors() {
         "p99 ",
         "max ",
     ] {
-        assert!(ended.stdout.contains(word), "{word} in {ended:?}");
+        assert!(exited.stdout.contains(word), "{word} in {exited:?}");
     }
-    let ended = bench(&place, &server, &["watch"]).await;
-    assert!(ended.stdout.contains("watch, 6 watchers, "), "{ended:?}");
+    let exited = bench(&test_dir, &server, &["watch"]).await;
+    assert!(exited.stdout.contains("watch, 6 watchers, "), "{exited:?}");
     let refused = ["bench", "list", "--page-size", "201"];
-    let ended = server
-        .command(&place, &[&refused[..], &TINY].concat())
+    let exited = server
+        .command(&test_dir, &[&refused[..], &SHORT_RUN].concat())
         .await
-        .with(1);
-    assert!(ended.stdout.contains("errors  InvalidArgument "), "{ended:?}");
+        .exits_with(1);
+    assert!(exited.stdout.contains("errors  InvalidArgument "), "{exited:?}");
     let addr = server.addr.clone();
     server.stop().await;
-    let ended = finish(&mut place.command(&["bench", "get", "--addr", &addr])).await;
-    ended.with(1).saying(&["no server answers at"]);
+    let exited = finish(&mut test_dir.command(&["bench", "get", "--addr", &addr])).await;
+    exited.exits_with(1).reports(&["no server answers at"]);
     for zero in ["--concurrency", "--rate", "--watchers"] {
-        let ended = finish(&mut place.command(&["bench", "watch", zero, "0"])).await;
-        ended.with(2).saying(&[zero]);
+        let exited = finish(&mut test_dir.command(&["bench", "watch", zero, "0"])).await;
+        exited.exits_with(2).reports(&[zero]);
     }
 }

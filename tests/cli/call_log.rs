@@ -1,4 +1,4 @@
-//! The call log: one line per call, with the ids that identify the call and without private data.
+//! The call log contains one line per call, with the ids that identify the call and without private data.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
-use crate::harness::{PATIENCE, Place, Server, event, eventually, finish, signal};
+use crate::harness::{PATIENCE, Server, TestDir, event, eventually, finish, signal};
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -48,14 +48,18 @@ async fn line(server: &Server, id: &str) -> Value {
     lines[0].clone()
 }
 
-async fn json_server(place: &Place) -> Server {
-    Server::run(place, &mut place.command(&["serve", "--log-format", "json"])).await
+async fn json_server(test_dir: &TestDir) -> Server {
+    Server::run(
+        test_dir,
+        &mut test_dir.command(&["serve", "--log-format", "json"]),
+    )
+    .await
 }
 
 #[tokio::test]
 async fn each_call_is_logged_in_one_line_with_method_code_duration_and_ids() {
-    let place = Place::new();
-    let server = json_server(&place).await;
+    let test_dir = TestDir::new();
+    let server = json_server(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     events
@@ -99,11 +103,11 @@ async fn each_call_is_logged_in_one_line_with_method_code_duration_and_ids() {
 
 #[tokio::test]
 async fn the_call_log_names_the_api_key_whether_it_was_looked_up_or_cached() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let create = ["key", "create", "--name", "ops", "--role", "admin"];
-    let key = finish(&mut place.command(&create)).await.with(0).stdout;
+    let key = finish(&mut test_dir.command(&create)).await.exits_with(0).stdout;
     let bearer: MetadataValue<_> = format!("Bearer {}", key.trim()).parse().unwrap();
-    let server = json_server(&place).await;
+    let server = json_server(&test_dir).await;
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     for id in ["first", "second", "third"] {
         let mut request = with_request_id(CountSpiritsRequest::default(), id);
@@ -115,12 +119,12 @@ async fn the_call_log_names_the_api_key_whether_it_was_looked_up_or_cached() {
 }
 
 #[tokio::test]
-async fn an_internal_error_is_logged_with_its_cause_which_the_client_does_not_see() {
-    let place = Place::new();
-    let server = json_server(&place).await;
+async fn the_cause_of_an_internal_error_is_logged_and_hidden_from_the_client() {
+    let test_dir = TestDir::new();
+    let server = json_server(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     sqlx::query("alter table events rename to elsewhere")
-        .execute(&mut place.connect().await)
+        .execute(&mut test_dir.connect().await)
         .await
         .unwrap();
     let request = ListEventsRequest {
@@ -160,8 +164,12 @@ async fn an_internal_error_is_logged_with_its_cause_which_the_client_does_not_se
 
 #[tokio::test]
 async fn successful_calls_can_be_excluded_from_the_log() {
-    let place = Place::new();
-    let server = Server::run(&place, &mut place.command(&["serve", "--log", "info,calls=warn"])).await;
+    let test_dir = TestDir::new();
+    let server = Server::run(
+        &test_dir,
+        &mut test_dir.command(&["serve", "--log", "info,calls=warn"]),
+    )
+    .await;
     server.spirit("Ada").await;
     server
         .events()
@@ -170,7 +178,7 @@ async fn successful_calls_can_be_excluded_from_the_log() {
         .await
         .unwrap_err();
     sqlx::query("alter table spirits rename to elsewhere")
-        .execute(&mut place.connect().await)
+        .execute(&mut test_dir.connect().await)
         .await
         .unwrap();
     let mut spirits = SpiritServiceClient::new(server.channel().await);
@@ -193,8 +201,8 @@ async fn successful_calls_can_be_excluded_from_the_log() {
 
 #[tokio::test]
 async fn the_log_is_complete_when_the_process_exits() {
-    let place = Place::new();
-    let mut server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let mut server = Server::start(&test_dir).await;
     for _ in 0..20 {
         server.spirit("Ada").await;
     }
@@ -208,8 +216,8 @@ async fn the_log_is_complete_when_the_process_exits() {
 #[tokio::test]
 async fn an_unread_log_pipe_does_not_block_calls() {
     const LINES_THAT_FILL_A_PIPE: usize = 600;
-    let place = Place::new();
-    let mut child = place
+    let test_dir = TestDir::new();
+    let mut child = test_dir
         .command(&["serve"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

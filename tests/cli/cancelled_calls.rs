@@ -1,5 +1,5 @@
-//! A hundred thousand calls cancelled at various moments: the server leaks neither memory nor database connections,
-//! and every acknowledged event is stored.
+//! A hundred thousand calls are cancelled at various moments: the server leaks neither memory nor database
+//! connections, and every acknowledged event is stored.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::connections::CONNECTIONS_MAX;
-use crate::harness::{PATIENCE, Place, Server, event, eventually};
+use crate::harness::{PATIENCE, Server, TestDir, event, eventually};
 
 const CALLS: usize = 100_000;
 /// Memory is measured after each round; a leak grows from round to round.
@@ -36,10 +36,10 @@ const GROWTH_MAX_KIB: u64 = 8 * 1024;
 #[derive(Clone, Copy)]
 enum Moment {
     /// Before its message is sent.
-    Begun,
+    BeforeMessage,
     /// Right after its message is sent.
-    Sent,
-    /// After this time or its answer, whichever is first.
+    AfterMessage,
+    /// After this time or its reply, whichever is first.
     After(Duration),
     /// Not cancelled.
     Never,
@@ -49,10 +49,10 @@ impl Moment {
     fn of(call: usize) -> Self {
         match call % 40 {
             0 => Self::Never,
-            n if n % 4 == 1 => Self::Begun,
+            n if n % 4 == 1 => Self::BeforeMessage,
             n if n % 4 == 2 => Self::After(Duration::from_micros(200)),
             n if n % 4 == 3 => Self::After(Duration::from_millis(3)),
-            _ => Self::Sent,
+            _ => Self::AfterMessage,
         }
     }
 }
@@ -141,11 +141,11 @@ async fn call_and_cancel(target: Target, caller: usize, calls: std::ops::Range<u
             requests = connect(&target.addr).await;
             continue;
         };
-        if !matches!(moment, Moment::Begun) && request_body.send_data(body, true).is_err() {
+        if !matches!(moment, Moment::BeforeMessage) && request_body.send_data(body, true).is_err() {
             continue;
         }
         match moment {
-            Moment::Begun | Moment::Sent => {}
+            Moment::BeforeMessage | Moment::AfterMessage => {}
             Moment::After(time) => drop(timeout(time, response).await),
             Moment::Never if rpc == "CreateEvent" => {
                 let answer = timeout(PATIENCE, message_of::<CreateEventResponse>(response)).await;
@@ -194,8 +194,8 @@ fn resident_kib(pid: u32) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_cancelled_calls_leak_nothing_and_lose_no_acknowledged_event() {
-    let place = Place::new();
-    let server = Server::run(&place, &mut place.command(&["--log", "info,calls=warn"])).await;
+    let test_dir = TestDir::new();
+    let server = Server::run(&test_dir, &mut test_dir.command(&["--log", "info,calls=warn"])).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     let first = events.create_event(event(&spirit_id)).await.unwrap().into_inner();
@@ -209,7 +209,7 @@ async fn a_hundred_thousand_cancelled_calls_leak_nothing_and_lose_no_acknowledge
         event_id: first.id.clone(),
         ..GetEventRequest::default()
     };
-    let mut database = place.connect().await;
+    let mut database = test_dir.connect().await;
     let mut acknowledged = vec![first.id.clone()];
     let mut resident = Vec::new();
     for round in 0..ROUNDS {

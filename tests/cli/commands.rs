@@ -1,69 +1,77 @@
-//! `migrate` and `healthcheck`.
+//! Tests of `migrate` and `healthcheck`.
 
-use crate::harness::{Place, Server, eventually, finish, signal};
+use crate::harness::{Server, TestDir, eventually, finish, signal};
 
 #[tokio::test]
 async fn migrate_updates_the_schema_and_exits() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     for _ in 0..2 {
-        let ended = finish(&mut place.command(&["migrate"])).await.with(0);
-        assert_eq!(ended.stdout, "schema is at version 9\n");
-        assert!(!place.postmaster_file().exists(), "its PostgreSQL ended with it");
+        let exited = finish(&mut test_dir.command(&["migrate"])).await.exits_with(0);
+        assert_eq!(exited.stdout, "schema is at version 9\n");
+        assert!(
+            !test_dir.postmaster_file().exists(),
+            "its PostgreSQL ended with it"
+        );
     }
 }
 
 #[tokio::test]
 async fn migrate_and_serve_refuse_a_database_of_a_newer_version() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     sqlx::query(
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
          values (9000, 'from the future', true, '', 0)",
     )
-    .execute(&mut place.connect().await)
+    .execute(&mut test_dir.connect().await)
     .await
     .unwrap();
     server.stop().await;
     for command in ["migrate", "serve"] {
-        let ended = finish(&mut place.command(&[command])).await.with(1);
-        assert_eq!(ended.stdout, "", "{command}");
-        ended.saying(&["error: ", "9000", "newer version"]);
-        assert!(!place.postmaster_file().exists(), "its PostgreSQL ended with it");
+        let exited = finish(&mut test_dir.command(&[command])).await.exits_with(1);
+        assert_eq!(exited.stdout, "", "{command}");
+        exited.reports(&["error: ", "9000", "newer version"]);
+        assert!(
+            !test_dir.postmaster_file().exists(),
+            "its PostgreSQL ended with it"
+        );
     }
 }
 
 #[tokio::test]
 async fn healthcheck_reports_by_its_exit_code_whether_the_server_serves() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     for service in [
         "",
         "elephantasm.events.v1.EventService",
         "elephantasm.events.v1.SpiritService",
     ] {
-        let ended = server
-            .command(&place, &["healthcheck", "--service", service])
+        let exited = server
+            .command(&test_dir, &["healthcheck", "--service", service])
             .await;
-        assert_eq!(ended.with(0).stdout, "SERVING\n", "{service}");
+        assert_eq!(exited.exits_with(0).stdout, "SERVING\n", "{service}");
     }
-    let unknown = server.command(&place, &["healthcheck", "--service", "x"]).await;
-    unknown.with(1).saying(&["error: "]);
+    let unknown = server
+        .command(&test_dir, &["healthcheck", "--service", "x"])
+        .await;
+    unknown.exits_with(1).reports(&["error: "]);
     let addr = server.addr.clone();
     server.stop().await;
-    let ended = finish(&mut place.command(&["healthcheck", "--addr", &addr])).await;
-    ended.with(1).saying(&["no server answers at", &addr]);
+    let exited = finish(&mut test_dir.command(&["healthcheck", "--addr", &addr])).await;
+    exited.exits_with(1).reports(&["no server answers at", &addr]);
 }
 
 #[tokio::test]
 async fn healthcheck_reports_not_serving_while_the_database_is_down() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
-    signal(place.postmaster(), "INT").await; // shuts PostgreSQL down while its server runs
-    let ended = eventually("healthcheck fails", async || {
-        let ended = server.command(&place, &["healthcheck"]).await;
-        (ended.code != Some(0)).then_some(ended)
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    signal(test_dir.postmaster(), "INT").await; // shuts PostgreSQL down while its server runs
+    let exited = eventually("healthcheck fails", async || {
+        let exited = server.command(&test_dir, &["healthcheck"]).await;
+        (exited.code != Some(0)).then_some(exited)
     })
     .await;
-    assert_eq!(ended.with(1).stdout, "NOT_SERVING\n");
+    assert_eq!(exited.exits_with(1).stdout, "NOT_SERVING\n");
     server.stop().await;
 }

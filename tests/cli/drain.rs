@@ -20,7 +20,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Place, Server, event, eventually};
+use crate::harness::{Server, TestDir, event, eventually};
 
 type Watcher = Streaming<WatchEventsResponse>;
 type Follower = Streaming<StreamSessionEventsResponse>;
@@ -59,7 +59,7 @@ fn watching(spirit_id: &str, start: Start) -> WatchEventsRequest {
     }
 }
 
-/// Creates events until a call fails, which it must do with an error that clients retry.
+/// Creates events until a call fails, which must be with an error that clients retry.
 async fn create_until_refused(
     mut events: EventServiceClient<Channel>,
     spirit_id: String,
@@ -95,7 +95,7 @@ async fn start_callers(server: &Server, spirit_id: &str) -> (JoinSet<()>, Unboun
     (callers, acknowledged)
 }
 
-/// Replays of large events that are never read.
+/// Opens replays of large events and never reads them.
 async fn stalled_replays(server: &Server) -> Vec<Response<Follower>> {
     let spirit_id = server.spirit("Large").await;
     for _ in 0..20 {
@@ -151,12 +151,12 @@ async fn read_watcher_to_end(mut watcher: Watcher) -> (Vec<i64>, i64) {
 }
 
 /// Asserts that every acknowledged event is stored, and returns the last sequence of the spirit.
-async fn assert_stored(place: &Place, spirit_id: &str, acknowledged: &[String]) -> i64 {
+async fn assert_stored(test_dir: &TestDir, spirit_id: &str, acknowledged: &[String]) -> i64 {
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "select dedupe_key, sequence from events where spirit_id = $1::text::uuid order by sequence",
     )
     .bind(spirit_id)
-    .fetch_all(&mut place.connect().await)
+    .fetch_all(&mut test_dir.connect().await)
     .await
     .unwrap();
     let lost: Vec<&String> = acknowledged
@@ -167,7 +167,8 @@ async fn assert_stored(place: &Place, spirit_id: &str, acknowledged: &[String]) 
     rows.last().unwrap().1
 }
 
-/// Asserts that both streams resume after the positions that they ended at, without gaps or repetitions.
+/// Asserts that the watch resumes after its position without gaps or repetitions, and that the follow resumes
+/// after its cursor.
 async fn assert_streams_resume(server: &Server, spirit_id: &str, (after, last): (i64, i64), cursor: String) {
     let mut events = server.events().await;
     events.create_event(event(spirit_id)).await.unwrap();
@@ -202,9 +203,9 @@ async fn assert_exits_within(server: &mut Server, limit: u64, signalled_at: Inst
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_loses_no_acknowledged_event_and_lets_streams_resume() {
     const LIMIT: u64 = 3;
-    let place = Place::new();
-    let serve = ["--drain-seconds", &LIMIT.to_string()];
-    let mut server = Server::run(&place, &mut place.command(&serve)).await;
+    let test_dir = TestDir::new();
+    let serve = ["--drain-timeout", &format!("{LIMIT}s")];
+    let mut server = Server::run(&test_dir, &mut test_dir.command(&serve)).await;
     let spirit_id = server.spirit("Ada").await;
 
     // Connections that must not delay the exit: silent ones, a health watch, replays that are not read.
@@ -241,8 +242,8 @@ async fn sigterm_under_load_loses_no_acknowledged_event_and_lets_streams_resume(
     assert_exits_within(&mut server, LIMIT, signalled_at).await;
     drop((silent, health, stalled));
 
-    let server = Server::start(&place).await;
-    let last = assert_stored(&place, &spirit_id, &keys).await;
+    let server = Server::start(&test_dir).await;
+    let last = assert_stored(&test_dir, &spirit_id, &keys).await;
     assert_eq!(seen, (1..=after).collect::<Vec<_>>());
     assert_streams_resume(&server, &spirit_id, (after, last), cursor).await;
     server.stop().await;
@@ -251,11 +252,11 @@ async fn sigterm_under_load_loses_no_acknowledged_event_and_lets_streams_resume(
 #[tokio::test]
 async fn a_create_that_waits_for_a_lock_does_not_delay_the_exit_beyond_the_drain_limit() {
     const LIMIT: u64 = 6;
-    let place = Place::new();
-    let serve = ["--drain-seconds", &LIMIT.to_string()];
-    let mut server = Server::run(&place, &mut place.command(&serve)).await;
+    let test_dir = TestDir::new();
+    let serve = ["--drain-timeout", &format!("{LIMIT}s")];
+    let mut server = Server::run(&test_dir, &mut test_dir.command(&serve)).await;
     let spirit_id = server.spirit("Ada").await;
-    let mut connection = place.connect().await;
+    let mut connection = test_dir.connect().await;
     let mut lock = connection.begin().await.unwrap();
     sqlx::query("select id from spirits for update")
         .execute(&mut *lock)
@@ -263,7 +264,7 @@ async fn a_create_that_waits_for_a_lock_does_not_delay_the_exit_beyond_the_drain
         .unwrap();
     let mut events = server.events().await;
     let waiting_create = tokio::spawn(async move { events.create_event(event(&spirit_id)).await });
-    let mut observer = place.connect().await;
+    let mut observer = test_dir.connect().await;
     eventually("the create waits for the lock", async || {
         let (waiting,): (bool,) =
             sqlx::query_as("select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock'")

@@ -1,6 +1,6 @@
-//! Settings that are durations, and the names and forms that they had in seconds.
+//! Settings that are durations, and their former names, which were in seconds.
 
-use crate::harness::{Place, finish};
+use crate::harness::{TestDir, finish};
 
 /// Options that are durations, each with its variable, former option and former variable.
 const DURATIONS: [[&str; 4]; 7] = [
@@ -49,23 +49,25 @@ const DURATIONS: [[&str; 4]; 7] = [
 ];
 
 #[tokio::test]
-async fn a_duration_has_a_unit_or_is_in_seconds_under_both_names() {
+async fn a_duration_takes_a_unit_or_plain_seconds_under_its_current_and_its_former_name() {
     for [option, variable, former_option, former_variable] in DURATIONS {
         for value in ["30s", "1m", "30"] {
-            let place = Place::new();
+            let test_dir = TestDir::new();
             for name in [option, former_option] {
-                finish(&mut place.command(&[name, value, "--help"])).await.with(0);
+                finish(&mut test_dir.command(&[name, value, "--help"]))
+                    .await
+                    .exits_with(0);
             }
         }
         for value in ["1000h", "3600000", "soon"] {
-            let place = Place::new();
+            let test_dir = TestDir::new();
             for name in [option, former_option] {
-                let ended = finish(&mut place.command(&[name, value])).await;
-                ended.with(2).saying(&[option, value]);
+                let exited = finish(&mut test_dir.command(&[name, value])).await;
+                exited.exits_with(2).reports(&[option, value]);
             }
             for name in [variable, former_variable] {
-                let ended = finish(place.command(&[]).env(name, value)).await;
-                ended.with(2).saying(&[option, value]);
+                let exited = finish(test_dir.command(&[]).env(name, value)).await;
+                exited.exits_with(2).reports(&[option, value]);
             }
         }
     }
@@ -74,13 +76,13 @@ async fn a_duration_has_a_unit_or_is_in_seconds_under_both_names() {
 #[tokio::test]
 async fn the_variable_of_a_duration_takes_precedence_over_its_former_variable() {
     for [_, variable, _, former_variable] in DURATIONS {
-        let place = Place::new();
-        let mut command = place.command(&["--help"]);
+        let test_dir = TestDir::new();
+        let mut command = test_dir.command(&["--help"]);
         command.env(former_variable, "11");
-        let help = finish(&mut command).await.with(0).stdout;
+        let help = finish(&mut command).await.exits_with(0).stdout;
         assert!(help.contains(&format!("[env: {former_variable}=11]")), "{help}");
         command.env(variable, "22s");
-        let help = finish(&mut command).await.with(0).stdout;
+        let help = finish(&mut command).await.exits_with(0).stdout;
         assert!(help.contains(&format!("[env: {variable}=22s]")), "{help}");
         assert!(!help.contains(former_variable), "{help}");
     }

@@ -1,4 +1,4 @@
-//! Runs the real binary, with a directory of its own for each test.
+//! Runs the real binary, with a separate directory for each test.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,18 +17,18 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
-/// Time after which a wait of a test fails.
+/// Time limit of every wait; a test fails when it is exceeded.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The directory of one test, in which it runs the binary.
-pub struct Place {
+/// The directory of one test, which holds the data and the log of the binaries that it runs.
+pub struct TestDir {
     dir: TempDir,
     /// Data directory of the private PostgreSQL.
     pub data: PathBuf,
 }
 
-impl Place {
-    /// Creates a directory that PostgreSQL's user may pass through.
+impl TestDir {
+    /// Creates a directory that PostgreSQL's user can enter.
     pub fn new() -> Self {
         let dir = TempDir::with_prefix("elephantasm-cli-").unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -47,7 +47,8 @@ impl Place {
         path.to_str().unwrap().to_owned()
     }
 
-    /// The binary with no settings except a free port and this directory for its data.
+    /// Returns a command that runs the binary without settings except a free port and this directory for its
+    /// data.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_elephantasm-events"));
         command
@@ -102,23 +103,23 @@ impl Place {
 }
 
 /// Runs a command and waits until it exits.
-pub async fn finish(command: &mut Command) -> Ended {
+pub async fn finish(command: &mut Command) -> Exited {
     let output = timeout(PATIENCE, command.output())
         .await
         .expect("the command exits in time")
         .unwrap();
-    Ended::from(output)
+    Exited::from(output)
 }
 
 /// Exit code and output of a command that has exited.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Exited {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl From<Output> for Ended {
+impl From<Output> for Exited {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code(),
@@ -128,17 +129,17 @@ impl From<Output> for Ended {
     }
 }
 
-impl Ended {
+impl Exited {
     /// Asserts the exit code and returns `self`; a failure shows the whole output.
     #[track_caller]
-    pub fn with(self, code: i32) -> Self {
+    pub fn exits_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
     /// Asserts that stderr contains all of these texts and returns `self`.
     #[track_caller]
-    pub fn saying(self, words: &[&str]) -> Self {
+    pub fn reports(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.stderr.contains(word), "no {word:?} in {self:#?}");
         }
@@ -155,14 +156,14 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(place: &Place) -> Self {
-        Self::run(place, &mut place.command(&[])).await
+    pub async fn start(test_dir: &TestDir) -> Self {
+        Self::run(test_dir, &mut test_dir.command(&[])).await
     }
 
     /// Runs the command and waits for the line on stdout that reports the listen address. The log goes to the file
     /// `log`.
-    pub async fn run(place: &Place, command: &mut Command) -> Self {
-        let log = place.path().join("log");
+    pub async fn run(test_dir: &TestDir, command: &mut Command) -> Self {
+        let log = test_dir.path().join("log");
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap())
@@ -236,13 +237,13 @@ impl Server {
     }
 
     /// Runs a command against this server and waits until it exits.
-    pub async fn command(&self, place: &Place, arguments: &[&str]) -> Ended {
-        finish(place.command(arguments).env("EVENTS_ADDR", &self.addr)).await
+    pub async fn command(&self, test_dir: &TestDir, arguments: &[&str]) -> Exited {
+        finish(test_dir.command(arguments).env("EVENTS_ADDR", &self.addr)).await
     }
 
     /// Runs a command against this server with `input` on its stdin and waits until it exits.
-    pub async fn command_with_stdin(&self, place: &Place, arguments: &[&str], input: &str) -> Ended {
-        let mut child = place
+    pub async fn command_with_stdin(&self, test_dir: &TestDir, arguments: &[&str], input: &str) -> Exited {
+        let mut child = test_dir
             .command(arguments)
             .env("EVENTS_ADDR", &self.addr)
             .stdin(Stdio::piped())
@@ -254,7 +255,7 @@ impl Server {
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
         let output = timeout(PATIENCE, child.wait_with_output()).await;
-        Ended::from(output.expect("the command exits in time").unwrap())
+        Exited::from(output.expect("the command exits in time").unwrap())
     }
 
     /// Creates a spirit with this name and returns its id.

@@ -1,9 +1,9 @@
-//! `import`: counts, bad lines, spirits by name or id.
+//! Tests of `import`: counts, bad lines, spirits by name or id.
 
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{Event, ListEventsRequest, SoftDeleteSpiritRequest};
 
-use crate::harness::{Ended, Place, Server};
+use crate::harness::{Exited, Server, TestDir};
 
 /// A valid line with this content, in the session `s`.
 fn line(content: &str) -> String {
@@ -11,8 +11,8 @@ fn line(content: &str) -> String {
 }
 
 /// The spirit id and the counts in the output of an import.
-fn counts(ended: &Ended) -> (&str, &str) {
-    let summary = ended.stdout.strip_prefix("spirit ").unwrap();
+fn counts(exited: &Exited) -> (&str, &str) {
+    let summary = exited.stdout.strip_prefix("spirit ").unwrap();
     let (spirit_id, counts) = summary.split_once(": ").unwrap();
     (spirit_id, counts.split_once(';').unwrap().0)
 }
@@ -42,8 +42,8 @@ fn contents(events: &[Event]) -> Vec<&str> {
 
 #[tokio::test]
 async fn importing_a_file_twice_stores_its_events_once_in_file_order() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     // More lines than one request holds, with duplicate contents and descending times.
     let text: String = (0..1_200)
         .map(|n| {
@@ -54,20 +54,20 @@ async fn importing_a_file_twice_stores_its_events_once_in_file_order() {
             ) + "\n"
         })
         .collect();
-    let file = place.file("events.jsonl", text);
+    let file = test_dir.file("events.jsonl", text);
     let first = server
-        .command(&place, &["import", &file, "--spirit", "Ada"])
+        .command(&test_dir, &["import", &file, "--spirit", "Ada"])
         .await
-        .with(0);
+        .exits_with(0);
     let (spirit_id, counted) = counts(&first);
     assert_eq!(
         counted,
         "created 1200, duplicates 0 (of them different 0), bad lines 0"
     );
     let second = server
-        .command(&place, &["import", &file, "--spirit", "Ada"])
+        .command(&test_dir, &["import", &file, "--spirit", "Ada"])
         .await
-        .with(0);
+        .exits_with(0);
     assert_eq!(
         counts(&second),
         (
@@ -77,7 +77,7 @@ async fn importing_a_file_twice_stores_its_events_once_in_file_order() {
     );
 
     let rows: Vec<(i64, String)> = sqlx::query_as("select sequence, content from events order by sequence")
-        .fetch_all(&mut place.connect().await)
+        .fetch_all(&mut test_dir.connect().await)
         .await
         .unwrap();
     let expected: Vec<(i64, String)> = (0..1_200).map(|n| (n + 1, (n / 2).to_string())).collect();
@@ -87,8 +87,8 @@ async fn importing_a_file_twice_stores_its_events_once_in_file_order() {
 
 #[tokio::test]
 async fn import_reports_bad_lines_by_number_and_skips_them() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let too_large = line(&"x".repeat(5 * 1024 * 1024));
     let over_the_bound = line(&"x".repeat(1024 * 1024 + 1));
     let lines = [
@@ -105,15 +105,15 @@ async fn import_reports_bad_lines_by_number_and_skips_them() {
         r#"{"event_type": "a", "content": "", "spirit_id": "another"}"#,
         &line("good 2"),
     ];
-    let file = place.file(
+    let file = test_dir.file(
         "events.jsonl",
         [lines.join("\n").as_bytes(), b"\n\xff\xfe\n"].concat(),
     );
-    let ended = server
-        .command(&place, &["import", &file, "--spirit", "Ada"])
+    let exited = server
+        .command(&test_dir, &["import", &file, "--spirit", "Ada"])
         .await
-        .with(1);
-    let ended = ended.saying(&[
+        .exits_with(1);
+    let exited = exited.reports(&[
         "line 2: ",
         "line 4: ",
         "event_type must have 1 to 100 characters",
@@ -126,14 +126,14 @@ async fn import_reports_bad_lines_by_number_and_skips_them() {
         "line 11: spirit_id",
         "line 13: is not valid UTF-8",
     ]);
-    let (spirit_id, counted) = counts(&ended);
+    let (spirit_id, counted) = counts(&exited);
     assert_eq!(
         counted,
         "created 2, duplicates 0 (of them different 0), bad lines 9"
     );
     assert!(
-        !ended.stderr.contains("requests["),
-        "a request's field path leaks into the output: {ended:?}"
+        !exited.stderr.contains("requests["),
+        "a request's field path leaks into the output: {exited:?}"
     );
     assert_eq!(contents(&stored(&server, spirit_id).await), ["good 1", "good 2"]);
     server.stop().await;
@@ -141,8 +141,8 @@ async fn import_reports_bad_lines_by_number_and_skips_them() {
 
 #[tokio::test]
 async fn import_stores_every_field_and_treats_null_as_absent() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let full = r#"{"event_type": "tool.result", "content": "", "meta_summary": "m", "occurred_at": "2026-05-02T10:00:04.25+02:00",
         "session_id": "s", "role": "tool", "author": "sensor", "meta": {"n": 1, "f": 0.5, "none": null}, "source_uri": "u",
         "dedupe_key": "k", "importance_score": 1, "on_duplicate": "ON_DUPLICATE_REJECT", "expected_last_sequence": 0}"#
@@ -152,11 +152,11 @@ async fn import_stores_every_field_and_treats_null_as_absent() {
         "importance_score": null, "on_duplicate": null, "expected_last_sequence": null}"#
         .replace('\n', " ");
     let input = format!("{full}\n{nulls}");
-    let ended = server
-        .command_with_stdin(&place, &["import", "-", "--spirit", "Ada"], &input)
+    let exited = server
+        .command_with_stdin(&test_dir, &["import", "-", "--spirit", "Ada"], &input)
         .await
-        .with(0);
-    let events = stored(&server, counts(&ended).0).await;
+        .exits_with(0);
+    let events = stored(&server, counts(&exited).0).await;
     let [full, nulls] = events.try_into().unwrap();
     assert_eq!(full.occurred_at.unwrap().seconds, 1_777_708_804);
     assert_eq!(full.occurred_at.unwrap().nanos, 250_000_000);
@@ -179,14 +179,20 @@ async fn import_stores_every_field_and_treats_null_as_absent() {
 }
 
 #[tokio::test]
-async fn import_ignores_the_kind_of_line_endings_and_blank_lines() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+async fn import_accepts_unix_and_windows_line_endings_and_skips_blank_lines() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let unix = format!("{}\n{}\n{}\n", line("a"), line("b"), line("a"));
     let other = format!("\r\n{}\r\n\r\n{}\r\n \t{}", line("a"), line("b"), line("a"));
     let import = ["import", "-", "--spirit", "Ada"];
-    let first = server.command_with_stdin(&place, &import, &unix).await.with(0);
-    let second = server.command_with_stdin(&place, &import, &other).await.with(0);
+    let first = server
+        .command_with_stdin(&test_dir, &import, &unix)
+        .await
+        .exits_with(0);
+    let second = server
+        .command_with_stdin(&test_dir, &import, &other)
+        .await
+        .exits_with(0);
     assert!(
         counts(&first).1.starts_with("created 3, duplicates 0"),
         "{first:?}"
@@ -199,7 +205,10 @@ async fn import_ignores_the_kind_of_line_endings_and_blank_lines() {
         contents(&stored(&server, counts(&first).0).await),
         ["a", "b", "a"]
     );
-    let nothing = server.command_with_stdin(&place, &import, "").await.with(0);
+    let nothing = server
+        .command_with_stdin(&test_dir, &import, "")
+        .await
+        .exits_with(0);
     assert!(
         counts(&nothing).1.starts_with("created 0, duplicates 0"),
         "{nothing:?}"
@@ -209,17 +218,17 @@ async fn import_ignores_the_kind_of_line_endings_and_blank_lines() {
 
 #[tokio::test]
 async fn import_counts_duplicates_that_differ_separately() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let keyed =
         |content: &str| format!(r#"{{"event_type": "a", "content": "{content}", "dedupe_key": "k"}}"#);
     let input = [keyed("one"), keyed("one"), keyed("other")].join("\n");
-    let ended = server
-        .command_with_stdin(&place, &["import", "-", "--spirit", "Ada"], &input)
+    let exited = server
+        .command_with_stdin(&test_dir, &["import", "-", "--spirit", "Ada"], &input)
         .await
-        .with(0);
+        .exits_with(0);
     assert_eq!(
-        counts(&ended).1,
+        counts(&exited).1,
         "created 1, duplicates 2 (of them different 1), bad lines 0"
     );
     server.stop().await;
@@ -227,36 +236,39 @@ async fn import_counts_duplicates_that_differ_separately() {
 
 #[tokio::test]
 async fn import_finds_a_spirit_by_its_exact_name_or_its_id() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     server.spirit("ada").await;
     server.spirit("Ada Lovelace").await;
     let import = async |spirit: &str| {
         server
-            .command_with_stdin(&place, &["import", "-", "--spirit", spirit], &line("a"))
+            .command_with_stdin(&test_dir, &["import", "-", "--spirit", spirit], &line("a"))
             .await
     };
-    let first = import("Ada").await.with(0);
+    let first = import("Ada").await.exits_with(0);
     let (ada, _) = counts(&first);
     assert!(
         counts(&first).1.starts_with("created 1"),
         "a spirit with a similar name was used: {first:?}"
     );
     for same in ["Ada", ada, &ada.to_uppercase()] {
-        let ended = import(same).await.with(0);
+        let exited = import(same).await.exits_with(0);
         assert!(
-            counts(&ended).1.starts_with("created 0, duplicates 1"),
-            "{same}: {ended:?}"
+            counts(&exited).1.starts_with("created 0, duplicates 1"),
+            "{same}: {exited:?}"
         );
     }
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
-    import(unknown).await.with(1).saying(&["NotFound", unknown]);
+    import(unknown)
+        .await
+        .exits_with(1)
+        .reports(&["NotFound", unknown]);
 
     let twin = server.spirit("Ada").await;
     import("Ada")
         .await
-        .with(1)
-        .saying(&["several spirits are named \"Ada\"", ada, &twin]);
+        .exits_with(1)
+        .reports(&["several spirits are named \"Ada\"", ada, &twin]);
     let deletion = SoftDeleteSpiritRequest {
         spirit_id: twin.clone(),
         ..SoftDeleteSpiritRequest::default()
@@ -264,32 +276,32 @@ async fn import_finds_a_spirit_by_its_exact_name_or_its_id() {
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     spirits.soft_delete_spirit(deletion).await.unwrap();
     assert_eq!(
-        counts(&import("Ada").await.with(0)).0,
+        counts(&import("Ada").await.exits_with(0)).0,
         ada,
         "a deleted spirit does not count as a namesake"
     );
-    import(&twin).await.with(1).saying(&["NotFound", &twin]);
+    import(&twin).await.exits_with(1).reports(&["NotFound", &twin]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn import_names_an_unreadable_file_and_creates_no_spirit() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
-    let missing = place.path().join("missing.jsonl");
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let missing = test_dir.path().join("missing.jsonl");
     let missing = missing.to_str().unwrap();
-    let ended = server
-        .command(&place, &["import", missing, "--spirit", "Ada"])
+    let exited = server
+        .command(&test_dir, &["import", missing, "--spirit", "Ada"])
         .await;
-    ended.with(1).saying(&["cannot open", missing]);
-    let directory = place.path().to_str().unwrap();
+    exited.exits_with(1).reports(&["cannot open", missing]);
+    let directory = test_dir.path().to_str().unwrap();
     server
-        .command(&place, &["import", directory, "--spirit", "Ada"])
+        .command(&test_dir, &["import", directory, "--spirit", "Ada"])
         .await
-        .with(1)
-        .saying(&["cannot open", directory, "is a directory"]);
+        .exits_with(1)
+        .reports(&["cannot open", directory, "is a directory"]);
     let (spirits,): (i64,) = sqlx::query_as("select count(*) from spirits")
-        .fetch_one(&mut place.connect().await)
+        .fetch_one(&mut test_dir.connect().await)
         .await
         .unwrap();
     assert_eq!(spirits, 0);
@@ -298,7 +310,7 @@ async fn import_names_an_unreadable_file_and_creates_no_spirit() {
 
 #[tokio::test]
 async fn import_splits_requests_to_fit_the_servers_message_limit() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let limits = [
         "--max-message-bytes",
         "4096",
@@ -308,8 +320,8 @@ async fn import_splits_requests_to_fit_the_servers_message_limit() {
         "2000",
     ];
     let server = Server::run(
-        &place,
-        &mut place.command(&[&["serve"][..], &limits[..]].concat()),
+        &test_dir,
+        &mut test_dir.command(&[&["serve"][..], &limits[..]].concat()),
     )
     .await;
     let good: Vec<String> = (0..40)
@@ -317,13 +329,13 @@ async fn import_splits_requests_to_fit_the_servers_message_limit() {
         .collect();
     let too_large = line(&"x".repeat(5_000));
     let text = [&good[..20], &[too_large], &good[20..]].concat().join("\n");
-    let file = place.file("events.jsonl", text);
-    let ended = server
-        .command(&place, &["import", &file, "--spirit", "Ada"])
+    let file = test_dir.file("events.jsonl", text);
+    let exited = server
+        .command(&test_dir, &["import", &file, "--spirit", "Ada"])
         .await
-        .with(1)
-        .saying(&["line 21: the message is larger than 4096 bytes"]);
-    let (spirit_id, counted) = counts(&ended);
+        .exits_with(1)
+        .reports(&["line 21: the message is larger than 4096 bytes"]);
+    let (spirit_id, counted) = counts(&exited);
     assert_eq!(
         counted,
         "created 40, duplicates 0 (of them different 0), bad lines 1"

@@ -1,13 +1,13 @@
-//! `key`, servers with and without API keys, and secrets that must not be shown.
+//! Tests of `key`, of servers with and without API keys, and of secrets that must not be shown.
 
 use sqlx::Row as _;
 
-use crate::harness::{Ended, Place, Server, eventually, finish};
+use crate::harness::{Exited, Server, TestDir, eventually, finish};
 
 /// Creates an API key and returns it.
-async fn create(place: &Place, arguments: &[&str]) -> String {
+async fn create(test_dir: &TestDir, arguments: &[&str]) -> String {
     let arguments = [&["key", "create", "--name", "ci"], arguments].concat();
-    let created = finish(&mut place.command(&arguments)).await.with(0);
+    let created = finish(&mut test_dir.command(&arguments)).await.exits_with(0);
     let key = created.stdout.strip_suffix('\n').unwrap().to_owned();
     assert!(
         key.starts_with("ek_") && !key.contains(char::is_whitespace),
@@ -24,77 +24,85 @@ fn prefix(key: &str) -> &str {
     key.rsplit_once('_').unwrap().0
 }
 
-async fn list(place: &Place) -> Ended {
-    finish(&mut place.command(&["key", "list"])).await.with(0)
+async fn list(test_dir: &TestDir) -> Exited {
+    finish(&mut test_dir.command(&["key", "list"]))
+        .await
+        .exits_with(0)
 }
 
 #[tokio::test]
 async fn a_running_server_accepts_a_new_api_key_until_it_is_revoked() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let key = create(
-        &place,
+        &test_dir,
         &["--role", "writer", "--spirit", &spirit_id, "--expires-in", "12h"],
     )
     .await;
     let replay = ["replay", "--spirit", &spirit_id, "--session", "s"];
     eventually("the server requires an API key", async || {
-        let ended = server.command(&place, &replay).await;
-        (ended.code == Some(1)).then(|| ended.saying(&["Unauthenticated", "authorization: Bearer"]))
+        let exited = server.command(&test_dir, &replay).await;
+        (exited.code == Some(1)).then(|| exited.reports(&["Unauthenticated", "authorization: Bearer"]))
     })
     .await;
 
-    let file = place.file("key", format!("{key}\n"));
+    let file = test_dir.file("key", format!("{key}\n"));
     let with_file = [&replay[..], &["--api-key-file", &file]].concat();
-    server.command(&place, &with_file).await.with(0);
-    let mut with_variable = place.command(&replay);
+    server.command(&test_dir, &with_file).await.exits_with(0);
+    let mut with_variable = test_dir.command(&replay);
     with_variable
         .env("EVENTS_ADDR", &server.addr)
         .env("EVENTS_API_KEY", &key);
-    finish(&mut with_variable).await.with(0);
-    let health = server.command(&place, &["healthcheck"]).await.with(0);
+    finish(&mut with_variable).await.exits_with(0);
+    let health = server.command(&test_dir, &["healthcheck"]).await.exits_with(0);
     assert_eq!(health.stdout, "SERVING\n", "health needs no API key");
 
-    let listed = list(&place).await.stdout;
+    let listed = list(&test_dir).await.stdout;
     for word in [prefix(&key), "writer", "until ", &spirit_id, "ci"] {
         assert!(listed.contains(word), "no {word} in {listed}");
     }
     assert!(!listed.contains(&key));
     for _ in 0..2 {
-        let revoked = finish(&mut place.command(&["key", "revoke", prefix(&key)]))
+        let revoked = finish(&mut test_dir.command(&["key", "revoke", prefix(&key)]))
             .await
-            .with(0);
+            .exits_with(0);
         assert!(revoked.stdout.contains("revoked "), "{revoked:?}");
     }
     eventually("the key is refused", async || {
-        let ended = server.command(&place, &with_file).await;
-        (ended.code == Some(1)).then(|| ended.saying(&["Unauthenticated"]))
+        let exited = server.command(&test_dir, &with_file).await;
+        (exited.code == Some(1)).then(|| exited.reports(&["Unauthenticated"]))
     })
     .await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn an_api_key_can_be_created_before_the_first_server_start() {
-    let place = Place::new();
-    let key = create(&place, &["--role", "admin"]).await;
-    assert!(!place.postmaster_file().exists(), "its PostgreSQL ended with it");
-    let server = Server::start(&place).await;
+async fn an_api_key_can_be_created_before_the_first_start_of_a_server() {
+    let test_dir = TestDir::new();
+    let key = create(&test_dir, &["--role", "admin"]).await;
+    assert!(
+        !test_dir.postmaster_file().exists(),
+        "its PostgreSQL ended with it"
+    );
+    let server = Server::start(&test_dir).await;
     let import = ["import", "-", "--spirit", "Fern"];
     let line = "{\"event_type\": \"message.in\", \"content\": \"hello\"}\n";
     server
-        .command_with_stdin(&place, &import, line)
+        .command_with_stdin(&test_dir, &import, line)
         .await
-        .with(1)
-        .saying(&["Unauthenticated"]);
-    let file = place.file("key", &key);
+        .exits_with(1)
+        .reports(&["Unauthenticated"]);
+    let file = test_dir.file("key", &key);
     let with_key = [&import[..], &["--api-key-file", &file]].concat();
-    server.command_with_stdin(&place, &with_key, line).await.with(0);
+    server
+        .command_with_stdin(&test_dir, &with_key, line)
+        .await
+        .exits_with(0);
 
     // The database holds only a hash of the secret.
     let rows = sqlx::query("select row_to_json(keys)::text, octet_length(secret_sha256) from keys")
-        .fetch_all(&mut place.connect().await)
+        .fetch_all(&mut test_dir.connect().await)
         .await
         .unwrap();
     assert_eq!(rows.len(), 1);
@@ -108,8 +116,8 @@ async fn an_api_key_can_be_created_before_the_first_server_start() {
 #[tokio::test]
 async fn key_create_and_revoke_reject_invalid_arguments_with_a_reason() {
     const UNKNOWN: &str = "0199e1c4-0000-7000-8000-000000000000";
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     for (description, arguments, code, words) in [
         ("no role", &["create", "--name", "x"][..], 2, &["--role"][..]),
         (
@@ -174,53 +182,56 @@ async fn key_create_and_revoke_reject_invalid_arguments_with_a_reason() {
         ("an unknown key", &["revoke", "ek_000000000000"], 1, &["no key"]),
     ] {
         let arguments = [&["key"], arguments].concat();
-        let ended = finish(&mut place.command(&arguments)).await;
+        let exited = finish(&mut test_dir.command(&arguments)).await;
         assert_eq!(
-            (ended.code, ended.stdout.as_str()),
+            (exited.code, exited.stdout.as_str()),
             (Some(code), ""),
-            "{description}: {ended:?}"
+            "{description}: {exited:?}"
         );
-        ended.saying(words);
+        exited.reports(words);
     }
-    assert_eq!(list(&place).await.stdout, "", "a key was created");
+    assert_eq!(list(&test_dir).await.stdout, "", "a key was created");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_public_listen_address_requires_an_api_key_or_the_insecure_no_auth_flag() {
     const PUBLIC: &str = "0.0.0.0:0";
-    let place = Place::new();
-    let refused = finish(&mut place.command(&["--listen-addr", PUBLIC]))
+    let test_dir = TestDir::new();
+    let refused = finish(&mut test_dir.command(&["--listen-addr", PUBLIC]))
         .await
-        .with(2);
+        .exits_with(2);
     assert_eq!(refused.stdout, "");
-    refused.saying(&[
+    refused.reports(&[
         "error: ",
         "0.0.0.0:",
         "no API key",
         "key create",
         "--insecure-no-auth",
     ]);
-    assert!(!place.postmaster_file().exists(), "its PostgreSQL ended with it");
+    assert!(
+        !test_dir.postmaster_file().exists(),
+        "its PostgreSQL ended with it"
+    );
 
-    let mut insecure = place.command(&["--listen-addr", PUBLIC, "--insecure-no-auth"]);
-    Server::run(&place, &mut insecure).await.stop().await;
-    let mut insecure = place.command(&["--listen-addr", PUBLIC]);
-    Server::run(&place, insecure.env("EVENTS_INSECURE_NO_AUTH", "1"))
+    let mut insecure = test_dir.command(&["--listen-addr", PUBLIC, "--insecure-no-auth"]);
+    Server::run(&test_dir, &mut insecure).await.stop().await;
+    let mut insecure = test_dir.command(&["--listen-addr", PUBLIC]);
+    Server::run(&test_dir, insecure.env("EVENTS_INSECURE_NO_AUTH", "1"))
         .await
         .stop()
         .await;
 
-    create(&place, &["--role", "reader"]).await;
-    let mut guarded = place.command(&["--listen-addr", PUBLIC]);
-    let mut server = Server::run(&place, &mut guarded).await;
+    create(&test_dir, &["--role", "reader"]).await;
+    let mut guarded = test_dir.command(&["--listen-addr", PUBLIC]);
+    let mut server = Server::run(&test_dir, &mut guarded).await;
     server.addr = server.addr.replace("0.0.0.0", "127.0.0.1");
     let replay = ["replay", "--spirit", "Ada", "--session", "s"];
     server
-        .command(&place, &replay)
+        .command(&test_dir, &replay)
         .await
-        .with(1)
-        .saying(&["Unauthenticated"]);
+        .exits_with(1)
+        .reports(&["Unauthenticated"]);
     server.stop().await;
 }
 
@@ -233,34 +244,34 @@ type SecretCase<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'
 /// Asserts that a command with unusable secrets fails with code 2 and this error, and shows no secret in its error or
 /// its help.
 async fn assert_secret_is_not_shown(
-    place: &Place,
+    test_dir: &TestDir,
     (description, arguments, variables, words): SecretCase<'_>,
 ) {
-    let mut command = place.command(arguments);
+    let mut command = test_dir.command(arguments);
     command.envs(variables.iter().copied());
-    let ended = finish(&mut command).await;
+    let exited = finish(&mut command).await;
     assert_eq!(
-        (ended.code, ended.stdout.as_str()),
+        (exited.code, exited.stdout.as_str()),
         (Some(2), ""),
-        "{description}: {ended:?}"
+        "{description}: {exited:?}"
     );
-    assert!(!ended.stderr.contains(SECRET), "{description}: {ended:?}");
-    ended.saying(words);
+    assert!(!exited.stderr.contains(SECRET), "{description}: {exited:?}");
+    exited.reports(words);
     command.arg("--help");
-    let help = finish(&mut command).await.with(0);
+    let help = finish(&mut command).await.exits_with(0);
     assert!(!help.stdout.contains(SECRET), "{description}: {help:?}");
     assert!(
-        !place.data.exists(),
+        !test_dir.data.exists(),
         "{description}: a private PostgreSQL was created instead"
     );
 }
 
 #[tokio::test]
 async fn database_urls_are_also_read_from_files_and_never_shown() {
-    let place = Place::new();
-    let url = place.file("url", "postgres://ada:hunter2@localhost:port/events\n");
-    let good = place.file("good", "postgres://ada:hunter2@127.0.0.1:1/events\n");
-    let missing = place.path().join("missing");
+    let test_dir = TestDir::new();
+    let url = test_dir.file("url", "postgres://ada:hunter2@localhost:port/events\n");
+    let good = test_dir.file("good", "postgres://ada:hunter2@127.0.0.1:1/events\n");
+    let missing = test_dir.path().join("missing");
     let missing = missing.to_str().unwrap();
     let cases: [SecretCase; 5] = [
         (
@@ -298,15 +309,15 @@ async fn database_urls_are_also_read_from_files_and_never_shown() {
         ),
     ];
     for case in cases {
-        assert_secret_is_not_shown(&place, case).await;
+        assert_secret_is_not_shown(&test_dir, case).await;
     }
 }
 
 #[tokio::test]
 async fn api_keys_are_also_read_from_files_and_never_shown() {
-    let place = Place::new();
-    let malformed = place.file("malformed", SECRET);
-    let missing = place.path().join("missing");
+    let test_dir = TestDir::new();
+    let malformed = test_dir.file("malformed", SECRET);
+    let missing = test_dir.path().join("missing");
     let missing = missing.to_str().unwrap();
     let replay = ["replay", "--spirit", "Ada", "--session", "s"];
     let cases: [SecretCase; 4] = [
@@ -336,17 +347,17 @@ async fn api_keys_are_also_read_from_files_and_never_shown() {
         ),
     ];
     for case in cases {
-        assert_secret_is_not_shown(&place, case).await;
+        assert_secret_is_not_shown(&test_dir, case).await;
     }
 }
 
 #[tokio::test]
 async fn the_servers_log_contains_no_api_key_even_at_trace() {
-    let place = Place::new();
-    let key = create(&place, &["--role", "reader"]).await;
-    let mut command = place.command(&["--log", "trace"]);
-    let server = Server::run(&place, &mut command).await;
-    let file = place.file("key", &key);
+    let test_dir = TestDir::new();
+    let key = create(&test_dir, &["--role", "reader"]).await;
+    let mut command = test_dir.command(&["--log", "trace"]);
+    let server = Server::run(&test_dir, &mut command).await;
+    let file = test_dir.file("key", &key);
     let replay = [
         "replay",
         "--spirit",
@@ -357,12 +368,12 @@ async fn the_servers_log_contains_no_api_key_even_at_trace() {
         &file,
     ];
     server
-        .command(&place, &replay)
+        .command(&test_dir, &replay)
         .await
-        .with(1)
-        .saying(&["no spirit is named"]);
+        .exits_with(1)
+        .reports(&["no spirit is named"]);
     let (_, secret) = key.rsplit_once('_').unwrap();
-    let wrong = place.file(
+    let wrong = test_dir.file(
         "wrong",
         key.replace(secret, &secret.chars().rev().collect::<String>()),
     );
@@ -376,10 +387,10 @@ async fn the_servers_log_contains_no_api_key_even_at_trace() {
         &wrong,
     ];
     server
-        .command(&place, &replay)
+        .command(&test_dir, &replay)
         .await
-        .with(1)
-        .saying(&["Unauthenticated"]);
+        .exits_with(1)
+        .reports(&["Unauthenticated"]);
     let log = server.log();
     assert!(log.len() > 1_000, "the log is too short to be at TRACE: {log}");
     let leaking_line = log.lines().find(|line| line.contains(secret));

@@ -13,10 +13,12 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use crate::harness::{Place, Server, event};
+use crate::harness::{Server, TestDir, event};
 
 const CALLERS: usize = 8;
+/// Events of a batch.
 const BATCH: usize = 5;
+/// Events acknowledged before the kill.
 const BEFORE_THE_KILL: usize = 60;
 
 /// Dedupe key, id and sequence of an acknowledged event.
@@ -88,8 +90,8 @@ async fn create_until_killed(
 
 #[tokio::test]
 async fn a_retry_after_kill_9_of_the_server_finds_or_stores_each_event_once() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let (acknowledge, mut acknowledged) = mpsc::unbounded_channel();
     let mut callers = JoinSet::new();
@@ -115,7 +117,7 @@ async fn a_retry_after_kill_9_of_the_server_finds_or_stores_each_event_once() {
     let unanswered = callers.join_all().await;
     assert_eq!(unanswered.len(), CALLERS);
 
-    let server = Server::start(&place).await;
+    let server = Server::start(&test_dir).await;
     let mut events = server.events().await;
     for keys in unanswered {
         let stored = store(&mut events, &spirit_id, &keys).await.unwrap();
@@ -128,7 +130,7 @@ async fn a_retry_after_kill_9_of_the_server_finds_or_stores_each_event_once() {
     }
     let rows: Vec<(String, String, i64)> =
         sqlx::query_as("select dedupe_key, id::text, sequence from events order by sequence")
-            .fetch_all(&mut place.connect().await)
+            .fetch_all(&mut test_dir.connect().await)
             .await
             .unwrap();
     let sequences = rows.iter().map(|(_, _, sequence)| *sequence);

@@ -1,7 +1,7 @@
-//! Tests of the binary as a process: flags, environment, output, signals and exit codes. [`harness`] is the place
-//! to start; each other file covers one command or one promise.
+//! Tests of the binary as a process: flags, environment, output, signals and exit codes. Start reading at
+//! [`harness`]; each other file covers one command or one promise.
 
-#![allow(clippy::unwrap_used)] // a test fails where something unexpected happens
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 #[path = "../shared/certificates.rs"]
 mod certificates;

@@ -1,4 +1,4 @@
-//! The private PostgreSQL: durable, inaccessible to other users, stopped with its server.
+//! The private PostgreSQL is durable, inaccessible to other users, and stops with its server.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -7,7 +7,7 @@ use std::path::Path;
 use elephantasm_events::grpc::pb::{Event, ListEventsRequest};
 use sqlx::ConnectOptions as _;
 
-use crate::harness::{Place, Server, event, eventually, finish, signal};
+use crate::harness::{Server, TestDir, event, eventually, finish, signal};
 
 fn owner(path: &Path) -> u32 {
     fs::metadata(path).unwrap().uid()
@@ -35,25 +35,25 @@ async fn stored(server: &Server, spirit_id: &str) -> Vec<Event> {
 
 #[tokio::test]
 async fn the_private_postgresql_keeps_events_between_runs() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let first = create(&server, &spirit_id).await;
     server.stop().await;
     assert!(
-        !place.postmaster_file().exists(),
+        !test_dir.postmaster_file().exists(),
         "PostgreSQL still runs after its server"
     );
-    let server = Server::start(&place).await;
+    let server = Server::start(&test_dir).await;
     let second = create(&server, &spirit_id).await;
     assert_eq!(stored(&server, &spirit_id).await, [first, second]);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_private_postgresql_requires_its_own_user_and_the_password() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+async fn the_private_postgresql_admits_only_its_user_with_the_password_and_is_fully_durable() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     for (path, expected) in [
         ("", 0o700),
         ("run", 0o700),
@@ -62,13 +62,13 @@ async fn the_private_postgresql_requires_its_own_user_and_the_password() {
         ("password", 0o600),
         ("postgres.log", 0o600),
     ] {
-        assert_eq!(mode(&place.data.join(path)), expected, "{path}");
+        assert_eq!(mode(&test_dir.data.join(path)), expected, "{path}");
     }
     for password in ["", "x"] {
-        let refused = place.connect_options(password).connect().await;
+        let refused = test_dir.connect_options(password).connect().await;
         assert!(refused.is_err(), "{password:?}");
     }
-    let mut connection = place.connect().await;
+    let mut connection = test_dir.connect().await;
     for (setting, expected) in [
         ("listen_addresses", ""),
         ("fsync", "on"),
@@ -90,10 +90,10 @@ async fn the_private_postgresql_requires_its_own_user_and_the_password() {
 
 #[tokio::test]
 async fn the_private_postgresql_never_runs_as_root() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
-    let running_as = owner(&place.postmaster_file());
-    match owner(place.path()) {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let running_as = owner(&test_dir.postmaster_file());
+    match owner(test_dir.path()) {
         0 => assert_ne!(running_as, 0),
         own => assert_eq!(running_as, own),
     }
@@ -101,35 +101,39 @@ async fn the_private_postgresql_never_runs_as_root() {
 }
 
 #[tokio::test]
-async fn a_data_directory_that_postgresqls_user_cannot_enter_is_named_in_the_error() {
-    let place = Place::new();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    if owner(place.path()) != 0 {
-        return Server::start(&place).await.stop().await; // PostgreSQL runs as the directory's owner
+async fn the_error_names_a_data_directory_that_the_user_of_postgresql_cannot_enter() {
+    let test_dir = TestDir::new();
+    fs::set_permissions(test_dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    if owner(test_dir.path()) != 0 {
+        return Server::start(&test_dir).await.stop().await; // PostgreSQL runs as the directory's owner
     }
-    let ended = finish(&mut place.command(&[])).await.with(1);
-    ended.saying(&["cannot enter", place.path().to_str().unwrap(), "EVENTS_DATA_DIR"]);
+    let exited = finish(&mut test_dir.command(&[])).await.exits_with(1);
+    exited.reports(&[
+        "cannot enter",
+        test_dir.path().to_str().unwrap(),
+        "EVENTS_DATA_DIR",
+    ]);
 }
 
 #[tokio::test]
-async fn a_data_directory_that_cannot_be_created_is_named_with_both_remedies() {
-    let place = Place::new();
-    let data = format!("{}/data", place.file("file", ""));
-    let ended = finish(place.command(&[]).env("EVENTS_DATA_DIR", &data))
+async fn a_data_directory_that_cannot_be_created_is_reported_with_both_remedies() {
+    let test_dir = TestDir::new();
+    let data = format!("{}/data", test_dir.file("file", ""));
+    let exited = finish(test_dir.command(&[]).env("EVENTS_DATA_DIR", &data))
         .await
-        .with(1);
-    ended.saying(&[&data, "EVENTS_DATA_DIR", "DATABASE_URL"]);
+        .exits_with(1);
+    exited.reports(&[&data, "EVENTS_DATA_DIR", "DATABASE_URL"]);
 }
 
 #[tokio::test]
 async fn a_second_server_on_the_same_data_directory_is_refused() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     for command in ["serve", "migrate"] {
-        let ended = finish(&mut place.command(&[command])).await.with(1);
-        ended.saying(&[
+        let exited = finish(&mut test_dir.command(&[command])).await.exits_with(1);
+        exited.reports(&[
             "another server is using",
-            place.data.to_str().unwrap(),
+            test_dir.data.to_str().unwrap(),
             "EVENTS_DATA_DIR",
         ]);
     }
@@ -139,17 +143,17 @@ async fn a_second_server_on_the_same_data_directory_is_refused() {
 
 #[tokio::test]
 async fn the_private_postgresql_shuts_down_after_kill_9_of_its_server() {
-    let place = Place::new();
-    Server::start(&place).await.kill().await;
-    place.postgres_ended().await;
+    let test_dir = TestDir::new();
+    Server::start(&test_dir).await.kill().await;
+    test_dir.postgres_ended().await;
 }
 
 #[tokio::test]
 async fn every_acknowledged_event_survives_kill_9_of_the_server_under_load() {
     const WRITERS: usize = 4;
     const BEFORE_THE_KILL: usize = 40;
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let (acknowledge, mut acknowledged) = tokio::sync::mpsc::unbounded_channel();
     for _ in 0..WRITERS {
@@ -171,7 +175,7 @@ async fn every_acknowledged_event_survives_kill_9_of_the_server_under_load() {
         expected.push(event);
     }
 
-    let server = Server::start(&place).await; // the old PostgreSQL may still be shutting down
+    let server = Server::start(&test_dir).await; // the old PostgreSQL may still be shutting down
     let mut sequences = Vec::new();
     let mut request = ListEventsRequest {
         spirit_id,
@@ -206,52 +210,54 @@ async fn every_acknowledged_event_survives_kill_9_of_the_server_under_load() {
 
 #[tokio::test]
 async fn a_server_start_stops_a_postgresql_that_outlived_its_server() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let first = create(&server, &spirit_id).await;
-    let old = place.postmaster();
+    let old = test_dir.postmaster();
     // A stopped process does not react to its watchdog, like one on a very busy machine.
     signal(old, "STOP").await;
     server.kill().await;
     let next = tokio::spawn(async move {
-        let server = Server::start(&place).await;
-        (place, server)
+        let server = Server::start(&test_dir).await;
+        (test_dir, server)
     });
     signal(old, "CONT").await;
-    let (place, server) = next.await.unwrap();
-    assert_ne!(place.postmaster(), old);
+    let (test_dir, server) = next.await.unwrap();
+    assert_ne!(test_dir.postmaster(), old);
     assert_eq!(stored(&server, &spirit_id).await, [first]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn data_of_another_postgresql_major_version_is_refused_and_left_unchanged() {
-    let place = Place::new();
-    fs::create_dir_all(place.data.join("pgdata")).unwrap();
-    let version = place.data.join("pgdata/PG_VERSION");
+    let test_dir = TestDir::new();
+    fs::create_dir_all(test_dir.data.join("pgdata")).unwrap();
+    let version = test_dir.data.join("pgdata/PG_VERSION");
     for other in ["14", "99"] {
         fs::write(&version, format!("{other}\n")).unwrap();
-        let ended = finish(&mut place.command(&[])).await.with(1);
+        let exited = finish(&mut test_dir.command(&[])).await.exits_with(1);
         let made_by = format!("was made by PostgreSQL {other}");
-        ended.saying(&[
+        exited.reports(&[
             &made_by,
-            place.data.to_str().unwrap(),
+            test_dir.data.to_str().unwrap(),
             "pg_upgrade",
             "EVENTS_DATA_DIR",
         ]);
         assert_eq!(fs::read_to_string(&version).unwrap(), format!("{other}\n"));
-        assert_eq!(fs::read_dir(place.data.join("pgdata")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(test_dir.data.join("pgdata")).unwrap().count(), 1);
     }
 }
 
 #[tokio::test]
 async fn missing_postgresql_programs_are_reported_with_install_commands() {
-    let place = Place::new();
-    let empty = place.path().join("empty");
+    let test_dir = TestDir::new();
+    let empty = test_dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    let ended = finish(place.command(&[]).env("PG_BIN_DIR", &empty)).await.with(1);
-    ended.saying(&[
+    let exited = finish(test_dir.command(&[]).env("PG_BIN_DIR", &empty))
+        .await
+        .exits_with(1);
+    exited.reports(&[
         "no PostgreSQL 15 or newer was found",
         empty.to_str().unwrap(),
         "DATABASE_URL",
@@ -266,16 +272,16 @@ async fn missing_postgresql_programs_are_reported_with_install_commands() {
 #[tokio::test]
 async fn a_data_directory_with_a_long_path_and_spaces_works() {
     const SOCKET_DIR_LINE: usize = 4;
-    let mut place = Place::new();
-    place.data = place
+    let mut test_dir = TestDir::new();
+    test_dir.data = test_dir
         .path()
         .join("a place, of \"mine\"")
         .join("x y ".repeat(30))
         .join("it's");
-    let server = Server::start(&place).await;
+    let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     create(&server, &spirit_id).await;
-    let socket_dir = fs::read_to_string(place.postmaster_file()).unwrap();
+    let socket_dir = fs::read_to_string(test_dir.postmaster_file()).unwrap();
     let socket_dir = Path::new(socket_dir.lines().nth(SOCKET_DIR_LINE).unwrap());
     assert_eq!(mode(socket_dir), 0o700, "{}", socket_dir.display());
     server.stop().await;
@@ -283,18 +289,18 @@ async fn a_data_directory_with_a_long_path_and_spaces_works() {
         !socket_dir.exists(),
         "the socket directory outside the data directory is removed"
     );
-    let server = Server::start(&place).await;
+    let server = Server::start(&test_dir).await;
     assert_eq!(stored(&server, &spirit_id).await.len(), 1);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_data_directory_with_special_characters_works() {
-    let mut place = Place::new();
-    place.data = place.path().join("a b,it's\"\\ü$(x)");
-    let server = Server::start(&place).await;
+    let mut test_dir = TestDir::new();
+    test_dir.data = test_dir.path().join("a b,it's\"\\ü$(x)");
+    let server = Server::start(&test_dir).await;
     assert!(
-        place.data.join("run").exists(),
+        test_dir.data.join("run").exists(),
         "the socket is in the data directory"
     );
     server.stop().await;
@@ -302,11 +308,11 @@ async fn a_data_directory_with_special_characters_works() {
 
 #[tokio::test]
 async fn an_incomplete_cluster_is_removed_and_initialised_again() {
-    let place = Place::new();
-    let incomplete = place.data.join("pgdata.new");
+    let test_dir = TestDir::new();
+    let incomplete = test_dir.data.join("pgdata.new");
     fs::create_dir_all(&incomplete).unwrap();
     fs::write(incomplete.join("PG_VERSION"), "15\n").unwrap();
-    let server = Server::start(&place).await;
+    let server = Server::start(&test_dir).await;
     create(&server, &server.spirit("Ada").await).await;
     eventually("the incomplete cluster is removed", async || {
         (!incomplete.exists()).then_some(())

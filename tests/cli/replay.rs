@@ -1,28 +1,28 @@
-//! `replay`: a session as text and as JSON lines.
+//! Tests of `replay`: a session as text and as JSON lines.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Place, Server};
+use crate::harness::{Server, TestDir};
 
 const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl");
 
 /// A server with the example conversation of the spirit Fern.
-async fn garden(place: &Place) -> Server {
-    let server = Server::start(place).await;
+async fn garden(test_dir: &TestDir) -> Server {
+    let server = Server::start(test_dir).await;
     server
-        .command(place, &["import", GARDEN, "--spirit", "Fern"])
+        .command(test_dir, &["import", GARDEN, "--spirit", "Fern"])
         .await
-        .with(0);
+        .exits_with(0);
     server
 }
 
 #[tokio::test]
 async fn replay_json_prints_the_session_in_the_order_of_the_imported_file() {
-    let place = Place::new();
-    let server = garden(&place).await;
+    let test_dir = TestDir::new();
+    let server = garden(&test_dir).await;
     let replay = ["replay", "--spirit", "Fern", "--session", "tomatoes", "--json"];
-    let ended = server.command(&place, &replay).await.with(0);
-    let replayed: Vec<Value> = ended
+    let exited = server.command(&test_dir, &replay).await.exits_with(0);
+    let replayed: Vec<Value> = exited
         .stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -59,10 +59,14 @@ async fn replay_json_prints_the_session_in_the_order_of_the_imported_file() {
 
 #[tokio::test]
 async fn replayed_json_can_be_imported_again_with_equal_fields() {
-    let place = Place::new();
-    let server = garden(&place).await;
+    let test_dir = TestDir::new();
+    let server = garden(&test_dir).await;
     let replay = |spirit| ["replay", "--spirit", spirit, "--session", "tomatoes", "--json"];
-    let first = server.command(&place, &replay("Fern")).await.with(0).stdout;
+    let first = server
+        .command(&test_dir, &replay("Fern"))
+        .await
+        .exits_with(0)
+        .stdout;
     let fields = [
         "event_type",
         "content",
@@ -89,65 +93,72 @@ async fn replayed_json_can_be_imported_again_with_equal_fields() {
     let lines: Vec<String> = comparable_fields(&first).iter().map(Value::to_string).collect();
     let import = ["import", "-", "--spirit", "Copy"];
     server
-        .command_with_stdin(&place, &import, &lines.join("\n"))
+        .command_with_stdin(&test_dir, &import, &lines.join("\n"))
         .await
-        .with(0);
-    let second = server.command(&place, &replay("Copy")).await.with(0).stdout;
+        .exits_with(0);
+    let second = server
+        .command(&test_dir, &replay("Copy"))
+        .await
+        .exits_with(0)
+        .stdout;
     assert_eq!(comparable_fields(&second), comparable_fields(&first));
     server.stop().await;
 }
 
 #[tokio::test]
 async fn replay_text_shows_time_type_role_and_content() {
-    let place = Place::new();
-    let server = garden(&place).await;
+    let test_dir = TestDir::new();
+    let server = garden(&test_dir).await;
     let input = r#"{"event_type": "a", "content": "two\nlines \u001b[2J", "session_id": "t", "occurred_at": "2026-05-02T08:00:00.5Z"}"#;
     server
-        .command_with_stdin(&place, &["import", "-", "--spirit", "Fern"], input)
+        .command_with_stdin(&test_dir, &["import", "-", "--spirit", "Fern"], input)
         .await
-        .with(0);
-    let ended = server
-        .command(&place, &["replay", "--spirit", "Fern", "--session", "t"])
+        .exits_with(0);
+    let exited = server
+        .command(&test_dir, &["replay", "--spirit", "Fern", "--session", "t"])
         .await
-        .with(0);
+        .exits_with(0);
     assert_eq!(
-        ended.stdout,
+        exited.stdout,
         "2026-05-02 08:00:00.500  a  -\n    two\n    lines [2J\n"
     );
-    assert_eq!(ended.stderr, "");
-    let ended = server
-        .command(&place, &["replay", "--spirit", "Fern", "--session", "tomatoes"])
+    assert_eq!(exited.stderr, "");
+    let exited = server
+        .command(
+            &test_dir,
+            &["replay", "--spirit", "Fern", "--session", "tomatoes"],
+        )
         .await
-        .with(0);
+        .exits_with(0);
     let expected =
         "2026-05-02 08:00:04.250  message.in  user\n    My tomato seedlings look pale. What should I do?\n";
-    assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+    assert!(exited.stdout.contains(expected), "{}", exited.stdout);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn replay_prints_nothing_for_an_unknown_session_and_fails_for_an_unknown_spirit() {
-    let place = Place::new();
-    let server = garden(&place).await;
+    let test_dir = TestDir::new();
+    let server = garden(&test_dir).await;
     let replay = async |spirit: &str, session: &str| {
         server
-            .command(&place, &["replay", "--spirit", spirit, "--session", session])
+            .command(&test_dir, &["replay", "--spirit", spirit, "--session", session])
             .await
     };
-    let ended = replay("Fern", "roses").await.with(0);
-    assert_eq!(ended.stdout, "");
+    let exited = replay("Fern", "roses").await.exits_with(0);
+    assert_eq!(exited.stdout, "");
     replay("Moss", "tomatoes")
         .await
-        .with(1)
-        .saying(&["no spirit is named \"Moss\""]);
+        .exits_with(1)
+        .reports(&["no spirit is named \"Moss\""]);
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
     replay(unknown, "tomatoes")
         .await
-        .with(1)
-        .saying(&["NotFound", unknown]);
+        .exits_with(1)
+        .reports(&["NotFound", unknown]);
     replay("Fern", "")
         .await
-        .with(1)
-        .saying(&["InvalidArgument", "session_id"]);
+        .exits_with(1)
+        .reports(&["InvalidArgument", "session_id"]);
     server.stop().await;
 }

@@ -17,22 +17,22 @@ use tokio::time::sleep;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::harness::{Place, Server, event, eventually};
+use crate::harness::{Server, TestDir, event, eventually};
 
 const CALLERS: usize = 6;
-/// Calls that all callers together make between two restarts.
+/// Pairs of a create and a read that all callers together complete between two restarts.
 const CALLS: usize = 150;
-/// Most retries of a call, and the pause before each.
+/// Maximum number of retries of a create and its read together, and the pause before each retry.
 const RETRIES: (usize, Duration) = (50, Duration::from_millis(100));
 
-/// A haproxy that checks the servers and distributes connections to those that accept some.
+/// A haproxy that checks the servers and distributes connections to those that accept connections.
 struct Balancer {
     _process: Child,
     addr: String,
 }
 
 impl Balancer {
-    async fn start(place: &Place, servers: [&str; 2]) -> Option<Self> {
+    async fn start(test_dir: &TestDir, servers: [&str; 2]) -> Option<Self> {
         // haproxy neither takes over a socket nor reports its port, so a free port is chosen here.
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = free.local_addr().unwrap().to_string();
@@ -57,7 +57,7 @@ backend servers
 "
         );
         let process = Command::new("haproxy")
-            .args(["-db", "-f", &place.file("haproxy.cfg", config)])
+            .args(["-db", "-f", &test_dir.file("haproxy.cfg", config)])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -80,7 +80,7 @@ backend servers
     }
 }
 
-/// Whether clients retry the call: the service is unavailable, or the connection ended.
+/// Returns true if clients retry the call: the service is unavailable, or the connection ended.
 fn is_retryable(status: &Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
@@ -92,7 +92,7 @@ async fn pause_before_retry(status: Status, retries_left: &mut usize) {
     sleep(RETRIES.1).await;
 }
 
-/// Creates an event and reads it, and retries both calls until they are answered.
+/// Creates an event and reads it; retries both calls until they succeed.
 async fn create_and_get(events: &mut EventServiceClient<Channel>, request: CreateEventRequest) {
     let mut retries_left = RETRIES.0;
     let created = loop {
@@ -150,7 +150,7 @@ impl Callers {
         }
     }
 
-    /// Waits until the callers have made [`CALLS`] further calls.
+    /// Waits until the callers have completed [`CALLS`] further pairs of calls.
     async fn progress(&self) {
         let target = self.calls.load(Ordering::Relaxed) + CALLS;
         eventually("further calls succeed", async || {
@@ -168,45 +168,45 @@ impl Callers {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retried_calls_all_succeed_during_a_rolling_restart_behind_a_load_balancer() {
-    let place = Place::new();
-    let database_server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let database_server = Server::start(&test_dir).await;
     // Two servers on the first server's database, each with a directory for its log.
-    let password = std::fs::read_to_string(place.data.join("password")).unwrap();
-    let run = place.data.join("run");
+    let password = std::fs::read_to_string(test_dir.data.join("password")).unwrap();
+    let run = test_dir.data.join("run");
     let url = format!(
         "postgres://elephantasm:{password}@localhost/events?host={}",
         run.to_str().unwrap().replace('/', "%2F")
     );
-    let places = [Place::new(), Place::new()];
-    let start = async |place: &Place, addr: &str| {
-        let mut command = place.command(&["--listen-addr", addr, "--drain-seconds", "10"]);
-        Server::run(place, command.env("DATABASE_URL", &url)).await
+    let test_dirs = [TestDir::new(), TestDir::new()];
+    let start = async |test_dir: &TestDir, addr: &str| {
+        let mut command = test_dir.command(&["--listen-addr", addr, "--drain-timeout", "10s"]);
+        Server::run(test_dir, command.env("DATABASE_URL", &url)).await
     };
     let mut servers = [
-        start(&places[0], "127.0.0.1:0").await,
-        start(&places[1], "127.0.0.1:0").await,
+        start(&test_dirs[0], "127.0.0.1:0").await,
+        start(&test_dirs[1], "127.0.0.1:0").await,
     ];
     let addrs = [servers[0].addr.clone(), servers[1].addr.clone()];
-    let Some(balancer) = Balancer::start(&place, [&addrs[0], &addrs[1]]).await else {
+    let Some(balancer) = Balancer::start(&test_dir, [&addrs[0], &addrs[1]]).await else {
         eprintln!("SKIPPED: no haproxy here; apt-get install haproxy");
         return;
     };
 
     let spirit_id = database_server.spirit("Ada").await;
     let callers = Callers::start(&balancer, &spirit_id).await;
-    for (server, (place, addr)) in servers.iter_mut().zip(places.iter().zip(&addrs)) {
+    for (server, (test_dir, addr)) in servers.iter_mut().zip(test_dirs.iter().zip(&addrs)) {
         callers.progress().await;
         server.signal("TERM").await;
         assert_eq!(server.wait_for_exit().await.0, Some(0), "{}", server.log());
         callers.progress().await;
-        *server = start(place, addr).await;
+        *server = start(test_dir, addr).await;
     }
     callers.progress().await;
     let keys = callers.stop().await;
 
     let rows: Vec<(String, i64)> =
         sqlx::query_as("select dedupe_key, sequence from events order by sequence")
-            .fetch_all(&mut place.connect().await)
+            .fetch_all(&mut test_dir.connect().await)
             .await
             .unwrap();
     assert!(

@@ -1,8 +1,8 @@
-//! `--help`, `--version`, the documentation of the settings, and invalid settings.
+//! Tests of `--help`, `--version`, the documentation of the settings, and invalid settings.
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Ended, Place, finish};
+use crate::harness::{Exited, TestDir, finish};
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const COMMANDS: [&str; 8] = [
@@ -48,9 +48,9 @@ fn options(help: &str) -> Vec<(&str, &str)> {
 }
 
 async fn help(arguments: &[&str]) -> String {
-    let ended = finish(&mut Place::new().command(arguments)).await.with(0);
-    assert_eq!(ended.stderr, "");
-    ended.stdout
+    let exited = finish(&mut TestDir::new().command(arguments)).await.exits_with(0);
+    assert_eq!(exited.stderr, "");
+    exited.stdout
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn the_documentation_lists_every_command() {
 }
 
 #[tokio::test]
-async fn version_is_that_of_the_package() {
+async fn the_version_flag_prints_the_version_of_the_package() {
     let expected = format!("elephantasm-events {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(help(&["--version"]).await, expected);
 }
@@ -162,27 +162,27 @@ async fn invalid_settings_exit_with_code_2_and_a_clear_message() {
         ),
         ("import without a spirit", &["import", "x"], &["--spirit"]),
     ] {
-        let ended = finish(&mut Place::new().command(arguments)).await;
+        let exited = finish(&mut TestDir::new().command(arguments)).await;
         assert_eq!(
-            (ended.code, ended.stdout.as_str()),
+            (exited.code, exited.stdout.as_str()),
             (Some(2), ""),
-            "{name}: {ended:?}"
+            "{name}: {exited:?}"
         );
-        ended.saying(words);
+        exited.reports(words);
     }
 }
 
 #[tokio::test]
 async fn a_variable_is_checked_like_its_flag() {
-    let ended = finish(Place::new().command(&[]).env("EVENTS_POOL_SIZE", "many")).await;
-    ended.with(2).saying(&["--pool-size", "many"]);
+    let exited = finish(TestDir::new().command(&[]).env("EVENTS_POOL_SIZE", "many")).await;
+    exited.exits_with(2).reports(&["--pool-size", "many"]);
 }
 
 #[tokio::test]
 async fn an_invalid_database_url_is_refused_without_printing_it() {
     const SECRET: &str = "hunter2";
-    fn assert_hides_secret(ended: Ended) {
-        assert!(!format!("{ended:?}").contains(SECRET), "{ended:?}");
+    fn assert_hides_secret(exited: Exited) {
+        assert!(!format!("{exited:?}").contains(SECRET), "{exited:?}");
     }
     for url in [
         "mysql://ada:hunter2@localhost/events",
@@ -191,21 +191,24 @@ async fn an_invalid_database_url_is_refused_without_printing_it() {
         "postgres://ada:hunter2@localhost/events?sslmode=hunter2",
     ] {
         for command in ["serve", "migrate"] {
-            let place = Place::new();
-            let by_variable = finish(place.command(&[command]).env("DATABASE_URL", url)).await;
+            let test_dir = TestDir::new();
+            let by_variable = finish(test_dir.command(&[command]).env("DATABASE_URL", url)).await;
             assert_hides_secret(
                 by_variable
-                    .with(2)
-                    .saying(&["DATABASE_URL", "postgres://user:password@"]),
+                    .exits_with(2)
+                    .reports(&["DATABASE_URL", "postgres://user:password@"]),
             );
-            let by_flag = finish(&mut place.command(&[command, "--database-url", url])).await;
-            assert_hides_secret(by_flag.with(2).saying(&["DATABASE_URL"]));
-            assert!(!place.data.exists(), "a private PostgreSQL was started instead");
+            let by_flag = finish(&mut test_dir.command(&[command, "--database-url", url])).await;
+            assert_hides_secret(by_flag.exits_with(2).reports(&["DATABASE_URL"]));
+            assert!(
+                !test_dir.data.exists(),
+                "a private PostgreSQL was started instead"
+            );
         }
     }
     let url = "postgres://ada:hunter2@localhost/events";
-    let help = finish(Place::new().command(&["--help"]).env("DATABASE_URL", url)).await;
-    assert_hides_secret(help.with(0));
+    let help = finish(TestDir::new().command(&["--help"]).env("DATABASE_URL", url)).await;
+    assert_hides_secret(help.exits_with(0));
 }
 
 #[tokio::test]
@@ -217,10 +220,13 @@ async fn a_standby_without_a_primary_is_refused_and_its_url_is_not_printed() {
         ),
         ("mysql://ada:hunter2@localhost/events", &["READ_DATABASE_URL"]),
     ] {
-        let place = Place::new();
-        let ended = finish(place.command(&["serve"]).env("READ_DATABASE_URL", url)).await;
-        assert!(!format!("{ended:?}").contains("hunter2"), "{ended:?}");
-        ended.with(2).saying(words);
-        assert!(!place.data.exists(), "a private PostgreSQL was started instead");
+        let test_dir = TestDir::new();
+        let exited = finish(test_dir.command(&["serve"]).env("READ_DATABASE_URL", url)).await;
+        assert!(!format!("{exited:?}").contains("hunter2"), "{exited:?}");
+        exited.exits_with(2).reports(words);
+        assert!(
+            !test_dir.data.exists(),
+            "a private PostgreSQL was started instead"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Ten thousand connections that send nothing, to a server with a low limit of open files.
+//! Ten thousand connections (800 where the test may not open that many files) send nothing to a server with a
+//! low limit of open files.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::harness::{Place, Server, event};
+use crate::harness::{Server, TestDir, event};
 
 const SILENT: usize = 10_000;
 /// Open files allowed to the server, far fewer than there are connections.
@@ -14,7 +15,7 @@ const FILES_MAX: usize = 2_000;
 /// Longest time of a create during the flood, on a busy machine.
 const CREATE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Whether this process may open this many files.
+/// Returns true if this process may open this many files.
 fn may_open(files: usize) -> bool {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find(|line| line.starts_with("Max open files"));
@@ -25,9 +26,9 @@ fn may_open(files: usize) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_silent_connections_do_not_delay_active_clients() {
     let silent_count = if may_open(SILENT + 200) { SILENT } else { 800 };
-    let place = Place::new();
+    let test_dir = TestDir::new();
     // A shell sets the limit, because safe Rust cannot set that of another process.
-    let serve = place.command(&[]);
+    let serve = test_dir.command(&[]);
     let serve = serve.as_std();
     let mut command = Command::new("sh");
     command
@@ -37,7 +38,7 @@ async fn ten_thousand_silent_connections_do_not_delay_active_clients() {
         .env_clear()
         .envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .kill_on_drop(true);
-    let server = Server::run(&place, &mut command).await;
+    let server = Server::run(&test_dir, &mut command).await;
     let spirit_id = server.spirit("Ada").await;
     let mut connections = Vec::new();
     for n in 0..silent_count {
@@ -62,7 +63,7 @@ async fn ten_thousand_silent_connections_do_not_delay_active_clients() {
         .count();
     assert!(open < 1_300, "{open} files are open");
     let replay = ["replay", "--spirit", "Ada", "--session", "s"];
-    server.command(&place, &replay).await.with(0);
+    server.command(&test_dir, &replay).await.exits_with(0);
     drop(connections);
     server.stop().await;
 }

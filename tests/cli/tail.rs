@@ -1,4 +1,4 @@
-//! `tail`: events as they are stored, and the position to resume from.
+//! Tests of `tail`: events as they are stored, and the position to resume from.
 
 use std::process::Stdio;
 
@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
-use crate::harness::{Ended, PATIENCE, Place, Server, event, eventually, finish, signal};
+use crate::harness::{Exited, PATIENCE, Server, TestDir, event, eventually, finish, signal};
 
 /// A running `tail`.
 struct Tail {
@@ -18,8 +18,8 @@ struct Tail {
 }
 
 impl Tail {
-    fn start(place: &Place, server: &Server, arguments: &[&str]) -> Self {
-        let mut child = place
+    fn start(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Self {
+        let mut child = test_dir
             .command(&[&["tail"], arguments].concat())
             .env("EVENTS_ADDR", &server.addr)
             .stdout(Stdio::piped())
@@ -50,18 +50,18 @@ impl Tail {
         contents
     }
 
-    async fn interrupt(self) -> Ended {
+    async fn interrupt(self) -> Exited {
         signal(self.child.id().unwrap(), "INT").await;
         self.wait_for_exit().await
     }
 
     /// Waits until `tail` has exited, without further output on stdout.
-    async fn wait_for_exit(mut self) -> Ended {
+    async fn wait_for_exit(mut self) -> Exited {
         let line = timeout(PATIENCE, self.lines.next_line())
             .await
             .expect("tail ends in time");
         assert_eq!(line.unwrap(), None);
-        Ended::from(self.child.wait_with_output().await.unwrap())
+        Exited::from(self.child.wait_with_output().await.unwrap())
     }
 }
 
@@ -79,11 +79,11 @@ async fn store(server: &Server, spirit_id: &str, contents: impl IntoIterator<Ite
 
 #[tokio::test]
 async fn tail_starts_with_new_events_unless_from_beginning_is_set() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["before"]).await;
-    let mut tail = Tail::start(&place, &server, &["--spirit", "Ada", "--json"]);
+    let mut tail = Tail::start(&test_dir, &server, &["--spirit", "Ada", "--json"]);
     // The start of the watch is not observable, so events are stored until one is printed.
     let first = eventually("tail prints an event", async || {
         store(&server, &ada, ["after"]).await;
@@ -94,20 +94,24 @@ async fn tail_starts_with_new_events_unless_from_beginning_is_set() {
     assert!(first.contains(r#""content":"after""#), "{first}");
     tail.child.kill().await.unwrap();
 
-    let mut tail = Tail::start(&place, &server, &["--spirit", &ada, "--json", "--from-beginning"]);
+    let mut tail = Tail::start(
+        &test_dir,
+        &server,
+        &["--spirit", &ada, "--json", "--from-beginning"],
+    );
     assert_eq!(tail.contents(2).await, ["before", "after"]);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn tail_and_replay_print_the_same_text_and_json() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["one"]).await;
-    let mut tail = Tail::start(&place, &server, &["--spirit", "Ada", "--from-beginning"]);
+    let mut tail = Tail::start(&test_dir, &server, &["--spirit", "Ada", "--from-beginning"]);
     let mut replay = ["replay", "--spirit", "Ada", "--session", "s"].to_vec();
-    let replayed = server.command(&place, &replay).await.with(0).stdout;
+    let replayed = server.command(&test_dir, &replay).await.exits_with(0).stdout;
     assert_eq!(
         format!("{}\n{}\n", tail.line().await, tail.line().await),
         replayed
@@ -116,17 +120,17 @@ async fn tail_and_replay_print_the_same_text_and_json() {
     assert!(tail.line().await.ends_with("  message.in  -"));
     assert_eq!(tail.line().await, "    two");
 
-    let mut json = Tail::start(&place, &server, &["--spirit", "Ada", "--after", "1", "--json"]);
+    let mut json = Tail::start(&test_dir, &server, &["--spirit", "Ada", "--after", "1", "--json"]);
     replay.push("--json");
-    let replayed = server.command(&place, &replay).await.with(0).stdout;
+    let replayed = server.command(&test_dir, &replay).await.exits_with(0).stdout;
     assert_eq!(Some(json.line().await.as_str()), replayed.lines().nth(1));
     server.stop().await;
 }
 
 #[tokio::test]
 async fn tail_of_a_session_starts_with_its_last_events_by_default() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     let contents: Vec<String> = (1..=12).map(|n| n.to_string()).collect();
     store(&server, &ada, contents.iter().map(String::as_str)).await;
@@ -137,7 +141,7 @@ async fn tail_of_a_session_starts_with_its_last_events_by_default() {
         (&["--from-beginning"], &contents[..]),
     ] {
         let session = ["--spirit", "Ada", "--session", "s", "--json"];
-        let mut tail = Tail::start(&place, &server, &[&session, start].concat());
+        let mut tail = Tail::start(&test_dir, &server, &[&session, start].concat());
         assert_eq!(tail.contents(expected.len()).await, expected, "{start:?}");
         store(&server, &server.spirit("Other").await, ["not of this spirit"]).await;
         let elsewhere = CreateEventRequest {
@@ -155,9 +159,9 @@ async fn tail_of_a_session_starts_with_its_last_events_by_default() {
         server.events().await.create_event(late.clone()).await.unwrap();
         let followed = tail.event().await;
         assert_eq!(followed["dedupe_key"], json!(late.dedupe_key), "{start:?}");
-        tail.interrupt().await.with(0);
+        tail.interrupt().await.exits_with(0);
         sqlx::query("delete from events where event_type = 'late'")
-            .execute(&mut place.connect().await)
+            .execute(&mut test_dir.connect().await)
             .await
             .unwrap();
     }
@@ -165,9 +169,9 @@ async fn tail_of_a_session_starts_with_its_last_events_by_default() {
 }
 
 #[tokio::test]
-async fn tail_after_a_printed_sequence_or_cursor_resumes_behind_it() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+async fn tail_resumes_after_a_printed_sequence_or_cursor() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["1", "2", "3", "4", "5"]).await;
     for (selection, position) in [
@@ -175,7 +179,7 @@ async fn tail_after_a_printed_sequence_or_cursor_resumes_behind_it() {
         (&["--spirit", "Ada", "--session", "s"], "cursor"),
     ] {
         let start = [selection, &["--json", "--from-beginning"]].concat();
-        let mut tail = Tail::start(&place, &server, &start);
+        let mut tail = Tail::start(&test_dir, &server, &start);
         assert_eq!(tail.contents(2).await, ["1", "2"]);
         let third = tail.event().await;
         let after = match &third[position] {
@@ -184,7 +188,7 @@ async fn tail_after_a_printed_sequence_or_cursor_resumes_behind_it() {
         };
         assert_eq!(third.get("cursor").is_some(), position == "cursor");
         let resume = [selection, &["--json", "--after", &after]].concat();
-        let mut resumed = Tail::start(&place, &server, &resume);
+        let mut resumed = Tail::start(&test_dir, &server, &resume);
         assert_eq!(resumed.contents(2).await, ["4", "5"], "{position}");
     }
     server.stop().await;
@@ -192,8 +196,8 @@ async fn tail_after_a_printed_sequence_or_cursor_resumes_behind_it() {
 
 #[tokio::test]
 async fn tail_prints_its_resume_position_on_ctrl_c_and_on_a_closed_stdout() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     for selection in [&["--spirit", "Ada"][..], &["--spirit", "Fern", "--session", "s"]] {
         let spirit_id = server.spirit(selection[1]).await;
         store(&server, &spirit_id, ["seen"]).await;
@@ -203,17 +207,17 @@ async fn tail_prints_its_resume_position_on_ctrl_c_and_on_a_closed_stdout() {
                 "" => vec!["--json", "--from-beginning"],
                 after => vec!["--json", "--after", after],
             };
-            let mut tail = Tail::start(&place, &server, &[selection, &start].concat());
+            let mut tail = Tail::start(&test_dir, &server, &[selection, &start].concat());
             while tail.event().await["content"] != "seen" {}
-            let ended = if ctrl_c {
+            let exited = if ctrl_c {
                 tail.interrupt().await
             } else {
                 let Tail { child, lines } = tail;
                 drop(lines); // no event follows, so tail has to detect the closed pipe without writing
                 let output = timeout(PATIENCE, child.wait_with_output()).await;
-                Ended::from(output.expect("tail ends in time").unwrap())
+                Exited::from(output.expect("tail ends in time").unwrap())
             };
-            let stderr = ended.with(0).stderr;
+            let stderr = exited.exits_with(0).stderr;
             let position = stderr
                 .strip_prefix("resume with --after ")
                 .expect("a resume position");
@@ -221,7 +225,7 @@ async fn tail_prints_its_resume_position_on_ctrl_c_and_on_a_closed_stdout() {
             store(&server, &spirit_id, ["missed meanwhile", "seen"]).await;
         }
         let resume = [selection, &["--json", "--after", &after]].concat();
-        let mut tail = Tail::start(&place, &server, &resume);
+        let mut tail = Tail::start(&test_dir, &server, &resume);
         assert_eq!(
             tail.contents(2).await,
             ["missed meanwhile", "seen"],
@@ -233,14 +237,14 @@ async fn tail_prints_its_resume_position_on_ctrl_c_and_on_a_closed_stdout() {
 
 #[tokio::test]
 async fn tail_reconnects_after_a_restart_and_after_kill_9_of_the_server() {
-    let place = Place::new();
-    let mut server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let mut server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["1"]).await;
     let start = ["--spirit", "Ada", "--json", "--from-beginning"];
     let mut tails = [
-        Tail::start(&place, &server, &start),
-        Tail::start(&place, &server, &[&start[..], &["--session", "s"]].concat()),
+        Tail::start(&test_dir, &server, &start),
+        Tail::start(&test_dir, &server, &[&start[..], &["--session", "s"]].concat()),
     ];
     for round in ["2", "3"] {
         for tail in &mut tails {
@@ -252,23 +256,23 @@ async fn tail_reconnects_after_a_restart_and_after_kill_9_of_the_server() {
         } else {
             server.kill().await;
         }
-        let mut restart = place.command(&["--listen-addr", &addr]);
-        server = Server::run(&place, &mut restart).await;
+        let mut restart = test_dir.command(&["--listen-addr", &addr]);
+        server = Server::run(&test_dir, &mut restart).await;
         store(&server, &ada, [round]).await;
     }
     for mut tail in tails {
         assert_eq!(tail.contents(1).await, ["3"]);
-        let ended = tail.interrupt().await.with(0);
-        let reconnects = ended.stderr.matches("trying to resume").count();
-        assert_eq!(reconnects, 2, "one message for each lost connection: {ended:?}");
+        let exited = tail.interrupt().await.exits_with(0);
+        let reconnects = exited.stderr.matches("trying to resume").count();
+        assert_eq!(reconnects, 2, "one message for each lost connection: {exited:?}");
     }
     server.stop().await;
 }
 
 #[tokio::test]
 async fn tail_prints_only_events_that_pass_the_filter() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     for selection in [&["--spirit", "Ada"][..], &["--spirit", "Ada", "--session", "s"]] {
         let filter = [
@@ -281,7 +285,7 @@ async fn tail_prints_only_events_that_pass_the_filter() {
             "--role",
             "user",
         ];
-        let mut tail = Tail::start(&place, &server, &[selection, &filter].concat());
+        let mut tail = Tail::start(&test_dir, &server, &[selection, &filter].concat());
         let mut seen = vec![];
         for (event_type, role) in [("a", "tool"), ("c", "user"), ("a", "user"), ("b", "user")] {
             let request = CreateEventRequest {
@@ -303,8 +307,8 @@ async fn tail_prints_only_events_that_pass_the_filter() {
 
 #[tokio::test]
 async fn tail_exits_on_errors_that_a_retry_cannot_fix() {
-    let place = Place::new();
-    let server = Server::start(&place).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["1"]).await;
     for (name, arguments, words) in [
@@ -324,12 +328,12 @@ async fn tail_exits_on_errors_that_a_retry_cannot_fix() {
             &["InvalidArgument", "after_sequence"],
         ),
     ] {
-        let ended = server.command(&place, &[&["tail"], arguments].concat()).await;
-        assert_eq!(ended.stdout, "", "{name}");
-        ended.with(1).saying(words);
+        let exited = server.command(&test_dir, &[&["tail"], arguments].concat()).await;
+        assert_eq!(exited.stdout, "", "{name}");
+        exited.exits_with(1).reports(words);
     }
     let mut tail = Tail::start(
-        &place,
+        &test_dir,
         &server,
         &["--spirit", "Ada", "--from-beginning", "--json"],
     );
@@ -340,8 +344,8 @@ async fn tail_exits_on_errors_that_a_retry_cannot_fix() {
     };
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     spirits.soft_delete_spirit(deletion).await.unwrap();
-    let ended = tail.wait_for_exit().await.with(1);
-    ended.saying(&["NotFound", &ada, "resume with --after 1"]);
+    let exited = tail.wait_for_exit().await.exits_with(1);
+    exited.reports(&["NotFound", &ada, "resume with --after 1"]);
     server.stop().await;
 }
 
@@ -359,8 +363,11 @@ async fn tail_rejects_conflicting_flags_with_code_2() {
         (&["--after", "AcursorOfASession"], "--session"),
         (&["--after=-1"], "--after"),
     ] {
-        let place = Place::new();
+        let test_dir = TestDir::new();
         let tail = [&["tail", "--spirit", "Ada"], arguments].concat();
-        finish(&mut place.command(&tail)).await.with(2).saying(&[word]);
+        finish(&mut test_dir.command(&tail))
+            .await
+            .exits_with(2)
+            .reports(&[word]);
     }
 }

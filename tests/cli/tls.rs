@@ -1,4 +1,4 @@
-//! TLS by flags and environment variables, for the server and for every command that connects to it.
+//! Tests of TLS by flags and environment variables, for the server and for every command that connects to it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::certificates::{Authority, Pair};
-use crate::harness::{Ended, PATIENCE, Place, Server, eventually, finish};
+use crate::harness::{Exited, PATIENCE, Server, TestDir, eventually, finish};
 
 const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl");
 
@@ -16,35 +16,35 @@ const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl
 const REFUSED: &[&str] = &["error: ", "transport error"];
 
 /// A directory with a certificate authority, and certificates of a server and a client.
-struct TlsPlace {
-    place: Place,
+struct TlsTestDir {
+    test_dir: TestDir,
     authority: Authority,
 }
 
-impl TlsPlace {
+impl TlsTestDir {
     fn new() -> Self {
-        let (place, authority) = (Place::new(), Authority::new("ours"));
-        place.file("ca", authority.pem());
-        write(&place, "server", &authority.issue());
-        write(&place, "client", &authority.issue());
-        Self { place, authority }
+        let (test_dir, authority) = (TestDir::new(), Authority::new("ours"));
+        test_dir.file("ca", authority.pem());
+        write(&test_dir, "server", &authority.issue());
+        write(&test_dir, "client", &authority.issue());
+        Self { test_dir, authority }
     }
 
     fn path(&self, name: &str) -> String {
-        self.place.path().join(name).to_str().unwrap().to_owned()
+        self.test_dir.path().join(name).to_str().unwrap().to_owned()
     }
 
     async fn serve(&self, arguments: &[&str]) -> Server {
-        let mut command = self.place.command(&[&["serve"], arguments].concat());
+        let mut command = self.test_dir.command(&[&["serve"], arguments].concat());
         command
             .env("EVENTS_TLS_CERT", self.path("server.cert"))
             .env("EVENTS_TLS_KEY", self.path("server.key"));
-        Server::run(&self.place, &mut command).await
+        Server::run(&self.test_dir, &mut command).await
     }
 
     /// A command that trusts the authority and presents the client's certificate.
     fn command(&self, server: &Server, arguments: &[&str]) -> Command {
-        let mut command = self.place.command(arguments);
+        let mut command = self.test_dir.command(arguments);
         command
             .env("EVENTS_ADDR", format!("https://{}", server.addr))
             .env("EVENTS_CA", self.path("ca"))
@@ -53,19 +53,19 @@ impl TlsPlace {
         command
     }
 
-    async fn run(&self, server: &Server, arguments: &[&str]) -> Ended {
-        finish(&mut self.command(server, arguments)).await.with(0)
+    async fn run(&self, server: &Server, arguments: &[&str]) -> Exited {
+        finish(&mut self.command(server, arguments)).await.exits_with(0)
     }
 }
 
-fn write(place: &Place, name: &str, pair: &Pair) {
-    place.file(&format!("{name}.cert"), &pair.cert);
-    place.file(&format!("{name}.key"), &pair.key);
+fn write(test_dir: &TestDir, name: &str, pair: &Pair) {
+    test_dir.file(&format!("{name}.cert"), &pair.cert);
+    test_dir.file(&format!("{name}.key"), &pair.key);
 }
 
 #[tokio::test]
 async fn every_command_connects_over_tls_with_a_client_certificate() {
-    let secured = TlsPlace::new();
+    let secured = TlsTestDir::new();
     let server = secured.serve(&["--tls-client-ca", &secured.path("ca")]).await;
     secured
         .run(&server, &["import", GARDEN, "--spirit", "Fern"])
@@ -102,12 +102,12 @@ async fn every_command_connects_over_tls_with_a_client_certificate() {
 
 #[tokio::test]
 async fn a_command_reports_why_its_tls_connection_failed() {
-    let secured = TlsPlace::new();
-    let foreign = secured.place.file("foreign", Authority::new("foreign").pem());
+    let secured = TlsTestDir::new();
+    let foreign = secured.test_dir.file("foreign", Authority::new("foreign").pem());
     let server = secured.serve(&["--tls-client-ca", &secured.path("ca")]).await;
     let addr = format!("https://{}", server.addr);
     let ca = secured.path("ca");
-    write(&secured.place, "expired", &secured.authority.issue_expired());
+    write(&secured.test_dir, "expired", &secured.authority.issue_expired());
     let (old, old_key) = (secured.path("expired.cert"), secured.path("expired.key"));
     for (description, arguments, code, words) in [
         (
@@ -139,10 +139,10 @@ async fn a_command_reports_why_its_tls_connection_failed() {
             &["http://localhost:1", "--ca"],
         ),
     ] {
-        let mut command = secured.place.command(&[&["healthcheck"], arguments].concat());
-        let ended = finish(command.env("EVENTS_ADDR", &addr)).await;
-        assert_eq!(ended.code, Some(code), "{description}: {ended:#?}");
-        ended.saying(words);
+        let mut command = secured.test_dir.command(&[&["healthcheck"], arguments].concat());
+        let exited = finish(command.env("EVENTS_ADDR", &addr)).await;
+        assert_eq!(exited.code, Some(code), "{description}: {exited:#?}");
+        exited.reports(words);
     }
     let named = [
         "healthcheck",
@@ -157,7 +157,7 @@ async fn a_command_reports_why_its_tls_connection_failed() {
 
 #[tokio::test]
 async fn sighup_reloads_the_certificate_files() {
-    let secured = TlsPlace::new();
+    let secured = TlsTestDir::new();
     let server = secured.serve(&[]).await;
     let reload_count = || server.log().matches("reloaded").count();
     server.signal("HUP").await;
@@ -166,7 +166,7 @@ async fn sighup_reloads_the_certificate_files() {
     })
     .await;
 
-    secured.place.file("server.key", "nothing");
+    secured.test_dir.file("server.key", "nothing");
     server.signal("HUP").await;
     eventually("the unusable key file is logged", async || {
         server
@@ -177,7 +177,7 @@ async fn sighup_reloads_the_certificate_files() {
     .await;
     secured.run(&server, &["healthcheck"]).await;
 
-    write(&secured.place, "server", &secured.authority.issue());
+    write(&secured.test_dir, "server", &secured.authority.issue());
     server.signal("HUP").await;
     eventually("the reload is logged", async || {
         (reload_count() >= 2).then_some(())
@@ -189,10 +189,10 @@ async fn sighup_reloads_the_certificate_files() {
 
 #[tokio::test]
 async fn serve_rejects_incomplete_or_unusable_tls_files_with_code_2() {
-    let secured = TlsPlace::new();
+    let secured = TlsTestDir::new();
     let (cert, key) = (secured.path("server.cert"), secured.path("server.key"));
     let (ca, other) = (secured.path("ca"), secured.path("client.key"));
-    let empty = secured.place.file("empty", "");
+    let empty = secured.test_dir.file("empty", "");
     let pair = ["--tls-cert", &cert, "--tls-key", &key];
     for (description, arguments, words) in [
         (
@@ -236,11 +236,11 @@ async fn serve_rejects_incomplete_or_unusable_tls_files_with_code_2() {
             vec![&empty],
         ),
     ] {
-        let ended = finish(&mut secured.place.command(&arguments)).await;
-        assert_eq!(ended.code, Some(2), "{description}: {ended:#?}");
-        ended.saying(&words);
+        let exited = finish(&mut secured.test_dir.command(&arguments)).await;
+        assert_eq!(exited.code, Some(2), "{description}: {exited:#?}");
+        exited.reports(&words);
         assert!(
-            !Path::exists(&secured.place.data),
+            !Path::exists(&secured.test_dir.data),
             "{description}: data was created"
         );
     }

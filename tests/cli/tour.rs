@@ -1,6 +1,6 @@
-//! The commands of `docs/tour.md`, run as printed against a real server.
+//! Runs the commands of `docs/tour.md` as printed against a real server.
 //!
-//! Needs grpcurl: the program that `GRPCURL` names, else the one on the PATH. `script/test` fetches it.
+//! Needs grpcurl: the program that `GRPCURL` names, otherwise the one on the PATH. `script/test` installs it.
 
 use std::env;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::harness::{Place, Server, finish};
+use crate::harness::{Server, TestDir, finish};
 
 const TOUR: &str = include_str!("../../docs/tour.md");
 /// The address that the tour prints.
 const PRINTED_ADDR: &str = "localhost:50051";
-/// Begins the line that the script prints after each step, followed by the exit code of the step.
+/// Start of the line that the script prints after each step; the exit code of the step follows.
 const END_OF_STEP: &str = "--- end of step, exit code ";
 
 /// A shell block and the output that is printed below it.
@@ -34,7 +34,7 @@ impl Step {
 /// The steps of a page: each `sh` block with the `text` block that follows it, if any.
 fn steps(page: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    // Every second piece is inside a fence.
+    // Every second part is inside a fence.
     for block in page.split("```").skip(1).step_by(2) {
         let (language, content) = block.split_once('\n').unwrap();
         match language {
@@ -54,7 +54,7 @@ fn normalize(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a line matches a pattern in which `…` stands for any text.
+/// Returns true if a line matches a pattern in which `…` stands for any text.
 fn matches(line: &str, pattern: &str) -> bool {
     let mut parts = pattern.split('…');
     let Some(mut rest) = line.strip_prefix(parts.next().unwrap_or_default()) else {
@@ -96,10 +96,10 @@ fn grpcurl() -> Option<PathBuf> {
     env::var_os("GRPCURL").map(PathBuf::from).or_else(on_path)
 }
 
-/// A directory of programs that hide those of the PATH: the binary under test, and a grpcurl that replaces the
-/// printed address by that of the server.
-fn programs(place: &Place, grpcurl: &Path, addr: &str) -> PathBuf {
-    let dir = place.path().join("programs");
+/// Creates a directory of programs that take precedence over those on the PATH: the binary under test, and a
+/// grpcurl that replaces the printed address by that of the server.
+fn programs(test_dir: &TestDir, grpcurl: &Path, addr: &str) -> PathBuf {
+    let dir = test_dir.path().join("programs");
     fs::create_dir(&dir).unwrap();
     symlink(
         env!("CARGO_BIN_EXE_elephantasm-events"),
@@ -116,8 +116,8 @@ fn programs(place: &Place, grpcurl: &Path, addr: &str) -> PathBuf {
     dir
 }
 
-/// Runs the steps in one shell; the output of each, stderr included, and its exit code.
-async fn run(place: &Place, programs: &Path, addr: &str, steps: &[Step]) -> Vec<(String, i32)> {
+/// Runs the steps in one shell; returns the output of each, stderr included, and its exit code.
+async fn run(test_dir: &TestDir, programs: &Path, addr: &str, steps: &[Step]) -> Vec<(String, i32)> {
     let mut script = String::from("exec 2>&1\n");
     for step in steps {
         writeln!(script, "{}echo \"{END_OF_STEP}$?\"", step.commands).unwrap();
@@ -125,9 +125,9 @@ async fn run(place: &Place, programs: &Path, addr: &str, steps: &[Step]) -> Vec<
     let path = env::join_paths(
         std::iter::once(programs.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap())),
     );
-    let ended = finish(
+    let exited = finish(
         Command::new("bash")
-            .arg(place.file("tour.sh", script))
+            .arg(test_dir.file("tour.sh", script))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("PATH", path.unwrap())
             .env("EVENTS_ADDR", addr)
@@ -135,13 +135,13 @@ async fn run(place: &Place, programs: &Path, addr: &str, steps: &[Step]) -> Vec<
     )
     .await;
     let mut outputs = Vec::new();
-    let mut rest = ended.stdout.as_str();
+    let mut rest = exited.stdout.as_str();
     while let Some((output, after)) = rest.split_once(END_OF_STEP) {
         let (code, after) = after.split_once('\n').unwrap();
         outputs.push((output.to_owned(), code.parse().unwrap()));
         rest = after;
     }
-    assert_eq!(outputs.len(), steps.len(), "{ended:#?}");
+    assert_eq!(outputs.len(), steps.len(), "{exited:#?}");
     outputs
 }
 
@@ -158,10 +158,10 @@ async fn the_commands_of_the_tour_print_the_output_of_the_tour() {
     };
     let steps = steps(TOUR);
     assert!(steps.len() > 10, "the tour has {} steps", steps.len());
-    let place = Place::new();
-    let server = Server::start(&place).await;
-    let programs = programs(&place, &grpcurl, &server.addr);
-    let outputs = run(&place, &programs, &server.addr, &steps).await;
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let programs = programs(&test_dir, &grpcurl, &server.addr);
+    let outputs = run(&test_dir, &programs, &server.addr, &steps).await;
     for (step, (output, code)) in steps.iter().zip(&outputs) {
         assert_eq!(*code != 0, step.expects_error(), "{}\n{output}", step.commands);
         assert_output(step, output);
@@ -170,7 +170,7 @@ async fn the_commands_of_the_tour_print_the_output_of_the_tour() {
 }
 
 #[test]
-fn an_ellipsis_matches_any_text_and_nothing_else_does() {
+fn an_ellipsis_matches_any_text_and_other_characters_match_themselves() {
     for (line, pattern, expected) in [
         ("same", "same", true),
         ("same and more", "same", false),

@@ -1,4 +1,4 @@
-//! Traces exported by OTLP: the span of a call, with child spans down to its statements.
+//! Tests of the traces exported by OTLP: the span of a call, with child spans down to its statements.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::certificates::Authority;
-use crate::harness::{Place, Server, event, eventually, finish};
+use crate::harness::{Server, TestDir, event, eventually, finish};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -76,7 +76,7 @@ impl Collector {
     }
 
     /// Waits for the span of a call in the trace [`TRACE`]; returns it and the trace's other spans.
-    async fn of_call(&self, method: &str) -> (Span, Vec<Span>) {
+    async fn spans_of_call(&self, method: &str) -> (Span, Vec<Span>) {
         let name = format!("elephantasm.events.v1.EventService/{method}");
         eventually("the call's span is exported", async || {
             let trace_spans = self
@@ -118,26 +118,26 @@ fn traced<T>(message: T) -> Request<T> {
     request
 }
 
-async fn tracing_server(place: &Place, endpoint: &str) -> Server {
-    let mut command = place.command(&["serve", "--log-format", "json"]);
+async fn tracing_server(test_dir: &TestDir, endpoint: &str) -> Server {
+    let mut command = test_dir.command(&["serve", "--log-format", "json"]);
     command
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         .env("OTEL_BSP_SCHEDULE_DELAY", "50");
-    Server::run(place, &mut command).await
+    Server::run(test_dir, &mut command).await
 }
 
 #[tokio::test]
 async fn a_create_is_traced_from_the_callers_span_down_to_its_statement() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let (collector, endpoint) = Collector::start().await;
-    let server = tracing_server(&place, &endpoint).await;
+    let server = tracing_server(&test_dir, &endpoint).await;
     let request = CreateEventRequest {
         content: Some("a word in confidence".to_owned()),
         ..event(&server.spirit("Ada").await)
     };
     server.events().await.create_event(traced(request)).await.unwrap();
 
-    let (call, others) = collector.of_call("CreateEvent").await;
+    let (call, others) = collector.spans_of_call("CreateEvent").await;
     assert_eq!(hex(&call.parent_span_id), PARENT);
     assert_eq!(attribute(&call, "rpc.response.status_code").unwrap(), "OK");
     assert_eq!(attribute(&call, "request_id").unwrap().len(), 16);
@@ -156,9 +156,9 @@ async fn a_create_is_traced_from_the_callers_span_down_to_its_statement() {
 
 #[tokio::test]
 async fn reads_and_streams_are_traced_down_to_their_statements() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let (collector, endpoint) = Collector::start().await;
-    let server = tracing_server(&place, &endpoint).await;
+    let server = tracing_server(&test_dir, &endpoint).await;
     let spirit_id = server.spirit("Ada").await;
     let mut events = server.events().await;
     let created = events.create_event(event(&spirit_id)).await.unwrap().into_inner();
@@ -184,29 +184,29 @@ async fn reads_and_streams_are_traced_down_to_their_statements() {
         .into_inner();
     while replay.message().await.unwrap().is_some() {}
 
-    let (list, others) = collector.of_call("ListEvents").await;
+    let (list, others) = collector.spans_of_call("ListEvents").await;
     let statement = child(&others, &list, "statement");
     assert!(
         attribute(statement, "db.query.text")
             .unwrap()
             .contains("from events")
     );
-    let (get, others) = collector.of_call("GetEvent").await;
+    let (get, others) = collector.spans_of_call("GetEvent").await;
     child(&others, child(&others, &get, "get_events"), "statement");
-    let (replay, others) = collector.of_call("StreamSessionEvents").await;
+    let (replay, others) = collector.spans_of_call("StreamSessionEvents").await;
     child(&others, &replay, "statement");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_new_trace_id_is_logged_and_shutdown_exports_the_last_spans() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let (collector, endpoint) = Collector::start().await;
-    let mut command = place.command(&["serve", "--log-format", "json"]);
+    let mut command = test_dir.command(&["serve", "--log-format", "json"]);
     command
         .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
         .env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
-    let mut server = Server::run(&place, &mut command).await;
+    let mut server = Server::run(&test_dir, &mut command).await;
     let bad = server
         .events()
         .await
@@ -234,23 +234,23 @@ async fn a_new_trace_id_is_logged_and_shutdown_exports_the_last_spans() {
 
 #[tokio::test]
 async fn an_unreachable_trace_collector_does_not_affect_calls() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let unused_addr = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
         .local_addr()
         .unwrap();
-    let server = tracing_server(&place, &format!("http://{unused_addr}")).await;
+    let server = tracing_server(&test_dir, &format!("http://{unused_addr}")).await;
     for _ in 0..10 {
         server.spirit("Ada").await;
     }
     server.stop().await;
 }
 
-/// A missing certificate file does not matter in plain text.
+/// The certificate file does not exist, which does not matter in plain text.
 #[tokio::test]
-async fn traces_are_exported_in_plain_text_wherever_the_otlp_specification_says_so() {
-    let place = Place::new();
+async fn traces_are_exported_in_plain_text_to_http_and_to_insecure_endpoints() {
+    let test_dir = TestDir::new();
     let (collector, endpoint) = Collector::start().await;
     let (_, addr) = endpoint.split_once("://").unwrap();
     let endpoints = [
@@ -259,12 +259,12 @@ async fn traces_are_exported_in_plain_text_wherever_the_otlp_specification_says_
         (addr.to_owned(), "TRUE"),
     ];
     for (endpoint, insecure) in endpoints {
-        let mut command = place.command(&["serve"]);
+        let mut command = test_dir.command(&["serve"]);
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
             .env("OTEL_EXPORTER_OTLP_INSECURE", insecure)
             .env("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere");
-        let server = Server::run(&place, &mut command).await;
+        let server = Server::run(&test_dir, &mut command).await;
         server.spirit("Ada").await;
         server.stop().await;
         let spans = std::mem::take(&mut *collector.0.lock().unwrap());
@@ -274,14 +274,14 @@ async fn traces_are_exported_in_plain_text_wherever_the_otlp_specification_says_
 
 #[tokio::test]
 async fn a_tls_collector_receives_spans_only_if_both_sides_trust_each_other() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     let (trusted, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let pair = trusted.issue();
-    let ca = place.file("ca", trusted.pem());
-    let (cert, key) = (place.file("cert", pair.cert), place.file("key", pair.key));
+    let ca = test_dir.file("ca", trusted.pem());
+    let (cert, key) = (test_dir.file("cert", pair.cert), test_dir.file("key", pair.key));
     let (collector, endpoint) = Collector::start_secured(&trusted).await;
     let server = |ca: &str| {
-        let mut command = place.command(&["serve"]);
+        let mut command = test_dir.command(&["serve"]);
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
             .env("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)
@@ -290,8 +290,8 @@ async fn a_tls_collector_receives_spans_only_if_both_sides_trust_each_other() {
         command
     };
 
-    let mut distrusting = server(&place.file("foreign", foreign.pem()));
-    let mut distrusting = Server::run(&place, &mut distrusting).await;
+    let mut distrusting = server(&test_dir.file("foreign", foreign.pem()));
+    let mut distrusting = Server::run(&test_dir, &mut distrusting).await;
     distrusting.spirit("Ada").await;
     // The shutdown exports the last spans.
     distrusting.signal("TERM").await;
@@ -306,7 +306,7 @@ async fn a_tls_collector_receives_spans_only_if_both_sides_trust_each_other() {
         "spans reached an untrusted collector"
     );
 
-    let trusting = Server::run(&place, &mut server(&ca)).await;
+    let trusting = Server::run(&test_dir, &mut server(&ca)).await;
     trusting.spirit("Ada").await;
     trusting.stop().await;
     let spans = collector.spans();
@@ -318,23 +318,26 @@ async fn a_tls_collector_receives_spans_only_if_both_sides_trust_each_other() {
 
 #[tokio::test]
 async fn serve_rejects_unusable_otlp_settings_with_code_2() {
-    let place = Place::new();
-    let empty = place.file("empty", "");
+    let test_dir = TestDir::new();
+    let empty = test_dir.file("empty", "");
     for (variable, value, expected) in [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "/nowhere"),
         ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", &empty, "certificate"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", &empty, "go together"),
     ] {
-        let mut command = place.command(&["serve"]);
+        let mut command = test_dir.command(&["serve"]);
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4317")
             .env(variable, value);
         // An explicit authority, because the system may have none.
         if !variable.ends_with("_CERTIFICATE") {
-            let ca = place.file("ca", Authority::new("ours").pem());
+            let ca = test_dir.file("ca", Authority::new("ours").pem());
             command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", ca);
         }
-        finish(&mut command).await.with(2).saying(&[variable, expected]);
+        finish(&mut command)
+            .await
+            .exits_with(2)
+            .reports(&[variable, expected]);
     }
 }

@@ -1,4 +1,4 @@
-//! Watchers of spirits that get no events, to measure their cost for writers.
+//! Opens watchers of spirits that get no events, to measure what they cost writers.
 
 use anyhow::Context as _;
 use tokio::task::JoinSet;

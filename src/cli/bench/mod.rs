@@ -1,7 +1,9 @@
 //! `bench`: drives a running server with one kind of call and reports rates and latencies.
 //!
-//! Except for `watch` it is a closed loop: each of `--concurrency` callers sends its next call when the previous
-//! one is answered. Every status is checked and counted. The stored events belong to new spirits named `bench-…`.
+//! The load is a closed loop: each of `--concurrency` callers sends its next call when the previous one is
+//! answered. `ingest` instead keeps that number of events in flight over its streams, and `watch` creates
+//! events at a constant rate. Every status is checked and counted. The stored events belong to new spirits
+//! named `bench-…`.
 
 mod idle;
 mod ingest;
@@ -141,7 +143,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The time from which answers count, and the time at which callers stop.
+/// The time from which replies are counted, and the time at which callers stop.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     measured_from: Instant,
@@ -157,7 +159,7 @@ impl Clock {
         }
     }
 
-    /// Returns whether an answer at this time counts.
+    /// Returns true if a reply at this time is counted.
     fn counts(&self, answered: Instant) -> bool {
         (self.measured_from..self.until).contains(&answered)
     }

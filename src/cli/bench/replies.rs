@@ -1,5 +1,5 @@
-//! Replies that keep events as bytes, as pgbench keeps rows as text, so that the server is measured and not the
-//! decoding of the client.
+//! Reads replies without decoding their events, as pgbench does not decode rows, so that the server is
+//! measured and not the client.
 
 use http::uri::PathAndQuery;
 use prost::bytes::Bytes;
@@ -14,14 +14,14 @@ const LIST_EVENTS: PathAndQuery = PathAndQuery::from_static("/elephantasm.events
 const STREAM_SESSION_EVENTS: PathAndQuery =
     PathAndQuery::from_static("/elephantasm.events.v1.EventService/StreamSessionEvents");
 
-/// `ListEventsResponse`.
+/// `ListEventsResponse` with undecoded events.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Page {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     events: Vec<Bytes>,
 }
 
-/// `StreamSessionEventsResponse`.
+/// `StreamSessionEventsResponse` with an undecoded event.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Item {
     #[prost(bytes = "bytes", optional, tag = "1")]

@@ -10,11 +10,11 @@ use tonic::Code;
 
 use super::{BenchArgs, Workload};
 
-/// Highest latency that is recorded, in microseconds.
+/// Highest latency that can be recorded, in microseconds; longer ones are recorded as this.
 const LATENCY_MICROS_MAX: u64 = 600_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// Latencies of answers, and counts of errors by code.
+/// Latencies of successful calls, number of events, and counts of errors by kind.
 pub(super) struct Tally {
     latency: Histogram<u64>,
     events: u64,
@@ -38,7 +38,7 @@ impl Tally {
     }
 
     pub(super) fn refused(&mut self, code: Code) {
-        self.wrong(&format!("{code:?}"), 1);
+        self.record_errors(&format!("{code:?}"), 1);
     }
 
     /// Records stored events that do not count as calls.
@@ -46,10 +46,10 @@ impl Tally {
         self.events += events as u64;
     }
 
-    /// Records deliveries that are missing or repeated.
-    pub(super) fn wrong(&mut self, what: &str, count: u64) {
+    /// Records errors of a kind: a status code, or `missing` or `repeated` deliveries.
+    pub(super) fn record_errors(&mut self, kind: &str, count: u64) {
         if count > 0 {
-            *self.errors.entry(what.to_owned()).or_default() += count;
+            *self.errors.entry(kind.to_owned()).or_default() += count;
         }
     }
 
@@ -70,7 +70,7 @@ impl Tally {
 pub(super) struct Report<'t> {
     workload: String,
     concurrency: usize,
-    /// What there are so many of.
+    /// The things that `concurrency` counts.
     unit: &'static str,
     seconds: f64,
     tally: &'t Tally,
@@ -96,7 +96,7 @@ impl<'t> Report<'t> {
         count as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// Returns the latency in milliseconds.
+    /// Returns quantiles and the maximum of the latency in milliseconds.
     #[allow(clippy::cast_precision_loss)]
     fn latencies(&self) -> [(&'static str, f64); 4] {
         let latency = &self.tally.latency;

@@ -18,7 +18,7 @@ pub(super) const SESSION: &str = "bench";
 /// Allowance for the fields of an event other than its content.
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
-/// Data that the callers share.
+/// The data of a run, which the callers share.
 pub(super) struct Data {
     /// Differs in every run, so that dedupe keys of runs do not collide.
     run: String,
@@ -55,7 +55,7 @@ impl Data {
         Ok(data)
     }
 
-    /// Returns a create with a dedupe key of its own. Creates are spread evenly over the spirits.
+    /// Returns a create request with a unique dedupe key. Requests are spread evenly over the spirits.
     pub(super) fn create(&self) -> CreateEventRequest {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let spirit = usize::try_from(number).unwrap_or(0) % self.spirit_ids.len();

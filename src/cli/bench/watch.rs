@@ -24,7 +24,7 @@ use crate::grpc::pb::{Event, WatchEventsRequest, WatchEventsResponse};
 /// Time after the last create after which deliveries count as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Time of the reply to the create of each event, by spirit and sequence.
+/// Time of the reply to each create, by index of the spirit and by sequence.
 type Replies = Vec<HashMap<i64, Instant>>;
 
 pub(super) async fn run(
@@ -32,12 +32,12 @@ pub(super) async fn run(
     data: &Arc<Data>,
     args: &BenchArgs,
 ) -> anyhow::Result<Tally> {
-    let (last, lasts) = watch::channel(Vec::new());
+    let (last_sender, last_sequences) = watch::channel(Vec::new());
     let mut watchers = JoinSet::new();
     for index in 0..args.watchers {
         let channel = channels[index % channels.len()].clone();
         let watcher = Watcher::open(channel, data, index % data.spirit_ids.len()).await?;
-        watchers.spawn(watcher.follow(lasts.clone()));
+        watchers.spawn(watcher.follow(last_sequences.clone()));
     }
     let clock = Clock::start(args);
     let mut tally = Tally::new()?;
@@ -46,11 +46,11 @@ pub(super) async fn run(
         .iter()
         .map(|replies| replies.keys().max().copied().unwrap_or(0))
         .collect();
-    last.send_replace(sequences.clone());
+    last_sender.send_replace(sequences.clone());
     // Dropping the sender ends the watchers that still wait.
     let patience = tokio::spawn(async move {
         sleep(PATIENCE).await;
-        drop(last);
+        drop(last_sender);
     });
     while let Some(watcher) = watchers.join_next().await {
         let watcher = watcher?;
@@ -65,7 +65,7 @@ pub(super) async fn run(
     Ok(tally)
 }
 
-/// Creates events evenly in time, with at most `--concurrency` in flight, on a connection of its own.
+/// Creates events at a constant rate on a separate connection, with at most `--concurrency` in flight.
 async fn create(
     args: &BenchArgs,
     data: &Arc<Data>,
@@ -147,10 +147,11 @@ impl Watcher {
         })
     }
 
-    /// Reads until the last event of the spirit, once that is known, is delivered.
-    async fn follow(mut self, mut lasts: watch::Receiver<Vec<i64>>) -> Self {
+    /// Reads until the last event of the spirit is delivered. `last_sequences` provides its
+    /// sequence once it is known.
+    async fn follow(mut self, mut last_sequences: watch::Receiver<Vec<i64>>) -> Self {
         loop {
-            let last = lasts.borrow_and_update().get(self.spirit).copied();
+            let last = last_sequences.borrow_and_update().get(self.spirit).copied();
             if last.is_some_and(|last| self.newest >= last) {
                 return self;
             }
@@ -164,7 +165,7 @@ impl Watcher {
                         return self;
                     }
                 },
-                changed = lasts.changed() => if changed.is_err() {
+                changed = last_sequences.changed() => if changed.is_err() {
                     return self;
                 },
             }
@@ -184,7 +185,7 @@ impl Watcher {
     /// Adds the deliveries to the tally. `last` is the sequence of the spirit's last event.
     fn count(&self, replies: &HashMap<i64, Instant>, last: i64, clock: Clock, tally: &mut Tally) {
         for (sequence, delivered) in &self.delivered {
-            // An event may be stored although its create failed for the caller.
+            // An event may be stored although its create failed, and then has no reply.
             if let Some(replied) = replies.get(sequence)
                 && clock.counts(*replied)
             {
@@ -192,8 +193,8 @@ impl Watcher {
             }
         }
         let missing = self.missing + (last - self.newest).max(0).unsigned_abs();
-        tally.wrong("missing", missing);
-        tally.wrong("repeated", self.repeated);
+        tally.record_errors("missing", missing);
+        tally.record_errors("repeated", self.repeated);
         if let Some(code) = self.failed {
             tally.refused(code);
         }

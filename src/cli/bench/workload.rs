@@ -1,4 +1,4 @@
-//! A caller: sends a call, waits for the reply, records it, and sends the next.
+//! A caller of the closed loop: sends a call, waits for the reply, records it, and sends the next call.
 
 use std::sync::Arc;
 

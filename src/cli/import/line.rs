@@ -1,4 +1,4 @@
-//! Parses a line of an import: JSON with the fields of `CreateEventRequest`.
+//! Parses the lines of an import, JSON objects with the fields of `CreateEventRequest`.
 
 use std::collections::HashMap;
 
@@ -34,14 +34,15 @@ struct Line {
     expected_last_sequence: Option<i64>,
 }
 
-/// Parses lines. Gives a line without a dedupe key a derived one, so that an import can be repeated.
-pub(super) struct Reader {
+/// Parses lines. A line that has neither a dedupe key nor the fields from which the server derives one gets a
+/// dedupe key derived from its text, so that an import can be repeated.
+pub(super) struct LineParser {
     spirit_id: String,
-    /// Number of times that each line without a dedupe key has occurred, by hash.
+    /// Number of occurrences of each line that gets a derived dedupe key, by hash.
     seen: HashMap<[u8; HASH_BYTES], u64>,
 }
 
-impl Reader {
+impl LineParser {
     pub(super) fn new(spirit_id: String) -> Self {
         Self {
             spirit_id,
@@ -49,8 +50,8 @@ impl Reader {
         }
     }
 
-    /// Returns the request of a line; `None` for a blank line; otherwise the error.
-    pub(super) fn read(&mut self, line: &[u8]) -> Result<Option<CreateEventRequest>, String> {
+    /// Returns the request of a line, or `None` for a blank line. The error is a message for the user.
+    pub(super) fn parse(&mut self, line: &[u8]) -> Result<Option<CreateEventRequest>, String> {
         let text = std::str::from_utf8(line)
             .map_err(|_| "is not valid UTF-8".to_owned())?
             .trim();
@@ -70,7 +71,7 @@ impl Reader {
         let dedupe_key = if has_dedupe_key {
             line.dedupe_key
         } else {
-            Some(self.key(text))
+            Some(self.derive_dedupe_key(text))
         };
         let on_duplicate = match line.on_duplicate {
             None => OnDuplicate::ReturnExisting,
@@ -99,7 +100,7 @@ impl Reader {
     }
 
     /// Returns a dedupe key derived from the spirit, the line and its ordinal among equal lines.
-    fn key(&mut self, text: &str) -> String {
+    fn derive_dedupe_key(&mut self, text: &str) -> String {
         let hash: [u8; HASH_BYTES] = std::array::from_fn({
             let digest = Sha256::digest(text);
             move |i| digest[i]
@@ -124,22 +125,22 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
 mod tests {
     use super::*;
 
-    fn read(reader: &mut Reader, line: &str) -> CreateEventRequest {
-        reader
-            .read(line.as_bytes())
+    fn parse(parser: &mut LineParser, line: &str) -> CreateEventRequest {
+        parser
+            .parse(line.as_bytes())
             .expect("a good line")
             .expect("not blank")
     }
 
     #[test]
-    fn equal_lines_get_keys_of_their_own_and_the_same_ones_in_the_next_run() {
+    fn equal_lines_get_distinct_dedupe_keys_which_are_the_same_in_the_next_run() {
         let lines = [
             r#"{"event_type":"a","content":"x"}"#,
             r#"{"event_type":"a","content":"x"}"#,
         ];
         let keys = || {
-            let mut reader = Reader::new("s".to_owned());
-            lines.map(|line| read(&mut reader, line).dedupe_key)
+            let mut parser = LineParser::new("s".to_owned());
+            lines.map(|line| parse(&mut parser, line).dedupe_key)
         };
         let [first, second] = keys();
         assert!(first.is_some() && first != second);
@@ -147,17 +148,17 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_recognisable_keeps_what_it_has() {
-        let mut reader = Reader::new("s".to_owned());
+    fn a_line_with_a_dedupe_key_or_with_source_uri_and_time_gets_no_derived_dedupe_key() {
+        let mut parser = LineParser::new("s".to_owned());
         let sourced = r#"{"event_type":"a","content":"","source_uri":"u","occurred_at":"2025-01-01T00:00:00Z","role":null}"#;
-        assert_eq!(read(&mut reader, sourced).dedupe_key, None);
+        assert_eq!(parse(&mut parser, sourced).dedupe_key, None);
         let keyed = r#"{"event_type":"a","content":"","dedupe_key":"k"}"#;
-        assert_eq!(read(&mut reader, keyed).dedupe_key.as_deref(), Some("k"));
+        assert_eq!(parse(&mut parser, keyed).dedupe_key.as_deref(), Some("k"));
     }
 
     #[test]
-    fn bad_lines_say_what_is_wrong() {
-        let mut reader = Reader::new("s".to_owned());
+    fn the_error_of_a_bad_line_names_the_fault() {
+        let mut parser = LineParser::new("s".to_owned());
         for (line, word) in [
             ("{", "EOF"),
             (r#"{"event_typ":"a"}"#, "event_typ"),
@@ -165,7 +166,7 @@ mod tests {
             (r#"{"on_duplicate":"MAYBE"}"#, "on_duplicate"),
             (r#"{"spirit_id":"other"}"#, "spirit_id"),
         ] {
-            let fault = reader.read(line.as_bytes()).expect_err("a bad line");
+            let fault = parser.parse(line.as_bytes()).expect_err("a bad line");
             assert!(fault.contains(word), "{line}: {fault}");
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 use tonic::{Code, Status};
 use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
-use self::line::Reader;
+use self::line::LineParser;
 use super::client::{AddrArgs, Connection, REPLY_BYTES_MAX, explain};
 use super::printable::printable;
 use super::spirits::{UnknownName, resolve};
@@ -40,10 +40,10 @@ pub(super) struct ImportArgs {
 
 /// Maximum number of events in a batch.
 const BATCH_ITEMS: usize = 500;
-/// Maximum bytes of a batch. The overhead of the items on the wire fits between this and the server's bound.
+/// Maximum bytes of a batch. The difference to the server's limit leaves space for the framing of the items.
 const BATCH_BYTES: usize = BATCH_BYTES_MAX - 64 * 1024;
-/// Attempts at a batch while the server is unavailable or overloaded. Every item has a dedupe key, so a retry is
-/// safe.
+/// Attempts at a batch while the server is unavailable, overloaded or too slow. Every item has a dedupe key,
+/// given or derived, so a retry stores nothing twice.
 const ATTEMPTS_MAX: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Interval of progress lines where stderr is not a terminal.
@@ -63,7 +63,7 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         started: Instant::now(),
         reported: Instant::now(),
     };
-    let read = import.read(input, Reader::new(spirit_id.clone())).await;
+    let read = import.read(input, LineParser::new(spirit_id.clone())).await;
     import.progress.finish_and_clear();
     println!("spirit {spirit_id}: {}", import.summary());
     read?;
@@ -125,7 +125,7 @@ impl Import {
     async fn read(
         &mut self,
         mut input: Box<dyn AsyncBufRead + Unpin>,
-        mut reader: Reader,
+        mut parser: LineParser,
     ) -> anyhow::Result<()> {
         let mut line = Vec::new();
         let mut number = 0;
@@ -140,7 +140,7 @@ impl Import {
             }
             number += 1;
             self.progress.inc(bytes as u64);
-            match reader.read(&line) {
+            match parser.parse(&line) {
                 Ok(None) => {}
                 Ok(Some(request)) => self.add(number, request).await?,
                 Err(fault) => self.bad(number, &fault),
@@ -210,7 +210,7 @@ impl Import {
         )
     }
 
-    /// Stores a batch, split in halves where the server accepts only smaller messages.
+    /// Stores a batch. If it is larger than the server accepts, splits it in halves.
     async fn store(
         &mut self,
         mut request: BatchCreateEventsRequest,
@@ -238,7 +238,8 @@ impl Import {
         Ok(results)
     }
 
-    /// Sends a batch until it succeeds. The inner error means that the message is too large for the server.
+    /// Sends a batch, up to [`ATTEMPTS_MAX`] times if the error is transient. The inner error means that the
+    /// message is larger than the server accepts.
     async fn attempt(
         &mut self,
         request: &BatchCreateEventsRequest,
@@ -298,7 +299,7 @@ fn is_too_large(status: &Status) -> bool {
         .is_some_and(|info| info.reason == "MESSAGE_TOO_LARGE")
 }
 
-/// Returns the errors of a line, without the path of the batch's item.
+/// Returns the errors of a line as text. Field paths lack the prefix `requests[…].` of the batch.
 fn fault(error: &rpc::Status) -> String {
     let Some(bad_request) = error.get_details_bad_request() else {
         return error.message.clone();

@@ -63,9 +63,9 @@ pub(super) struct TailArgs {
     addr: AddrArgs,
 }
 
-/// Number of a session's last events that are printed first.
+/// Default of `--last`.
 const LAST_DEFAULT: i32 = 10;
-/// Back-off before the stream is resumed: first pause, and longest.
+/// Back-off before the stream is resumed: the first and the longest pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Time limit for printing the current line when the command is stopped.
@@ -130,7 +130,7 @@ struct Tail {
     out: Stdout,
 }
 
-/// Why printing stopped.
+/// The reason for the end of printing.
 enum Stop {
     Requested,
     Server(Status),
@@ -200,7 +200,7 @@ impl Tail {
         }
     }
 
-    /// Prints the event of a step, if it has one, and then moves the position to resume from.
+    /// Prints the event of a step, if it has one, and then advances the position to resume from.
     async fn take(&mut self, Step { event, after }: Step) -> io::Result<()> {
         if let Some(event) = event {
             let cursor = match &after {
@@ -218,15 +218,15 @@ impl Tail {
     }
 }
 
-/// Returns whether a retry can succeed: the server is unavailable, the connection broke (such a status has a source),
-/// or this client read too slowly.
+/// Returns true if a retry can succeed: the server is unavailable, a deadline passed, the server ended the
+/// stream because this client stalled, or the connection broke (such a status has a source).
 fn is_transient(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
         || std::error::Error::source(status).is_some()
 }
 
-/// Waits for SIGINT, SIGTERM or the end of stdout's reader, cancels `stop`, and returns when the current line
-/// should be printed.
+/// Waits for SIGINT, SIGTERM or a closed stdout, cancels `stop`, and returns after [`LAST_LINE_TIMEOUT`], in
+/// which the current line can be printed.
 async fn wait_for_stop(stop: &CancellationToken) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -240,7 +240,7 @@ async fn wait_for_stop(stop: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves when stdout has no reader any more, which only a pipe reports.
+/// Resolves when the reading end of stdout is closed. Never resolves if stdout is not a pipe.
 async fn stdout_closed() {
     let watched = io::stdout()
         .as_fd()

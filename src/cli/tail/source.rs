@@ -1,4 +1,4 @@
-//! The source of `tail`: a spirit or a session, as one kind of stream.
+//! The source of `tail`: presents the stream of a spirit and that of a session in the same form.
 
 use std::fmt;
 
@@ -20,16 +20,16 @@ use crate::grpc::pb::{
 pub(super) enum Start {
     Now,
     Beginning,
-    /// With the last events of a session.
+    /// Start with this number of last events of a session.
     Last(i32),
-    /// After this sequence of a spirit.
+    /// Start after this sequence of a spirit.
     Sequence(i64),
-    /// After this position in a session.
+    /// Start after this position in a session.
     Cursor(String),
 }
 
 impl Start {
-    /// Returns the position at which the server ended its stream.
+    /// Returns the resume position in the metadata of the status that ended a stream.
     pub(super) fn of(status: &Status) -> Option<Self> {
         let info = status.get_details_error_info()?;
         let sequence = || info.metadata.get("sequence")?.parse().ok().map(Self::Sequence);
@@ -51,7 +51,7 @@ impl fmt::Display for Start {
 
 /// An item of a stream.
 pub(super) struct Step {
-    /// Absent if the item only reports the position.
+    /// Absent if the item reports only a position.
     pub(super) event: Option<Event>,
     /// The position to resume from.
     pub(super) after: Start,
@@ -59,7 +59,7 @@ pub(super) struct Step {
 
 pub(super) struct Source {
     pub(super) spirit_id: String,
-    /// Absent = the whole spirit.
+    /// Watches the whole spirit if absent.
     pub(super) session_id: Option<String>,
     pub(super) filter: EventFilter,
 }

@@ -32,7 +32,7 @@ async fn an_api_key_over_its_call_rate_is_rejected_with_a_retry_delay() {
         .expect("retry_delay");
     assert!(retry_delay <= Duration::from_millis(500), "{retry_delay:?}");
     other.call().await.expect("each key has a call rate of its own");
-    tokio::time::sleep(retry_delay).await; // as the error demands
+    tokio::time::sleep(retry_delay).await; // the delay that the error requests
     guarded.admin.call().await.unwrap();
 }
 

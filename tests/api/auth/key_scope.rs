@@ -1,5 +1,5 @@
-//! API keys scoped to a list of spirits, in batches, streams, lists and
-//! look-ups that could reveal a foreign spirit.
+//! API keys scoped to a list of spirits, in batches, streams, lists and look-ups that could reveal a foreign
+//! spirit.
 //!
 //! An *own* spirit is in the scope of the caller's key, a *foreign* one is not. A foreign spirit must be
 //! indistinguishable from one that does not exist.

@@ -1,4 +1,4 @@
-//! API keys: which ones are accepted, how they are revoked and expire, and which services need none.
+//! API keys: acceptance, revocation and expiry, and the services that need no key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ enum OpenStream {
 }
 
 impl OpenStream {
-    /// Waits for the end of the stream and returns how it ended.
+    /// Waits for the end of the stream and returns its status.
     async fn end(self) -> Result<(), Status> {
         match self {
             Self::Follow(stream) => Reader(stream).rest().await.1,
@@ -116,7 +116,7 @@ impl OpenStream {
 }
 
 #[tokio::test]
-async fn the_first_api_key_closes_a_running_server_which_stays_closed_after_its_revocation() {
+async fn the_first_api_key_turns_authentication_on_and_its_revocation_does_not_turn_it_off() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let watch = WatchEventsRequest {

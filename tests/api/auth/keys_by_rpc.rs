@@ -74,7 +74,7 @@ async fn reply<M>(call: impl Future<Output = Result<Response<M>, Status>>) -> Re
     Ok(call.await?.into_inner())
 }
 
-/// Whether a stream sends a message before it ends.
+/// Returns true if a stream sends a message before it ends.
 pub async fn sends_a_message<M>(stream: Result<Response<Streaming<M>>, Status>) -> Result<bool, Status> {
     Ok(stream?.into_inner().message().await?.is_some())
 }

@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving
 use crate::support::builders::{create, event, list};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
-use crate::support::harness::{Database, Settings, TestServer, eventually, left_out_behind_pooler};
+use crate::support::harness::{Database, Settings, TestServer, eventually, skipped_behind_pooler};
 use crate::support::health_watch::HealthWatch;
 use crate::support::load::{Load, connections, short_timeouts};
 use crate::support::proxy::{NetworkState, Proxy};
@@ -18,7 +18,7 @@ use crate::support::scrape::Scrape;
 
 const SKIP_REASON: &str = "the faulty network lies between the service and a PostgreSQL of the test's own";
 
-/// A server that reaches its own PostgreSQL through a proxy that can misbehave.
+/// A server that reaches its own PostgreSQL through a proxy that simulates network faults.
 struct ProxiedServer {
     cluster: Cluster,
     proxy: Proxy,
@@ -47,7 +47,7 @@ impl ProxiedServer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss() {
-    if left_out_behind_pooler(SKIP_REASON) {
+    if skipped_behind_pooler(SKIP_REASON) {
         return;
     }
     let ProxiedServer {
@@ -79,7 +79,7 @@ async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss(
     server.stop().await.unwrap();
 }
 
-/// Makes the network forget open connections, as a NAT gateway does that loses its tables: none is reset, so the
+/// Simulates a NAT gateway that loses its tables: open connections stop working without a reset, so the
 /// server has to detect each dead connection by timeout.
 async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
     let ProxiedServer {
@@ -108,7 +108,7 @@ async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_die_silently_under_load_are_replaced() {
-    if left_out_behind_pooler(SKIP_REASON) {
+    if skipped_behind_pooler(SKIP_REASON) {
         return;
     }
     dead_connections_are_replaced(short_timeouts).await;
@@ -116,7 +116,7 @@ async fn connections_that_die_silently_under_load_are_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_die_silently_are_replaced_in_transaction_pooler_mode() {
-    if left_out_behind_pooler(SKIP_REASON) {
+    if skipped_behind_pooler(SKIP_REASON) {
         return;
     }
     dead_connections_are_replaced(|settings| {
@@ -129,7 +129,7 @@ async fn connections_that_die_silently_are_replaced_in_transaction_pooler_mode()
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_that_died_silently_delay_the_next_call_by_seconds_at_most() {
     const IDLE_TRUST: Duration = Duration::from_secs(1);
-    if left_out_behind_pooler(SKIP_REASON) {
+    if skipped_behind_pooler(SKIP_REASON) {
         return;
     }
     let ProxiedServer {
@@ -153,7 +153,7 @@ async fn idle_connections_that_died_silently_delay_the_next_call_by_seconds_at_m
     assert_eq!(create(&mut server.events(), event(&spirit_id)).await.sequence, 2);
     let elapsed = started_at.elapsed();
     assert!(elapsed < Duration::from_secs(8), "{elapsed:?}");
-    // The LISTEN connection is probed only after a silence.
+    // The LISTEN connection is probed only after a period without notifications.
     for listening in [0, 1] {
         eventually("the LISTEN connection is dropped and replaced", async || {
             let up = Scrape::of(&server).await.count("events_listen_up");

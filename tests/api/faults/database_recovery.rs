@@ -116,7 +116,7 @@ async fn a_server_on_a_standby_waits_until_its_primary_is_migrated() {
 }
 
 /// Simulates a failover behind a DNS name or a pooler: open connections lead to a read-only database, new
-/// connections to a writable one.
+/// connections to a writable one. A guard requires a full flush; a create without one takes the fast path.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_on_a_connection_turned_read_only_is_stored_through_a_new_one() {
     let cluster = Cluster::start(&[("fsync", "off")]).await;

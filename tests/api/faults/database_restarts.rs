@@ -8,12 +8,12 @@ use tokio::time::sleep;
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
 use crate::support::cluster::Cluster;
-use crate::support::harness::{TestServer, eventually, left_out_behind_pooler};
+use crate::support::harness::{TestServer, eventually, skipped_behind_pooler};
 use crate::support::health_watch::HealthWatch;
 use crate::support::load::Load;
 use crate::support::scrape::Scrape;
 
-/// Longest time until a call fails while the database is down. Most of it is margin for a busy machine.
+/// Longest time until a call fails while the database is down, most of it margin for a busy machine.
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +21,7 @@ async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
     const OUTAGE: Duration = Duration::from_secs(30);
     /// Additional tasks of reconnecting connections and of callers in mid-call.
     const EXTRA_TASKS_MAX: usize = 100;
-    if left_out_behind_pooler("the database here is the test's own, with no pooler before it") {
+    if skipped_behind_pooler("the database here is the test's own, with no pooler before it") {
         return;
     }
     let mut cluster = Cluster::start(&[]).await;
@@ -35,7 +35,7 @@ async fn calls_fail_fast_during_a_database_outage_and_succeed_right_after_it() {
     health.wait_for(NotServing).await;
     load.refusals();
     load.wait_for_refusals(50).await;
-    sleep(OUTAGE).await; // the subject of the test
+    sleep(OUTAGE).await; // the duration of the outage is what the test is about
     load.wait_for_refusals(50).await;
     let slowest = load.refusals().slowest;
     assert!(slowest < FAILURE_TIME_MAX, "{slowest:?} until a call failed");

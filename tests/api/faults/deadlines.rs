@@ -23,7 +23,7 @@ use crate::support::raw::{RawClient, encoded, read_to_end};
 
 /// Longest time that a statement may outlive its call, on a busy machine.
 const CANCEL_TIME_MAX: Duration = Duration::from_secs(5);
-/// Longer than any test waits, so that a statement which ends earlier was ended by its call's deadline.
+/// Longer than any test waits, so that a statement that ends earlier was ended by the deadline of its call.
 const FOREVER: Duration = Duration::from_secs(600);
 
 /// A server on which only a call's own deadline or its cancellation ends a statement.
@@ -72,7 +72,8 @@ async fn blocked_statements_end_soon(connection: &mut PgConnection, what: &str) 
     );
 }
 
-/// Method and encoded request of every RPC that runs a statement of its own.
+/// Method and encoded request of the RPCs that run a statement for a single call. RestoreEvent,
+/// SoftDeleteSpirit and RestoreSpirit are left out, since they run the statements of the updates.
 fn calls(spirit_id: &str, event_id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut calls = event_calls(spirit_id, event_id);
     calls.extend(spirit_calls(spirit_id));

@@ -14,8 +14,8 @@ use tonic::transport::Channel;
 use crate::support::builders::{create, event, keyed, list};
 use crate::support::harness::TestServer;
 
-/// Makes a call that will be aborted; its kind and its text depend on its number and that of its burst.
-async fn doomed_call(
+/// Makes a call that the test aborts; its kind depends on its number.
+async fn call_to_abort(
     mut events: EventServiceClient<Channel>,
     spirit_id: String,
     event_id: String,
@@ -85,14 +85,14 @@ async fn acknowledged_writes_survive_bursts_of_aborted_calls() {
     let mut acknowledged = vec!["edited".to_owned()];
     let mut last_score = 0.0;
     for burst in 0..40u64 {
-        let mut doomed = JoinSet::new();
+        let mut calls = JoinSet::new();
         for call in 0..30 {
             let (spirit_id, event_id) = (spirit_id.clone(), edited.id.clone());
-            doomed.spawn(doomed_call(server.events(), spirit_id, event_id, (burst, call)));
+            calls.spawn(call_to_abort(server.events(), spirit_id, event_id, (burst, call)));
         }
         // The calls reach different stages before they are aborted.
-        drop(timeout(Duration::from_micros(150 * burst), doomed.join_next()).await);
-        doomed.shutdown().await;
+        drop(timeout(Duration::from_micros(150 * burst), calls.join_next()).await);
+        calls.shutdown().await;
 
         let creates = (0..5).map(|n| {
             let key = format!("{burst}-{n}");
@@ -136,7 +136,7 @@ async fn a_retry_after_a_lost_reply_stores_the_event_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_commits_the_creates_acknowledged_from_the_queue() {
+async fn a_shutdown_commits_every_create_that_it_acknowledges() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let calls: Vec<_> = (0..200)

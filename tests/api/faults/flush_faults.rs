@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic_types::RpcStatusExt as _;
 
 use crate::support::builders::{create, event, keyed, list, lock_spirit};
-use crate::support::harness::{TestServer, eventually, left_out_behind_pooler};
+use crate::support::harness::{TestServer, eventually, skipped_behind_pooler};
 
 /// The sequence of the created event, or `None` for an error, which must be INTERNAL.
 fn sequence(result: BatchCreateEventsResult) -> Option<i64> {
@@ -58,19 +58,20 @@ async fn an_item_of_a_partial_batch_that_the_database_rejects_fails_alone() {
     assert_eq!(stored.events.len(), 2);
 }
 
-/// Terminates connections whose last statement was a flush and that have been idle since, and returns their
-/// number. `pg_stat_activity` keeps the start of the last statement; a flush starts with the comment matched here.
+/// Terminates connections whose last statement was the fast path of a flush and that have been idle for a
+/// while, and returns their number. `pg_stat_activity` contains the start of the last statement; the fast
+/// path starts with the comment matched here.
 const TERMINATE_IDLE_WRITERS: &str = "
     select count(*) filter (where pg_terminate_backend(pid, 5000))
     from pg_stat_activity
     where datname = current_database()
-    and query like '-- A flush%'
+    and query like '-- The fast path of a flush%'
     and state = 'idle'
     and state_change < now() - interval '1100 ms'";
 
 #[tokio::test]
 async fn a_create_does_not_fail_on_a_flush_connection_that_died_while_idle() {
-    if left_out_behind_pooler("the pooler owns the backends and handles their death itself") {
+    if skipped_behind_pooler("the pooler owns the backends and handles their death itself") {
         return;
     }
     let server = TestServer::start().await;
@@ -97,7 +98,7 @@ const BACKEND_WAITING_FOR_LOCK: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn creates_for_a_repeatedly_locked_spirit_wait_on_the_same_connection() {
-    if left_out_behind_pooler("the pooler chooses the backend of each transaction") {
+    if skipped_behind_pooler("the pooler chooses the backend of each transaction") {
         return;
     }
     let server = TestServer::start().await;

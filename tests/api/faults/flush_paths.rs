@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use tonic::{Code, Response, Status};
 
 use crate::support::builders::{create, event, keyed, lock_spirit, metadata, refused};
-use crate::support::harness::{TestServer, eventually, left_out_without_settings};
+use crate::support::harness::{TestServer, eventually, skipped_without_session_settings};
 use crate::support::validation::UNKNOWN_ID;
 
 /// Sends creates while a create of `busy_with` occupies the writer, so that one flush takes them all.
@@ -246,7 +246,9 @@ async fn an_atomic_batch_with_a_locked_spirit_waits_as_a_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_atomic_batch_whose_flush_times_out_stores_nothing() {
-    if left_out_without_settings("the wait for the lock ends by a timeout setting of the flush connection") {
+    if skipped_without_session_settings(
+        "the wait for the lock ends by a timeout setting of the flush connection",
+    ) {
         return;
     }
     let server = TestServer::start_with(|settings| {

@@ -24,7 +24,8 @@ use crate::support::harness::TestServer;
 use crate::support::raw::{RawClient, framed};
 
 const CASES: u32 = 1_500;
-/// Methods whose calls end by themselves. WatchEvents is left out: its streams do not end.
+/// The methods that are tested. WatchEvents is left out because its streams do not end; deletes, restores and
+/// CountSpirits are left out as well.
 const METHODS: [&str; 13] = [
     "EventService/CreateEvent",
     "EventService/BatchCreateEvents",

@@ -6,7 +6,7 @@ use elephantasm_events::grpc::pb::{BatchCreateEventsRequest, BatchMode};
 use tokio::time::timeout;
 
 use crate::support::builders::{create, event, keyed, lock_spirit};
-use crate::support::harness::{PATIENCE, TestServer, eventually, left_out_without_settings};
+use crate::support::harness::{PATIENCE, TestServer, eventually, skipped_without_session_settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_spirit_does_not_block_creates_of_other_spirits() {
@@ -50,7 +50,9 @@ async fn a_locked_spirit_does_not_block_creates_of_other_spirits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_that_waits_beyond_the_flush_timeout_fails_and_is_not_stored() {
-    if left_out_without_settings("the wait for the lock ends by a timeout setting of the flush connection") {
+    if skipped_without_session_settings(
+        "the wait for the lock ends by a timeout setting of the flush connection",
+    ) {
         return;
     }
     let server = TestServer::start_with(|settings| {

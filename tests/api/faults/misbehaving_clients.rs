@@ -1,4 +1,4 @@
-//! Malicious and broken clients harm only themselves.
+//! Malicious and broken clients do not affect other clients.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,13 +34,13 @@ fn limits(set: impl FnOnce(&mut ConnectionLimits)) -> impl FnOnce(&mut Settings)
 async fn assert_closed(mut socket: TcpStream, what: &str) {
     let read_to_end = async {
         let mut bytes = Vec::new();
-        // A reset is fine, too.
+        // A reset also closes the connection.
         drop(socket.read_to_end(&mut bytes).await);
     };
     timeout(PATIENCE, read_to_end).await.expect(what);
 }
 
-/// A call on a connection of its own.
+/// Makes a call on a new connection.
 async fn call(addr: SocketAddr) -> Result<(), Status> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).unwrap();
     let mut spirits = SpiritServiceClient::new(endpoint.connect_lazy());

@@ -1,5 +1,5 @@
-//! Reads succeed while the standby lags, is down, cancels reads for
-//! replication or belongs to another primary.
+//! Reads succeed while the standby lags, is down, cancels reads for replication or belongs to another
+//! primary.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -330,7 +330,7 @@ async fn a_primary_or_a_standby_of_another_primary_is_not_read_as_the_standby() 
             settings.store.standby = Some(StandbySettings { connect, lag_max });
         })
         .await;
-        // The self-test of the connections takes some of these queries, several probes the rest.
+        // The pooler check accounts for some of these queries, and several probes for the rest.
         wait_for_probes(&other.database, 20).await;
         assert_standby_is_not_read(&server).await;
     }

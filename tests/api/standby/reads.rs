@@ -1,5 +1,5 @@
 //! Reads with eventual consistency go to a standby, strong reads and everything that writes depend on to the
-//! primary. The tests run a real streaming standby and pause its replay to tell which server answered.
+//! primary. The tests run a real streaming standby and pause its replay to distinguish which server answered.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub async fn wait_until_standby_is_read(server: &TestServer) {
     .await;
 }
 
-/// Number of standby reads with this outcome, from the metrics.
+/// Number of reads that may go to the standby and had this outcome, from the metrics.
 pub async fn reads(server: &TestServer, outcome: &str) -> u64 {
     let sample = format!("events_standby_reads_total{{outcome=\"{outcome}\"}}");
     Scrape::of(server).await.count(&sample)

@@ -1,5 +1,5 @@
-//! Cursors of `StreamSessionEvents` with `follow`: of the replay, of
-//! the live phase, of other queries, and forged.
+//! Cursors of `StreamSessionEvents` with `follow`: from the replay, from the live phase, from other queries,
+//! and forged ones.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -34,8 +34,8 @@ fn resume_after(spirit_id: &str, cursor: &str) -> StreamSessionEventsRequest {
     }
 }
 
-/// 600 events of 16 KiB exceed the buffers of both ends, so that the
-/// replay is still running when more are created.
+/// 600 events of 16 KiB exceed the buffers of both ends, so that the replay is still running when more are
+/// created.
 #[tokio::test]
 async fn caught_up_separates_events_in_replay_order_from_events_in_sequence_order() {
     const EVENTS: i64 = 600;

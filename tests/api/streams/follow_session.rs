@@ -174,7 +174,7 @@ async fn a_replay_cursor_resumes_the_replay_up_to_its_bound_and_then_follows_by_
     let mut follower = follow(&server, following(&spirit_id, "s")).await.unwrap();
     let (first, cursor) = follower.event().await;
     assert_eq!(first.sequence, 2);
-    // In replay order one is after the cursor and one before it; both are above the bound.
+    // In replay order the first event is after the cursor and the second before it; both are above the bound.
     add(&server, &spirit_id, 25).await;
     add(&server, &spirit_id, 1).await;
     let mut follower = follow(&server, resume_after(&spirit_id, cursor)).await.unwrap();
@@ -228,18 +228,18 @@ async fn the_cursor_of_an_empty_replay_keeps_its_from_time() {
     assert_eq!(rest[0].0.sequence, sequence);
 }
 
-/// Follows a session with short streams, each resumed from the last
-/// cursor, until `count` events have arrived.
+/// Follows a session with short streams, each resumed from the last cursor, until `count` events have
+/// arrived.
 async fn follow_in_short_streams(
     server: Arc<TestServer>,
     spirit_id: String,
     session_id: String,
     count: usize,
 ) -> Vec<i64> {
-    let mut dice = Rng::new();
+    let mut rng = Rng::new();
     let (mut received, mut last_cursor) = (Vec::new(), None);
     while received.len() < count {
-        let limit = (dice.below(4) + 1).min((count - received.len()) as u64);
+        let limit = (rng.below(4) + 1).min((count - received.len()) as u64);
         let request = StreamSessionEventsRequest {
             start: last_cursor.clone().map(Start::AfterCursor),
             limit: i32::try_from(limit).unwrap(),
@@ -270,10 +270,10 @@ async fn followers_under_load_receive_every_event_of_a_session_exactly_once() {
             let (mut events, spirit_id, session_id) =
                 (server.events(), spirit_id.clone(), session_id.clone());
             writers.spawn(async move {
-                let mut dice = Rng::new();
+                let mut rng = Rng::new();
                 let mut stored = Vec::new();
                 for _ in 0..EVENTS / 2 {
-                    let seconds = i64::try_from(dice.below(1_000)).unwrap();
+                    let seconds = i64::try_from(rng.below(1_000)).unwrap();
                     let created = create(&mut events, event_at(&spirit_id, &session_id, seconds)).await;
                     stored.push(created.sequence);
                 }

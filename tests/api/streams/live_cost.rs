@@ -1,5 +1,5 @@
-//! Cost of open live streams: no database connection, shared reads,
-//! little memory, and nothing after they end.
+//! Open live streams hold no database connection and little memory, share their reads, and cost nothing after
+//! they end.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ async fn a_thousand_watches_of_one_spirit_share_the_reads_after_a_commit() {
     );
 }
 
-/// Whether the server has polled for new events within the last 500 ms.
+/// Returns true if the server has polled for new events within the last 500 ms.
 async fn is_polling(connection: &mut PgConnection) -> bool {
     let (polls,): (i64,) = sqlx::query_as(
         "select count(*) from pg_stat_activity

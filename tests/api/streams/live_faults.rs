@@ -1,5 +1,5 @@
-//! Live streams under faults: stalled readers, lost notifications,
-//! deleted events, a busy pool and a database restart.
+//! Live streams under faults: stalled clients, lost notifications, deleted events, a busy pool and a database
+//! restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn store_many(server: &TestServer, spirit_id: &str) {
     }
 }
 
-/// Only events that were buffered for the reader arrive as undeleted after all events were deleted.
+/// After all events were deleted, only events that were already buffered for the client arrive as undeleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_sends_events_deleted_before_they_are_read_only_with_include_deleted() {
     const BUFFERED_MAX: usize = 3 * 1024 * 1024;
@@ -266,8 +266,8 @@ async fn a_busy_pool_does_not_count_as_a_lost_listen_connection() {
     delete.await.unwrap();
 }
 
-/// The health probe runs a second after the previous one and has a
-/// timeout of three; six heartbeats outlast both.
+/// The health probe runs a second after the previous one and has a timeout of three seconds; six heartbeats
+/// outlast both.
 #[tokio::test]
 async fn a_busy_pool_does_not_end_live_streams_as_if_the_database_were_unavailable() {
     let server = TestServer::start_with(|settings| {

@@ -1,5 +1,5 @@
 //! Live streams over time: wake-ups within and between instances, heartbeats, shutdown, deadlines and stalled
-//! readers.
+//! clients.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ async fn without_notifications_streams_of_another_instance_receive_events_by_pol
 
 #[tokio::test]
 async fn a_notification_wakes_streams_of_another_instance_before_the_next_poll() {
-    /// Far less than five rounds of the fallback poll, which runs every 10 s besides LISTEN.
+    /// Far less than five rounds of the fallback poll, which runs every 10 s in addition to LISTEN.
     const LIMIT: Duration = Duration::from_secs(10);
     let rare_polls = |settings: &mut Settings| settings.store.live.listen.poll_interval = NEVER;
     let first = TestServer::start_with(rare_polls).await;
@@ -224,7 +224,7 @@ async fn a_stalled_watch_ends_with_the_sequence_to_resume_after() {
     let server = TestServer::start_with(short_stall_limit).await;
     let mut watcher = watch_large_events(&server).await;
     let (_, mut last_sequence) = watcher.event().await;
-    tokio::time::sleep(STALL_LIMIT * 3).await; // the reader stalls
+    tokio::time::sleep(STALL_LIMIT * 3).await; // the client stalls
     let end = loop {
         match watcher.next().await {
             Ok(Some((Item::Event(_), sequence))) => last_sequence = sequence,
@@ -238,12 +238,12 @@ async fn a_stalled_watch_ends_with_the_sequence_to_resume_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_within_the_stall_limit_receives_every_event() {
+async fn a_slow_client_within_the_stall_limit_receives_every_event() {
     let server = TestServer::start_with(short_stall_limit).await;
     let mut watcher = watch_large_events(&server).await;
     for sequence in 1..=30 {
         assert_eq!(watcher.sequences(1).await, [sequence]);
-        tokio::time::sleep(STALL_LIMIT / 8).await; // the reader is slow
+        tokio::time::sleep(STALL_LIMIT / 8).await; // the client is slow
     }
     assert_eq!(watcher.sequences(170).await, (31..=200).collect::<Vec<_>>());
     assert_eq!(watcher.caught_up().await, 200);

@@ -64,7 +64,7 @@ async fn two_hundred_stalled_replays_hold_no_database_connection_and_bounded_mem
                 .await
                 .expect("the first event arrives");
             assert!(first.unwrap().is_some());
-            stalled.push(reader); // not read any further
+            stalled.push(reader); // no further item is read
         }
     }
 
@@ -141,7 +141,7 @@ async fn dropping_a_replay_stops_its_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_size_of_a_replay_bounds_the_bytes_of_meta() {
+async fn a_page_of_a_replay_is_bounded_in_bytes_of_meta() {
     const EVENTS: i64 = 600;
     const FIRST_PAGE: usize = 50;
     /// PostgreSQL splits 32 KiB of incompressible data into TOAST rows of about 2,000 bytes.

@@ -1,5 +1,5 @@
-//! Every watcher receives every acknowledged event exactly once and in
-//! order, under concurrent writers and reconnects.
+//! Every watcher receives every acknowledged event exactly once and in order, under concurrent writers and
+//! reconnects.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::support::live::{Item, Rng, after, watch};
 
 const WRITERS: usize = 4;
 const WATCHERS: usize = 4;
-/// Writes of each writer.
+/// Writes (unary calls, batches or streams) of each writer.
 const ROUNDS: usize = 40;
 /// Content of the last event.
 const LAST: &str = "last";
@@ -24,25 +24,25 @@ const LAST: &str = "last";
 /// Sequence and id of an event.
 type EventKey = (i64, String);
 
-fn random_event(dice: &mut Rng, spirit_id: &str) -> CreateEventRequest {
-    let (session, seconds) = (dice.below(20).to_string(), dice.below(2_000_000_000));
+fn random_event(rng: &mut Rng, spirit_id: &str) -> CreateEventRequest {
+    let (session, seconds) = (rng.below(20).to_string(), rng.below(2_000_000_000));
     event_at(spirit_id, &session, i64::try_from(seconds).unwrap())
 }
 
 /// Creates events at random by unary call, batch and ingest; returns the acknowledged ones.
 async fn write_events(server: &TestServer, spirit_id: &str) -> Vec<EventKey> {
-    let mut dice = Rng::new();
+    let mut rng = Rng::new();
     let mut acknowledged = Vec::new();
     for _ in 0..ROUNDS {
-        match dice.below(4) {
+        match rng.below(4) {
             0 => {
-                let requests = (0..5).map(|_| random_event(&mut dice, spirit_id)).collect();
+                let requests = (0..5).map(|_| random_event(&mut rng, spirit_id)).collect();
                 acknowledged.extend(create_batch(server, requests).await);
             }
             1 => {
                 let stream = Ingest::open(server).await;
                 for n in 0..10 {
-                    stream.send(n, random_event(&mut dice, spirit_id)).await;
+                    stream.send(n, random_event(&mut rng, spirit_id)).await;
                 }
                 for answer in stream.finish().await {
                     let Some(IngestItem::Receipt(receipt)) = answer.result else {
@@ -52,7 +52,7 @@ async fn write_events(server: &TestServer, spirit_id: &str) -> Vec<EventKey> {
                 }
             }
             _ => {
-                let created = create(&mut server.events(), random_event(&mut dice, spirit_id)).await;
+                let created = create(&mut server.events(), random_event(&mut rng, spirit_id)).await;
                 acknowledged.push((created.sequence, created.id));
             }
         }
@@ -74,16 +74,16 @@ async fn create_batch(server: &TestServer, requests: Vec<CreateEventRequest>) ->
     stored.map(|event| (event.sequence, event.id)).collect()
 }
 
-/// Watches up to the last event in short streams on random servers,
-/// each resumed after the last received sequence.
+/// Watches up to the last event in short streams on random servers, each resumed after the last received
+/// sequence.
 async fn watch_in_short_streams(servers: [Arc<TestServer>; 2], spirit_id: String) -> Vec<EventKey> {
-    let mut dice = Rng::new();
+    let mut rng = Rng::new();
     let mut received: Vec<EventKey> = Vec::new();
     let mut position = 0;
     loop {
-        let server = &servers[usize::try_from(dice.below(2)).unwrap()];
+        let server = &servers[usize::try_from(rng.below(2)).unwrap()];
         let mut watcher = watch(server, after(&spirit_id, position)).await.unwrap();
-        for _ in 0..dice.below(40) {
+        for _ in 0..rng.below(40) {
             let (item, sequence) = watcher.next().await.unwrap().unwrap();
             position = sequence;
             let Item::Event(event) = item else { continue };

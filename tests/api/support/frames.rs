@@ -121,12 +121,12 @@ impl Frames {
 }
 
 impl Frame {
-    /// Whether the frame is a ping that needs an acknowledgement.
+    /// Returns true if the frame is a ping that needs an acknowledgement.
     pub fn is_ping_request(&self) -> bool {
         self.kind == Kind::Ping && self.flags & ACK == 0
     }
 
-    /// Whether the frame ends this stream.
+    /// Returns true if the frame ends this stream.
     pub fn ends_stream(&self, stream: u32) -> bool {
         let ends = match self.kind {
             Kind::Data | Kind::Headers => self.flags & END_STREAM != 0,

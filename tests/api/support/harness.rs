@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::support::pgbouncer::{Pooler, wanted_pooler};
 
-/// How long a test waits for something before it fails.
+/// Time limit of every wait; a test fails when it is exceeded.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest message that the tests' clients send or accept.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -233,7 +233,8 @@ impl Database {
         pooler.program.connect_options(name)
     }
 
-    /// Sets the settings that a pooler drops on the database instead, as docs/operations.md describes.
+    /// Sets on the database the settings that a pooler drops from connections; docs/operations.md sets them
+    /// for the role.
     async fn set_dropped_settings(&self, settings: &StoreSettings) {
         let Some((pooler, name)) = self.pooler() else {
             return;
@@ -317,20 +318,20 @@ impl Postgres {
     }
 }
 
-/// Whether a test is left out because the tests run behind a pooler; prints the reason.
-pub fn left_out_behind_pooler(why: &str) -> bool {
-    left_out(wanted_pooler(), why)
+/// Returns true if a test is skipped because the tests run behind a pooler, and prints the reason.
+pub fn skipped_behind_pooler(why: &str) -> bool {
+    skipped(wanted_pooler(), why)
 }
 
-/// Whether a test is left out because the tests run behind a pooler that drops the settings of the service's
-/// connections; prints the reason.
-pub fn left_out_without_settings(why: &str) -> bool {
-    left_out(wanted_pooler().filter(|pooler| pooler != "transaction"), why)
+/// Returns true if a test is skipped because the tests run behind a pooler that drops the settings of the
+/// service's connections, and prints the reason.
+pub fn skipped_without_session_settings(why: &str) -> bool {
+    skipped(wanted_pooler().filter(|pooler| pooler != "transaction"), why)
 }
 
-fn left_out(pooler: Option<String>, why: &str) -> bool {
+fn skipped(pooler: Option<String>, why: &str) -> bool {
     if let Some(pooler) = &pooler {
-        eprintln!("LEFT OUT behind a pooler ({pooler}): {why}");
+        eprintln!("SKIPPED behind a pooler ({pooler}): {why}");
     }
     pooler.is_some()
 }

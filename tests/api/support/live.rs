@@ -1,4 +1,4 @@
-//! Readers of live streams, with assertions on their items.
+//! Reads live streams and asserts on their items.
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::stream_session_events_response::Item as SessionItem;
@@ -118,7 +118,7 @@ impl<M: Message> Reader<M> {
         }
     }
 
-    /// Reads the next item, which must be an error; returns the error.
+    /// Reads the error that ends the stream; panics if an item precedes it.
     pub async fn error(&mut self) -> Result<(), Status> {
         let item = self.next().await?;
         panic!("no error: {item:?}")
@@ -173,7 +173,7 @@ pub fn after(spirit_id: &str, sequence: i64) -> WatchEventsRequest {
     }
 }
 
-/// A replay of a session that goes on live with `follow`.
+/// A replay of a session that continues with new events (`follow`).
 pub fn following(spirit_id: &str, session_id: &str) -> StreamSessionEventsRequest {
     StreamSessionEventsRequest {
         follow: true,

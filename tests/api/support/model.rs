@@ -148,7 +148,7 @@ pub fn filters() -> Vec<(&'static str, EventFilter)> {
     ]
 }
 
-/// Whether an event matches a filter.
+/// Returns true if an event matches a filter.
 pub fn passes(filter: &EventFilter, event: &Event) -> bool {
     let EventFilter {
         event_types,

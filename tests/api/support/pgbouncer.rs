@@ -27,7 +27,7 @@ pub enum Mode {
 /// Setting with which PgBouncer accepts the startup parameter `options` and drops it.
 pub const IGNORE_OPTIONS: &str = "ignore_startup_parameters = options";
 
-/// Name of the setting for how many prepared statements PgBouncer tracks a connection.
+/// Name of the setting for the number of prepared statements that PgBouncer tracks per connection.
 pub const MAX_PREPARED_STATEMENTS: &str = "max_prepared_statements";
 
 /// A running PgBouncer. Ends when it is dropped, and also when the test's process is killed.
@@ -70,7 +70,8 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
-/// Whether the program can track prepared statements: possible since 1.21, the default since 1.24.
+/// Returns true if the program can track prepared statements, which is possible since 1.21 and the default
+/// since 1.24.
 pub fn supports_prepared_statements() -> bool {
     let program = program().expect("pgbouncer is installed");
     let output = Command::new(program).arg("--version").output().unwrap();
@@ -80,7 +81,7 @@ pub fn supports_prepared_statements() -> bool {
 }
 
 impl PgBouncer {
-    /// Starts PgBouncer in front of `postgres` with up to `pool_size` server connections a database. `more`
+    /// Starts PgBouncer in front of `postgres` with up to `pool_size` server connections per database. `more`
     /// is appended to its settings.
     pub async fn start(postgres: &PgConnectOptions, mode: Mode, pool_size: u32, more: &str) -> Self {
         let dir = reachable_dir();

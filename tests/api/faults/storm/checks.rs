@@ -1,10 +1,10 @@
-//! Checks of a storm: the stored rows must match the answers that callers got.
+//! Checks after the stress test: the stored rows must match the answers that callers got.
 
 use std::collections::{HashMap, HashSet};
 
 use sqlx::FromRow;
 
-use super::{CREATES, Fate, Kind, SPIRITS, Sent};
+use super::{CREATES, Kind, Outcome, SPIRITS, Sent};
 use crate::support::harness::TestServer;
 
 /// Asserts that the stored rows match every answer that a caller waited for.
@@ -64,22 +64,22 @@ fn answers_match_rows(all: &[Sent], rows: &[Row]) {
     for Sent { kind, items } in all {
         let mut last: HashMap<&str, i64> = HashMap::new();
         let mut present = 0;
-        for (request, fate) in items {
+        for (request, outcome) in items {
             let row = by_content.get(request.content()).copied();
-            match (fate, row) {
-                (Fate::Stored { id, sequence }, Some(row)) => {
+            match (outcome, row) {
+                (Outcome::Stored { id, sequence }, Some(row)) => {
                     assert_eq!((&row.id, row.sequence), (id, *sequence), "{request:?}");
                     assert_eq!(row.dedupe_key, request.dedupe_key);
                 }
-                (Fate::Duplicate { id }, None) => {
+                (Outcome::Duplicate { id }, None) => {
                     let holder = by_id[id.as_str()];
                     assert_eq!(
                         (&holder.spirit_id, &holder.dedupe_key),
                         (&request.spirit_id, &request.dedupe_key)
                     );
                 }
-                (Fate::Refused, None) | (Fate::Unknown, _) => {}
-                _ => panic!("answered {fate:?}, stored: {}, {request:?}", row.is_some()),
+                (Outcome::Refused, None) | (Outcome::Unknown, _) => {}
+                _ => panic!("answered {outcome:?}, stored: {}, {request:?}", row.is_some()),
             }
             let Some(row) = row else { continue };
             matched += 1;
@@ -100,17 +100,20 @@ fn answers_match_rows(all: &[Sent], rows: &[Row]) {
     assert_eq!(matched, rows.len(), "a row is stored that no caller sent");
 }
 
-/// Asserts that every kind of answer occurred often enough for the storm to be a meaningful test.
-pub(super) fn every_fate_occurred(all: &[Sent]) {
-    let count = |is: fn(&Fate) -> bool| {
-        let fates = all.iter().flat_map(|sent| &sent.items).map(|(_, fate)| fate);
-        fates.filter(|fate| is(fate)).count()
+/// Asserts that every kind of answer occurred often enough for the test to be meaningful.
+pub(super) fn every_outcome_occurred(all: &[Sent]) {
+    let count = |is: fn(&Outcome) -> bool| {
+        let outcomes = all
+            .iter()
+            .flat_map(|sent| &sent.items)
+            .map(|(_, outcome)| outcome);
+        outcomes.filter(|outcome| is(outcome)).count()
     };
     let counts = [
-        count(|fate| matches!(fate, Fate::Stored { .. })),
-        count(|fate| matches!(fate, Fate::Duplicate { .. })),
-        count(|fate| matches!(fate, Fate::Refused)),
-        count(|fate| matches!(fate, Fate::Unknown)),
+        count(|outcome| matches!(outcome, Outcome::Stored { .. })),
+        count(|outcome| matches!(outcome, Outcome::Duplicate { .. })),
+        count(|outcome| matches!(outcome, Outcome::Refused)),
+        count(|outcome| matches!(outcome, Outcome::Unknown)),
     ];
     assert!(counts.iter().sum::<usize>() >= CREATES);
     assert!(counts.iter().all(|count| *count > CREATES / 50), "{counts:?}");

@@ -1,5 +1,5 @@
-//! A storm of random creates through two servers: acknowledged creates are stored exactly once, refused ones are
-//! not stored.
+//! A stress test with random creates through two servers: acknowledged creates are stored exactly once,
+//! refused ones are not stored.
 
 mod checks;
 
@@ -29,14 +29,14 @@ use crate::support::validation::UNKNOWN_ID;
 const CREATES: usize = 10_000;
 const CALLERS: usize = 64;
 const SPIRITS: usize = 12;
-/// Number of spirits, the first ones, that are soft-deleted and restored during the storm.
+/// Number of spirits, the first ones, that are soft-deleted and restored during the test.
 const TOGGLED_SPIRITS: usize = 3;
 /// Number of dedupe keys, few enough that about half of the keys sent are taken.
 const DEDUPE_KEYS: u32 = 300;
 
 /// The result of one create, as known to its caller.
 #[derive(Clone, Debug, PartialEq)]
-enum Fate {
+enum Outcome {
     Stored {
         id: String,
         sequence: i64,
@@ -53,7 +53,7 @@ enum Fate {
 /// Creates sent in one request or stream; each has a unique content.
 struct Sent {
     kind: Kind,
-    items: Vec<(CreateEventRequest, Fate)>,
+    items: Vec<(CreateEventRequest, Outcome)>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -144,12 +144,12 @@ impl Caller {
         let request = self.random_request();
         let mut events = self.events.clone();
         let answer = self.maybe_abandon(events.create_event(request.clone())).await;
-        let fate = match answer {
-            None => Fate::Unknown,
+        let outcome = match answer {
+            None => Outcome::Unknown,
             Some(Ok(response)) => created(response.into_inner()),
             Some(Err(status)) => refusal(status.code(), status.get_details_error_info()),
         };
-        self.record(Kind::Other, vec![(request, fate)]);
+        self.record(Kind::Other, vec![(request, outcome)]);
     }
 
     async fn batch(&mut self, mode: BatchMode) {
@@ -169,11 +169,11 @@ impl Caller {
         };
         let mut events = self.events.clone();
         let answer = self.maybe_abandon(events.batch_create_events(request)).await;
-        let fates = match answer.map(|answer| answer.map(Response::into_inner)) {
-            None => vec![Fate::Unknown; requests.len()],
+        let outcomes = match answer.map(|answer| answer.map(Response::into_inner)) {
+            None => vec![Outcome::Unknown; requests.len()],
             Some(Err(status)) => {
                 refusal(status.code(), status.get_details_error_info());
-                vec![Fate::Refused; requests.len()]
+                vec![Outcome::Refused; requests.len()]
             }
             Some(Ok(response)) => response
                 .results
@@ -186,9 +186,9 @@ impl Caller {
                 })
                 .collect(),
         };
-        assert_eq!(fates.len(), requests.len());
+        assert_eq!(outcomes.len(), requests.len());
         let kind = if atomic { Kind::Atomic } else { Kind::Other };
-        self.record(kind, requests.into_iter().zip(fates).collect());
+        self.record(kind, requests.into_iter().zip(outcomes).collect());
     }
 
     /// An ingest stream whose answers are read to the end or to a random item before it.
@@ -203,7 +203,7 @@ impl Caller {
                 ..IngestEventsRequest::default()
             })
             .collect();
-        let mut fates = Vec::new();
+        let mut outcomes = Vec::new();
         let wanted = if self.rng.bool() {
             requests.len()
         } else {
@@ -211,23 +211,23 @@ impl Caller {
         };
         let answers = self.events.ingest_events(tokio_stream::iter(items)).await;
         let mut answers = answers.unwrap().into_inner();
-        while fates.len() < wanted {
+        while outcomes.len() < wanted {
             let answer = timeout(PATIENCE, answers.message())
                 .await
                 .unwrap()
                 .unwrap()
                 .unwrap();
-            fates.push(match answer.result.unwrap() {
+            outcomes.push(match answer.result.unwrap() {
                 Answer::Error(error) => refusal(Code::from_i32(error.code), error.get_details_error_info()),
-                Answer::Receipt(receipt) if receipt.outcome() == CreateOutcome::Created => Fate::Stored {
+                Answer::Receipt(receipt) if receipt.outcome() == CreateOutcome::Created => Outcome::Stored {
                     id: receipt.event_id,
                     sequence: receipt.sequence,
                 },
-                Answer::Receipt(receipt) => Fate::Duplicate { id: receipt.event_id },
+                Answer::Receipt(receipt) => Outcome::Duplicate { id: receipt.event_id },
             });
         }
-        fates.resize(requests.len(), Fate::Unknown);
-        self.record(Kind::Stream, requests.into_iter().zip(fates).collect());
+        outcomes.resize(requests.len(), Outcome::Unknown);
+        self.record(Kind::Stream, requests.into_iter().zip(outcomes).collect());
     }
 
     async fn toggle_deletion(&mut self) {
@@ -247,9 +247,9 @@ impl Caller {
         }
     }
 
-    fn record(&mut self, kind: Kind, items: Vec<(CreateEventRequest, Fate)>) {
-        for (request, fate) in &items {
-            if let Fate::Stored { sequence, .. } = fate {
+    fn record(&mut self, kind: Kind, items: Vec<(CreateEventRequest, Outcome)>) {
+        for (request, outcome) in &items {
+            if let Outcome::Stored { sequence, .. } = outcome {
                 if let Some(expected) = request.expected_last_sequence {
                     assert_eq!(
                         *sequence,
@@ -269,27 +269,27 @@ fn raise_acquire_timeout(settings: &mut Settings) {
     settings.store.acquire_timeout = PATIENCE;
 }
 
-fn created(response: CreateEventResponse) -> Fate {
+fn created(response: CreateEventResponse) -> Outcome {
     let is_new = response.outcome() == CreateOutcome::Created;
     let event = response.event.unwrap();
     let (id, sequence) = (event.id, event.sequence);
     if is_new {
-        Fate::Stored { id, sequence }
+        Outcome::Stored { id, sequence }
     } else {
-        Fate::Duplicate { id }
+        Outcome::Duplicate { id }
     }
 }
 
-fn refusal(code: Code, info: Option<ErrorInfo>) -> Fate {
+fn refusal(code: Code, info: Option<ErrorInfo>) -> Outcome {
     let mut info = info.expect("every error carries an ErrorInfo");
     match (code, info.reason.as_str()) {
         (Code::AlreadyExists, "DUPLICATE_EVENT") => match info.metadata.remove("existing_event_id") {
-            Some(id) => Fate::Duplicate { id },
-            None => Fate::Refused,
+            Some(id) => Outcome::Duplicate { id },
+            None => Outcome::Refused,
         },
         (Code::InvalidArgument, "INVALID_FIELD")
         | (Code::NotFound, "SPIRIT_NOT_FOUND")
-        | (Code::Aborted, "SEQUENCE_MISMATCH") => Fate::Refused,
+        | (Code::Aborted, "SEQUENCE_MISMATCH") => Outcome::Refused,
         other => panic!("unexpected: {other:?} {info:?}"),
     }
 }
@@ -328,6 +328,6 @@ async fn concurrent_random_creates_are_stored_once_if_acknowledged_and_never_if_
     second_server.stop().await.unwrap();
 
     let reader = TestServer::start_on(database, |_| {}).await;
-    checks::every_fate_occurred(&all);
+    checks::every_outcome_occurred(&all);
     checks::rows_match_answers(&reader, &all).await;
 }
