@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
-use crate::harness::{PATIENCE, Place, Server, eventually, finish};
+use crate::harness::{PATIENCE, Server, TestDir, eventually, finish};
 
 pub const MIB: usize = 1024 * 1024;
 pub const CREATE_SPIRIT: &str = "/elephantasm.events.v1.SpiritService/CreateSpirit";
@@ -27,7 +27,7 @@ pub const CREATE_EVENT: &str = "/elephantasm.events.v1.EventService/CreateEvent"
 
 /// A server process with a private PostgreSQL and an admin address.
 pub struct Host {
-    pub place: Place,
+    pub test_dir: TestDir,
     pub server: Server,
     admin: SocketAddr,
 }
@@ -35,9 +35,9 @@ pub struct Host {
 impl Host {
     /// Starts a server with these flags.
     pub async fn start(flags: &[&str]) -> Self {
-        let place = Place::new();
+        let test_dir = TestDir::new();
         let flags = [&["--admin-addr", "127.0.0.1:0", "--log-format", "json"], flags].concat();
-        let server = Server::run(&place, &mut place.command(&flags)).await;
+        let server = Server::run(&test_dir, &mut test_dir.command(&flags)).await;
         let log = server.log();
         let line = log
             .lines()
@@ -47,7 +47,7 @@ impl Host {
         let addr = find(&line, "addr").unwrap_or_else(|| panic!("{line}"));
         Self {
             admin: addr.parse().unwrap(),
-            place,
+            test_dir,
             server,
         }
     }
@@ -79,7 +79,7 @@ impl Host {
     /// Creates an API key and waits until the server requires one.
     pub async fn key(&self, role: &str) -> String {
         let arguments = ["key", "create", "--name", role, "--role", role];
-        let created = finish(&mut self.place.command(&arguments)).await.with(0);
+        let created = finish(&mut self.test_dir.command(&arguments)).await.exits_with(0);
         eventually("the server requires an API key", async || {
             let counted = self.spirit_count(None).await;
             counted.is_err().then_some(())
