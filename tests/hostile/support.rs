@@ -135,6 +135,11 @@ impl Raw {
         let socket = TcpStream::connect(addr).await.unwrap();
         let (requests, connection) = builder.handshake(socket).await.unwrap();
         tokio::spawn(connection);
+        Self::over(requests, addr)
+    }
+
+    /// Sends requests over an existing connection.
+    pub fn over(requests: SendRequest<Bytes>, addr: SocketAddr) -> Self {
         Self {
             authority: addr.to_string(),
             requests,
@@ -229,4 +234,16 @@ pub fn details(status: &Status) -> (String, Option<Duration>) {
     let reason = details.error_info().map(|info| info.reason.clone());
     let delay = details.retry_info().and_then(|info| info.retry_delay);
     (reason.unwrap_or_default(), delay)
+}
+
+/// Runs something and returns its output and the largest resident memory of the server meanwhile.
+pub async fn peak<T>(host: &Host, work: impl Future<Output = T>) -> (T, usize) {
+    let mut peak = host.resident();
+    let mut work = std::pin::pin!(work);
+    loop {
+        match timeout(Duration::from_millis(3), &mut work).await {
+            Ok(output) => return (output, peak.max(host.resident())),
+            Err(_) => peak = peak.max(host.resident()),
+        }
+    }
 }
