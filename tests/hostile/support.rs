@@ -60,6 +60,21 @@ impl Host {
         kib * 1024
     }
 
+    /// Time for which the threads of the server have run, and for which they were ready and waited for a CPU. Zero
+    /// where the kernel does not record it.
+    pub fn scheduled(&self) -> (Duration, Duration) {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.server.pid())).unwrap();
+        let mut total = (Duration::ZERO, Duration::ZERO);
+        for thread in threads {
+            let path = thread.unwrap().path().join("schedstat");
+            let times = fs::read_to_string(path).unwrap_or_default();
+            let mut times = times.split_whitespace().map(|nanos| nanos.parse().unwrap());
+            total.0 += Duration::from_nanos(times.next().unwrap_or_default());
+            total.1 += Duration::from_nanos(times.next().unwrap_or_default());
+        }
+        total
+    }
+
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let mut connection = TcpStream::connect(self.admin).await.unwrap();
