@@ -10,4 +10,8 @@
 mod harness;
 mod support;
 
+mod decoding;
+mod keys;
 mod protocol;
+mod replies;
+mod watchers;

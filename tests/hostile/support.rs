@@ -60,6 +60,21 @@ impl Host {
         kib * 1024
     }
 
+    /// Time for which the threads of the server have run, and for which they were ready and waited for a CPU. Zero
+    /// where the kernel does not record it.
+    pub fn scheduled(&self) -> (Duration, Duration) {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.server.pid())).unwrap();
+        let mut total = (Duration::ZERO, Duration::ZERO);
+        for thread in threads {
+            let path = thread.unwrap().path().join("schedstat");
+            let times = fs::read_to_string(path).unwrap_or_default();
+            let mut times = times.split_whitespace().map(|nanos| nanos.parse().unwrap());
+            total.0 += Duration::from_nanos(times.next().unwrap_or_default());
+            total.1 += Duration::from_nanos(times.next().unwrap_or_default());
+        }
+        total
+    }
+
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let mut connection = TcpStream::connect(self.admin).await.unwrap();
@@ -135,6 +150,11 @@ impl Raw {
         let socket = TcpStream::connect(addr).await.unwrap();
         let (requests, connection) = builder.handshake(socket).await.unwrap();
         tokio::spawn(connection);
+        Self::over(requests, addr)
+    }
+
+    /// Sends requests over an existing connection.
+    pub fn over(requests: SendRequest<Bytes>, addr: SocketAddr) -> Self {
         Self {
             authority: addr.to_string(),
             requests,
@@ -229,4 +249,16 @@ pub fn details(status: &Status) -> (String, Option<Duration>) {
     let reason = details.error_info().map(|info| info.reason.clone());
     let delay = details.retry_info().and_then(|info| info.retry_delay);
     (reason.unwrap_or_default(), delay)
+}
+
+/// Runs something and returns its output and the largest resident memory of the server meanwhile.
+pub async fn peak<T>(host: &Host, work: impl Future<Output = T>) -> (T, usize) {
+    let mut peak = host.resident();
+    let mut work = std::pin::pin!(work);
+    loop {
+        match timeout(Duration::from_millis(3), &mut work).await {
+            Ok(output) => return (output, peak.max(host.resident())),
+            Err(_) => peak = peak.max(host.resident()),
+        }
+    }
 }

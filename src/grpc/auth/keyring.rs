@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -34,6 +34,11 @@ const TRUSTED_FOR: Duration = Duration::from_secs(5);
 /// Time since the last use after which a key is evicted from the cache.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
+/// Delay of a refused key for each refused key that waits already, and the longest delay. A caller with a wrong key
+/// does not notice it; callers who try many keys get some hundred answers a second in all.
+const REFUSAL_DELAY: Duration = Duration::from_millis(2);
+const REFUSAL_DELAY_MAX: Duration = Duration::from_secs(1);
+
 const SCHEME: &str = "Bearer ";
 
 /// A cache of API keys. Cheap to clone.
@@ -49,6 +54,8 @@ struct Shared {
     anonymous: Arc<CachedKey>,
     /// The cached keys by prefix.
     keys: Mutex<HashMap<String, Arc<CachedKey>>>,
+    /// Calls with a refused key whose answer is delayed.
+    refusals: AtomicU32,
 }
 
 /// A cached key, with its limits on this server.
@@ -93,6 +100,7 @@ impl Keyring {
             is_keyed: AtomicBool::new(false),
             anonymous: Arc::new(CachedKey::anonymous(limits)),
             keys: Mutex::default(),
+            refusals: AtomicU32::new(0),
         }))
     }
 
@@ -143,6 +151,12 @@ impl Keyring {
             }
             _ => Err(ApiError::InvalidKey),
         }
+    }
+
+    /// Delays the answer to a call with a refused key, the longer the more such calls there are.
+    pub(super) async fn delay_refusal(&self) {
+        let refusal = Refusal::start(&self.0.refusals);
+        sleep((REFUSAL_DELAY * refusal.earlier).min(REFUSAL_DELAY_MAX)).await;
     }
 
     fn insert(&self, key: ApiKey, queried: Instant) -> Arc<CachedKey> {
@@ -261,6 +275,26 @@ impl CachedKey {
 
     fn is_idle(&self) -> bool {
         self.times.lock().used.elapsed() > KEPT_FOR
+    }
+}
+
+/// A delayed answer; counted until it is dropped, because the caller may leave earlier.
+struct Refusal<'c> {
+    count: &'c AtomicU32,
+    /// Delayed answers at the start of this one.
+    earlier: u32,
+}
+
+impl<'c> Refusal<'c> {
+    fn start(count: &'c AtomicU32) -> Self {
+        let earlier = count.fetch_add(1, Ordering::Relaxed);
+        Self { count, earlier }
+    }
+}
+
+impl Drop for Refusal<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -88,13 +88,24 @@ where
                 Box::pin(async move {
                     match keyring.look_up(&digest).await {
                         Ok(key) => forward(&mut inner, request, key, requirement).await,
-                        Err(error) => Ok(Status::from(error).into_http()),
+                        Err(error) => Ok(refuse(&keyring, error).await),
                     }
                 })
             }
-            Err(error) => Box::pin(ready(Ok(Status::from(error).into_http()))),
+            Err(error) => {
+                let keyring = self.layer.keyring.clone();
+                Box::pin(async move { Ok(refuse(&keyring, error).await) })
+            }
         }
     }
+}
+
+/// Answers a call without a valid key. The answer to a wrong key may be delayed.
+async fn refuse<O: Default>(keyring: &Keyring, error: ApiError) -> Response<O> {
+    if matches!(error, ApiError::InvalidKey) {
+        keyring.delay_refusal().await;
+    }
+    Status::from(error).into_http()
 }
 
 /// Passes the call to the inner service if the key allows it.

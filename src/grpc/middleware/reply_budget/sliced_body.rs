@@ -19,7 +19,7 @@ pin_project! {
         #[pin]
         inner: B,
         rest: Bytes,
-        // Set until the last slice of a charged reply is passed on.
+        // Set until the client has taken a charged reply.
         in_flight: Option<ReplyInFlight>,
         // Whether the charged reply has several slices.
         is_long: bool,
@@ -67,6 +67,8 @@ impl<B: Body<Data = Bytes>> Body for SlicedBody<B> {
             return Poll::Ready(Some(Err(error)));
         }
         if this.rest.is_empty() {
+            // HTTP/2 polls again once the client's window has taken the last slice.
+            *this.in_flight = None;
             if let Some(trailers) = this.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
@@ -78,17 +80,17 @@ impl<B: Body<Data = Bytes>> Body for SlicedBody<B> {
                 other => return Poll::Ready(other),
             }
         }
-        let mut slice = this.rest.split_to(this.rest.len().min(SLICE_BYTES));
+        let mut slice = if this.rest.len() > SLICE_BYTES {
+            this.rest.split_to(SLICE_BYTES)
+        } else {
+            std::mem::take(this.rest)
+        };
         if let Some(in_flight) = this.in_flight {
             in_flight.record_progress();
             if *this.is_long {
                 // A slice of a shared buffer would keep all of it in memory after the charge has ended.
                 slice = Bytes::copy_from_slice(&slice);
             }
-        }
-        if this.rest.is_empty() {
-            *this.rest = Bytes::new();
-            *this.in_flight = None;
         }
         Poll::Ready(Some(Ok(Frame::data(slice))))
     }
