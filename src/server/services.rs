@@ -9,8 +9,8 @@ use super::ServerSettings;
 use crate::config::Reflection;
 use crate::grpc::pb::event_service_server::EventServiceServer;
 use crate::grpc::pb::spirit_service_server::SpiritServiceServer;
-use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, Keyring, OriginRules};
-use crate::grpc::{PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SpiritApi, pb};
+use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, KeylessStreamLayer};
+use crate::grpc::{Keyring, OriginRules, PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SpiritApi, pb};
 
 /// Adds the event and spirit services to the health service, and reflection unless it is off.
 pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -> anyhow::Result<Routes> {
@@ -38,6 +38,7 @@ pub(super) type Layers = (
     CallLayer,
     ProtocolLayer,
     ReplyLayer,
+    KeylessStreamLayer,
     PanicLayer,
     DeadlineLayer,
     ErrorLayer,
@@ -60,6 +61,7 @@ pub(super) fn layers(
             origins,
         },
         ReplyLayer,
+        KeylessStreamLayer::default(),
         PanicLayer,
         DeadlineLayer {
             answer_within: settings.call_limit,
