@@ -20,6 +20,7 @@ mod import;
 mod key;
 mod killed_server;
 mod load;
+mod open_files;
 mod private_postgres;
 mod process;
 mod replay;
