@@ -3,6 +3,8 @@
 //! They require no authentication, so the address must be reachable only from the operators' network. They do
 //! not use the database, so they work while it is unavailable.
 
+mod listener;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -120,9 +122,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .with_state(admin);
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the admin address is no longer served");
-    }
+    listener::serve(listener, routes).await;
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {

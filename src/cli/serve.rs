@@ -13,19 +13,24 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
-use crate::config::{BadSettings, ConnectionLimits, ServeArgs, TlsArgs};
+use crate::config::{BadSettings, ConnectionLimits, DatabaseArgs, ServeArgs, TlsArgs};
 use crate::panics::keep_running;
 use crate::server::{self, Listeners, ServerSettings, Tls};
 use crate::telemetry;
 
-/// File descriptors for everything except client connections: the database, the log, certificates.
+/// File descriptors for everything except client connections and the pools of database connections:
+/// operators, the log, certificates, the private PostgreSQL.
 const FILES_RESERVED: usize = 256;
+/// Connections of a writer: one that writes, and those that wait for locked spirits.
+const CONNECTIONS_PER_WRITER: usize = 5;
+/// The smallest number of client connections that a server is started for.
+const CONNECTIONS_MIN: usize = 64;
 
 pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut settings = ServerSettings::try_from(&args)?;
     settings.tls = open_tls(&args.tls).await?;
     telemetry::init_traced(&args.log)?;
-    limit_by_open_files(&mut settings.connections);
+    limit_by_open_files(&mut settings.connections, files_reserved(&args.database))?;
     let shutdown = CancellationToken::new();
     listen_for_signals(shutdown.clone())?;
     if let Some(tls) = settings.tls.clone() {
@@ -80,9 +85,19 @@ async fn listen_for_operators(addr: Option<SocketAddr>) -> anyhow::Result<Option
     Ok(Some(listener))
 }
 
+/// Returns the number of files that are open beside the client connections.
+fn files_reserved(database: &DatabaseArgs) -> usize {
+    let is_read = database.read_database_url.is_some() || database.read_database_url_file.is_some();
+    let pools = to_usize(database.pool_size) * (1 + usize::from(is_read));
+    FILES_RESERVED + pools + to_usize(database.writers) * CONNECTIONS_PER_WRITER
+}
+
 /// Raises the soft limit of open files to the hard limit, and lowers the connection limit if the files do not
 /// suffice, because each connection is an open file.
-fn limit_by_open_files(limits: &mut ConnectionLimits) {
+///
+/// # Errors
+/// When the files do not suffice for [`CONNECTIONS_MIN`] connections, or for all if fewer are allowed.
+fn limit_by_open_files(limits: &mut ConnectionLimits, reserved: usize) -> Result<(), BadSettings> {
     let mut files = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: files.maximum,
@@ -92,9 +107,16 @@ fn limit_by_open_files(limits: &mut ConnectionLimits) {
         files = raised;
     }
     let Some(open) = files.current.and_then(|open| usize::try_from(open).ok()) else {
-        return;
+        return Ok(());
     };
-    let connections_max = open.saturating_sub(FILES_RESERVED).max(1);
+    let needed = reserved + CONNECTIONS_MIN.min(limits.connections_max);
+    if open < needed {
+        return Err(BadSettings(format!(
+            "the limit of open files is {open} and the server needs at least {needed}: raise it with `ulimit -n`, \
+             LimitNOFILE= or --ulimit nofile=, or lower --pool-size and --writers"
+        )));
+    }
+    let connections_max = open - reserved;
     if connections_max < limits.connections_max {
         tracing::warn!(
             open,
@@ -103,6 +125,11 @@ fn limit_by_open_files(limits: &mut ConnectionLimits) {
         );
         limits.connections_max = connections_max;
     }
+    Ok(())
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 async fn open_tls(args: &TlsArgs) -> anyhow::Result<Option<Tls>> {

@@ -2,12 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -15,6 +15,8 @@ use uuid::Uuid;
 use super::binaries::Binaries;
 use super::locks::{FILE_MODE, lock_processes, make_dir};
 use super::owner::Owner;
+use super::pid_files;
+use super::watchdog::Watchdog;
 use super::{EmbeddedError, SUPERUSER};
 
 /// Port number, which is part of the socket's file name. PostgreSQL listens on no TCP port.
@@ -131,13 +133,17 @@ impl Cluster {
             .arg(&new)
             .stdin(lock);
         self.run("initdb", &mut initdb)?;
+        // Synced, because a rename that is lost in a power cut would lose all events stored since.
         fs::rename(&new, self.dir.join(DATA))
+            .and_then(|()| File::open(&self.dir)?.sync_all())
             .map_err(EmbeddedError::io("cannot move the new cluster to its place"))
     }
 
     /// Starts PostgreSQL in a process group of its own, after every older process on the data has ended.
     pub(super) fn spawn(&self, patience: Duration) -> Result<Child, EmbeddedError> {
         let lock = self.lock_processes(patience)?;
+        pid_files::remove_if_reused(&pid_files::of_cluster(&self.dir.join(DATA)))?;
+        pid_files::remove_if_reused(&pid_files::of_socket(&self.socket_dir, PORT))?;
         let mut postgres = Command::new(self.binaries.dir.join("postgres"));
         postgres.arg("-D").arg(self.dir.join(DATA));
         postgres
@@ -161,24 +167,9 @@ impl Cluster {
             .map_err(EmbeddedError::io("cannot start PostgreSQL"))
     }
 
-    /// Starts the watchdog of a postmaster and returns the write end of its pipe: when that is closed, the
-    /// watchdog stops the postmaster. It runs in a process group of its own, so that Ctrl-C in a terminal
-    /// reaches only the server, which then drains before the database ends.
-    pub(super) fn watch(&self, postmaster: u32) -> Result<ChildStdin, EmbeddedError> {
-        // SIGINT requests a fast shutdown.
-        const SCRIPT: &str = "read -r _; kill -INT \"$1\" 2>/dev/null";
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", SCRIPT, "watchdog", &postmaster.to_string()]);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let failed = || EmbeddedError::io("cannot start the watchdog of PostgreSQL");
-        let mut child = self.as_owner(&mut command).spawn().map_err(failed())?;
-        child
-            .stdin
-            .take()
-            .ok_or_else(|| failed()(io::ErrorKind::BrokenPipe.into()))
+    /// Starts the watchdog of a postmaster.
+    pub(super) fn watch(&self, postmaster: u32) -> Result<Watchdog, EmbeddedError> {
+        Watchdog::spawn(self.as_owner(&mut Watchdog::command(postmaster)))
     }
 
     /// Takes the process lock, after stopping a postmaster that outlived its server.
@@ -197,7 +188,8 @@ impl Cluster {
     /// postmaster may have ended already or not have written its pid file yet, and the caller waits for the
     /// process lock.
     fn request_stop(&self) {
-        if !self.dir.join(DATA).join("postmaster.pid").exists() {
+        let pid_file = pid_files::of_cluster(&self.dir.join(DATA));
+        if !pid_file.exists() || pid_files::is_reused(&pid_file) {
             return;
         }
         let mut stop = Command::new(self.binaries.dir.join("pg_ctl"));
@@ -264,16 +256,19 @@ impl Cluster {
     }
 
     /// Rotates a log that exceeds its maximum size: copies it to the old log and truncates it. PostgreSQL
-    /// appends to the file, so it need not reopen it.
+    /// appends to the file, so it need not reopen it. The log is truncated even if it cannot be copied, so that it
+    /// stays bounded.
     pub(super) fn rotate_log(&self) {
         let path = self.dir.join(LOG);
         if !fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
             return;
         }
-        let rotated = fs::copy(&path, self.dir.join(OLD_LOG))
-            .and_then(|_| OpenOptions::new().write(true).open(&path))
+        let copied = fs::copy(&path, self.dir.join(OLD_LOG));
+        let emptied = OpenOptions::new()
+            .write(true)
+            .open(&path)
             .and_then(|log| log.set_len(0));
-        if let Err(error) = rotated {
+        if let Err(error) = copied.and(emptied) {
             tracing::warn!(%error, "PostgreSQL's log could not be rotated");
         }
     }

@@ -20,6 +20,8 @@ const DIR_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
 /// Interval between attempts to take a lock.
 const POLL: Duration = Duration::from_millis(50);
+/// Time in which a killed server gives up the directory lock: the system frees its memory first.
+const KILLED_SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Creates the data directory and locks it for this process.
 pub(super) fn lock_directory(dir: &Path, owner: Option<&Owner>) -> Result<File, EmbeddedError> {
@@ -29,37 +31,44 @@ pub(super) fn lock_directory(dir: &Path, owner: Option<&Owner>) -> Result<File, 
     }
     let path = dir.join(DIRECTORY_LOCK);
     let file = open(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EmbeddedError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failure(&path)(error)),
-    }
+    lock_within(file, &path, KILLED_SERVER_TIMEOUT, || {})?
+        .ok_or_else(|| EmbeddedError::InUse(dir.to_owned()))
 }
 
 /// Waits until no process of PostgreSQL holds the process lock, and takes it. The caller passes the file to a
-/// new process as its standard input. `end_old` is called before every attempt but the first.
+/// new process as its standard input. `end_old` is called after every failed attempt.
 pub(super) fn lock_processes(
     dir: &Path,
     patience: Duration,
-    mut end_old: impl FnMut(),
+    end_old: impl FnMut(),
 ) -> Result<File, EmbeddedError> {
     let path = dir.join(PROCESS_LOCK);
     let file = open(&path)?;
+    lock_within(file, &path, patience, end_old)?.ok_or_else(|| {
+        EmbeddedError::NoAnswer(format!(
+            "a process of an earlier PostgreSQL still uses {}",
+            dir.display()
+        ))
+    })
+}
+
+/// Locks a file. Returns `None` if others hold the lock for longer than `patience`.
+fn lock_within(
+    file: File,
+    path: &Path,
+    patience: Duration,
+    mut on_failure: impl FnMut(),
+) -> Result<Option<File>, EmbeddedError> {
     let deadline = Instant::now() + patience;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                end_old();
+                on_failure();
                 sleep(POLL);
             }
-            Err(TryLockError::WouldBlock) => {
-                return Err(EmbeddedError::NoAnswer(format!(
-                    "a process of an earlier PostgreSQL still uses {}",
-                    dir.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => return Err(failure(&path)(error)),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(failure(path)(error)),
         }
     }
 }

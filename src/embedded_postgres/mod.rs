@@ -11,7 +11,9 @@ mod cluster;
 mod error;
 mod locks;
 mod owner;
+mod pid_files;
 mod supervisor;
+mod watchdog;
 
 use std::fs::File;
 use std::io;

@@ -1,6 +1,6 @@
 //! Keeps PostgreSQL running: a thread waits for its end and starts it again with back-off.
 
-use std::process::{Child, ChildStdin};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle, sleep};
@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::EmbeddedError;
 use super::cluster::Cluster;
+use super::watchdog::Watchdog;
 
 /// Interval of the checks for the end of PostgreSQL.
 const POLL: Duration = Duration::from_millis(20);
@@ -40,8 +41,7 @@ struct Shared {
 #[derive(Debug)]
 struct Running {
     is_stopping: bool,
-    /// The write end of the watchdog's pipe. Closing it makes the watchdog stop PostgreSQL.
-    watchdog_pipe: Option<ChildStdin>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Supervisor {
@@ -56,7 +56,7 @@ impl Supervisor {
             restart: AtomicBool::default(),
             running: Mutex::new(Running {
                 is_stopping: false,
-                watchdog_pipe: None,
+                watchdog: None,
             }),
         });
         let postgres = shared.spawn()?;
@@ -77,7 +77,9 @@ impl Supervisor {
     pub(super) fn request_stop(&self) {
         let mut running = self.shared.running();
         running.is_stopping = true;
-        drop(running.watchdog_pipe.take());
+        if let Some(watchdog) = &mut running.watchdog {
+            watchdog.stop_postgres();
+        }
     }
 
     /// Returns whether PostgreSQL has ended for good.
@@ -109,15 +111,16 @@ impl Shared {
     fn spawn(&self) -> Result<Child, EmbeddedError> {
         let mut postgres = self.cluster.spawn(self.patience)?;
         self.pid.store(postgres.id(), Ordering::Release);
-        let watchdog_pipe = self.cluster.watch(postgres.id()).inspect_err(|_| {
-            if let Err(error) = postgres.kill() {
+        let mut watchdog = self.cluster.watch(postgres.id()).inspect_err(|_| {
+            if let Err(error) = postgres.kill().and_then(|()| postgres.wait()) {
                 tracing::error!(%error, "PostgreSQL runs without a watchdog");
             }
         })?;
         let mut running = self.running();
-        if !running.is_stopping {
-            running.watchdog_pipe = Some(watchdog_pipe);
+        if running.is_stopping {
+            watchdog.stop_postgres();
         }
+        running.watchdog = Some(watchdog);
         Ok(postgres)
     }
 
@@ -126,6 +129,10 @@ impl Shared {
         loop {
             let started = Instant::now();
             self.wait(&mut postgres);
+            let watchdog = self.running().watchdog.take();
+            if let Some(watchdog) = watchdog {
+                watchdog.end();
+            }
             if self.is_done() {
                 return;
             }

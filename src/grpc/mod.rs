@@ -28,7 +28,7 @@ pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};
 pub use middleware::{
-    CallLayer, ConnectionReplies, DeadlineLayer, ErrorLayer, OriginRules, PanicLayer, ProtocolLayer,
-    ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits,
+    CallLayer, ConnectionReplies, DeadlineLayer, ErrorLayer, KeylessStreamLayer, OriginRules, PanicLayer,
+    ProtocolLayer, ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits,
 };
 pub use spirit_service::SpiritApi;

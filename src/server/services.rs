@@ -9,8 +9,8 @@ use super::ServerSettings;
 use crate::config::Reflection;
 use crate::grpc::pb::event_service_server::EventServiceServer;
 use crate::grpc::pb::spirit_service_server::SpiritServiceServer;
-use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, Keyring, OriginRules};
-use crate::grpc::{PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SpiritApi, pb};
+use crate::grpc::{AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, KeylessStreamLayer};
+use crate::grpc::{Keyring, OriginRules, PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SpiritApi, pb};
 
 /// Adds the event and spirit services to the health service, and reflection unless it is off.
 pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -> anyhow::Result<Routes> {
@@ -37,6 +37,7 @@ fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
 pub(super) type Layers = (
     CallLayer,
     ProtocolLayer,
+    KeylessStreamLayer,
     PanicLayer,
     DeadlineLayer,
     ErrorLayer,
@@ -59,6 +60,7 @@ pub(super) fn layers(
             keyring: keyring.clone(),
             origins,
         },
+        KeylessStreamLayer::default(),
         PanicLayer,
         DeadlineLayer {
             answer_within: settings.call_limit,

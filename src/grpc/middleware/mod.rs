@@ -1,5 +1,5 @@
 //! Tower layers around every call: [`calls`] counts and logs, [`protocol`] rejects requests that are not gRPC,
-//! [`reply_budget`] bounds the memory of replies, [`panic`] turns panics into INTERNAL, [`deadline`]
+//! [`reply_budget`] bounds the memory of replies, [`keyless_streams`] bounds streams without an API key, [`panic`] turns panics into INTERNAL, [`deadline`]
 //! enforces time limits, [`error_form`] converts tonic's errors, [`readiness`] refuses calls before the database
 //! is migrated and while the server drains. `server/services.rs` puts them in order.
 
@@ -7,6 +7,7 @@ pub(super) mod body;
 mod calls;
 mod deadline;
 mod error_form;
+mod keyless_streams;
 mod methods;
 mod origin;
 mod panic;
@@ -18,6 +19,7 @@ mod request_id;
 pub use calls::CallLayer;
 pub use deadline::DeadlineLayer;
 pub use error_form::ErrorLayer;
+pub use keyless_streams::KeylessStreamLayer;
 pub use origin::OriginRules;
 pub use panic::PanicLayer;
 pub use protocol::ProtocolLayer;

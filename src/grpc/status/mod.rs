@@ -10,7 +10,7 @@
 //! | API key without permission | `PERMISSION_DENIED` | use another API key |
 //! | web page of another origin, on a server without API keys | `PERMISSION_DENIED` | allow the origin |
 //! | unknown method | `UNIMPLEMENTED` | use stubs of the server's version |
-//! | queue full, API key over its limits, replies not read, message too large | `RESOURCE_EXHAUSTED` | retry after a delay; send less |
+//! | queue full, API key over its limits, too many keyless streams, replies not read, message too large | `RESOURCE_EXHAUSTED` | retry after a delay; send less |
 //! | database unavailable, server starting or draining | `UNAVAILABLE` | retry; creates with a dedupe key are safe |
 //! | time limit exceeded | `DEADLINE_EXCEEDED` | retry with a longer deadline |
 //! | a bug | `INTERNAL` | report the request id |
@@ -63,6 +63,9 @@ pub(super) enum ApiError {
     TooManyCalls(Duration),
     #[error("too many streams")]
     TooManyStreams,
+    /// The connection, or all connections together, have too many streams open that need no API key.
+    #[error("too many streams without an API key")]
+    TooManyKeylessStreams,
     /// The replies that clients have not taken yet use up the budget.
     #[error("replies not taken")]
     RepliesNotTaken,
@@ -168,6 +171,10 @@ fn of_error(error: ApiError) -> StatusBuilder {
         ApiError::TooManyStreams => {
             overloaded("the API key has as many streams open as it may; end one, or retry later").retry()
         }
+        ApiError::TooManyKeylessStreams => overloaded(
+            "too many streams of health and reflection are open, on this connection or on all; end one, or retry later",
+        )
+        .retry(),
         ApiError::RepliesNotTaken => overloaded(
             "clients have not read earlier replies; read them, ask for less at once, or retry after a pause",
         )

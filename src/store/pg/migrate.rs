@@ -3,6 +3,7 @@
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use super::encoding::check_encoding;
 use super::pool::ConnectionPool;
 use super::pooler_check::{Backends, check_pooler};
 use super::session::Connector;
@@ -32,13 +33,14 @@ pub(in crate::store) struct Startup<'s> {
 }
 
 impl Startup<'_> {
-    /// Checks that transactions work and that prepared statements stay on their connection, then applies
-    /// missing migrations. Returns the newest version applied.
+    /// Checks that transactions work, that prepared statements stay on their connection and that the encoding
+    /// is UTF8, then applies missing migrations. Returns the newest version applied.
     ///
     /// Migrations hold a session-level advisory lock. So on a standby, and if PostgreSQL is reachable only
     /// through a transaction pooler, the schema is checked instead and has to be up to date.
     pub(in crate::store) async fn migrate(&self) -> Result<i64, StartupError> {
         let backends = check_pooler([self.probe, self.pool], self.connector).await?;
+        check_encoding(self.probe).await?;
         let options = match (self.direct, backends) {
             (Some(direct), _) => direct,
             (None, Backends::Dedicated) => self.connector.options(),

@@ -4,6 +4,7 @@
 //! the statements of reads and edits, and [`session`], which opens connections with their settings.
 
 pub(super) mod cancel;
+mod encoding;
 pub(super) mod error;
 pub(super) mod fair_semaphore;
 mod lease;

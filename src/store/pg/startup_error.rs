@@ -38,6 +38,12 @@ pub enum StartupError {
          ignore_startup_parameters = options, if it is in session mode or supports prepared statements"
     )]
     SettingsRefused(String),
+    /// The database's encoding cannot store every character.
+    #[error(
+        "the encoding of the database is {0}, and this service needs UTF8, to store every character: create a \
+         database with `create database … encoding 'UTF8' template template0`, and move the data with pg_dump"
+    )]
+    Encoding(String),
     /// The schema is out of date and cannot be migrated through a pooler.
     #[error(
         "the schema is at version {found}, this binary needs {needed}, and there is a pooler in front of PostgreSQL: \

@@ -12,6 +12,7 @@ pub mod flush_faults;
 pub mod flush_paths;
 pub mod garbage;
 pub mod goaway;
+pub mod keyless_streams;
 pub mod killed_database;
 pub mod locks;
 pub mod misbehaving_clients;
