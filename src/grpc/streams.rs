@@ -49,6 +49,7 @@ pub struct EventStream<E> {
 
 /// The unsent events of a page.
 enum PageEvents {
+    Empty,
     /// Events of a replay and the bound of the replay.
     Replay(std::vec::IntoIter<Event>, i64),
     /// A live page and the index of the next event. Streams share live pages, so events are cloned.
@@ -59,10 +60,14 @@ impl PageEvents {
     /// Returns the next event, and the bound of the replay if it is part of one.
     fn next(&mut self) -> Option<(Event, Option<i64>)> {
         match self {
+            Self::Empty => None,
             Self::Replay(events, bound) => Some((events.next()?, Some(*bound))),
             Self::Live(page, next) => {
                 let event = page.events.get(*next)?.clone();
                 *next += 1;
+                if *next == page.events.len() {
+                    *self = Self::Empty; // releases the page before the stream waits for the next one
+                }
                 Some((event, None))
             }
         }
@@ -74,7 +79,7 @@ impl<E: StreamEncoder> EventStream<E> {
         Self {
             encoder,
             pages,
-            events: PageEvents::Replay(Vec::new().into_iter(), 0),
+            events: PageEvents::Empty,
             shutdown: Box::pin(shutdown.cancelled_owned()),
             ended: false,
         }
@@ -103,6 +108,7 @@ impl<E: StreamEncoder> Stream for EventStream<E> {
                 this.pages.record_progress();
                 return Poll::Ready(Some(Ok(this.encoder.event(event, bound))));
             }
+            this.events = PageEvents::Empty;
             let message = match ready!(this.pages.poll_next(cx)) {
                 Ok(StreamPage::Replay { events, bound }) => {
                     this.events = PageEvents::Replay(events.into_iter(), bound);

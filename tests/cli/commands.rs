@@ -7,7 +7,7 @@ async fn migrate_updates_the_schema_and_exits() {
     let place = Place::new();
     for _ in 0..2 {
         let ended = finish(&mut place.command(&["migrate"])).await.with(0);
-        assert_eq!(ended.stdout, "schema is at version 9\n");
+        assert_eq!(ended.stdout, "schema is at version 10\n");
         assert!(!place.postmaster_file().exists(), "its PostgreSQL ended with it");
     }
 }

@@ -5,9 +5,9 @@
 //! pages come from one server; if the standby fails, further pages come from the primary, which has at least
 //! the same events.
 
-use super::LiveStreams;
 use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
 use super::watch::LiveTail;
+use super::{LiveStreams, PAGE_BYTES};
 use crate::domain::Time;
 use crate::domain::cursor::{Phase, ReplayPlace};
 use crate::domain::event::{Order, Position, View};
@@ -47,8 +47,6 @@ pub enum ReplayStart {
 const FIRST_PAGE_SIZE: usize = 50;
 /// Events in each further page.
 const PAGE_SIZE: usize = 500;
-/// Bytes of content, meta and summaries after which a page ends early. A stalled stream holds at most two pages.
-const PAGE_BYTES: usize = 256 * 1024;
 
 impl LiveStreams {
     /// Starts a replay. With `follow` it continues live and reads the primary. Dropping the pages stops it.
@@ -140,7 +138,7 @@ async fn send_replay(
         position = last.position();
         *left -= events.len() as u64;
         size = PAGE_SIZE;
-        permit.send(StreamPage::Replay { events, bound });
+        permit.send(StreamPage::Replay { events, bound }).await?;
         if !more {
             break;
         }

@@ -26,7 +26,7 @@ pub struct EventQuery {
     pub sequence_max: i64,
     /// Maximum number of events in the page.
     pub size: usize,
-    /// Bytes of content, meta and summaries after which the page ends early; a page holds at least one event.
+    /// Maximum bytes of the page, by the length of its texts; a page holds at least one event.
     pub bytes: usize,
 }
 
@@ -217,8 +217,8 @@ pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type =
          and ($8::text is null or meta @> $8::jsonb)
          and ($9 or not is_deleted)";
 
-/// A page ends where the running sum of its rows' lengths passes `$15`. `cut` finds that row without reading
-/// long values, and counts the rows that fit; the page is then the same index scan with a limit, so that no
+/// A page ends before the row whose length makes the running sum pass `$15`, but not before its first row.
+/// `cut` finds that row without reading long values, and counts the rows that fit; the page is then the same index scan with a limit, so that no
 /// row is read in vain and none is copied.
 ///
 /// The planner has to scan the index that has the order. Where it expects few rows, it would rather fetch
@@ -228,9 +228,11 @@ macro_rules! page {
     ($indexed:expr, $after:expr, $direction:expr, $columns:expr, $length:expr) => {
         formatcp!(
             "with cut as (
-                 select count(*) as found, count(*) filter (where bytes_before <= $15) as fits
+                 select
+                     count(*) as found,
+                     count(*) filter (where total <= $15 or total = bytes) as fits
                  from (
-                     select sum(bytes) over (order by {order} rows unbounded preceding) - bytes as bytes_before
+                     select bytes, sum(bytes) over (order by {order} rows unbounded preceding) as total
                      from (
                          select occurred_at, sequence, {length} as bytes
                          {rows}
@@ -245,7 +247,10 @@ macro_rules! page {
              offset $14",
             columns = $columns,
             length = $length,
-            order = formatcp!("occurred_at {direction}, sequence {direction}", direction = $direction),
+            order = formatcp!(
+                "occurred_at {direction}, sequence {direction}",
+                direction = $direction
+            ),
             rows = formatcp!(
                 "from events
                  where {indexed}
