@@ -192,4 +192,15 @@ impl Event {
             sequence: self.sequence,
         }
     }
+
+    /// Returns the bytes of content, meta and summary.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let meta = self.meta.as_ref().map(Meta::as_json);
+        [self.content.as_deref(), meta, self.meta_summary.as_deref()]
+            .into_iter()
+            .flatten()
+            .map(str::len)
+            .sum()
+    }
 }

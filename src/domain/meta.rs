@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 use super::invalid::Invalid;
 use super::limits::META_LEVELS_MAX;
 
+/// The notation in which the bytes of `meta` are counted.
+pub const META_NOTATION: &str = "compact JSON with numbers written out";
+
 /// A JSON object as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta(String);
@@ -38,6 +41,29 @@ impl Meta {
         &self.0
     }
 
+    /// Returns the number of bytes, white space aside, of the text that PostgreSQL returns once the object is
+    /// stored. It differs from the given text in numbers: PostgreSQL prints 1e308 with 309 digits.
+    #[must_use]
+    pub fn printed_bytes(&self) -> usize {
+        let mut rest = self.0.as_bytes();
+        let mut bytes = 0;
+        while let Some(first) = rest.first() {
+            let length = match first {
+                b'"' => string_length(rest),
+                b'-' | b'0'..=b'9' => number_length(rest),
+                _ => 1,
+            };
+            let (token, after) = rest.split_at(length);
+            bytes += match first {
+                b'-' | b'0'..=b'9' => printed_number_length(token),
+                b' ' | b'\t' | b'\n' | b'\r' => 0,
+                _ => length,
+            };
+            rest = after;
+        }
+        bytes
+    }
+
     /// Returns whether both are the same JSON. The order of keys, white space and the notation of numbers do not
     /// count: PostgreSQL returns 1e17 with all its digits.
     #[must_use]
@@ -53,13 +79,13 @@ impl Meta {
         };
         let mut merged = Value::Object(self.parse());
         merge(&mut merged, Value::Object(patch.parse()));
-        let text = merged.to_string();
-        if text.len() > bytes_max {
+        let edited = Self(merged.to_string());
+        let bytes = edited.printed_bytes();
+        if bytes > bytes_max {
             return Err(Invalid::field(
                 "meta",
                 format_args!(
-                    "must have at most {bytes_max} bytes as compact JSON, has {} after the merge",
-                    text.len()
+                    "must have at most {bytes_max} bytes as {META_NOTATION}, has {bytes} after the merge"
                 ),
             ));
         }
@@ -69,12 +95,51 @@ impl Meta {
                 format_args!("must have at most {META_LEVELS_MAX} levels, has more after the merge"),
             ));
         }
-        Ok(Self(text))
+        Ok(edited)
     }
 
     fn parse(&self) -> Map<String, Value> {
         serde_json::from_str(&self.0).expect("meta is a JSON object by construction")
     }
+}
+
+/// Returns the length of the JSON string at the start of the text, quotes included.
+fn string_length(json: &[u8]) -> usize {
+    let mut length = 1;
+    loop {
+        match json.get(length) {
+            None => return json.len(),
+            Some(b'"') => return length + 1,
+            Some(b'\\') => length += 2,
+            Some(_) => length += 1,
+        }
+    }
+}
+
+/// Returns the length of the JSON number at the start of the text.
+fn number_length(json: &[u8]) -> usize {
+    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    json.iter().position(|byte| !is_part(byte)).unwrap_or(json.len())
+}
+
+/// Returns the length of a JSON number without its exponent, as PostgreSQL's type numeric prints it.
+fn printed_number_length(number: &[u8]) -> usize {
+    let Some(mark) = number.iter().position(|byte| matches!(byte, b'e' | b'E')) else {
+        return number.len();
+    };
+    let exponent: isize = std::str::from_utf8(&number[mark + 1..])
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0);
+    let sign = usize::from(number.starts_with(b"-"));
+    let digits = &number[sign..mark];
+    let point = digits.iter().position(|byte| *byte == b'.');
+    let integer = point.unwrap_or(digits.len());
+    let fraction = point.map_or(0, |point| digits.len() - point - 1);
+    // A positive exponent moves digits from the fraction to the integer and then appends zeros.
+    let integer = integer.saturating_add_signed(exponent).max(1);
+    let fraction = fraction.saturating_add_signed(exponent.saturating_neg());
+    sign + integer + if fraction > 0 { 1 + fraction } else { 0 }
 }
 
 /// Merges the patch into the target as RFC 7396, section 2 defines it.
@@ -168,6 +233,29 @@ mod tests {
             panic!("35 bytes passed 34")
         };
         assert_eq!(invalid.0[0].field, "meta");
+    }
+
+    #[test]
+    fn bytes_are_counted_with_exponents_written_out() {
+        for (text, bytes) in [
+            (r#"{"1e9":"2e9\\","a":[-3,0.25,true,null]}"#, 39),
+            (r#"{"a":1e308}"#, 6 + 309),
+            (r#"{"a":-1.5e+20}"#, 6 + 22),
+            (r#"{"a":1.25e1}"#, 6 + 4),
+            (r#"{"a":1e-7}"#, 6 + 9),
+            (r#"{"a":-2.5e-324}"#, 6 + 328),
+            (r#"{"a": [1, "x y"]}"#, 15),
+        ] {
+            assert_eq!(meta(text).printed_bytes(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_merge_is_bounded_by_numbers_written_out() {
+        let stored = meta(r#"{"a":1e150}"#);
+        let patch = |patch| MetaChange::MergePatch(meta(patch));
+        assert!(stored.apply(&patch(r#"{"b":1e20}"#), 183).is_ok());
+        assert!(stored.apply(&patch(r#"{"b":1e20}"#), 182).is_err());
     }
 
     #[test]

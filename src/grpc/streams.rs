@@ -50,6 +50,7 @@ pub struct EventStream<E> {
 
 /// The unsent events of a page.
 enum PageEvents {
+    Empty,
     /// Events of a replay, and the highest sequence of the replay.
     Replay(std::vec::IntoIter<Event>, i64),
     /// A live page and the index of the next event. Streams share live pages, so events are cloned.
@@ -60,10 +61,14 @@ impl PageEvents {
     /// Returns the next event and, unless it is a live event, the highest sequence of its replay.
     fn next(&mut self) -> Option<(Event, Option<i64>)> {
         match self {
+            Self::Empty => None,
             Self::Replay(events, bound) => Some((events.next()?, Some(*bound))),
             Self::Live(page, next) => {
                 let event = page.events.get(*next)?.clone();
                 *next += 1;
+                if *next == page.events.len() {
+                    *self = Self::Empty; // releases the page before the stream waits for the next one
+                }
                 Some((event, None))
             }
         }
@@ -76,7 +81,7 @@ impl<E: StreamEncoder> EventStream<E> {
         Self {
             encoder,
             pages,
-            events: PageEvents::Replay(Vec::new().into_iter(), 0),
+            events: PageEvents::Empty,
             shutdown: Box::pin(shutdown.cancelled_owned()),
             ended: false,
         }
@@ -105,6 +110,7 @@ impl<E: StreamEncoder> Stream for EventStream<E> {
                 this.pages.record_progress();
                 return Poll::Ready(Some(Ok(this.encoder.event(event, bound))));
             }
+            this.events = PageEvents::Empty;
             let message = match ready!(this.pages.poll_next(cx)) {
                 Ok(StreamPage::Replay { events, bound }) => {
                     this.events = PageEvents::Replay(events.into_iter(), bound);

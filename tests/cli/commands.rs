@@ -7,7 +7,7 @@ async fn migrate_updates_the_schema_and_exits() {
     let test_dir = TestDir::new();
     for _ in 0..2 {
         let exited = finish(&mut test_dir.command(&["migrate"])).await.exits_with(0);
-        assert_eq!(exited.stdout, "schema is at version 9\n");
+        assert_eq!(exited.stdout, "schema is at version 10\n");
         assert!(
             !test_dir.postmaster_file().exists(),
             "its PostgreSQL ended with it"

@@ -3,20 +3,23 @@
 use prost_types::Struct;
 
 use crate::domain::invalid::Fields;
-use crate::domain::meta::Meta;
+use crate::domain::meta::{META_NOTATION, Meta};
 use crate::grpc::json::write_struct;
 
 /// Converts a `Struct` within the limits of `meta`.
 pub(super) fn meta(fields: &mut Fields, field: &str, value: &Struct, bytes_max: usize) -> Meta {
     match write_struct(value) {
-        Ok(json) if json.len() > bytes_max => fields.refuse(
-            field,
-            format_args!(
-                "must have at most {bytes_max} bytes as compact JSON, has {}",
-                json.len()
-            ),
-        ),
-        Ok(json) => return Meta::from_json(json),
+        Ok(json) => {
+            let meta = Meta::from_json(json);
+            let bytes = meta.printed_bytes();
+            if bytes <= bytes_max {
+                return meta;
+            }
+            fields.refuse(
+                field,
+                format_args!("must have at most {bytes_max} bytes as {META_NOTATION}, has {bytes}"),
+            );
+        }
         Err(rule) => fields.refuse(field, rule),
     }
     Meta::empty()

@@ -33,6 +33,9 @@ pub use page_sender::{Pages, StreamPage};
 pub use replay::{Replay, ReplayStart};
 pub use watch::{Watch, WatchStart};
 
+/// Maximum bytes of a page of a stream; a page holds at least one event, which may be larger.
+const PAGE_BYTES: usize = 256 * 1024;
+
 /// Settings of long-lived streams.
 #[derive(Clone, Debug)]
 pub struct LiveSettings {

@@ -4,7 +4,7 @@ use const_format::formatcp;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
 
-use super::LiveStreams;
+use super::{LiveStreams, PAGE_BYTES};
 use crate::domain::event::{Event, View};
 use crate::domain::filter::{QueryHash, Selection};
 use crate::domain::refusal::Refusal;
@@ -36,8 +36,6 @@ pub struct LivePage {
 
 /// Maximum number of events in a page.
 const PAGE_SIZE: i64 = 500;
-/// Bytes of content, meta and summaries after which a page ends early.
-const PAGE_BYTES: i64 = 256 * 1024;
 /// Maximum number of sequences that one statement scans, so that a filter that rarely matches costs many short
 /// statements instead of a long one.
 const SCAN_MAX: i64 = 20_000;
@@ -84,7 +82,7 @@ impl LiveStreams {
         let statement = bind_selection(sqlx::query_as::<_, PageRow>(page_sql(query)), &query.selection)
             .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number, and the sum must not overflow
             .bind(PAGE_SIZE)
-            .bind(PAGE_BYTES)
+            .bind(i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX))
             .bind(SCAN_MAX);
         let rows = self.pool.all(statement).await?;
         let Some(&PageRow {
@@ -129,9 +127,11 @@ macro_rules! page {
                  where id = $1
              ),
              cut as (
-                 select count(*) as found, count(*) filter (where bytes_before <= $12) as fits
+                 select
+                     count(*) as found,
+                     count(*) filter (where total <= $12 or total = bytes) as fits
                  from (
-                     select sum(bytes) over (order by sequence rows unbounded preceding) - bytes as bytes_before
+                     select bytes, sum(bytes) over (order by sequence rows unbounded preceding) as total
                      from (
                          select sequence, {length} as bytes
                          {rows}

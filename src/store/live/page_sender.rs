@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
+use super::PAGE_BYTES;
 use super::page::LivePage;
 use crate::domain::event::Event;
 use crate::store::pg::error::{StoreError, unanswered};
@@ -33,15 +34,21 @@ pub enum StreamPage {
     Heartbeat(i64),
 }
 
+/// Pages that a stream holds: the one that the client takes, and the next one, which is read ahead.
+const PAGES_MAX: usize = 2;
+
 /// The result of a stream.
 pub(super) type StreamEnd = Result<(), StoreError>;
 
 /// The receiving end of the channel, read by the response body. Dropping it ends the stream's task.
 #[derive(Debug)]
 pub struct Pages {
-    next: mpsc::Receiver<StreamPage>,
+    next: mpsc::Receiver<(StreamPage, OwnedSemaphorePermit)>,
     end: oneshot::Receiver<StreamEnd>,
     progress: Progress,
+    permits: Arc<Semaphore>,
+    /// Permits of the page that the client takes.
+    taken: Option<OwnedSemaphorePermit>,
 }
 
 /// The time at which the client last took an item.
@@ -52,11 +59,19 @@ struct Progress {
     millis: Arc<AtomicU64>,
 }
 
-/// The sending end of the channel, held by the stream's task. The channel holds one page at a time.
+/// The sending end of the channel, held by the stream's task.
 pub(super) struct PageSender {
-    pages: mpsc::Sender<StreamPage>,
+    pages: mpsc::Sender<(StreamPage, OwnedSemaphorePermit)>,
     progress: Progress,
     stall_limit: Duration,
+    /// Permits for the pages that the stream holds, the one that the client takes included.
+    permits: Arc<Semaphore>,
+}
+
+/// The permit to read and send a page.
+pub(super) struct PagePermit<'s> {
+    sender: &'s PageSender,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Pages {
@@ -71,7 +86,8 @@ impl Pages {
     where
         W: Future<Output = StreamEnd> + Send + 'static,
     {
-        let (sender, pages) = mpsc::channel(1);
+        let (sender, pages) = mpsc::channel(PAGES_MAX);
+        let permits = Arc::new(Semaphore::new(PAGES_MAX));
         let (ended, end) = oneshot::channel();
         let progress = Progress {
             started: Instant::now(),
@@ -81,6 +97,7 @@ impl Pages {
             pages: sender,
             progress: progress.clone(),
             stall_limit,
+            permits: Arc::clone(&permits),
         });
         let work = async move {
             if ended.send(work.await).is_err() {
@@ -92,12 +109,17 @@ impl Pages {
             next: pages,
             end,
             progress,
+            permits,
+            taken: None,
         }
     }
 
-    /// Polls for the next page; after the last page, for the result of the stream.
+    /// Polls for the next page; after the last page, for the result of the stream. Poll once the client has taken
+    /// the previous page, since this releases its permits.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamPage, Result<(), StoreError>>> {
-        if let Some(page) = ready!(self.next.poll_recv(cx)) {
+        self.taken = None;
+        if let Some((page, permit)) = ready!(self.next.poll_recv(cx)) {
+            self.taken = Some(permit);
             return Poll::Ready(Ok(page));
         }
         let end = ready!(Pin::new(&mut self.end).poll(cx));
@@ -111,11 +133,38 @@ impl Pages {
     }
 }
 
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.permits.close();
+    }
+}
+
+impl StreamPage {
+    /// Returns whether the page is a single event that is larger than the byte budget of a page.
+    fn is_oversized(&self) -> bool {
+        let events = match self {
+            Self::Replay { events, .. } => events.as_slice(),
+            Self::Live(page) => page.events.as_slice(),
+            Self::CaughtUp(_) | Self::Heartbeat(_) => &[],
+        };
+        match events {
+            [event] => event.text_bytes() > PAGE_BYTES,
+            _ => false,
+        }
+    }
+}
+
 impl PageSender {
-    /// Waits until a page can be sent; `None` if the client has gone away. Call it before reading the page, so
-    /// that nothing is read for a client that does not take it. Fails with `Stalled` when the client has taken
-    /// no item for the stall limit.
-    pub(super) async fn reserve(&self) -> Result<Option<mpsc::Permit<'_, StreamPage>>, StoreError> {
+    /// Waits until a page can be read and sent; `None` if the client has gone away. Call it before reading the
+    /// page, so that nothing is read for a client that does not take it. Fails with `Stalled` when the client has
+    /// taken no item for the stall limit.
+    pub(super) async fn reserve(&self) -> Result<Option<PagePermit<'_>>, StoreError> {
+        let permit = self.acquire().await?;
+        Ok(permit.map(|permit| PagePermit { sender: self, permit }))
+    }
+
+    /// Acquires a permit; `None` if the client has gone away.
+    async fn acquire(&self) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
         let wanted = Instant::now();
         loop {
             let taken =
@@ -124,7 +173,7 @@ impl PageSender {
             if Instant::now() >= deadline {
                 return Err(StoreError::Stalled);
             }
-            if let Ok(permit) = timeout_at(deadline, self.pages.reserve()).await {
+            if let Ok(permit) = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await {
                 return Ok(permit.ok());
             }
         }
@@ -133,5 +182,25 @@ impl PageSender {
     /// Waits until the client has gone away.
     pub(super) async fn closed(&self) {
         self.pages.closed().await;
+    }
+}
+
+impl PagePermit<'_> {
+    /// Sends a page. An oversized one is sent once the client has taken every page before it, and nothing is read
+    /// until the client has taken it, too. Fails with `Stalled` after the stall limit.
+    pub(super) async fn send(mut self, page: StreamPage) -> Result<(), StoreError> {
+        if page.is_oversized() {
+            while self.permit.num_permits() < PAGES_MAX {
+                match self.sender.acquire().await? {
+                    Some(permit) => self.permit.merge(permit),
+                    None => return Ok(()),
+                }
+            }
+        }
+        // The channel has room for as many pages as there are permits.
+        if self.sender.pages.try_send((page, self.permit)).is_err() {
+            tracing::trace!("the client of a stream has gone");
+        }
+        Ok(())
     }
 }

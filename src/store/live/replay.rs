@@ -5,9 +5,9 @@
 //! Bound and pages are read from one server; if the standby fails, further pages are read from the primary,
 //! which has at least the same events.
 
-use super::LiveStreams;
 use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
 use super::watch::LiveTail;
+use super::{LiveStreams, PAGE_BYTES};
 use crate::domain::Time;
 use crate::domain::cursor::{Phase, SessionStreamPosition};
 use crate::domain::event::{Order, Position, View};
@@ -47,8 +47,6 @@ pub enum ReplayStart {
 const FIRST_PAGE_SIZE: usize = 50;
 /// Events in each further page.
 const PAGE_SIZE: usize = 500;
-/// Bytes of content, meta and summaries after which a page ends early. A stalled stream holds at most two pages.
-const PAGE_BYTES: usize = 256 * 1024;
 
 impl LiveStreams {
     /// Starts a replay. With `follow`, new events follow and all reads use the primary. Dropping the pages stops
@@ -143,7 +141,7 @@ async fn send_replay(
         position = last.position();
         *left -= events.len() as u64;
         size = PAGE_SIZE;
-        permit.send(StreamPage::Replay { events, bound });
+        permit.send(StreamPage::Replay { events, bound }).await?;
         if !more {
             break;
         }

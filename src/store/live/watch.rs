@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::mpsc::Permit;
 use tokio::time::Instant;
 
 use super::LiveStreams;
 use super::hub::{Signal, Subscription};
 use super::page::{LivePage, LiveQuery};
-use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
+use super::page_sender::{PagePermit, PageSender, Pages, StreamEnd, StreamPage};
 use crate::domain::Time;
 use crate::domain::event::View;
 use crate::domain::filter::Selection;
@@ -111,10 +110,10 @@ impl LiveStreams {
                         .delivery_lag
                         .observe(seconds_since(first.created_at));
                 }
-                live.send(permit, StreamPage::Live(page));
+                live.send(permit, StreamPage::Live(page)).await?;
             } else if live.sent.elapsed() >= self.settings.heartbeat {
                 // Reports progress to a client whose filter matches no events.
-                live.send(permit, StreamPage::Heartbeat(live.scanned));
+                live.send(permit, StreamPage::Heartbeat(live.scanned)).await?;
             } else {
                 drop(permit);
             }
@@ -149,7 +148,7 @@ impl LiveStreams {
             let Some(permit) = sender.reserve().await? else {
                 return Ok(false);
             };
-            live.send(permit, StreamPage::Heartbeat(live.scanned));
+            live.send(permit, StreamPage::Heartbeat(live.scanned)).await?;
         }
     }
 }
@@ -179,14 +178,15 @@ impl LiveTail {
             let Some(permit) = sender.reserve().await? else {
                 return Ok(false);
             };
-            self.send(permit, StreamPage::CaughtUp(self.scanned));
+            self.send(permit, StreamPage::CaughtUp(self.scanned)).await?;
         }
         Ok(true)
     }
 
-    fn send(&mut self, permit: Permit<'_, StreamPage>, page: StreamPage) {
-        permit.send(page);
+    async fn send(&mut self, permit: PagePermit<'_>, page: StreamPage) -> Result<(), StoreError> {
+        permit.send(page).await?;
         self.sent = Instant::now();
+        Ok(())
     }
 
     /// Cuts the page to the number of events that may still be sent.

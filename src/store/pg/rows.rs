@@ -1,5 +1,6 @@
 //! Columns and rows of events and spirits.
 
+use const_format::formatcp;
 use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{FromRow, Row as _};
@@ -20,14 +21,17 @@ pub(in crate::store) const FULL_COLUMNS: &str = "content, meta::text as meta";
 /// Null columns in place of [`FULL_COLUMNS`] in the BASIC view, so that both views have the same columns.
 pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
 
-/// Bytes of a row that count towards the size of a page in the BASIC view: those of the summary. Computed without
-/// detoasting.
-pub(in crate::store) const BASIC_LENGTH: &str = "coalesce(octet_length(meta_summary), 0)";
+/// Size of a row in the BASIC view, in bytes: the lengths of its texts, and 256 bytes for the other fields.
+/// Computed without detoasting long values.
+pub(in crate::store) const BASIC_LENGTH: &str = "256 + octet_length(event_type) + \
+     coalesce(octet_length(meta_summary), 0) + coalesce(octet_length(session_id), 0) + \
+     coalesce(octet_length(role), 0) + coalesce(octet_length(author), 0) + \
+     coalesce(octet_length(source_uri), 0) + coalesce(octet_length(dedupe_key), 0)";
 
-/// Bytes of a row that count towards the size of a page in the FULL view: those of content and summary, and the
-/// stored size of meta, which may be compressed. Computed without detoasting.
+/// Size of a row in the FULL view, in bytes. `meta_bytes` is the length of `meta` as text, however well it is
+/// compressed. Computed without detoasting long values.
 pub(in crate::store) const FULL_LENGTH: &str =
-    "octet_length(content) + pg_column_size(meta) + coalesce(octet_length(meta_summary), 0)";
+    formatcp!("{BASIC_LENGTH} + octet_length(content) + meta_bytes");
 
 /// Columns of a spirit.
 pub(in crate::store) const SPIRIT_COLUMNS: &str =

@@ -26,7 +26,7 @@ pub struct EventQuery {
     pub sequence_max: i64,
     /// Maximum number of events in the page.
     pub size: usize,
-    /// Bytes of content, meta and summaries after which the page ends early; a page holds at least one event.
+    /// Maximum bytes of the page, by the length of its texts; a page holds at least one event.
     pub bytes: usize,
 }
 
@@ -224,9 +224,9 @@ pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type =
          and ($8::text is null or meta @> $8::jsonb)
          and ($9 or not is_deleted)";
 
-/// A page ends where the running sum of its rows' lengths passes `$15`. `cut` counts the rows that fit,
-/// without reading long values; the page is then the same index scan with that limit, so that no row is read
-/// needlessly or copied.
+/// A page ends before the row whose length makes the running sum pass `$15`, but not before its first row. `cut`
+/// counts the rows that fit, without reading long values; the page is then the same index scan with that limit,
+/// so that no row is read needlessly or copied.
 ///
 /// The plan must scan the index that has the order. Where the planner expects few rows, it would fetch all of
 /// them by a bitmap or another index and sort them. `coalesce` hides from the planner how few rows the filter
@@ -235,9 +235,11 @@ macro_rules! page {
     ($indexed:expr, $after:expr, $direction:expr, $columns:expr, $length:expr) => {
         formatcp!(
             "with cut as (
-                 select count(*) as found, count(*) filter (where bytes_before <= $15) as fits
+                 select
+                     count(*) as found,
+                     count(*) filter (where total <= $15 or total = bytes) as fits
                  from (
-                     select sum(bytes) over (order by {order} rows unbounded preceding) - bytes as bytes_before
+                     select bytes, sum(bytes) over (order by {order} rows unbounded preceding) as total
                      from (
                          select occurred_at, sequence, {length} as bytes
                          {rows}
@@ -252,7 +254,10 @@ macro_rules! page {
              offset $14",
             columns = $columns,
             length = $length,
-            order = formatcp!("occurred_at {direction}, sequence {direction}", direction = $direction),
+            order = formatcp!(
+                "occurred_at {direction}, sequence {direction}",
+                direction = $direction
+            ),
             rows = formatcp!(
                 "from events
                  where {indexed}
