@@ -5,14 +5,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::harness::{Place, Server, event, finish};
+use crate::harness::{Server, TestDir, event, finish};
 
 /// Files that a server with the default settings needs: 256, 18 for its pools, and 64 connections.
 const FILES_MIN: u32 = 338;
 
 /// The server under a limit of open files. A shell sets it, because safe Rust cannot set that of another process.
-fn limited(place: &Place, files_max: u32, variables: &[(&str, &str)]) -> Command {
-    let serve = place.command(&[]);
+fn limited(test_dir: &TestDir, files_max: u32, variables: &[(&str, &str)]) -> Command {
+    let serve = test_dir.command(&[]);
     let serve = serve.as_std();
     let mut command = Command::new("sh");
     command
@@ -28,16 +28,18 @@ fn limited(place: &Place, files_max: u32, variables: &[(&str, &str)]) -> Command
 
 #[tokio::test]
 async fn a_start_with_too_few_open_files_is_refused_with_the_number_needed() {
-    let place = Place::new();
+    let test_dir = TestDir::new();
     for files_max in [256, FILES_MIN - 1] {
-        let ended = finish(&mut limited(&place, files_max, &[])).await.with(2);
-        ended.saying(&[
+        let exited = finish(&mut limited(&test_dir, files_max, &[]))
+            .await
+            .exits_with(2);
+        exited.reports(&[
             &format!("the limit of open files is {files_max}"),
             &format!("at least {FILES_MIN}"),
             "ulimit -n",
             "LimitNOFILE",
         ]);
-        assert!(!place.data.exists());
+        assert!(!test_dir.data.exists());
     }
 }
 
@@ -61,9 +63,9 @@ fn admin_addr(server: &Server) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_to_the_admin_address_leave_clients_and_metrics_working() {
     const IDLE: usize = 355;
-    let place = Place::new();
-    let mut command = limited(&place, FILES_MIN, &[("EVENTS_ADMIN_ADDR", "127.0.0.1:0")]);
-    let server = Server::run(&place, &mut command).await;
+    let test_dir = TestDir::new();
+    let mut command = limited(&test_dir, FILES_MIN, &[("EVENTS_ADMIN_ADDR", "127.0.0.1:0")]);
+    let server = Server::run(&test_dir, &mut command).await;
     let admin = admin_addr(&server);
     let spirit_id = server.spirit("Ada").await;
     let mut idle = Vec::new();

@@ -35,7 +35,7 @@ impl Host {
     /// Stores a page of events and returns the id of their spirit.
     async fn page(&self) -> String {
         let id = self.server.spirit("Ada").await;
-        let mut connection = self.place.connect().await;
+        let mut connection = self.test_dir.connect().await;
         for statement in [
             "insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id)
              select gen_random_uuid(), $1::text::uuid, n, 'x', repeat('x', 100000), to_timestamp(n), 's'
@@ -82,7 +82,10 @@ impl Stalled {
         let raw = Raw::connect_with(host.addr(), &builder).await;
         let body = framed(&list(spirit_id).encode_to_vec());
         let authorization = format!("Bearer {key}");
-        let headers = [("content-type", "application/grpc"), ("authorization", &authorization)];
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("authorization", &authorization),
+        ];
         for _ in 0..calls {
             let response = raw.open(Method::POST, LIST_EVENTS, &headers, body.clone()).await;
             let (sender, raw) = (self.sender.clone(), raw.clone());
@@ -150,7 +153,10 @@ async fn replies_that_nobody_takes_are_bounded_and_others_go_on() {
     assert_eq!(reason, "OVERLOADED");
     assert!(delay.is_some(), "{refused:?}");
     let held = host.metric("events_reply_bytes").await;
-    assert!(held >= 3.0 * PAGE_BYTES as f64 && held <= CONNECTION_BYTES as f64, "{held}");
+    assert!(
+        held >= 3.0 * PAGE_BYTES as f64 && held <= CONNECTION_BYTES as f64,
+        "{held}"
+    );
     assert!(host.metric("events_reply_refusals_total").await >= 1.0);
 
     let before = host.resident();
@@ -195,9 +201,12 @@ async fn a_connection_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
     assert_eq!(host.metric("events_stalled_connections_total").await, 2.0);
 
     // The call is in progress for longer than the stall timeout.
-    let mut connection = host.place.connect().await;
+    let mut connection = host.test_dir.connect().await;
     let mut lock = sqlx::Connection::begin(&mut connection).await.unwrap();
-    sqlx::query("lock table events").execute(&mut *lock).await.unwrap();
+    sqlx::query("lock table events")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
     let slow = tokio::spawn(async move { idle.list_events(list(&spirit_id)).await });
     sleep(Duration::from_secs(5)).await;
     lock.rollback().await.unwrap();
@@ -219,13 +228,17 @@ async fn a_client_that_does_not_read_its_socket_is_closed() {
         // Forwards what the client sends, and reads the server's greeting only.
         let mut greeting = vec![0; 64];
         let read = socket.read(&mut greeting).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut relayed, &greeting[..read]).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut relayed, &greeting[..read])
+            .await
+            .unwrap();
         let (mut from_client, _to_client) = tokio::io::split(relayed);
         let (_from_server, mut to_server) = socket.into_split();
         tokio::io::copy(&mut from_client, &mut to_server).await
     });
     let mut builder = client::Builder::new();
-    builder.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
+    builder
+        .initial_window_size(1 << 30)
+        .initial_connection_window_size(1 << 30);
     let (requests, connection) = builder.handshake(client).await.unwrap();
     let connection = tokio::spawn(connection);
     let raw = Raw::over(requests, host.addr());
@@ -233,10 +246,19 @@ async fn a_client_that_does_not_read_its_socket_is_closed() {
     let headers = [("content-type", "application/grpc")];
     let mut calls = Vec::new();
     for _ in 0..4 {
-        calls.push(raw.open(Method::POST, LIST_EVENTS, &headers, body.clone()).await.unwrap());
+        calls.push(
+            raw.open(Method::POST, LIST_EVENTS, &headers, body.clone())
+                .await
+                .unwrap(),
+        );
     }
     eventually("the connection is closed", async || {
-        sleep(Duration::from_millis(500)).await; println!("{} {}", host.metric("events_reply_bytes").await, host.resident()/MIB);
+        sleep(Duration::from_millis(500)).await;
+        println!(
+            "{} {}",
+            host.metric("events_reply_bytes").await,
+            host.resident() / MIB
+        );
         (host.metric("events_stalled_connections_total").await == 1.0).then_some(())
     })
     .await;
@@ -261,11 +283,17 @@ async fn replies_end_with_their_key() {
     })
     .await;
     let prefix = key.rsplit_once('_').unwrap().0;
-    finish(&mut host.place.command(&["key", "revoke", prefix])).await.with(0);
+    finish(&mut host.test_dir.command(&["key", "revoke", prefix]))
+        .await
+        .exits_with(0);
     let revoked = Instant::now();
     assert!(stalled.next().await.is_err());
     println!("closed {:?} after the revocation", revoked.elapsed());
-    assert!(revoked.elapsed() < Duration::from_secs(15), "{:?}", revoked.elapsed());
+    assert!(
+        revoked.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        revoked.elapsed()
+    );
     host.server.stop().await;
 }
 
@@ -290,7 +318,10 @@ async fn a_write_is_not_refused_after_it_was_stored() {
     let mut calls = JoinSet::new();
     for _ in 0..CREATES {
         let path = crate::support::CREATE_EVENT;
-        let response = raw.open(Method::POST, path, &headers, body.clone()).await.unwrap();
+        let response = raw
+            .open(Method::POST, path, &headers, body.clone())
+            .await
+            .unwrap();
         calls.spawn(async move {
             let response = response.await.unwrap();
             (Status::from_header_map(response.headers()), response)
@@ -307,7 +338,7 @@ async fn a_write_is_not_refused_after_it_was_stored() {
             Some(code) => panic!("{code:?}"),
         }
     }
-    let mut connection = host.place.connect().await;
+    let mut connection = host.test_dir.connect().await;
     let (count,): (i64,) = sqlx::query_as("select count(*) from events")
         .fetch_one(&mut connection)
         .await

@@ -85,7 +85,7 @@ where
 }
 
 fn is_keyless_stream(path: &str) -> bool {
-    !path.starts_with(RPC_PREFIX) && methods::exists(path) && !methods::is_unary(path)
+    !path.starts_with(RPC_PREFIX) && methods::exists(path) && methods::unary(path).is_none()
 }
 
 /// The open streams of a server.
