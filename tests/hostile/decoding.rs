@@ -37,15 +37,44 @@ async fn a_request_of_three_megabytes_never_takes_more_than_64() {
     let host = Host::start(&[]).await;
     let raw = Raw::connect(host.addr()).await;
     let headers = [("content-type", "application/grpc")];
-    let call = async |path, body: Vec<u8>| raw.call(Method::POST, path, &headers, framed(&body)).await.grpc_status();
+    let call = async |path, body: Vec<u8>| {
+        raw.call(Method::POST, path, &headers, framed(&body))
+            .await
+            .grpc_status()
+    };
     call(BATCH_CREATE, empty_items(10)).await;
 
     for (description, path, body, code) in [
-        ("1.5 million items", BATCH_CREATE, empty_items(1_500_000), Code::ResourceExhausted),
-        ("a list of 750,000 nulls", CREATE_EVENT, meta_list(&[8, 0], 750_000), Code::ResourceExhausted),
-        ("a list of a million empty values", CREATE_EVENT, meta_list(&[], 1_000_000), Code::ResourceExhausted),
-        ("as many items as are decoded", BATCH_CREATE, empty_items(170_000), Code::InvalidArgument),
-        ("as many nulls as are decoded", CREATE_EVENT, meta_list(&[8, 0], 300_000), Code::InvalidArgument),
+        (
+            "1.5 million items",
+            BATCH_CREATE,
+            empty_items(1_500_000),
+            Code::ResourceExhausted,
+        ),
+        (
+            "a list of 750,000 nulls",
+            CREATE_EVENT,
+            meta_list(&[8, 0], 750_000),
+            Code::ResourceExhausted,
+        ),
+        (
+            "a list of a million empty values",
+            CREATE_EVENT,
+            meta_list(&[], 1_000_000),
+            Code::ResourceExhausted,
+        ),
+        (
+            "as many items as are decoded",
+            BATCH_CREATE,
+            empty_items(170_000),
+            Code::InvalidArgument,
+        ),
+        (
+            "as many nulls as are decoded",
+            CREATE_EVENT,
+            meta_list(&[8, 0], 300_000),
+            Code::InvalidArgument,
+        ),
     ] {
         let before = host.resident();
         let (status, peak) = peak(&host, call(path, body)).await;

@@ -40,11 +40,19 @@ async fn try_keys(raw: Raw, tried: Arc<AtomicUsize>, is_over: Arc<AtomicBool>) {
 async fn nine_hundred_connections_of_guesses_do_not_delay_good_keys() {
     let host = Host::start(&[]).await;
     let key = host.key("admin").await;
-    let new = finish(&mut host.place.command(&["key", "create", "--name", "new", "--role", "reader"])).await;
+    let new = finish(
+        &mut host
+            .place
+            .command(&["key", "create", "--name", "new", "--role", "reader"]),
+    )
+    .await;
     let new = new.with(0).stdout.trim().to_owned();
     let mut spirits = SpiritServiceClient::new(host.server.channel().await);
     let mut others = SpiritServiceClient::new(host.server.channel().await);
-    spirits.list_spirits(with_key(ListSpiritsRequest::default(), &key)).await.unwrap();
+    spirits
+        .list_spirits(with_key(ListSpiritsRequest::default(), &key))
+        .await
+        .unwrap();
 
     let (tried, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mut guessers = JoinSet::new();
@@ -57,11 +65,17 @@ async fn nine_hundred_connections_of_guesses_do_not_delay_good_keys() {
     let (before, started, mut times) = (host.resident(), Instant::now(), Vec::new());
     while started.elapsed() < Duration::from_secs(10) {
         let begun = Instant::now();
-        spirits.list_spirits(with_key(ListSpiritsRequest::default(), &key)).await.unwrap();
+        spirits
+            .list_spirits(with_key(ListSpiritsRequest::default(), &key))
+            .await
+            .unwrap();
         times.push(begun.elapsed());
         if times.len() == 3 {
             let begun = Instant::now();
-            others.list_spirits(with_key(ListSpiritsRequest::default(), &new)).await.unwrap();
+            others
+                .list_spirits(with_key(ListSpiritsRequest::default(), &new))
+                .await
+                .unwrap();
             println!("first call of a key: {:?}", begun.elapsed());
             times.push(begun.elapsed());
         }
@@ -77,7 +91,10 @@ async fn nine_hundred_connections_of_guesses_do_not_delay_good_keys() {
     }
     let (longest, calls) = (times.iter().max().unwrap(), times.len());
     let tried = tried.load(Ordering::Relaxed);
-    println!("{tried} guesses, {calls} calls, longest {longest:?}, {} MiB", growth / MIB);
+    println!(
+        "{tried} guesses, {calls} calls, longest {longest:?}, {} MiB",
+        growth / MIB
+    );
     println!("the server ran {ran:?} and waited for a CPU {waited:?}");
     assert!(calls > 3 && tried > GUESSERS, "{calls} calls, {tried} guesses");
     assert!(*longest < CALL_TIME_MAX.mul_f64(slowdown.max(1.0)), "{longest:?}");

@@ -21,7 +21,8 @@ fn spirit() -> CreateSpiritRequest {
 /// Sends requests that are almost calls, and checks that each is rejected.
 async fn send_almost_calls(raw: &Raw, authorization: &str) {
     let body = || framed(&spirit().encode_to_vec());
-    let with = |content_type: &'static str| vec![("authorization", authorization), ("content-type", content_type)];
+    let with =
+        |content_type: &'static str| vec![("authorization", authorization), ("content-type", content_type)];
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         for content_type in [GRPC, "text/plain"] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -51,7 +52,11 @@ async fn send_almost_calls(raw: &Raw, authorization: &str) {
     let untyped = [("authorization", authorization)];
     let reply = raw.call(Method::POST, CREATE_SPIRIT, &untyped, body()).await;
     assert_eq!(reply.status, 415, "no content type: {reply:?}");
-    for (method, path) in [(Method::GET, "/"), (Method::POST, "/a/b"), (Method::GET, "/favicon.ico")] {
+    for (method, path) in [
+        (Method::GET, "/"),
+        (Method::POST, "/a/b"),
+        (Method::GET, "/favicon.ico"),
+    ] {
         let reply = raw.call(method, path, &untyped, body()).await;
         assert_eq!(reply.status, 404, "{path}: {reply:?}");
     }
@@ -108,7 +113,10 @@ async fn a_client_of_http_1_gets_a_readable_answer() {
         connection.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 505 "), "{answer}");
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{answer}");
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len())),
+            "{answer}"
+        );
         assert!(body.contains("gRPC"), "{answer}");
     }
     host.server.stop().await;
@@ -151,11 +159,20 @@ async fn web_pages_of_other_origins_are_rejected_unless_a_setting_allows_them() 
         let headers = [&form[..], &headers].concat();
         let page = raw.with_authority(authority);
         let reply = page
-            .call(Method::POST, CREATE_SPIRIT, &headers, framed(&spirit().encode_to_vec()))
+            .call(
+                Method::POST,
+                CREATE_SPIRIT,
+                &headers,
+                framed(&spirit().encode_to_vec()),
+            )
             .await;
         assert_eq!(reply.status, code, "{authority} {headers:?}: {reply:?}");
         let setting = ["--allowed-host", "--cors-origin"];
-        assert_eq!(setting.iter().any(|name| reply.text().contains(name)), code == 403, "{reply:?}");
+        assert_eq!(
+            setting.iter().any(|name| reply.text().contains(name)),
+            code == 403,
+            "{reply:?}"
+        );
     }
     let rebound = raw.with_authority("evil.example");
     let status = rebound.grpc(CREATE_SPIRIT, &[], &spirit()).await.grpc_status();
@@ -164,8 +181,15 @@ async fn web_pages_of_other_origins_are_rejected_unless_a_setting_allows_them() 
 
     let key = host.key("admin").await;
     let authorization = format!("Bearer {key}");
-    let headers = [("origin", "https://evil.example"), ("authorization", &authorization)];
+    let headers = [
+        ("origin", "https://evil.example"),
+        ("authorization", &authorization),
+    ];
     let status = raw.grpc(CREATE_SPIRIT, &headers, &spirit()).await.grpc_status();
-    assert_eq!(status.code(), Code::Ok, "with API keys the origin is not checked: {status:?}");
+    assert_eq!(
+        status.code(),
+        Code::Ok,
+        "with API keys the origin is not checked: {status:?}"
+    );
     host.server.stop().await;
 }

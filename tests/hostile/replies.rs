@@ -7,6 +7,8 @@ use elephantasm_events::grpc::pb::{GetEventRequest, ListEventsRequest};
 use h2::client;
 use http::Method;
 use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, duplex, split};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -14,7 +16,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status};
 
 use crate::harness::{PATIENCE, event, eventually, finish};
-use crate::support::{Host, LIST_EVENTS, MIB, Raw, details, framed, peak};
+use crate::support::{CREATE_EVENT, Host, LIST_EVENTS, MIB, Raw, details, framed, peak};
 
 /// Small budgets, which few connections exhaust.
 const LIMITS: [&str; 4] = [
@@ -82,7 +84,10 @@ impl Stalled {
         let raw = Raw::connect_with(host.addr(), &builder).await;
         let body = framed(&list(spirit_id).encode_to_vec());
         let authorization = format!("Bearer {key}");
-        let headers = [("content-type", "application/grpc"), ("authorization", &authorization)];
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("authorization", &authorization),
+        ];
         for _ in 0..calls {
             let response = raw.open(Method::POST, LIST_EVENTS, &headers, body.clone()).await;
             let (sender, raw) = (self.sender.clone(), raw.clone());
@@ -94,9 +99,6 @@ impl Stalled {
                 };
                 if let Some(status) = Status::from_header_map(response.headers()) {
                     return drop(sender.send(Ok(status)));
-                }
-                if window >= 1 << 30 {
-                    pending::<()>().await;
                 }
                 // Without more window the data ends only with the connection.
                 while let Some(data) = response.body_mut().data().await {
@@ -150,7 +152,10 @@ async fn replies_that_nobody_takes_are_bounded_and_others_go_on() {
     assert_eq!(reason, "OVERLOADED");
     assert!(delay.is_some(), "{refused:?}");
     let held = host.metric("events_reply_bytes").await;
-    assert!(held >= 3.0 * PAGE_BYTES as f64 && held <= CONNECTION_BYTES as f64, "{held}");
+    assert!(
+        held >= 3.0 * PAGE_BYTES as f64 && held <= CONNECTION_BYTES as f64,
+        "{held}"
+    );
     assert!(host.metric("events_reply_refusals_total").await >= 1.0);
 
     let before = host.resident();
@@ -180,7 +185,6 @@ async fn a_connection_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
     let spirit_id = host.page().await;
     let mut idle = host.server.events().await.max_decoding_message_size(8 * MIB);
     idle.list_events(list(&spirit_id)).await.unwrap();
-    // One does not open its window, the other does not read its socket.
     for (description, window) in [("no window", 0), ("a window of a byte", 1)] {
         let mut stalled = Stalled::new();
         stalled.list(&host, &spirit_id, window, "", 2).await;
@@ -197,7 +201,10 @@ async fn a_connection_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
     // The call is in progress for longer than the stall timeout.
     let mut connection = host.place.connect().await;
     let mut lock = sqlx::Connection::begin(&mut connection).await.unwrap();
-    sqlx::query("lock table events").execute(&mut *lock).await.unwrap();
+    sqlx::query("lock table events")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
     let slow = tokio::spawn(async move { idle.list_events(list(&spirit_id)).await });
     sleep(Duration::from_secs(5)).await;
     lock.rollback().await.unwrap();
@@ -208,24 +215,29 @@ async fn a_connection_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_its_socket_is_closed() {
-    use tokio::io::AsyncReadExt as _;
     let host = Host::start(&[&LIMITS[..], &["--stall-timeout", "2s"]].concat()).await;
     let spirit_id = host.page().await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
-    let mut socket = socket.connect(host.addr()).await.unwrap();
-    let (client, mut relayed) = tokio::io::duplex(64 * 1024);
+    let socket = socket.connect(host.addr()).await.unwrap();
+    let (client, relayed) = duplex(64 * 1024);
+    // Forwards what the client sends, and of what the server sends only the greeting.
     let relay = tokio::spawn(async move {
-        // Forwards what the client sends, and reads the server's greeting only.
-        let mut greeting = vec![0; 64];
-        let read = socket.read(&mut greeting).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut relayed, &greeting[..read]).await.unwrap();
-        let (mut from_client, _to_client) = tokio::io::split(relayed);
-        let (_from_server, mut to_server) = socket.into_split();
-        tokio::io::copy(&mut from_client, &mut to_server).await
+        let (mut from_server, mut to_server) = socket.into_split();
+        let (mut from_client, mut to_client) = split(relayed);
+        let forwarded = copy(&mut from_client, &mut to_server);
+        let greeted = async {
+            let mut greeting = [0; 64];
+            let read = from_server.read(&mut greeting).await.unwrap();
+            to_client.write_all(&greeting[..read]).await.unwrap();
+            pending::<()>().await;
+        };
+        tokio::join!(forwarded, greeted)
     });
     let mut builder = client::Builder::new();
-    builder.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
+    builder
+        .initial_window_size(1 << 30)
+        .initial_connection_window_size(1 << 30);
     let (requests, connection) = builder.handshake(client).await.unwrap();
     let connection = tokio::spawn(connection);
     let raw = Raw::over(requests, host.addr());
@@ -233,10 +245,13 @@ async fn a_client_that_does_not_read_its_socket_is_closed() {
     let headers = [("content-type", "application/grpc")];
     let mut calls = Vec::new();
     for _ in 0..4 {
-        calls.push(raw.open(Method::POST, LIST_EVENTS, &headers, body.clone()).await.unwrap());
+        calls.push(
+            raw.open(Method::POST, LIST_EVENTS, &headers, body.clone())
+                .await
+                .unwrap(),
+        );
     }
     eventually("the connection is closed", async || {
-        sleep(Duration::from_millis(500)).await; println!("{} {}", host.metric("events_reply_bytes").await, host.resident()/MIB);
         (host.metric("events_stalled_connections_total").await == 1.0).then_some(())
     })
     .await;
@@ -261,11 +276,17 @@ async fn replies_end_with_their_key() {
     })
     .await;
     let prefix = key.rsplit_once('_').unwrap().0;
-    finish(&mut host.place.command(&["key", "revoke", prefix])).await.with(0);
+    finish(&mut host.place.command(&["key", "revoke", prefix]))
+        .await
+        .with(0);
     let revoked = Instant::now();
     assert!(stalled.next().await.is_err());
     println!("closed {:?} after the revocation", revoked.elapsed());
-    assert!(revoked.elapsed() < Duration::from_secs(15), "{:?}", revoked.elapsed());
+    assert!(
+        revoked.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        revoked.elapsed()
+    );
     host.server.stop().await;
 }
 
@@ -289,8 +310,8 @@ async fn a_write_is_not_refused_after_it_was_stored() {
     let headers = [("content-type", "application/grpc")];
     let mut calls = JoinSet::new();
     for _ in 0..CREATES {
-        let path = crate::support::CREATE_EVENT;
-        let response = raw.open(Method::POST, path, &headers, body.clone()).await.unwrap();
+        let response = raw.open(Method::POST, CREATE_EVENT, &headers, body.clone()).await;
+        let response = response.unwrap();
         calls.spawn(async move {
             let response = response.await.unwrap();
             (Status::from_header_map(response.headers()), response)

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::CountSpiritsRequest;
+use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use h2::client::SendRequest;
 use h2::{RecvStream, client};
 use http::{HeaderMap, Method, Request, StatusCode};

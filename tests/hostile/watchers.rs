@@ -33,7 +33,10 @@ async fn slow_watchers_of_large_events_take_bounded_memory() {
         let raw = Raw::connect_with(host.addr(), &builder).await;
         let path = "/elephantasm.events.v1.EventService/WatchEvents";
         let headers = [("content-type", "application/grpc")];
-        let response = raw.open(Method::POST, path, &headers, body.clone()).await.unwrap();
+        let response = raw
+            .open(Method::POST, path, &headers, body.clone())
+            .await
+            .unwrap();
         watchers.push((response.await.unwrap(), raw));
     }
     let idle = host.resident().saturating_sub(before);
@@ -45,7 +48,11 @@ async fn slow_watchers_of_large_events_take_bounded_memory() {
     }
     sleep(Duration::from_secs(1)).await;
     let growth = host.resident().saturating_sub(before);
-    println!("a watcher: idle {} KiB, stalled {} KiB", idle / WATCHERS / 1024, growth / WATCHERS / 1024);
+    println!(
+        "a watcher: idle {} KiB, stalled {} KiB",
+        idle / WATCHERS / 1024,
+        growth / WATCHERS / 1024
+    );
     assert!(growth / WATCHERS < WATCHER_BYTES_MAX, "{} MiB", growth / MIB);
     host.server.stop().await;
 }

@@ -105,7 +105,9 @@ impl ReplyBudget {
     #[must_use]
     pub fn metrics(&self) -> Vec<MetricFamily> {
         let shared = &self.0;
-        shared.bytes_gauge.set(to_i64(shared.bytes.load(Ordering::Relaxed)));
+        shared
+            .bytes_gauge
+            .set(to_i64(shared.bytes.load(Ordering::Relaxed)));
         shared.bytes_max_gauge.set(to_i64(shared.limits.server_bytes_max));
         shared.registry.gather()
     }
