@@ -7,6 +7,8 @@ use elephantasm_events::grpc::pb::{GetEventRequest, ListEventsRequest};
 use h2::client;
 use http::Method;
 use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, duplex, split};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -14,7 +16,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status};
 
 use crate::harness::{PATIENCE, event, eventually, finish};
-use crate::support::{Host, LIST_EVENTS, MIB, Raw, details, framed, peak};
+use crate::support::{CREATE_EVENT, Host, LIST_EVENTS, MIB, Raw, details, framed, peak};
 
 /// Small budgets, which few connections exhaust.
 const LIMITS: [&str; 4] = [
@@ -97,9 +99,6 @@ impl Stalled {
                 };
                 if let Some(status) = Status::from_header_map(response.headers()) {
                     return drop(sender.send(Ok(status)));
-                }
-                if window >= 1 << 30 {
-                    pending::<()>().await;
                 }
                 // Without more window the data ends only with the connection.
                 while let Some(data) = response.body_mut().data().await {
@@ -186,7 +185,6 @@ async fn a_connection_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
     let spirit_id = host.page().await;
     let mut idle = host.server.events().await.max_decoding_message_size(8 * MIB);
     idle.list_events(list(&spirit_id)).await.unwrap();
-    // One does not open its window, the other does not read its socket.
     for (description, window) in [("no window", 0), ("a window of a byte", 1)] {
         let mut stalled = Stalled::new();
         stalled.list(&host, &spirit_id, window, "", 2).await;
@@ -217,23 +215,24 @@ async fn a_connection_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_its_socket_is_closed() {
-    use tokio::io::AsyncReadExt as _;
     let host = Host::start(&[&LIMITS[..], &["--stall-timeout", "2s"]].concat()).await;
     let spirit_id = host.page().await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
-    let mut socket = socket.connect(host.addr()).await.unwrap();
-    let (client, mut relayed) = tokio::io::duplex(64 * 1024);
+    let socket = socket.connect(host.addr()).await.unwrap();
+    let (client, relayed) = duplex(64 * 1024);
+    // Forwards what the client sends, and of what the server sends only the greeting.
     let relay = tokio::spawn(async move {
-        // Forwards what the client sends, and reads the server's greeting only.
-        let mut greeting = vec![0; 64];
-        let read = socket.read(&mut greeting).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut relayed, &greeting[..read])
-            .await
-            .unwrap();
-        let (mut from_client, _to_client) = tokio::io::split(relayed);
-        let (_from_server, mut to_server) = socket.into_split();
-        tokio::io::copy(&mut from_client, &mut to_server).await
+        let (mut from_server, mut to_server) = socket.into_split();
+        let (mut from_client, mut to_client) = split(relayed);
+        let forwarded = copy(&mut from_client, &mut to_server);
+        let greeted = async {
+            let mut greeting = [0; 64];
+            let read = from_server.read(&mut greeting).await.unwrap();
+            to_client.write_all(&greeting[..read]).await.unwrap();
+            pending::<()>().await;
+        };
+        tokio::join!(forwarded, greeted)
     });
     let mut builder = client::Builder::new();
     builder
@@ -253,12 +252,6 @@ async fn a_client_that_does_not_read_its_socket_is_closed() {
         );
     }
     eventually("the connection is closed", async || {
-        sleep(Duration::from_millis(500)).await;
-        println!(
-            "{} {}",
-            host.metric("events_reply_bytes").await,
-            host.resident() / MIB
-        );
         (host.metric("events_stalled_connections_total").await == 1.0).then_some(())
     })
     .await;
@@ -317,11 +310,8 @@ async fn a_write_is_not_refused_after_it_was_stored() {
     let headers = [("content-type", "application/grpc")];
     let mut calls = JoinSet::new();
     for _ in 0..CREATES {
-        let path = crate::support::CREATE_EVENT;
-        let response = raw
-            .open(Method::POST, path, &headers, body.clone())
-            .await
-            .unwrap();
+        let response = raw.open(Method::POST, CREATE_EVENT, &headers, body.clone()).await;
+        let response = response.unwrap();
         calls.spawn(async move {
             let response = response.await.unwrap();
             (Status::from_header_map(response.headers()), response)
