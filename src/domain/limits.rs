@@ -40,7 +40,7 @@ pub const PAGE_BYTES: usize = 2 * 1024 * 1024;
 pub struct Limits {
     /// Maximum bytes of an event's content.
     pub content_bytes_max: usize,
-    /// Maximum bytes of `meta` as compact JSON.
+    /// Maximum bytes of `meta` as compact JSON with numbers written out.
     pub meta_bytes_max: usize,
 }
 

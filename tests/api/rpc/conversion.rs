@@ -1,12 +1,14 @@
 //! Property test of conversion: any create is stored unchanged or refused with its bad fields named.
 
+use elephantasm_events::domain::meta::Meta;
+use elephantasm_events::grpc::object_of_struct;
 use elephantasm_events::grpc::pb::{CreateEventRequest, Event};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use prost_types::{Struct, Timestamp, Value, value::Kind};
 use tonic::Code;
 
-use crate::support::builders::bad_fields;
+use crate::support::builders::{bad_fields, create, event, number, object};
 use crate::support::harness::TestServer;
 use crate::support::validation::list_of;
 
@@ -147,5 +149,59 @@ fn any_create_is_stored_unchanged_or_refused_with_its_bad_fields_named() {
         })
     };
     TestRunner::new(config).run(&creates(), property).unwrap();
+    runtime.block_on(server.stop()).unwrap();
+}
+
+/// Lists of numbers of every magnitude and notation.
+fn numbers() -> impl Strategy<Value = Vec<f64>> {
+    let finite = any::<u64>()
+        .prop_map(f64::from_bits)
+        .prop_filter("finite", |n| n.is_finite());
+    let written = (-999_999i64..1_000_000, -320..308).prop_map(|(digits, exponent)| {
+        let number: f64 = format!("{digits}e{exponent}").parse().unwrap();
+        if number.is_finite() { number } else { 0.0 }
+    });
+    let integral = any::<i64>().prop_map(|n| n as f64);
+    let near_the_notations = (-8..24).prop_map(|exponent| 10f64.powi(exponent));
+    prop::collection::vec(prop_oneof![finite, written, integral, near_the_notations], 1..100)
+}
+
+#[test]
+fn the_counted_bytes_of_meta_are_those_that_the_database_prints() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(TestServer::start());
+    let spirit_id = runtime.block_on(server.spirit());
+    let connection = tokio::sync::Mutex::new(runtime.block_on(server.database.connect()));
+    let config = Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let property = |numbers: Vec<f64>| {
+        let list = list_of(numbers.into_iter().map(number).collect());
+        let meta = object([("k", list)]);
+        let json = object_of_struct(&meta);
+        let request = CreateEventRequest {
+            meta: Some(meta),
+            ..event(&spirit_id)
+        };
+        let (printed, stored): (i32, i32) = runtime.block_on(async {
+            let created = create(&mut server.events(), request).await;
+            sqlx::query_as(
+                "select octet_length(replace(meta::text, ' ', '')), meta_bytes - octet_length(meta::text)
+                 from events
+                 where id = $1::text::uuid",
+            )
+            .bind(created.id)
+            .fetch_one(&mut *connection.lock().await)
+            .await
+            .unwrap()
+        });
+        let counted = Meta::from_json(json.clone()).printed_bytes();
+        prop_assert_eq!(i32::try_from(counted).unwrap(), printed, "{}", json);
+        prop_assert_eq!(stored, 0);
+        Ok(())
+    };
+    TestRunner::new(config).run(&numbers(), property).unwrap();
     runtime.block_on(server.stop()).unwrap();
 }

@@ -4,8 +4,13 @@ use elephantasm_events::grpc::pb::{
     CreateEventRequest, Event, EventFilter, EventOrder, EventView, ListEventsRequest, SoftDeleteSpiritRequest,
 };
 
+use elephantasm_events::domain::event::{Order, View};
+use elephantasm_events::domain::filter::Selection;
+use elephantasm_events::domain::ids::SpiritId;
+use elephantasm_events::store::{Consistency, EventQuery, PageStart, Store};
+
 use crate::support::builders::{at, bad_fields, event, event_at, list, number, object, text};
-use crate::support::harness::{TestServer, small_limits};
+use crate::support::harness::{Settings, TestServer, small_limits};
 use crate::support::model::{filters, pages, sample_spirit, select, sequences, store};
 
 const ORDERS: [EventOrder; 3] = [
@@ -251,6 +256,42 @@ async fn summaries_and_meta_count_towards_the_byte_budget_of_a_page() {
     assert!(pages.iter().all(|page| bytes(page) <= PAGE_BYTES_MAX));
     assert_eq!(pages.concat().len(), 300);
     assert!(pages.len() <= 4, "pages use their byte budget");
+}
+
+#[tokio::test]
+async fn a_page_is_read_up_to_its_byte_budget_however_well_its_meta_is_compressed() {
+    const PAGE_BYTES: usize = 2 * 1024 * 1024;
+    const META_BYTES: usize = 60_000;
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let request = CreateEventRequest {
+        meta: Some(object([("k", text(&" ".repeat(META_BYTES)))])),
+        ..event(&spirit_id)
+    };
+    for _ in 0..3 {
+        store(&mut server.events(), vec![request.clone(); 40]).await;
+    }
+    let query = EventQuery {
+        selection: Selection {
+            spirit_id: SpiritId(spirit_id.parse().unwrap()),
+            session_id: None,
+            filter: elephantasm_events::domain::filter::EventFilter::default(),
+        },
+        order: Order::NewestFirst,
+        view: View::Full,
+        start: PageStart::Offset(0),
+        sequence_max: i64::MAX,
+        size: 200,
+        bytes: PAGE_BYTES,
+    };
+    let store = Store::open(server.database.connect.clone(), Settings::default().store);
+    let page = store.read(Consistency::Strong).list_events(&query).await.unwrap();
+    let bytes: usize = page.events.iter().map(|event| event.text_bytes()).sum();
+    assert!(page.more && bytes <= PAGE_BYTES, "{bytes} bytes were read");
+    assert!(
+        bytes > PAGE_BYTES - 2 * META_BYTES,
+        "{bytes} bytes leave the budget unused"
+    );
 }
 
 #[tokio::test]

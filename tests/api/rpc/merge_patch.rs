@@ -132,6 +132,22 @@ async fn the_merged_meta_must_stay_within_the_limits_of_meta() {
     assert_eq!(bad_fields(patched(&server, &deepest, nested(25)).await), ["meta"]);
 }
 
+#[tokio::test]
+async fn the_limit_of_meta_counts_the_digits_of_merged_numbers_that_are_stored_without_exponent() {
+    let server = TestServer::start_with(small_limits).await;
+    // `{"a":…}` is 6 bytes longer than its number, `,"b":…` is 5 bytes longer.
+    let before = event_with_meta(&server, object([("a", number(1e150))])).await;
+    let too_long = object([("b", number(1e38))]);
+    assert_eq!(bad_fields(patched(&server, &before, too_long).await), ["meta"]);
+    let longest = object([("b", number(1e37))]);
+    let after = patched(&server, &before, longest).await.unwrap();
+    assert_eq!(
+        after.meta,
+        Some(object([("a", number(1e150)), ("b", number(1e37))])),
+        "200 bytes are within the limit of 200"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_merge_patches_all_take_effect() {
     const WRITERS: usize = 16;

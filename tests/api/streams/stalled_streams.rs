@@ -146,23 +146,10 @@ async fn a_page_of_a_replay_is_bounded_in_bytes_of_meta() {
     const FIRST_PAGE: usize = 50;
     /// PostgreSQL splits 32 KiB of incompressible data into TOAST rows of about 2,000 bytes.
     const ROWS_EACH: i64 = 16;
+    const META: &str = "(select string_agg(md5(n || ' ' || i), '') from generate_series(1, 1024) as i)";
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    let mut connection = server.database.connect().await;
-    sqlx::query(
-        "with advanced as (update spirits set last_sequence = $2 where id = $1::text::uuid)
-         insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id, meta)
-         select gen_random_uuid(), $1::text::uuid, n, 'x', '', to_timestamp(n), 's', jsonb_build_object('k', (
-             select string_agg(md5(n || ' ' || i), '') from generate_series(1, 1024) as i
-         ))
-         from generate_series(1, $2) as n",
-    )
-    .bind(&spirit_id)
-    .bind(EVENTS)
-    .execute(&mut connection)
-    .await
-    .unwrap();
-    connection.close().await.unwrap();
+    insert_large(&server, &spirit_id, EVENTS, "''", META).await;
     let request = stream(&spirit_id, "s");
     let response = server.events().stream_session_events(request).await.unwrap();
     let mut stalled = response.into_inner();
@@ -175,6 +162,81 @@ async fn a_page_of_a_replay_is_bounded_in_bytes_of_meta() {
         fetched < all / 2,
         "{fetched} of {all} TOAST rows were read for a stream that stalls after {FIRST_PAGE} events"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_replays_hold_few_pages_of_meta_however_well_it_is_compressed() {
+    const STREAMS: usize = 50;
+    /// Two pages of 256 KiB for each stream are 25 MiB; without a bound by text they would take 1.6 GiB.
+    const GROWTH_MAX_KIB: u64 = 200 * 1024;
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    insert_large(&server, &spirit_id, 600, "''", "repeat(' ', 60000)").await;
+    let before = resident_kib();
+    let channel = connect_for_many_streams(server.addr).await;
+    let mut stalled = Vec::new();
+    for _ in 0..STREAMS {
+        let mut events = EventServiceClient::new(channel.clone());
+        let response = events.stream_session_events(stream(&spirit_id, "s")).await;
+        let mut reader = response.unwrap().into_inner();
+        let first = timeout(PATIENCE, reader.message()).await;
+        assert!(first.expect("the first event arrives").unwrap().is_some());
+        stalled.push(reader); // not read any further
+    }
+    all_idle(&server).await;
+    if let (Some(before), Some(now)) = (before, resident_kib()) {
+        let growth = now.saturating_sub(before);
+        assert!(
+            growth < GROWTH_MAX_KIB,
+            "memory grew by {growth} KiB for {STREAMS} stalled streams"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_replay_reads_no_further_while_it_sends_an_event_larger_than_a_page() {
+    /// PostgreSQL splits 1 MiB into TOAST rows of 1,996 bytes.
+    const ROWS_EACH: i64 = 526;
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let mut connection = server.database.connect().await;
+    sqlx::query("alter table events alter column content set storage external") // not compressed
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    insert_large(&server, &spirit_id, 8, "repeat('x', 1024 * 1024)", "''::text").await;
+    let mut events = EventServiceClient::new(connect_for_many_streams(server.addr).await);
+    let response = events.stream_session_events(stream(&spirit_id, "s")).await;
+    let mut stalled = response.unwrap().into_inner();
+    assert!(stalled.message().await.unwrap().is_some());
+    all_idle(&server).await;
+    let toast = "relid = (select reltoastrelid from pg_class where oid = 'events'::regclass)";
+    let fetched = fetched(server, toast).await;
+    assert!(
+        fetched <= 2 * ROWS_EACH,
+        "{fetched} TOAST rows were read: more than the first event and the next one, which is being sent"
+    );
+}
+
+/// Inserts events into the session `s` of a new spirit, bypassing the service. `content` and `meta` are SQL
+/// expressions over the event's number `n`; the second is the value of one key.
+async fn insert_large(server: &TestServer, spirit_id: &str, count: i64, content: &str, meta: &str) {
+    let mut connection = server.database.connect().await;
+    let sql = format!(
+        "with advanced as (update spirits set last_sequence = $2 where id = $1::text::uuid)
+         insert into events (id, spirit_id, sequence, event_type, content, occurred_at, session_id, meta)
+         select gen_random_uuid(), $1::text::uuid, n, 'x', {content}, to_timestamp(n), 's',
+             jsonb_build_object('k', {meta})
+         from generate_series(1, $2) as n"
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(spirit_id)
+        .bind(count)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
 }
 
 /// Rows of a table that a server has fetched through indexes. Stops the server first, so that all its

@@ -235,6 +235,7 @@ pub fn value(kind: Kind) -> Value {
 /// Objects around the limits of `meta`.
 pub fn metas() -> Values<Struct> {
     let in_list = |value: Value| object([("k", list_of(vec![number(1.0), value]))]);
+    let greatest = |count| object([("k", list_of(vec![number(1e308); count]))]);
     let wide = (0..5_000).map(|n| (format!("{n:04}"), number(1.0))).collect();
     let null = value(Kind::NullValue(NullValue::NullValue.into()));
     vec![
@@ -246,6 +247,8 @@ pub fn metas() -> Values<Struct> {
         ),
         ("as many bytes as allowed", meta_of_bytes(META_BYTES_MAX), true),
         ("one byte more", meta_of_bytes(META_BYTES_MAX + 1), false),
+        ("211 numbers of 309 digits", greatest(211), true),
+        ("212 numbers of 309 digits", greatest(212), false),
         ("5,000 keys", Struct { fields: wide }, true),
         ("24 levels of objects", nested_objects(24), true),
         ("25 levels of objects", nested_objects(25), false),

@@ -215,7 +215,7 @@ fn lookups() -> Vec<Read> {
             [&owner, "1", "'n'", "'N'", "null", "'{}'", "true"],
         ),
         read(LOOKUP, "last_sequence", [&owner]),
-        read(LOOKUP, "keys/find", ["'ek_1'"]),
+        read(LOOKUP, "keys/find", ["'{ek_1,ek_2}'"]),
         read(LOOKUP, "keys/live", ["'{ek_1,ek_2}'"]),
         read(LOOKUP, "keys/revoke", ["'ek_1'"]),
     ]
