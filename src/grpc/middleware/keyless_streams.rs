@@ -66,13 +66,11 @@ where
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
         let permit = if is_keyless_stream(request.uri().path()) {
-            match StreamPermit::take(&self.open, request.extensions().get()) {
-                Some(permit) => Some(permit),
-                None => {
-                    let status = Status::from(ApiError::TooManyKeylessStreams);
-                    return Box::pin(async move { Ok(status.into_http()) });
-                }
-            }
+            let Some(permit) = StreamPermit::take(&self.open, request.extensions().get()) else {
+                let status = Status::from(ApiError::TooManyKeylessStreams);
+                return Box::pin(async move { Ok(status.into_http()) });
+            };
+            Some(permit)
         } else {
             None
         };
