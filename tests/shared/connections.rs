@@ -1,5 +1,5 @@
 //! The bound on a server's database connections.
 
 /// 8 for reads, 5 for each of the two writers (their flush connections and those that wait for locked spirits), and
-/// one each for LISTEN, the probe and API keys.
-pub const CONNECTIONS_MAX: i64 = 8 + 2 * 5 + 3;
+/// one each for LISTEN, the probe, the checks of API keys and their look-ups.
+pub const CONNECTIONS_MAX: i64 = 8 + 2 * 5 + 4;
