@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::ReplyBudget;
+use super::{ReplyBudget, SWEEP_INTERVAL};
 use crate::domain::limits::PAGE_BYTES;
 use crate::grpc::status::ApiError;
 
@@ -33,7 +33,7 @@ pub struct ConnectionReplies {
     bytes: AtomicUsize,
     /// Replies in flight.
     replies: AtomicUsize,
-    /// Reading of the server's clock when the client last took a slice, or when the first reply became ready.
+    /// The sweep before which the client last took a slice, or before which the first reply became ready.
     progress: AtomicU64,
     /// Cancelled when the key of the last large reply is revoked or expires.
     key_end: Mutex<Option<CancellationToken>>,
@@ -88,12 +88,14 @@ impl ConnectionReplies {
         if self.replies.load(Ordering::Acquire) == 0 {
             return false;
         }
-        let silent = Duration::from_millis(now.saturating_sub(self.progress.load(Ordering::Relaxed)));
+        // The first sweep after the progress may follow it at once.
+        let sweeps = now.saturating_sub(self.progress.load(Ordering::Relaxed) + 1);
+        let silent = SWEEP_INTERVAL * u32::try_from(sweeps).unwrap_or(u32::MAX);
         let is_revoked = || {
             let key_end = self.key_end.lock();
             key_end.as_ref().is_some_and(CancellationToken::is_cancelled)
         };
-        silent > stall_limit || (silent > REVOKED_GRACE && is_revoked())
+        silent >= stall_limit || (silent >= REVOKED_GRACE && is_revoked())
     }
 
     /// Remembers the key of a call, so that its end closes the connection if its replies are stalled. Clients
@@ -191,8 +193,8 @@ impl ConnectionReplies {
     }
 
     fn record_progress(&self) {
-        let now = self.budget.0.clock.load(Ordering::Relaxed);
-        self.progress.store(now, Ordering::Relaxed);
+        let sweep = self.budget.0.sweeps.load(Ordering::Relaxed);
+        self.progress.store(sweep, Ordering::Relaxed);
     }
 
     fn refuse(&self) -> ApiError {
