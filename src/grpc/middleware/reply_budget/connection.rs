@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::ReplyBudget;
+use super::{ReplyBudget, SWEEP_INTERVAL};
 use crate::domain::limits::PAGE_BYTES;
 use crate::grpc::status::ApiError;
 
@@ -36,8 +36,7 @@ pub struct ConnectionReplies {
     bytes: AtomicUsize,
     /// Number of replies in flight.
     replies: AtomicUsize,
-    /// Time, by the clock of the budget, at which the client last took a slice, or at which the first of the
-    /// replies in flight became ready.
+    /// The sweep before which the client last took a slice, or before which the first reply became ready.
     progress: AtomicU64,
     /// Cancelled when the API key of the last large reply is revoked or expires.
     key_end: Mutex<Option<CancellationToken>>,
@@ -94,12 +93,14 @@ impl ConnectionReplies {
         if self.replies.load(Ordering::Acquire) == 0 {
             return false;
         }
-        let idle = Duration::from_millis(now.saturating_sub(self.progress.load(Ordering::Relaxed)));
+        // The first sweep after the progress may follow it at once.
+        let sweeps = now.saturating_sub(self.progress.load(Ordering::Relaxed) + 1);
+        let silent = SWEEP_INTERVAL * u32::try_from(sweeps).unwrap_or(u32::MAX);
         let is_revoked = || {
             let key_end = self.key_end.lock();
             key_end.as_ref().is_some_and(CancellationToken::is_cancelled)
         };
-        idle > stall_limit || (idle > REVOKED_GRACE && is_revoked())
+        silent >= stall_limit || (silent >= REVOKED_GRACE && is_revoked())
     }
 
     /// Stores the end of a call's API key, after which the connection is closed if its replies are stalled.
@@ -199,8 +200,8 @@ impl ConnectionReplies {
     }
 
     fn record_progress(&self) {
-        let now = self.budget.0.clock.load(Ordering::Relaxed);
-        self.progress.store(now, Ordering::Relaxed);
+        let sweep = self.budget.0.sweeps.load(Ordering::Relaxed);
+        self.progress.store(sweep, Ordering::Relaxed);
     }
 
     fn refuse(&self) -> ApiError {

@@ -21,12 +21,12 @@ mod sliced_body;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntGauge};
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::metrics::Registry;
 use crate::panics::keep_running;
@@ -47,9 +47,9 @@ pub struct ReplyLimits {
 
 /// Interval of the search for stalled connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Stall limit while the server's budget is nearly used up. With the interval of the search it is below the
-/// time for which calls wait, so that they get the budget of stalled connections.
-const STALL_LIMIT_UNDER_PRESSURE: Duration = Duration::from_secs(3);
+/// Stall limit while the server's budget is nearly used up. With two intervals of the search it is below the time
+/// for which calls wait, so that they get the budget of stalled connections.
+const STALL_LIMIT_UNDER_PRESSURE: Duration = Duration::from_secs(2);
 
 /// The budget of the replies of all connections. Cheap to clone.
 #[derive(Clone)]
@@ -59,9 +59,9 @@ struct Shared {
     limits: ReplyLimits,
     /// Bytes of replies in flight and of reservations.
     bytes: AtomicUsize,
-    started: Instant,
-    /// Milliseconds from the start of the server to the last sweep.
-    clock: AtomicU64,
+    /// Sweeps so far. As the clock of progress they cost no system call, and no connection is closed early on a
+    /// machine that is too busy to sweep in time.
+    sweeps: AtomicU64,
     connections: Mutex<Vec<Weak<ConnectionReplies>>>,
     registry: Registry,
     bytes_gauge: IntGauge,
@@ -79,6 +79,7 @@ impl ReplyBudget {
         let swept = Arc::downgrade(&budget.0);
         tokio::spawn(keep_running("reply sweep", async move || {
             let mut ticks = interval(SWEEP_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
                 match swept.upgrade() {
@@ -120,8 +121,7 @@ impl Shared {
         Self {
             limits,
             bytes: AtomicUsize::new(0),
-            started: Instant::now(),
-            clock: AtomicU64::new(0),
+            sweeps: AtomicU64::new(0),
             connections: Mutex::default(),
             bytes_gauge: registry.gauge(
                 "events_reply_bytes",
@@ -143,10 +143,9 @@ impl Shared {
         }
     }
 
-    /// Advances the clock and closes stalled connections.
+    /// Closes stalled connections.
     fn sweep(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.clock.store(now, Ordering::Relaxed);
+        let now = 1 + self.sweeps.fetch_add(1, Ordering::Relaxed);
         let max = self.limits.server_bytes_max;
         let is_under_pressure = self.bytes.load(Ordering::Relaxed) > max - max / 4;
         let stall_limit = if is_under_pressure {
