@@ -65,17 +65,13 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        let permit = if is_keyless_stream(request.uri().path()) {
-            match StreamPermit::take(&self.open, request.extensions().get()) {
-                Some(permit) => Some(permit),
-                None => {
-                    let status = Status::from(ApiError::TooManyKeylessStreams);
-                    return Box::pin(async move { Ok(status.into_http()) });
-                }
-            }
-        } else {
-            None
-        };
+        let is_counted = is_keyless_stream(request.uri().path());
+        let permit = is_counted.then(|| StreamPermit::take(&self.open, request.extensions().get()));
+        if matches!(permit, Some(None)) {
+            let status = Status::from(ApiError::TooManyKeylessStreams);
+            return Box::pin(async move { Ok(status.into_http()) });
+        }
+        let permit = permit.flatten();
         let call = self.inner.call(request);
         Box::pin(async move {
             let response = call.await?;
