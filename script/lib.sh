@@ -52,8 +52,10 @@ install_packages() {
     fi
 }
 
-# Installs a C compiler, which the TLS crate needs.
+# Installs a C compiler, which the TLS crate needs, and make, which the allocator's crate needs.
 ensure_cc() {
+    command -v make >/dev/null || install_packages "make" "make" "" ||
+        { say "make is missing: install it, or on macOS run xcode-select --install"; return 1; }
     command -v cc >/dev/null || install_packages "gcc libc6-dev" "gcc" "" ||
         { say "a C compiler is missing: install gcc, or on macOS run xcode-select --install"; return 1; }
 }
