@@ -161,6 +161,7 @@ fn numbers() -> impl Strategy<Value = Vec<f64>> {
         let number: f64 = format!("{digits}e{exponent}").parse().unwrap();
         if number.is_finite() { number } else { 0.0 }
     });
+    #[allow(clippy::cast_precision_loss)] // rounded doubles are the point
     let integral = any::<i64>().prop_map(|n| n as f64);
     let near_the_notations = (-8..24).prop_map(|exponent| 10f64.powi(exponent));
     prop::collection::vec(prop_oneof![finite, written, integral, near_the_notations], 1..100)

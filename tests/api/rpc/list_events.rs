@@ -286,7 +286,11 @@ async fn a_page_is_read_up_to_its_byte_budget_however_well_its_meta_is_compresse
     };
     let store = Store::open(server.database.connect.clone(), Settings::default().store);
     let page = store.read(Consistency::Strong).list_events(&query).await.unwrap();
-    let bytes: usize = page.events.iter().map(|event| event.text_bytes()).sum();
+    let bytes: usize = page
+        .events
+        .iter()
+        .map(elephantasm_events::domain::event::Event::text_bytes)
+        .sum();
     assert!(page.more && bytes <= PAGE_BYTES, "{bytes} bytes were read");
     assert!(
         bytes > PAGE_BYTES - 2 * META_BYTES,
