@@ -75,7 +75,7 @@ pub(super) fn data_version(dir: &Path) -> Result<Option<u32>, EmbeddedError> {
 
 /// Returns the socket directory and the password of a cluster that another process runs.
 pub(super) fn access(dir: &Path) -> Result<(PathBuf, String), EmbeddedError> {
-    let owner = super::owner::choose(dir)?;
+    let owner = super::owner::choose(&dir.join(DATA))?;
     let found = dir
         .canonicalize()
         .map_err(EmbeddedError::io(format!("cannot find {}", dir.display())))?;

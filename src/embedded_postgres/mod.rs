@@ -187,7 +187,7 @@ fn connect_options(socket_dir: &Path, password: &str, database: &str) -> PgConne
 
 /// Locks the data directory and prepares it for the start of PostgreSQL; blocks.
 fn prepare(options: Options) -> Result<(Cluster, File), EmbeddedError> {
-    let owner = owner::choose(&options.data_dir)?;
+    let owner = owner::choose(&options.data_dir.join(cluster::DATA))?;
     let lock = locks::lock_directory(&options.data_dir, owner.as_ref())?;
     let data_version = cluster::data_version(&options.data_dir)?;
     let binaries = Binaries::find(options.bin_dir.as_deref(), data_version, &options.data_dir)?;

@@ -25,11 +25,11 @@ pub(super) fn is_root() -> bool {
 
 /// Returns the user to run PostgreSQL as, or `None` for the user of this process. If this process is root, it
 /// is the owner of existing data, otherwise the first candidate that exists.
-pub(super) fn choose(data_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
+pub(super) fn choose(cluster_dir: &Path) -> Result<Option<Owner>, EmbeddedError> {
     if !is_root() {
         return Ok(None);
     }
-    if let Ok(metadata) = fs::metadata(data_dir.join(super::cluster::DATA))
+    if let Ok(metadata) = fs::metadata(cluster_dir)
         && metadata.uid() != 0
     {
         let (uid, gid) = (metadata.uid(), metadata.gid());

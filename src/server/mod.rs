@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 
 use crate::admin::{self, Admin, Stage};
-use crate::grpc::{CallLayer, Context, Keyring, OriginRules, ReplyBudget};
+use crate::grpc::{CallLayer, Context, Keyring, ReplyBudget};
 use crate::store::Store;
 use drain::drain;
 use health::{Health, probe_database};
@@ -87,15 +87,13 @@ pub async fn run(
     health.set(Stage::Starting).await;
     let calls = CallLayer::new();
     let replies = ReplyBudget::start(settings.replies);
-    let admin = admin.map(|listener| {
-        let state = Admin {
-            calls: calls.clone(),
-            store: store.clone(),
-            readiness: health.readiness(),
-            replies: replies.clone(),
-        };
-        AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, state)))
-    });
+    let state = Admin {
+        calls: calls.clone(),
+        store: store.clone(),
+        readiness: health.readiness(),
+        replies: replies.clone(),
+    };
+    let admin = admin.map(|listener| AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, state))));
 
     let context = Context {
         store: store.clone(),
@@ -104,11 +102,7 @@ pub async fn run(
         ingest_window: settings.ingest_window,
         shutdown: shutdown.clone(),
     };
-    let origins = OriginRules {
-        is_loopback: addr.ip().to_canonical().is_loopback(),
-        ..settings.origins.clone()
-    };
-    let layers = services::layers(calls, &settings, &context, &migrated, &keyring, origins);
+    let layers = services::layers(calls, &settings, &context, &migrated, &keyring, addr);
     let routes = services::routes(health_service, context, auth.reflection)?;
     let connections = listener::incoming(listener, settings.tls.clone(), settings.connections, replies)
         .map_ok(WriteCoalescer::new);

@@ -1,5 +1,6 @@
 //! Assembles the gRPC services and the middleware around them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -52,8 +53,12 @@ pub(super) fn layers(
     context: &Context,
     migrated: &Arc<AtomicBool>,
     keyring: &Keyring,
-    origins: OriginRules,
+    addr: SocketAddr,
 ) -> Layers {
+    let origins = OriginRules {
+        is_loopback: addr.ip().to_canonical().is_loopback(),
+        ..settings.origins.clone()
+    };
     (
         calls,
         ProtocolLayer {

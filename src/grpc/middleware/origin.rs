@@ -10,8 +10,6 @@ use http::header::{HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, Request, Uri, Version};
 
-use super::protocol::is_grpc;
-
 /// The origins and hosts that a server without API keys accepts beside its own.
 #[derive(Clone, Debug, Default)]
 pub struct OriginRules {
@@ -47,11 +45,11 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 impl OriginRules {
     /// Rejects a request of a web page of another origin and, on a loopback listener, one for another host.
-    pub(in crate::grpc) fn check<B>(&self, request: &Request<B>) -> Result<(), ForeignOrigin> {
+    pub(in crate::grpc) fn check<B>(&self, request: &Request<B>, is_grpc: bool) -> Result<(), ForeignOrigin> {
         let host = host_of(request.uri(), request.headers());
         self.check_origin(request.headers(), host.as_ref())?;
         // A browser sends this content type over HTTP/2 only with TLS and a certificate for the host's name.
-        let is_exempt = request.version() == Version::HTTP_2 && is_grpc(request.headers());
+        let is_exempt = request.version() == Version::HTTP_2 && is_grpc;
         if self.is_loopback && !is_exempt {
             self.check_host(host.as_ref())?;
         }
@@ -139,124 +137,72 @@ fn is_local(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Method, version, headers, expected rejection.
-    type Case<'c> = (&'c str, Version, &'c [(&'c str, &'c str)], bool);
+    const GRPC: &str = "application/grpc";
+    const HOST_ALLOWED: &str = "host.docker.internal";
 
-    fn request(version: Version, headers: &[(&str, &str)]) -> Request<()> {
-        let mut request = Request::builder()
-            .method("POST")
-            .uri("/elephantasm.events.v1.EventService/CreateEvent")
-            .version(version);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+    /// A request with these headers: content type, host, origin, `Sec-Fetch-Site`. An empty one is left out.
+    fn rejects(version: Version, [content_type, host, origin, site]: [&str; 4]) -> bool {
+        let rules = OriginRules {
+            cors_origins: vec!["https://app.example.com".to_owned()],
+            allowed_hosts: vec![HOST_ALLOWED.to_owned()],
+            is_loopback: true,
+        };
+        let mut request = Request::builder().method("POST").uri("/").version(version);
+        for (name, value) in [("host", host), ("origin", origin), (SEC_FETCH_SITE, site)] {
+            if !value.is_empty() {
+                request = request.header(name, value);
+            }
         }
-        request.body(()).unwrap_or_else(|error| panic!("{error}"))
+        let request = request.body(()).unwrap_or_else(|error| panic!("{error}"));
+        rules.check(&request, content_type == GRPC).is_err()
     }
 
     #[test]
     fn pages_of_other_origins_are_rejected_and_pages_of_this_origin_are_accepted() {
-        let rules = OriginRules {
-            cors_origins: vec!["https://app.example.com".to_owned()],
-            allowed_hosts: vec!["host.docker.internal".to_owned()],
-            is_loopback: true,
-        };
-        let grpc = ("content-type", "application/grpc");
-        let (http1, http2) = (Version::HTTP_11, Version::HTTP_2);
-        let cases: &[Case<'_>] = &[
-            (
-                "a gRPC client",
-                http2,
-                &[grpc, ("host", "db.example.com:50051")],
-                false,
-            ),
-            (
-                "another origin over gRPC",
-                http2,
-                &[
-                    grpc,
-                    ("host", "localhost:50051"),
-                    ("origin", "https://evil.example"),
-                ],
-                true,
-            ),
-            (
-                "another origin",
-                http1,
-                &[("host", "localhost:50051"), ("origin", "https://evil.example")],
-                true,
-            ),
-            (
-                "a sandboxed page",
-                http1,
-                &[("host", "localhost:50051"), ("origin", "null")],
-                true,
-            ),
-            (
-                "an image of another site",
-                http1,
-                &[("host", "localhost:50051"), ("sec-fetch-site", "cross-site")],
-                true,
-            ),
-            (
-                "this origin",
-                http1,
-                &[("host", "localhost:50051"), ("origin", "http://localhost:50051")],
-                false,
-            ),
-            (
-                "another port",
-                http1,
-                &[("host", "localhost:50051"), ("origin", "http://localhost:3000")],
-                true,
-            ),
-            (
-                "the default port",
-                http1,
-                &[("host", "localhost"), ("origin", "https://localhost:443")],
-                false,
-            ),
-            (
-                "a named origin",
-                http1,
-                &[("host", "localhost:50051"), ("origin", "https://app.example.com")],
-                false,
-            ),
-            ("a rebound name", http1, &[("host", "evil.example:50051")], true),
-            (
-                "a rebound name as origin",
-                http1,
-                &[
-                    ("host", "evil.example:50051"),
-                    ("origin", "http://evil.example:50051"),
-                ],
-                true,
-            ),
-            ("no host", http1, &[], true),
-            (
-                "an allowed host",
-                http1,
-                &[("host", "host.docker.internal:50051")],
-                false,
-            ),
-            ("an address", http1, &[("host", "127.0.0.53:50051")], false),
-            ("an IPv6 address", http1, &[("host", "[::1]:50051")], false),
-            (
-                "a name below localhost",
-                http1,
-                &[("host", "console.localhost")],
-                false,
-            ),
-        ];
-        for (description, version, headers, is_rejected) in cases {
-            let checked = rules.check(&request(*version, headers));
-            assert_eq!(checked.is_err(), *is_rejected, "{description}: {checked:?}");
+        for (headers, is_rejected) in [
+            (["", "localhost:50051", "https://evil.example", ""], true),
+            (["", "localhost:50051", "null", ""], true),
+            (["", "localhost:50051", "", "cross-site"], true),
+            (["", "localhost:50051", "", "same-origin"], false),
+            (["", "localhost:50051", "http://localhost:3000", ""], true),
+            (["", "localhost:50051", "http://localhost:50051", ""], false),
+            (["", "localhost", "https://localhost:443", ""], false),
+            (["", "localhost:50051", "https://app.example.com", ""], false),
+        ] {
+            assert_eq!(rejects(Version::HTTP_11, headers), is_rejected, "{headers:?}");
         }
+        let over_grpc = [GRPC, "localhost:50051", "https://evil.example", ""];
+        assert!(rejects(Version::HTTP_2, over_grpc));
+    }
+
+    #[test]
+    fn a_loopback_listener_accepts_local_and_allowed_hosts_and_grpc_for_any_host() {
+        for (host, is_rejected) in [
+            ("", true),
+            ("evil.example:50051", true),
+            ("127.0.0.53:50051", false),
+            ("[::1]:50051", false),
+            ("console.localhost", false),
+            (HOST_ALLOWED, false),
+        ] {
+            assert_eq!(
+                rejects(Version::HTTP_11, ["", host, "", ""]),
+                is_rejected,
+                "{host}"
+            );
+        }
+        let rebound = ["", "evil.example:50051", "http://evil.example:50051", ""];
+        assert!(
+            rejects(Version::HTTP_11, rebound),
+            "a name that points to this host"
+        );
+        assert!(!rejects(Version::HTTP_2, [GRPC, "db.example.com:50051", "", ""]));
     }
 
     #[test]
     fn a_listener_on_other_addresses_accepts_every_host() {
-        let rules = OriginRules::default();
-        let peer = request(Version::HTTP_11, &[("host", "events:50051")]);
-        assert_eq!(rules.check(&peer), Ok(()));
+        let request = Request::builder().header("host", "events:50051").body(());
+        let request = request.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(OriginRules::default().check(&request, false), Ok(()));
     }
 }

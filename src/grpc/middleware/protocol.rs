@@ -63,8 +63,8 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        if let Err(rejection) = self.layer.check(&request) {
-            let is_grpc = is_grpc(request.headers());
+        let is_grpc = is_grpc(request.headers());
+        if let Err(rejection) = self.layer.check(&request, is_grpc) {
             return Box::pin(async move { Ok(rejection.into_response(is_grpc)) });
         }
         let call = self.inner.call(request);
@@ -73,13 +73,12 @@ where
 }
 
 impl ProtocolLayer {
-    fn check<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
+    fn check<B>(&self, request: &Request<B>, is_grpc: bool) -> Result<(), Rejection> {
         if !self.keyring.is_keyed() {
-            let checked = self.origins.check(request);
+            let checked = self.origins.check(request, is_grpc);
             checked.map_err(|foreign| Rejection::Foreign(foreign.to_string()))?;
         }
         let is_post = request.method() == Method::POST;
-        let is_grpc = is_grpc(request.headers());
         match (methods::exists(request.uri().path()), is_post, is_grpc) {
             (true, true, true) => Ok(()),
             (false, true, true) => Err(Rejection::UnknownMethod),
@@ -91,7 +90,7 @@ impl ProtocolLayer {
 }
 
 /// Returns whether the content type is gRPC with protobuf messages.
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
     };

@@ -48,6 +48,23 @@ const LOAD: &str = "
 
     analyze";
 
+/// Sessions of different sizes, and one that does not exist.
+pub const SESSIONS: [&str; 4] = ["'long'", "'s-60'", "'s-1'", "'none such'"];
+/// A list with a common event type.
+pub const COMMON: &str = "'{message.in}'";
+/// A list with a rare event type.
+pub const RARE: &str = "'{error}'";
+/// Filters as event types, roles, score and meta: no filter, a common one, rare ones, all combined.
+pub const FILTERS: [[&str; 4]; 7] = [
+    ["null", "null", "null", "null"],
+    ["'{message.in,tool.call}'", "null", "null", "null"],
+    ["'{error,system}'", "null", "null", "null"],
+    ["null", "'{auditor}'", "null", "null"],
+    ["null", "null", "0.98", "null"],
+    ["null", "null", "null", r#"'{"n": 5}'"#],
+    ["'{error,system}'", "'{auditor}'", "0.98", r#"'{"n": 5}'"#],
+];
+
 /// The id of the n-th spirit as SQL.
 pub fn spirit(n: u32) -> String {
     format!("'{n:032}'")

@@ -5,7 +5,7 @@ mod load;
 
 use serde_json::Value;
 
-use self::load::{Planner, empty, loaded, nodes, outline, spirit};
+use self::load::{COMMON, FILTERS, Planner, RARE, SESSIONS, empty, loaded, nodes, outline, spirit};
 use crate::support::harness::TestServer;
 
 /// A statement with arguments, and the rule that its plan must satisfy.
@@ -48,20 +48,6 @@ fn read<const N: usize>(rule: Rule, statement: &str, arguments: [&str; N]) -> Re
         rule,
     }
 }
-
-const SESSIONS: [&str; 4] = ["'long'", "'s-60'", "'s-1'", "'none such'"];
-const COMMON: &str = "'{message.in}'";
-const RARE: &str = "'{error}'";
-/// Filters as event types, roles, score and meta: no filter, a common one, rare ones, all combined.
-const FILTERS: [[&str; 4]; 7] = [
-    ["null", "null", "null", "null"],
-    ["'{message.in,tool.call}'", "null", "null", "null"],
-    ["'{error,system}'", "null", "null", "null"],
-    ["null", "'{auditor}'", "null", "null"],
-    ["null", "null", "0.98", "null"],
-    ["null", "null", "null", r#"'{"n": 5}'"#],
-    ["'{error,system}'", "'{auditor}'", "0.98", r#"'{"n": 5}'"#],
-];
 
 /// Arguments `$1` to `$9` of statements with a scope.
 fn scope(session: &str, filter: [&str; 4]) -> Vec<String> {
