@@ -83,7 +83,10 @@ async fn nine_hundred_connections_of_guesses_do_not_delay_good_keys() {
     }
     let growth = host.resident().saturating_sub(before);
     let (ran, waited) = host.scheduled();
-    let (ran, waited) = (ran - scheduled.0, waited - scheduled.1);
+    let (ran, waited) = (
+        ran.saturating_sub(scheduled.0),
+        waited.saturating_sub(scheduled.1),
+    );
     let slowdown = (ran + waited).as_secs_f64() / ran.as_secs_f64().max(0.001);
     is_over.store(true, Ordering::Relaxed);
     while let Some(guesser) = guessers.join_next().await {
