@@ -201,16 +201,24 @@ async fn read_preface(wire: &mut Wire) -> io::Result<()> {
         }
         read += count;
         if preface[..read] != PREFACE[..read] {
-            wire.write_all(HTTP1_REPLY.as_bytes()).await?;
-            // Closing with unread bytes would reset the connection before the client has read the answer.
-            wire.shutdown().await?;
-            copy(wire, &mut sink()).await?;
+            // Other protocols, such as TLS to a server without it, do not begin with text.
+            if preface[0].is_ascii_graphic() || preface[0].is_ascii_whitespace() {
+                reply_in_http1(wire).await?;
+            }
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "the client does not speak HTTP/2",
             ));
         }
     }
+    Ok(())
+}
+
+async fn reply_in_http1(wire: &mut Wire) -> io::Result<()> {
+    wire.write_all(HTTP1_REPLY.as_bytes()).await?;
+    // Closing with unread bytes would reset the connection before the client has read the answer.
+    wire.shutdown().await?;
+    copy(wire, &mut sink()).await?;
     Ok(())
 }
 

@@ -119,6 +119,13 @@ async fn a_client_of_http_1_gets_a_readable_answer() {
         );
         assert!(body.contains("gRPC"), "{answer}");
     }
+    // The start of a TLS handshake.
+    let mut connection = TcpStream::connect(host.addr()).await.unwrap();
+    connection.write_all(&[0x16, 3, 1]).await.unwrap();
+    let mut answer = Vec::new();
+    // The connection is closed or reset.
+    drop(connection.read_to_end(&mut answer).await);
+    assert!(answer.is_empty(), "{answer:?}");
     host.server.stop().await;
 }
 

@@ -75,8 +75,8 @@ impl Host {
         total
     }
 
-    /// The value of a metric without labels.
-    pub async fn metric(&self, name: &str) -> f64 {
+    /// The value of a count without labels.
+    pub async fn metric(&self, name: &str) -> usize {
         let mut connection = TcpStream::connect(self.admin).await.unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
         connection.write_all(request).await.unwrap();
