@@ -10,7 +10,7 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tonic::{Code, Status};
+use tonic::Status;
 use tower::{Layer, Service};
 
 use super::methods;
@@ -111,23 +111,20 @@ enum Rejection {
 impl Rejection {
     /// Returns the reply: a gRPC status if the request is gRPC, otherwise a text.
     fn into_response<O: Default>(self, is_grpc: bool) -> Response<TextOr<O>> {
-        let (status, code, text) = match self {
-            Self::Foreign(text) if is_grpc => return grpc_response(ApiError::OriginNotAllowed(text)),
+        let (status, text) = match &self {
+            Self::Foreign(text) if is_grpc => return grpc_response(ApiError::OriginNotAllowed(text.clone())),
             Self::UnknownMethod => return grpc_response(ApiError::UnknownMethod),
-            Self::Foreign(text) => (StatusCode::FORBIDDEN, Code::PermissionDenied, text),
+            Self::Foreign(text) => (StatusCode::FORBIDDEN, text.clone()),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
-                Code::Unimplemented,
                 "this server has no such path; it serves gRPC over HTTP/2".to_owned(),
             ),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
-                Code::Unimplemented,
                 "gRPC calls use the method POST".to_owned(),
             ),
             Self::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                Code::Unimplemented,
                 "this server serves gRPC: send content-type application/grpc".to_owned(),
             ),
         };
@@ -140,7 +137,11 @@ impl Rejection {
             CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
-        headers.insert(GRPC_STATUS, HeaderValue::from(code as i32));
+        let error = match self {
+            Self::Foreign(text) => ApiError::OriginNotAllowed(text),
+            _ => ApiError::UnknownMethod,
+        };
+        headers.insert(GRPC_STATUS, HeaderValue::from(Status::from(error).code() as i32));
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
