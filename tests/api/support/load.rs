@@ -274,7 +274,8 @@ impl Shared {
             Ok(response) => return Some(response.into_inner()),
             Err(status) => status,
         };
-        let retryable = [Code::Unavailable, Code::DeadlineExceeded];
+        // RESOURCE_EXHAUSTED: connections that do not answer keep the pool busy.
+        let retryable = [Code::Unavailable, Code::DeadlineExceeded, Code::ResourceExhausted];
         assert!(retryable.contains(&status.code()), "{status:?}");
         let reason = status.get_details_error_info().expect("ErrorInfo").reason;
         let mut refusals = self.refusals.lock().unwrap();

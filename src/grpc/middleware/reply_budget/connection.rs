@@ -26,6 +26,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 const SHARE_OF_FREE: usize = 8;
 /// Bytes of budget that must be free for a call that reserves none.
 const FREE_BYTES_MIN: usize = 1024;
+/// Replies up to this size may use up to twice the budget: their calls reserve nothing, so pages that other calls
+/// reserve meanwhile must not cause refusals.
+const SMALL_REPLY_BYTES_MAX: usize = 64 * 1024;
 /// Time without progress after which a connection whose API key was revoked or has expired is closed.
 const REVOKED_GRACE: Duration = Duration::from_secs(3);
 
@@ -176,7 +179,8 @@ impl ConnectionReplies {
     fn try_add(&self, bytes: usize, own: usize, effect: Effect) -> bool {
         let used = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // A write is committed, so its reply may use up to twice the budget.
-        let factor = if effect == Effect::Write { 2 } else { 1 };
+        let is_small = own == 0 && bytes <= SMALL_REPLY_BYTES_MAX;
+        let factor = if is_small || effect == Effect::Write { 2 } else { 1 };
         let has_room = self.has_room(used, bytes, own, factor);
         if has_room {
             self.budget.0.bytes.fetch_add(bytes, Ordering::Relaxed);

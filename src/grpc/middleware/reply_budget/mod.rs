@@ -6,8 +6,9 @@
 //!
 //! - A call waits before it runs while its connection or the server has no budget left. After a time limit it is
 //!   refused. Reads of pages and edits reserve the bytes of a page.
-//! - A read whose reply exceeds the budget is refused. The reply to a write may use up to twice the budget, because
-//!   the write is committed; beyond that the reply is dropped.
+//! - A read whose reply exceeds the budget is refused. Small replies may use up to twice the budget, because pages
+//!   that other calls reserved are no reason to refuse them. So may replies to writes, because the writes are
+//!   committed; beyond that the reply is dropped.
 //! - The more of the server's budget is in use, the less of it one connection may take, so that some is left for
 //!   connections without replies in flight.
 //! - Frames are passed to HTTP/2 in small slices, so that HTTP/2 buffers only one slice of a stalled reply.
