@@ -211,6 +211,7 @@ async fn a_stalled_replay_reads_no_further_while_it_sends_an_event_larger_than_a
     let mut stalled = response.unwrap().into_inner();
     assert!(stalled.message().await.unwrap().is_some());
     all_idle(&server).await;
+    drop(stalled); // else the shutdown waits for it up to the drain limit
     let toast = "relid = (select reltoastrelid from pg_class where oid = 'events'::regclass)";
     let fetched = fetched(server, toast).await;
     assert!(
