@@ -1,5 +1,7 @@
 //! Tests of `migrate` and `healthcheck`.
 
+use std::fs;
+
 use crate::harness::{Server, TestDir, eventually, finish, signal};
 
 #[tokio::test]
@@ -66,7 +68,10 @@ async fn healthcheck_reports_by_its_exit_code_whether_the_server_serves() {
 async fn healthcheck_reports_not_serving_while_the_database_is_down() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
-    signal(test_dir.postmaster(), "INT").await; // shuts PostgreSQL down while its server runs
+    // PostgreSQL ends, and cannot be started again.
+    let conf = test_dir.data.join("pgdata/postgresql.conf");
+    fs::write(conf, "no_such_parameter = on\n").unwrap();
+    signal(test_dir.postmaster(), "INT").await;
     let exited = eventually("healthcheck fails", async || {
         let exited = server.command(&test_dir, &["healthcheck"]).await;
         (exited.code != Some(0)).then_some(exited)
