@@ -66,13 +66,13 @@ async fn a_request_of_three_megabytes_never_takes_more_than_64() {
         (
             "as many items as are decoded",
             BATCH_CREATE,
-            empty_items(170_000),
+            empty_items(85_000),
             Code::InvalidArgument,
         ),
         (
             "as many nulls as are decoded",
             CREATE_EVENT,
-            meta_list(&[8, 0], 300_000),
+            meta_list(&[8, 0], 400_000),
             Code::InvalidArgument,
         ),
     ] {
