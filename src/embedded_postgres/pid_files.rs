@@ -22,7 +22,7 @@ pub(super) fn of_socket(socket_dir: &Path, port: u16) -> PathBuf {
 /// beside such a file, because it cannot tell that program from another postmaster: in a container, where
 /// process ids repeat, it may be a thread of this process.
 ///
-/// Where the system has no `/proc`, nothing is known about other programs and the answer is false.
+/// Returns false on a system without `/proc`, where the program of a process is not known.
 pub(super) fn is_reused(pid_file: &Path) -> bool {
     process_of(pid_file)
         .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())

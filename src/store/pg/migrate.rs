@@ -88,7 +88,7 @@ impl Startup<'_> {
 enum Applied {
     /// The schema is up to date, at this version.
     UpTo(i64),
-    /// Nothing was applied, because the database is read-only.
+    /// The database is read-only, so no migration was applied.
     Nothing,
 }
 
