@@ -1,16 +1,18 @@
 //! Pool modes of PgBouncer: which ones the server rejects at start, and how live streams work behind a
 //! pooler. Load is tested in [`under_load`](crate::pooler::under_load).
 
-use std::sync::{Arc, Mutex};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
 use tempfile::NamedTempFile;
-use tokio::time::Instant;
-use tracing::Level;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
 
 use crate::support::builders::{create, event};
-use crate::support::harness::{Database, Settings, TestServer, eventually};
+use crate::support::harness::{Database, PATIENCE, Settings, TestServer, eventually};
 use crate::support::live::{now, watch};
 use crate::support::pgbouncer::{
     IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, PgBouncer, program, supports_prepared_statements,
@@ -169,18 +171,34 @@ async fn a_pooler_in_session_mode_works_without_the_pooler_option() {
     assert_eq!(created.sequence, 1);
 }
 
-/// The statements that a starting server logs to restore the session settings that it found missing.
+/// The statements that a starting server logs to restore the session settings that it found missing. The server is a
+/// process of its own, because a subscriber of one thread misses lines that another thread was the first to log.
 async fn logged_repair(pooled: &PooledDatabase) -> Option<String> {
+    let database = pooled.database.connect.get_database().unwrap();
+    let through = pooled.pooler.connect_options(database);
     let log = NamedTempFile::new().unwrap();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .with_max_level(Level::WARN)
-        .with_writer(Mutex::new(log.reopen().unwrap()));
-    // Applies to this thread, on which the whole test including its server runs.
-    let logging = tracing::subscriber::set_default(subscriber.finish());
-    pooled.serve(|_| {}).await.unwrap().stop().await.unwrap();
-    drop(logging);
+    let mut server = Command::new(env!("CARGO_BIN_EXE_elephantasm-events"))
+        .args([
+            "--log-format",
+            "json",
+            "--log",
+            "warn",
+            "--database-url",
+            through.to_url_lossy().as_str(),
+        ])
+        .env("EVENTS_LISTEN_ADDR", "127.0.0.1:0")
+        .stdout(Stdio::piped())
+        .stderr(log.reopen().unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(server.stdout.take().unwrap());
+    let mut line = String::new();
+    let listens = timeout(PATIENCE, stdout.read_line(&mut line)).await;
+    listens.expect("the server listens in time").unwrap();
+    server.kill().await.unwrap();
     let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(line.starts_with("listening on "), "{line:?}\n{log}");
     log.lines().find_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         Some(line["fields"]["repair"].as_str()?.to_owned())
