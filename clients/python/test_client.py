@@ -114,7 +114,10 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(raised.exception.code(), grpc.StatusCode.ALREADY_EXISTS)
         info = example.details(raised.exception)["ErrorInfo"]
         self.assertEqual((info.reason, info.domain), ("DUPLICATE_EVENT", "events.elephantasm"))
-        self.assertEqual(dict(info.metadata), {"dedupe_key": "ключ-🔑", "existing_event_id": created.id})
+        self.assertEqual(
+            dict(info.metadata),
+            {"dedupe_key": "ключ-🔑", "existing_event_id": created.id, "different": "false"},
+        )
 
     def test_field_presence_meta_and_microseconds_are_preserved(self):
         request = example.events_pb2.CreateEventRequest(

@@ -30,7 +30,7 @@ enum KeyCommand {
     Create(Box<CreateArgs>),
     /// List every key that was ever created, without its secret
     List(Box<ListArgs>),
-    /// Revoke a key; servers refuse it within seconds
+    /// Revoke keys; servers refuse them within seconds
     Revoke(Box<RevokeArgs>),
 }
 
@@ -68,8 +68,13 @@ struct ListArgs {
 
 #[derive(Args, Debug)]
 struct RevokeArgs {
-    /// Prefix of the key as `key list` shows it, ek_…
-    prefix: String,
+    /// Prefixes of the keys as `key list` shows them, ek_…
+    #[arg(value_name = "PREFIX", required_unless_present = "all")]
+    prefixes: Vec<String>,
+
+    /// Revoke every key
+    #[arg(long, conflicts_with = "prefixes")]
+    all: bool,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -92,7 +97,8 @@ pub(super) async fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
         match &args.command {
             KeyCommand::Create(args) => create(&store, args).await,
             KeyCommand::List(_) => list(&store).await,
-            KeyCommand::Revoke(args) => revoke(&store, &args.prefix).await,
+            KeyCommand::Revoke(args) if args.all => revoke_all(&store).await,
+            KeyCommand::Revoke(args) => revoke(&store, &args.prefixes).await,
         }
     };
     let done = done.await;
@@ -134,14 +140,28 @@ async fn list(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn revoke(store: &Store, prefix: &str) -> anyhow::Result<()> {
-    // A whole key is accepted as well as its prefix.
-    let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.to_owned(), |digest| digest.prefix);
-    match store.keys.revoke(&prefix).await? {
-        Some(key) => println!("{}", line(&key)),
-        None => bail!("there is no key with this prefix; `key list` lists the keys"),
+/// Revokes the keys that exist. Fails at the end if any does not.
+async fn revoke(store: &Store, prefixes: &[String]) -> anyhow::Result<()> {
+    let mut unknown = Vec::new();
+    for prefix in prefixes {
+        // A whole key is accepted as well as its prefix.
+        let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.clone(), |digest| digest.prefix);
+        match store.keys.revoke(&prefix).await? {
+            Some(key) => println!("{}", line(&key)),
+            None => unknown.push(printable(&prefix).into_owned()),
+        }
+    }
+    if !unknown.is_empty() {
+        let unknown = unknown.join(", ");
+        bail!("there is no key with the prefix {unknown}; `key list` lists the keys");
     }
     Ok(())
+}
+
+async fn revoke_all(store: &Store) -> anyhow::Result<()> {
+    let keys = store.keys.list().await?;
+    let prefixes: Vec<String> = keys.into_iter().map(|key| key.digest.prefix).collect();
+    revoke(store, &prefixes).await
 }
 
 /// Returns a key as a line: prefix, role, time of creation, state, spirits, name.

@@ -38,7 +38,6 @@ pub enum DedupeKeyHolder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub event_type: String,
-    /// All zeros if no create of the flush asks for a comparison.
     pub content_sha256: [u8; 32],
     pub session_id: Option<String>,
     pub source_uri: Option<String>,
@@ -180,6 +179,7 @@ impl DedupeKeyHolder {
             OnDuplicate::Reject => Err(Refusal::Duplicate {
                 dedupe_key: event.dedupe_key.clone().unwrap_or_default(),
                 existing: Some(self.id()),
+                different: !self.is_same(event),
             }),
             OnDuplicate::ReturnExisting => Ok(Admitted::Duplicate {
                 id: self.id(),

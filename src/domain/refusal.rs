@@ -19,6 +19,9 @@ pub enum Refusal {
         dedupe_key: String,
         /// The event that has the dedupe key; `None` if it is an earlier item of the same refused batch.
         existing: Option<EventId>,
+        /// Whether the event that has the key differs from the request in type, content, session or source, or in
+        /// `occurred_at` if the caller gave one.
+        different: bool,
     },
     /// The stored revision is not the `expected_revision`.
     #[error("expected revision {expected}, found {actual}")]

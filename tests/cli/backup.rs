@@ -19,12 +19,14 @@ fn commands(mark: &str) -> &'static str {
     section.split_once("```").unwrap().0
 }
 
-/// A `PATH` with the directories of PostgreSQL's client programs.
+/// A `PATH` with the directories of the binary and of PostgreSQL's client programs.
 fn path() -> std::ffi::OsString {
     let mut dirs: Vec<PathBuf> = std::env::var_os("PG_BIN_DIR")
         .into_iter()
         .map(PathBuf::from)
         .collect();
+    let binary = Path::new(env!("CARGO_BIN_EXE_elephantasm-events"));
+    dirs.push(binary.parent().unwrap().to_owned());
     dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
     for version in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten() {
         dirs.push(version.unwrap().path().join("bin"));
@@ -43,6 +45,16 @@ async fn run_in_shell(dir: &Path, environment: &[(&str, &str)], lines: &str) -> 
             .envs(environment.iter().copied()),
     )
     .await
+}
+
+/// The variables `DATABASE_URL` and `RESTORED_URL` for the private PostgreSQL of a test.
+async fn environment(test_dir: &TestDir) -> [(&'static str, String); 2] {
+    let data = test_dir.data.to_str().unwrap();
+    let url = format!("{}printf %s \"$DATABASE_URL\"", commands("private"));
+    let url = run_in_shell(test_dir.path(), &[("EVENTS_DATA_DIR", data)], &url).await;
+    let url = url.exits_with(0).stdout;
+    let restored = url.replace("/events?", "/restored?");
+    [("DATABASE_URL", url), ("RESTORED_URL", restored)]
 }
 
 async fn all_events(events: &mut EventServiceClient<Channel>, spirit_id: &str) -> Vec<Event> {
@@ -68,17 +80,11 @@ async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequ
     }
     let before = all_events(&mut events, &spirit_id).await;
 
-    let data = test_dir.data.to_str().unwrap();
-    let url = format!("{}printf %s \"$DATABASE_URL\"", commands("private"));
-    let url = run_in_shell(test_dir.path(), &[("EVENTS_DATA_DIR", data)], &url)
-        .await
-        .exits_with(0)
-        .stdout;
-    let restored = url.replace("/events?", "/restored?");
-    let environment = [
-        ("DATABASE_URL", url.as_str()),
-        ("RESTORED_URL", restored.as_str()),
-    ];
+    let environment = environment(&test_dir).await;
+    let environment: Vec<_> = environment
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     run_in_shell(test_dir.path(), &environment, commands("backup"))
         .await
         .exits_with(0);
@@ -92,7 +98,7 @@ async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequ
     assert_eq!(checked.stdout, "0\n");
 
     let mut command = test_dir.command(&["serve"]);
-    let restored_server = Server::run(&TestDir::new(), command.env("DATABASE_URL", &restored)).await;
+    let restored_server = Server::run(&TestDir::new(), command.env("DATABASE_URL", environment[1].1)).await;
     let mut events = restored_server.events().await;
     assert_eq!(all_events(&mut events, &spirit_id).await, before);
     assert!(
@@ -102,6 +108,46 @@ async fn a_dump_of_a_running_service_restores_every_event_and_continues_its_sequ
     let next = events.create_event(keyed("new")).await.unwrap().into_inner();
     assert_eq!(next.event.unwrap().sequence, 11, "sequences continue");
     restored_server.stop().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn keys_that_were_revoked_after_a_dump_are_revoked_in_its_copy_by_the_commands_of_the_handbook() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let key = async |arguments: &[&str]| {
+        let exited = finish(&mut test_dir.command(arguments)).await.exits_with(0);
+        exited.stdout.trim_end().to_owned()
+    };
+    let create = ["key", "create", "--name", "x", "--role", "reader"];
+    let (revoked, kept) = (key(&create).await, key(&create).await);
+    let environment = environment(&test_dir).await;
+    let environment: Vec<_> = environment
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    for lines in [commands("backup"), commands("restore")] {
+        run_in_shell(test_dir.path(), &environment, lines)
+            .await
+            .exits_with(0);
+        key(&["key", "revoke", &revoked]).await;
+    }
+
+    let live_keys = async || {
+        let mut list = test_dir.command(&["key", "list"]);
+        let listed = finish(list.env("DATABASE_URL", &environment[1].1))
+            .await
+            .exits_with(0);
+        let live = listed.stdout.lines().filter(|line| line.contains("  live  "));
+        live.map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(live_keys().await.len(), 2, "the copy has both keys");
+    run_in_shell(test_dir.path(), &environment, commands("revoked"))
+        .await
+        .exits_with(0);
+    let (kept, _) = kept.rsplit_once('_').unwrap();
+    assert_eq!(live_keys().await, [kept]);
     server.stop().await;
 }
 

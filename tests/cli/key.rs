@@ -180,6 +180,13 @@ async fn key_create_and_revoke_reject_invalid_arguments_with_a_reason() {
             &["--expires-in"],
         ),
         ("an unknown key", &["revoke", "ek_000000000000"], 1, &["no key"]),
+        ("no key to revoke", &["revoke"], 2, &["PREFIX"]),
+        (
+            "a prefix beside --all",
+            &["revoke", "ek_000000000000", "--all"],
+            2,
+            &["--all"],
+        ),
     ] {
         let arguments = [&["key"], arguments].concat();
         let exited = finish(&mut test_dir.command(&arguments)).await;
@@ -191,6 +198,34 @@ async fn key_create_and_revoke_reject_invalid_arguments_with_a_reason() {
         exited.reports(words);
     }
     assert_eq!(list(&test_dir).await.stdout, "", "a key was created");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn key_revoke_takes_several_keys_passes_over_unknown_ones_and_can_take_all() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let mut keys = Vec::new();
+    for _ in 0..4 {
+        keys.push(create(&test_dir, &["--role", "reader"]).await);
+    }
+    let states = async || -> Vec<bool> {
+        let lines = list(&test_dir).await.stdout;
+        lines.lines().map(|line| line.contains("  revoked ")).collect()
+    };
+
+    let (first, third) = (prefix(&keys[0]), prefix(&keys[2]));
+    let several = ["key", "revoke", first, "ek_000000000000", third];
+    finish(&mut test_dir.command(&several))
+        .await
+        .exits_with(1)
+        .reports(&["ek_000000000000"]);
+    assert_eq!(states().await, [true, false, true, false]);
+
+    finish(&mut test_dir.command(&["key", "revoke", "--all"]))
+        .await
+        .exits_with(0);
+    assert_eq!(states().await, [true; 4]);
     server.stop().await;
 }
 

@@ -243,9 +243,11 @@ fn of_refusal(refusal: Refusal) -> StatusBuilder {
     match refusal {
         Refusal::SpiritNotFound(id) => not_found("SPIRIT_NOT_FOUND", "Spirit", &id.to_string()),
         Refusal::EventNotFound(id) => not_found("EVENT_NOT_FOUND", "Event", &id.to_string()),
-        Refusal::Duplicate { dedupe_key, existing } => {
-            of_duplicate(dedupe_key, existing.map(|id| id.to_string()))
-        }
+        Refusal::Duplicate {
+            dedupe_key,
+            existing,
+            different,
+        } => of_duplicate(dedupe_key, existing.map(|id| id.to_string()), different),
         Refusal::RevisionMismatch { expected, actual } => {
             mismatch("REVISION_MISMATCH", "revision", expected, actual)
         }
@@ -283,12 +285,13 @@ fn not_found(reason: &str, kind: &str, id: &str) -> StatusBuilder {
     })
 }
 
-fn of_duplicate(dedupe_key: String, existing: Option<String>) -> StatusBuilder {
+fn of_duplicate(dedupe_key: String, existing: Option<String>, different: bool) -> StatusBuilder {
     let message = match &existing {
-        Some(id) => format!("the dedupe_key is taken by event {id}"),
+        Some(id) if different => format!("the dedupe_key is taken by event {id}, which is different"),
+        Some(id) => format!("the dedupe_key is taken by event {id}, which is the same"),
         None => "the dedupe_key is that of an earlier item of this batch, which was refused".to_owned(),
     };
-    let mut metadata = vec![("dedupe_key", dedupe_key)];
+    let mut metadata = vec![("dedupe_key", dedupe_key), ("different", different.to_string())];
     metadata.extend(existing.map(|id| ("existing_event_id", id)));
     StatusBuilder::new(Code::AlreadyExists, "DUPLICATE_EVENT", message, &metadata)
 }

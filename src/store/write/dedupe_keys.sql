@@ -5,8 +5,8 @@
 select
     holder.spirit_id, holder.dedupe_key, holder.id, holder.sequence, holder.event_type,
     holder.session_id, holder.source_uri, holder.occurred_at,
-    case when wanted.compare then sha256(convert_to(holder.content, 'UTF8')) end as content_sha256
-from unnest($1::uuid[], $2::text[], $3::boolean[]) as wanted (spirit_id, dedupe_key, compare)
+    sha256(convert_to(holder.content, 'UTF8')) as content_sha256
+from unnest($1::uuid[], $2::text[]) as wanted (spirit_id, dedupe_key)
 cross join lateral (
     select
         events.spirit_id, events.dedupe_key, events.id, events.sequence, events.event_type,

@@ -131,7 +131,7 @@ async fn identical_concurrent_creates_store_one_event() {
 }
 
 #[tokio::test]
-async fn return_existing_distinguishes_a_duplicate_from_a_different_event() {
+async fn return_existing_and_reject_distinguish_a_duplicate_from_a_different_event() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
@@ -205,9 +205,17 @@ async fn return_existing_distinguishes_a_duplicate_from_a_different_event() {
         ),
     ];
     for (name, request, outcome) in table {
-        let response = events.create_event(request).await.unwrap().into_inner();
+        let response = events.create_event(request.clone()).await.unwrap().into_inner();
         assert_eq!(response.outcome(), outcome, "{name}");
         assert_eq!(response.event.unwrap(), original, "{name}");
+        let rejected = CreateEventRequest {
+            on_duplicate: OnDuplicate::Reject.into(),
+            ..request
+        };
+        let rejected = events.create_event(rejected).await;
+        let status = refused(rejected, Code::AlreadyExists, "DUPLICATE_EVENT");
+        let different = outcome == CreateOutcome::DuplicateDifferent;
+        assert_eq!(metadata(&status, "different"), different.to_string(), "{name}");
     }
 }
 
