@@ -219,10 +219,13 @@ async fn a_hundred_thousand_cancelled_calls_leak_nothing_and_lose_no_acknowledge
             let calls = round * calls..(round + 1) * calls;
             callers.spawn(call_and_cancel(target.clone(), caller, calls));
         }
-        // Other callers are served during the round, within the limit of connections.
+        // Other callers are served during the round, within the limit of connections. A busy machine may open
+        // connections too slowly for a single call.
         while !callers.is_empty() {
-            let got = timeout(PATIENCE, events.get_event(get())).await;
-            got.expect("other callers are served").unwrap();
+            eventually("another caller is served", async || {
+                events.clone().get_event(get()).await.ok()
+            })
+            .await;
             let (open, _) = connections(&mut database).await;
             assert!(open <= CONNECTIONS_MAX, "{open} connections");
             while let Some(ended) = callers.try_join_next() {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 /// Time limit of every wait; a test fails when it is exceeded.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The directory of one test, which holds the data and the log of the binaries that it runs.
 pub struct TestDir {

@@ -27,7 +27,7 @@ use super::spans;
 pub(in crate::store) const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// A connection that is older is closed instead of reused, which bounds the memory of its backend.
 const AGE_MAX: Duration = Duration::from_secs(30 * 60);
-/// Connect timeout. It applies whether or not a caller still waits for the connection.
+/// Connect timeout, unless callers wait longer. It applies whether or not a caller still waits for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Added to PostgreSQL's statement timeout to get the client-side timeout, so that a healthy database reports
 /// the timeout first.
@@ -247,7 +247,8 @@ impl PoolInner {
         }
         let now = Instant::now();
         let name = cancel::unique_name(self.connector.options());
-        let session = timeout(CONNECT_TIMEOUT, self.connector.connect_with_name(&name)).await;
+        let limit = self.acquire_timeout.max(CONNECT_TIMEOUT);
+        let session = timeout(limit, self.connector.connect_with_name(&name)).await;
         Ok(PooledConnection {
             session: session.unwrap_or_else(|_| Err(answer_timeout()))?,
             name,

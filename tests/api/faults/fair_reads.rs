@@ -68,7 +68,7 @@ async fn a_key_that_fills_the_pool_is_served_after_a_waiting_key() {
 async fn a_call_that_gets_no_connection_in_time_is_refused_as_overload() {
     let keyed = KeyedServer::start_with(|settings| {
         settings.store.pool_size = 1;
-        settings.store.acquire_timeout = Duration::from_millis(300);
+        settings.store.acquire_timeout = Duration::from_secs(3);
     })
     .await;
     let locked = keyed.admin.spirit("Ada").await;

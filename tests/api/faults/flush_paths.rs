@@ -252,7 +252,7 @@ async fn an_atomic_batch_whose_flush_times_out_stores_nothing() {
         return;
     }
     let server = TestServer::start_with(|settings| {
-        settings.store.ingest.flush_timeout = Duration::from_millis(200);
+        settings.store.ingest.flush_timeout = Duration::from_secs(3);
     })
     .await;
     let (free, locked) = (server.spirit().await, server.spirit().await);

@@ -195,7 +195,7 @@ async fn a_statement_timeout_behind_a_pooler_ends_the_statement_and_its_transact
     let server = pooled.serve(|settings| {
         settings.store.transaction_pooler = true;
         settings.store.direct = Some(direct);
-        settings.store.statement_timeout = Duration::from_millis(300);
+        settings.store.statement_timeout = Duration::from_secs(2);
     });
     let server = server.await.unwrap();
     let spirit_id = server.spirit().await;

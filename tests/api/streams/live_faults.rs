@@ -247,7 +247,7 @@ async fn block_delete<'c>(
 async fn a_busy_pool_does_not_count_as_a_lost_listen_connection() {
     let server = TestServer::start_with(|settings| {
         settings.store.pool_size = 1;
-        settings.store.acquire_timeout = Duration::from_millis(100);
+        settings.store.acquire_timeout = Duration::from_secs(2);
     })
     .await;
     let spirit_id = server.spirit().await;
@@ -256,7 +256,7 @@ async fn a_busy_pool_does_not_count_as_a_lost_listen_connection() {
     eventually("the server listens", async || is_listening().await.then_some(())).await;
     let mut connection = server.database.connect().await;
     let (lock, delete) = block_delete(&server, &mut connection, stored).await;
-    let until = Instant::now() + Duration::from_secs(12);
+    let until = Instant::now() + Duration::from_secs(14);
     while Instant::now() < until {
         assert!(is_listening().await);
         sleep(Duration::from_millis(100)).await;

@@ -28,7 +28,9 @@ use uuid::Uuid;
 use crate::support::pgbouncer::{Pooler, wanted_pooler};
 
 /// Time limit of every wait; a test fails when it is exceeded.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Default of the timeouts of connections and flushes.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest message that the tests' clients send or accept.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -40,11 +42,14 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// The binary's defaults.
+    /// The binary's defaults, except for timeouts that a busy machine would exceed.
     fn default() -> Self {
         let args = default_args();
+        let mut store = StoreSettings::from(&args.database);
+        store.acquire_timeout = DATABASE_TIMEOUT;
+        store.ingest.flush_timeout = DATABASE_TIMEOUT;
         Self {
-            store: StoreSettings::from(&args.database),
+            store,
             server: ServerSettings::try_from(&args).unwrap(),
         }
     }

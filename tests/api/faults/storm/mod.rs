@@ -23,7 +23,7 @@ use tonic::{Code, Response};
 use tonic_types::{ErrorInfo, RpcStatusExt as _, StatusExt as _};
 
 use crate::support::builders::event;
-use crate::support::harness::{PATIENCE, Settings, TestServer};
+use crate::support::harness::{PATIENCE, TestServer};
 use crate::support::validation::UNKNOWN_ID;
 
 const CREATES: usize = 10_000;
@@ -264,11 +264,6 @@ impl Caller {
     }
 }
 
-/// Raises the acquire timeout: on a busy machine connections are slow to open, which this test does not check.
-fn raise_acquire_timeout(settings: &mut Settings) {
-    settings.store.acquire_timeout = PATIENCE;
-}
-
 fn created(response: CreateEventResponse) -> Outcome {
     let is_new = response.outcome() == CreateOutcome::Created;
     let event = response.event.unwrap();
@@ -299,8 +294,8 @@ async fn concurrent_random_creates_are_stored_once_if_acknowledged_and_never_if_
     let seed = std::env::var("STORM_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("STORM_SEED={seed}"); // printed when the test fails
     let mut rng = Rng::with_seed(seed);
-    let server = TestServer::start_with(raise_acquire_timeout).await;
-    let second_server = TestServer::start_on(Arc::clone(&server.database), raise_acquire_timeout).await;
+    let server = TestServer::start().await;
+    let second_server = TestServer::start_on(Arc::clone(&server.database), |_| {}).await;
     let mut spirit_ids = Vec::new();
     for _ in 0..SPIRITS {
         spirit_ids.push(server.spirit().await);
