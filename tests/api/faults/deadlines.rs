@@ -289,7 +289,7 @@ async fn a_cancel_request_never_hits_a_statement_of_another_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_servers_call_limit_applies_without_a_deadline_and_with_a_longer_one() {
-    const LIMIT: Duration = Duration::from_secs(1);
+    const LIMIT: Duration = Duration::from_secs(3);
     let server = TestServer::start_with(|settings| {
         settings.server.call_limit = LIMIT;
         settings.store.statement_timeout = FOREVER;
