@@ -15,4 +15,5 @@ mod decoding;
 mod keys;
 mod protocol;
 mod replies;
+mod soak;
 mod watchers;
