@@ -135,7 +135,7 @@ async fn keys_that_were_revoked_after_a_dump_are_revoked_in_its_copy_by_the_comm
 
     let live_keys = async || {
         let mut list = test_dir.command(&["key", "list"]);
-        let listed = finish(list.env("DATABASE_URL", &environment[1].1))
+        let listed = finish(list.env("DATABASE_URL", environment[1].1))
             .await
             .exits_with(0);
         let live = listed.stdout.lines().filter(|line| line.contains("  live  "));
