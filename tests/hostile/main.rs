@@ -16,4 +16,5 @@ mod keys;
 mod protocol;
 mod replies;
 mod soak;
+mod spirits;
 mod watchers;

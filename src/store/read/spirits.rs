@@ -1,6 +1,7 @@
 //! Reads of spirits: one, a page, a count.
 
 use const_format::formatcp;
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Reader;
@@ -8,6 +9,7 @@ use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{NamedSpiritPosition, NewestSpiritPosition};
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
+use crate::domain::limits::PAGE_BYTES;
 use crate::domain::spirit::Spirit;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow};
@@ -102,9 +104,12 @@ impl Reader {
             None => statement,
         };
         let rows = self.all(statement).await?;
+        let found = rows.first().map_or(0, |row| row.found);
+        let rows = rows.into_iter().take(query.size);
+        let spirits: Vec<Spirit> = rows.map(|row| row.spirit.into()).collect();
         Ok(SpiritPage {
-            more: rows.len() > query.size,
-            spirits: rows.into_iter().take(query.size).map(Spirit::from).collect(),
+            more: usize::try_from(found).unwrap_or(usize::MAX) > spirits.len(),
+            spirits,
         })
     }
 
@@ -130,13 +135,21 @@ impl Reader {
     }
 }
 
+/// A spirit of a page, and the number of spirits found, of which the page may contain fewer.
+#[derive(Debug, FromRow)]
+struct PageRow {
+    #[sqlx(flatten)]
+    spirit: SpiritRow,
+    found: i64,
+}
+
 /// Returns the ids of the spirits in the scope; `None` if it contains every spirit.
 fn ids(scope: &SpiritScope) -> Option<Vec<Uuid>> {
     Some(scope.spirit_ids()?.iter().map(|id| id.0).collect())
 }
 
 /// Creates the statement of a page over all spirits, or over a list of spirits.
-fn page_query(statements: [&'static str; 2], is_listed: bool) -> Statement<'static, SpiritRow> {
+fn page_query(statements: [&'static str; 2], is_listed: bool) -> Statement<'static, PageRow> {
     sqlx::query_as(statements[usize::from(is_listed)])
 }
 
@@ -154,18 +167,47 @@ pub(in crate::store) const GET: &str = formatcp!(
      and ($2 or deleted_at is null)"
 );
 
+/// A page of these rows in this order. It ends with the row that passes the byte limit of a page, so that no later
+/// row is read into memory.
+macro_rules! page {
+    ($rows:expr, $order:expr) => {
+        formatcp!(
+            "select {SPIRIT_COLUMNS}, found
+             from (
+                 select
+                     id, name, name_folded, description, meta, last_sequence, revision, deleted_at, created_at,
+                     updated_at, count(*) over () as found,
+                     sum(bytes) over (order by {order} rows unbounded preceding) - bytes as bytes_before
+                 from (
+                     select
+                         id, name, name_folded, description, meta, last_sequence, revision, deleted_at,
+                         created_at, updated_at,
+                         octet_length(meta::text) + coalesce(octet_length(description), 0) as bytes
+                     {rows}
+                 ) as spirits
+             ) as spirits
+             where bytes_before <= {PAGE_BYTES}
+             order by {order}",
+            rows = $rows,
+            order = $order
+        )
+    };
+}
+
 macro_rules! list_newest {
     ($listed:expr) => {
-        formatcp!(
-            "select {SPIRIT_COLUMNS}
-             from spirits
-             where (created_at, id) < ($1, $2)
-             and ($3 or deleted_at is null)
-             {listed}
-             order by created_at desc, id desc
-             limit $4
-             offset $5",
-            listed = $listed
+        page!(
+            formatcp!(
+                "from spirits
+                 where (created_at, id) < ($1, $2)
+                 and ($3 or deleted_at is null)
+                 {listed}
+                 order by created_at desc, id desc
+                 limit $4
+                 offset $5",
+                listed = $listed
+            ),
+            "created_at desc, id desc"
         )
     };
 }
@@ -175,17 +217,19 @@ pub(in crate::store) const LIST_NEWEST: [&str; 2] = [list_newest!(""), list_newe
 
 macro_rules! list_named {
     ($listed:expr) => {
-        formatcp!(
-            "select {SPIRIT_COLUMNS}
-             from spirits
-             where strpos(name_folded, $1 collate \"C\") > 0
-             and (name_folded, id) > ($2 collate \"C\", $3)
-             and ($4 or deleted_at is null)
-             {listed}
-             order by name_folded, id
-             limit $5
-             offset $6",
-            listed = $listed
+        page!(
+            formatcp!(
+                "from spirits
+                 where strpos(name_folded, $1 collate \"C\") > 0
+                 and (name_folded, id) > ($2 collate \"C\", $3)
+                 and ($4 or deleted_at is null)
+                 {listed}
+                 order by name_folded, id
+                 limit $5
+                 offset $6",
+                listed = $listed
+            ),
+            "name_folded, id"
         )
     };
 }

@@ -25,7 +25,7 @@ const COLUMNS: [(&str, &str); 26] = [
     ),
     ("create_spirit", "{spirit}"),
     ("get_spirit", "{spirit}"),
-    ("list_spirits/", "{spirit}"),
+    ("list_spirits/", "{spirit}, found INT8"),
     ("update_spirit", "{spirit}"),
     ("count_spirits", "count INT8"),
     ("last_sequence", "last_sequence INT8"),

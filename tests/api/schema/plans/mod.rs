@@ -152,7 +152,6 @@ fn lookups() -> Vec<Read> {
     };
     let key_owners = format!("array_fill('{:032}'::uuid, array[200])", 8);
     let keys = format!("'{{{}}}'", vec!["key 57"; 200].join(","));
-    let compare = "array_fill(true, array[200])";
     vec![
         read(LOOKUP, "get_event", [&ids(32), "null", "null"]),
         read(LOOKUP, "get_event", [&ids(32), "null", &ids(50)]),
@@ -165,7 +164,7 @@ fn lookups() -> Vec<Read> {
                 &event, &owner, "1", "null", "null", "'{}'", "null", "null", "true",
             ],
         ),
-        read(SCAN, "ingest/dedupe_keys", [&key_owners, &keys, compare]),
+        read(SCAN, "ingest/dedupe_keys", [&key_owners, &keys]),
         read(
             LOOKUP,
             "ingest/fast_path",
