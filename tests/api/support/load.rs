@@ -48,7 +48,8 @@ fn slowness() -> f64 {
         .and_then(|load| load.parse().ok())
         .unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    (load / cpus as f64).clamp(1.0, SLOWNESS_MAX)
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    (load / f64::from(cpus)).clamp(1.0, SLOWNESS_MAX)
 }
 
 /// Callers that create and read without pause, each create with a dedupe key of its own. A refused create is
