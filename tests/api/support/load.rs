@@ -39,7 +39,7 @@ pub fn short_timeouts(settings: &mut Settings) {
     settings.store.ingest.flush_timeout = timeout;
 }
 
-/// Average number of processes per CPU that have wanted to run in the last minute, at least one.
+/// Average number of processes that have waited for each CPU in the last minute, at least one.
 fn slowness() -> f64 {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = load
@@ -49,7 +49,7 @@ fn slowness() -> f64 {
         .unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-    (load / f64::from(cpus)).clamp(1.0, SLOWNESS_MAX)
+    (load / f64::from(cpus) - 1.0).clamp(1.0, SLOWNESS_MAX)
 }
 
 /// Callers that create and read without pause, each create with a dedupe key of its own. A refused create is
