@@ -40,7 +40,7 @@ pub fn short_timeouts(settings: &mut Settings) {
 }
 
 /// Average number of processes that have waited for each CPU in the last minute, at least one.
-fn slowness() -> f64 {
+pub fn slowness() -> f64 {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = load
         .split(' ')
