@@ -3,6 +3,7 @@
 //! The backend to signal is found by its unique `application_name`. Its process id is not reliable: behind a
 //! pooler the backend may run another client's statement by the time of the cancel.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -17,6 +18,8 @@ use super::session::PgSession;
 /// could reach them, and when many callers go away at once, their cancels must not queue for the one
 /// connection that sends them.
 const GRACE: Duration = Duration::from_millis(50);
+/// Longest time between two cancels of a statement; the time starts at the grace and doubles.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 const CANCEL: &str = "
     select pg_cancel_backend(pid)
@@ -32,27 +35,31 @@ pub(super) fn unique_name(options: &PgConnectOptions) -> String {
 
 /// Waits for the end of a session's statement, and cancels it if it does not end soon. Returns whether the
 /// session can run another statement.
+///
+/// When a cancel returns, PostgreSQL has signalled the backend. The backend handles the signal before the reply to
+/// the next ping, so the signal cannot hit a later statement.
 pub(super) async fn end_statement(session: &mut PgSession, name: &str, canceller: &ConnectionPool) -> bool {
-    if let Ok(usable) = timeout(GRACE, wait_until_idle(session)).await {
-        return usable;
-    }
-    send_cancel(name, canceller).await;
-    // When the cancel returns, PostgreSQL has signalled the backend. The backend handles the signal before the
-    // next ping, so the signal cannot hit a later statement.
-    wait_until_idle(session).await
+    cancel_until_ended(wait_until_idle(session), name, canceller).await
 }
 
 /// Waits for the end of a transaction behind a pooler, and cancels its statement if it does not end soon. A
 /// cancel that comes too late can hit the next statement that the pooler runs on that backend; that statement
 /// fails with an error that its client can retry.
-pub(super) async fn end_transaction(
-    transaction: &mut (impl Future + Unpin),
-    name: &str,
-    canceller: &ConnectionPool,
-) {
-    if timeout(GRACE, &mut *transaction).await.is_err() {
+pub(super) async fn end_transaction(transaction: impl Future, name: &str, canceller: &ConnectionPool) {
+    cancel_until_ended(transaction, name, canceller).await;
+}
+
+/// Sends cancels until the statement has ended. One can be too early: a statement that has not reached its backend
+/// yet, or still waits for one at a pooler, is not cancelled by it.
+async fn cancel_until_ended<T>(ended: impl Future<Output = T>, name: &str, canceller: &ConnectionPool) -> T {
+    let mut ended = pin!(ended);
+    let mut pause = GRACE;
+    loop {
+        if let Ok(result) = timeout(pause, &mut ended).await {
+            return result;
+        }
         send_cancel(name, canceller).await;
-        transaction.await;
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

@@ -93,7 +93,7 @@ impl Lease {
                 result = &mut transaction => result,
                 () = caller.closed() => {
                     if let (Some(canceller), Some(name)) = (&pool.canceller, &name) {
-                        cancel::end_transaction(&mut transaction, name, canceller).await;
+                        cancel::end_transaction(transaction, name, canceller).await;
                     }
                     return;
                 }

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use elephantasm_events::grpc::pb::UpdateSpiritRequest;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
-use crate::support::builders::{create, event, list};
+use crate::support::builders::{create, event, list, lock_spirit};
 use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{Database, Settings, TestServer, eventually, skipped_behind_pooler};
 use crate::support::health_watch::HealthWatch;
 use crate::support::load::{Load, connections, short_timeouts};
 use crate::support::proxy::{NetworkState, Proxy};
-use crate::support::scrape::Scrape;
+use crate::support::scrape::{Scrape, metric_reaches};
 
+/// Longer than any test waits.
+const NEVER: Duration = Duration::from_secs(600);
 const SKIP_REASON: &str = "the faulty network lies between the service and a PostgreSQL of the test's own";
 
 /// A server that reaches its own PostgreSQL through a proxy that simulates network faults.
@@ -163,4 +166,39 @@ async fn idle_connections_that_died_silently_delay_the_next_call_by_seconds_at_m
     }
     server.stop().await.unwrap();
     drop(cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_statement_that_reaches_the_database_after_its_cancel_request_is_cancelled() {
+    if skipped_behind_pooler(SKIP_REASON) {
+        return;
+    }
+    let ProxiedServer {
+        cluster,
+        proxy,
+        server,
+    } = ProxiedServer::start(|settings| {
+        settings.store.transaction_pooler = true;
+        settings.store.acquire_timeout = NEVER;
+        settings.store.statement_timeout = NEVER;
+    })
+    .await;
+    let spirit_id = server.spirit().await;
+    let mut connection = cluster.database.connect().await;
+    let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
+    let update = async || {
+        let request = UpdateSpiritRequest {
+            spirit_id: spirit_id.clone(),
+            description: Some("cancelled".to_owned()),
+            ..UpdateSpiritRequest::default()
+        };
+        server.spirits().update_spirit(request).await
+    };
+    proxy.set(NetworkState::SlowText("update spirits", Duration::from_secs(2)));
+    tokio::select! {
+        updated = update() => panic!("{updated:?}"),
+        () = proxy.delays_a_chunk() => {}
+    }
+    metric_reaches(&server, "events_pool_connections{state=\"in_use\"}", 0).await;
+    spirit_lock.rollback().await.unwrap();
 }
