@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::support::builders::{create, event, event_at, list, refused, stream};
+use crate::support::builders::{blocked_statements, create, event, event_at, list, refused, stream};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 use crate::support::live::{follow, following};
 use crate::support::raw::{RawClient, encoded, read_to_end};
@@ -44,18 +44,6 @@ async fn lock_tables(connection: &mut PgConnection) -> Transaction<'_, Postgres>
         .await
         .unwrap();
     transaction
-}
-
-/// Number of the server's statements that wait for a lock.
-async fn blocked_statements(connection: &mut PgConnection) -> i64 {
-    let (count,) = sqlx::query_as(
-        "select count(*) from pg_stat_activity
-         where datname = current_database() and pid <> pg_backend_pid() and wait_event_type = 'Lock'",
-    )
-    .fetch_one(connection)
-    .await
-    .unwrap();
-    count
 }
 
 /// Waits until none of the server's statements waits for a lock, which must happen soon.

@@ -9,8 +9,8 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::access::{Caller, KeyedServer};
-use crate::support::builders::{lock_spirit, refused};
-use crate::support::harness::Settings;
+use crate::support::builders::{lock_spirit, refused, statements_are_blocked};
+use crate::support::harness::{Settings, set_pool_of_calls};
 use crate::support::scrape::{Scrape, metric_reaches};
 
 const POOL_SIZE: u32 = 2;
@@ -18,7 +18,7 @@ const POOL_SIZE: u32 = 2;
 const EDITS: usize = 6;
 
 fn small_pool(settings: &mut Settings) {
-    settings.store.pool_size = POOL_SIZE;
+    set_pool_of_calls(settings, POOL_SIZE);
     settings.store.acquire_timeout = Duration::from_secs(20);
 }
 
@@ -42,6 +42,8 @@ async fn a_key_that_fills_the_pool_is_served_after_a_waiting_key() {
     let mut connection = keyed.server.database.connect().await;
     let spirit_lock = lock_spirit(&mut connection, &locked).await;
     let edits: Vec<_> = (0..EDITS).map(|_| edit(&keyed.admin, &locked)).collect();
+    // An edit reads the spirit, and then waits for its lock.
+    statements_are_blocked(&keyed.server, POOL_SIZE.into()).await;
     metric_reaches(
         &keyed.server,
         "events_pool_waiting",
@@ -67,7 +69,7 @@ async fn a_key_that_fills_the_pool_is_served_after_a_waiting_key() {
 #[tokio::test]
 async fn a_call_that_gets_no_connection_in_time_is_refused_as_overload() {
     let keyed = KeyedServer::start_with(|settings| {
-        settings.store.pool_size = 1;
+        set_pool_of_calls(settings, 1);
         settings.store.acquire_timeout = Duration::from_secs(3);
     })
     .await;
@@ -75,7 +77,7 @@ async fn a_call_that_gets_no_connection_in_time_is_refused_as_overload() {
     let mut connection = keyed.server.database.connect().await;
     let spirit_lock = lock_spirit(&mut connection, &locked).await;
     let holding = edit(&keyed.admin, &locked);
-    metric_reaches(&keyed.server, "events_pool_connections{state=\"in_use\"}", 1).await;
+    statements_are_blocked(&keyed.server, 1).await;
 
     let status = refused(keyed.admin.call().await, Code::ResourceExhausted, "OVERLOADED");
     assert!(status.get_details_retry_info().is_some());

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use crate::support::builders::{create, event, keyed, lock_spirit, refused};
-use crate::support::harness::{TestServer, eventually};
+use crate::support::builders::{create, event, keyed, lock_spirit, refused, statements_are_blocked};
+use crate::support::harness::{TestServer, eventually, set_pool_of_calls};
 use crate::support::live::{beginning, watch};
 use crate::support::scrape::{Scrape, get, metric_reaches};
 
@@ -91,7 +91,7 @@ async fn metrics_count_queued_events_flushes_and_overload_refusals() {
 
 #[tokio::test]
 async fn metrics_report_pool_connections_in_use_and_calls_waiting_for_one() {
-    let server = TestServer::start_with(|settings| settings.store.pool_size = 1).await;
+    let server = TestServer::start_with(|settings| set_pool_of_calls(settings, 1)).await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
     let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
@@ -105,6 +105,7 @@ async fn metrics_report_pool_connections_in_use_and_calls_waiting_for_one() {
         tokio::spawn(async move { spirits.update_spirit(request).await.unwrap() })
     });
     // The first edit holds the only connection while it waits for the spirit's row lock.
+    statements_are_blocked(&server, 1).await;
     metric_reaches(&server, "events_pool_waiting", 2).await;
     let scrape = Scrape::of(&server).await;
     assert_eq!(scrape.count("events_pool_connections{state=\"in_use\"}"), 1);

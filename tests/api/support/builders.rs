@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::support::harness::TestServer;
+use crate::support::harness::{TestServer, eventually};
 
 /// A create with the required fields only.
 pub fn event(spirit_id: &str) -> CreateEventRequest {
@@ -173,6 +173,27 @@ pub async fn lock_spirit<'c>(connection: &'c mut PgConnection, spirit_id: &str) 
         .await
         .unwrap();
     transaction
+}
+
+/// Number of the server's statements that wait for a lock.
+pub async fn blocked_statements(connection: &mut PgConnection) -> i64 {
+    let (count,) = sqlx::query_as(
+        "select count(*) from pg_stat_activity
+         where datname = current_database() and pid <> pg_backend_pid() and wait_event_type = 'Lock'",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap();
+    count
+}
+
+/// Waits until this many of the server's statements wait for a lock.
+pub async fn statements_are_blocked(server: &TestServer, count: i64) {
+    let mut connection = server.database.connect().await;
+    eventually("statements wait for a lock", async || {
+        (blocked_statements(&mut connection).await == count).then_some(())
+    })
+    .await;
 }
 
 /// Inserts events of 1 KB into the session `s` of a new spirit, bypassing the service.

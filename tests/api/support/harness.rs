@@ -380,6 +380,12 @@ pub async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>)
     }
 }
 
+/// Sets a pool of this size that only calls use: a notification could take the connection that a test counts on.
+pub fn set_pool_of_calls(settings: &mut Settings, size: u32) {
+    settings.store.pool_size = size;
+    settings.store.live.listen.notify = false;
+}
+
 /// Sets small limits, so that tests reach them with little data.
 pub fn small_limits(settings: &mut Settings) {
     settings.server.limits = Limits {
