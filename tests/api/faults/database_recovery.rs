@@ -12,7 +12,7 @@ use crate::support::builders::{create, event, keyed, list, refused};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually};
 use crate::support::health_watch::HealthWatch;
-use crate::support::load::{Load, connections, short_timeouts};
+use crate::support::load::{Load, acknowledged, connections, short_timeouts};
 use crate::support::scrape::Scrape;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +35,7 @@ async fn calls_are_unavailable_while_the_database_recovers() {
     health.wait_for(Serving).await;
     load.wait_for_creates(50).await;
     let another = another.await.unwrap();
-    create(&mut another.events(), keyed(&spirit_id, "another")).await;
+    acknowledged(&mut another.events(), keyed(&spirit_id, "another")).await;
     another.stop().await.unwrap();
     load.finish_and_verify_connections(&mut cluster.database.connect().await)
         .await;

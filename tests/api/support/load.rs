@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
-use elephantasm_events::grpc::pb::{CreateOutcome, Event, GetEventRequest, OnDuplicate};
+use elephantasm_events::grpc::pb::{CreateEventRequest, CreateOutcome, Event, GetEventRequest, OnDuplicate};
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::builders::{create, keyed, list};
+use crate::support::builders::{keyed, list};
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{PATIENCE, Settings, TestServer, eventually};
 
@@ -50,6 +50,19 @@ pub fn slowness() -> f64 {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
     (load / f64::from(cpus) - 1.0).clamp(1.0, SLOWNESS_MAX)
+}
+
+/// Creates an event that has a dedupe key and returns it. Sends it again while it is refused, as with short timeouts on a
+/// busy machine.
+pub async fn acknowledged(
+    client: &mut EventServiceClient<Channel>,
+    mut request: CreateEventRequest,
+) -> Event {
+    request.set_on_duplicate(OnDuplicate::ReturnExisting);
+    let created = eventually("a create is acknowledged", async || {
+        client.create_event(request.clone()).await.ok()
+    });
+    created.await.into_inner().event.unwrap()
 }
 
 /// Callers that create and read without pause, each create with a dedupe key of its own. A refused create is
@@ -103,7 +116,7 @@ impl Load {
                 number,
                 owns_spirit: spirits.len() == CALLERS,
                 events: server.events(),
-                last: create(&mut server.events(), first).await,
+                last: acknowledged(&mut server.events(), first).await,
                 shared: Arc::clone(&shared),
             };
             callers.spawn(caller.call());
