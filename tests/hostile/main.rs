@@ -6,8 +6,7 @@
 #![allow(clippy::unwrap_used)] // a test fails where something unexpected happens
 #![allow(clippy::cast_precision_loss, clippy::float_cmp)] // samples of metrics are whole numbers in f64
 
-#[allow(dead_code)] // the tests of the commands use all of it
-#[path = "../cli/harness.rs"]
+#[path = "../shared/harness.rs"]
 mod harness;
 mod support;
 

@@ -39,7 +39,11 @@ async fn a_page_of_large_spirits_takes_no_more_memory_than_its_reply() {
                         ..ListSpiritsRequest::default()
                     };
                     match spirits.list_spirits(request).await {
-                        Ok(page) => !page.into_inner().next_page_token.is_empty(),
+                        Ok(page) => {
+                            let page = page.into_inner();
+                            assert!(!page.next_page_token.is_empty(), "{} spirits", page.spirits.len());
+                            true
+                        }
                         // On a busy machine a call may wait too long for a connection or for the budget of replies.
                         Err(status) => {
                             let busy = [Code::ResourceExhausted, Code::Unavailable];
@@ -51,7 +55,7 @@ async fn a_page_of_large_spirits_takes_no_more_memory_than_its_reply() {
             }
         }
         let served = callers.join_all().await;
-        served.into_iter().filter(|is_page| *is_page).count()
+        served.into_iter().filter(|is_served| *is_served).count()
     };
     let (served, peak) = peak(&host, lists).await;
     let growth = peak.saturating_sub(before);

@@ -36,8 +36,8 @@ pub(super) fn unique_name(options: &PgConnectOptions) -> String {
 /// Waits for the end of a session's statement, and cancels it if it does not end soon. Returns whether the
 /// session can run another statement.
 ///
-/// When a cancel returns, PostgreSQL has signalled the backend. The backend handles the signal before the reply to
-/// the next ping, so the signal cannot hit a later statement.
+/// When a cancel returns, PostgreSQL has signalled the backend. A backend drops a signal that finds it without a
+/// statement, so the signal cannot hit a later statement.
 pub(super) async fn end_statement(session: &mut PgSession, name: &str, canceller: &ConnectionPool) -> bool {
     cancel_until_ended(wait_until_idle(session), name, canceller).await
 }

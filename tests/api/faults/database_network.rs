@@ -173,18 +173,15 @@ async fn a_cancelled_statement_that_reaches_the_database_after_its_cancel_reques
     if skipped_behind_pooler(SKIP_REASON) {
         return;
     }
-    let ProxiedServer {
-        cluster,
-        proxy,
-        server,
-    } = ProxiedServer::start(|settings| {
+    let proxied = ProxiedServer::start(|settings| {
         settings.store.transaction_pooler = true;
         settings.store.acquire_timeout = NEVER;
         settings.store.statement_timeout = NEVER;
     })
     .await;
+    let (server, proxy) = (&proxied.server, &proxied.proxy);
     let spirit_id = server.spirit().await;
-    let mut connection = cluster.database.connect().await;
+    let mut connection = proxied.cluster.database.connect().await;
     let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
     let update = async || {
         let request = UpdateSpiritRequest {
@@ -199,6 +196,6 @@ async fn a_cancelled_statement_that_reaches_the_database_after_its_cancel_reques
         updated = update() => panic!("{updated:?}"),
         () = proxy.delays_a_chunk() => {}
     }
-    metric_reaches(&server, "events_pool_connections{state=\"in_use\"}", 0).await;
+    metric_reaches(server, "events_pool_connections{state=\"in_use\"}", 0).await;
     spirit_lock.rollback().await.unwrap();
 }
