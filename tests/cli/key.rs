@@ -118,77 +118,62 @@ async fn key_create_and_revoke_reject_invalid_arguments_with_a_reason() {
     const UNKNOWN: &str = "0199e1c4-0000-7000-8000-000000000000";
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
+    let unknown_spirit = format!("create --role reader --name x --spirit {UNKNOWN}");
     for (description, arguments, code, words) in [
-        ("no role", &["create", "--name", "x"][..], 2, &["--role"][..]),
+        ("no role", "create --name x", 2, &["--role"][..]),
         (
             "an unknown role",
-            &["create", "--name", "x", "--role", "king"],
+            "create --name x --role king",
             2,
             &["reader", "writer", "admin"],
         ),
-        ("no name", &["create", "--role", "reader"], 2, &["--name"]),
+        ("no name", "create --role reader", 2, &["--name"]),
         (
             "an empty name",
-            &["create", "--role", "reader", "--name", ""],
+            "create --role reader --name=",
             2,
             &["--name", "1 to 255"],
         ),
         (
             "a spirit that is not an id",
-            &["create", "--role", "reader", "--name", "x", "--spirit", "Ada"],
+            "create --role reader --name x --spirit Ada",
             2,
             &["--spirit", "UUID"],
         ),
         (
             "an unknown spirit",
-            &["create", "--role", "reader", "--name", "x", "--spirit", UNKNOWN],
+            &unknown_spirit,
             1,
             &[UNKNOWN, "does not exist"],
         ),
         (
             "an expiry that is not a duration",
-            &[
-                "create",
-                "--role",
-                "reader",
-                "--name",
-                "x",
-                "--expires-in",
-                "soon",
-            ],
+            "create --role reader --name x --expires-in soon",
             2,
             &["--expires-in", "90d"],
         ),
         (
             "an expiry of zero",
-            &["create", "--role", "reader", "--name", "x", "--expires-in", "0s"],
+            "create --role reader --name x --expires-in 0s",
             2,
             &["--expires-in"],
         ),
         (
             "an expiry out of range",
-            &[
-                "create",
-                "--role",
-                "reader",
-                "--name",
-                "x",
-                "--expires-in",
-                "999999999999999999d",
-            ],
+            "create --role reader --name x --expires-in 999999999999999999d",
             2,
             &["--expires-in"],
         ),
-        ("an unknown key", &["revoke", "ek_000000000000"], 1, &["no key"]),
-        ("no key to revoke", &["revoke"], 2, &["PREFIX"]),
+        ("an unknown key", "revoke ek_000000000000", 1, &["no key"]),
+        ("no key to revoke", "revoke", 2, &["PREFIX"]),
         (
             "a prefix beside --all",
-            &["revoke", "ek_000000000000", "--all"],
+            "revoke ek_000000000000 --all",
             2,
             &["--all"],
         ),
     ] {
-        let arguments = [&["key"], arguments].concat();
+        let arguments: Vec<&str> = ["key"].into_iter().chain(arguments.split(' ')).collect();
         let exited = finish(&mut test_dir.command(&arguments)).await;
         assert_eq!(
             (exited.code, exited.stdout.as_str()),
@@ -306,8 +291,7 @@ async fn database_urls_are_also_read_from_files_and_never_shown() {
     let test_dir = TestDir::new();
     let url = test_dir.file("url", "postgres://ada:hunter2@localhost:port/events\n");
     let good = test_dir.file("good", "postgres://ada:hunter2@127.0.0.1:1/events\n");
-    let missing = test_dir.path().join("missing");
-    let missing = missing.to_str().unwrap();
+    let missing = test_dir.path().join("missing").to_str().unwrap().to_owned();
     let cases: [SecretCase; 5] = [
         (
             "an invalid URL",
@@ -338,7 +322,7 @@ async fn database_urls_are_also_read_from_files_and_never_shown() {
         ),
         (
             "a missing file",
-            &["serve", "--database-url-file", missing],
+            &["serve", "--database-url-file", &missing],
             &[],
             &["missing", "No such file"],
         ),
@@ -352,8 +336,7 @@ async fn database_urls_are_also_read_from_files_and_never_shown() {
 async fn api_keys_are_also_read_from_files_and_never_shown() {
     let test_dir = TestDir::new();
     let malformed = test_dir.file("malformed", SECRET);
-    let missing = test_dir.path().join("missing");
-    let missing = missing.to_str().unwrap();
+    let missing = test_dir.path().join("missing").to_str().unwrap().to_owned();
     let replay = ["replay", "--spirit", "Ada", "--session", "s"];
     let cases: [SecretCase; 4] = [
         (
@@ -371,7 +354,7 @@ async fn api_keys_are_also_read_from_files_and_never_shown() {
         (
             "a missing file",
             &replay,
-            &[("EVENTS_API_KEY_FILE", missing)],
+            &[("EVENTS_API_KEY_FILE", &missing)],
             &["missing", "No such file"],
         ),
         (
@@ -393,17 +376,9 @@ async fn the_servers_log_contains_no_api_key_even_at_trace() {
     let mut command = test_dir.command(&["--log", "trace"]);
     let server = Server::run(&test_dir, &mut command).await;
     let file = test_dir.file("key", &key);
-    let replay = [
-        "replay",
-        "--spirit",
-        "Ada",
-        "--session",
-        "s",
-        "--api-key-file",
-        &file,
-    ];
+    let replay = ["replay", "--spirit", "Ada", "--session", "s", "--api-key-file"];
     server
-        .command(&test_dir, &replay)
+        .command(&test_dir, &[&replay[..], &[&file]].concat())
         .await
         .exits_with(1)
         .reports(&["no spirit is named"]);
@@ -412,17 +387,8 @@ async fn the_servers_log_contains_no_api_key_even_at_trace() {
         "wrong",
         key.replace(secret, &secret.chars().rev().collect::<String>()),
     );
-    let replay = [
-        "replay",
-        "--spirit",
-        "Ada",
-        "--session",
-        "s",
-        "--api-key-file",
-        &wrong,
-    ];
     server
-        .command(&test_dir, &replay)
+        .command(&test_dir, &[&replay[..], &[&wrong]].concat())
         .await
         .exits_with(1)
         .reports(&["Unauthenticated"]);

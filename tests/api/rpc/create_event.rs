@@ -132,17 +132,16 @@ async fn identical_concurrent_creates_store_one_event() {
 
 #[tokio::test]
 async fn return_existing_and_reject_distinguish_a_duplicate_from_a_different_event() {
+    use CreateOutcome::{Duplicate, DuplicateDifferent};
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut events = server.events();
+    let time = |nanos| Some(Timestamp { seconds: 5, nanos });
     let first = CreateEventRequest {
         on_duplicate: OnDuplicate::ReturnExisting.into(),
         session_id: Some("s".to_owned()),
         source_uri: Some("u".to_owned()),
-        occurred_at: Some(Timestamp {
-            seconds: 5,
-            nanos: 7_000,
-        }),
+        occurred_at: time(7_000),
         ..keyed(&spirit_id, "k")
     };
     let original = create(&mut events, first.clone()).await;
@@ -152,56 +151,39 @@ async fn return_existing_and_reject_distinguish_a_duplicate_from_a_different_eve
         request
     };
     let table: [(&str, CreateEventRequest, CreateOutcome); 10] = [
-        ("the same", first.clone(), CreateOutcome::Duplicate),
-        (
-            "no time given",
-            with(&|r| r.occurred_at = None),
-            CreateOutcome::Duplicate,
-        ),
+        ("the same", first.clone(), Duplicate),
+        ("no time given", with(&|r| r.occurred_at = None), Duplicate),
         (
             "the same microsecond",
-            with(&|r| {
-                r.occurred_at = Some(Timestamp {
-                    seconds: 5,
-                    nanos: 7_999,
-                });
-            }),
-            CreateOutcome::Duplicate,
+            with(&|r| r.occurred_at = time(7_999)),
+            Duplicate,
         ),
         (
             "another role",
             with(&|r| r.role = Some("tool".to_owned())),
-            CreateOutcome::Duplicate,
+            Duplicate,
         ),
         (
             "another type",
             with(&|r| r.event_type = "x".to_owned()),
-            CreateOutcome::DuplicateDifferent,
+            DuplicateDifferent,
         ),
         (
             "another content",
             with(&|r| r.content = Some(String::new())),
-            CreateOutcome::DuplicateDifferent,
+            DuplicateDifferent,
         ),
-        (
-            "no session",
-            with(&|r| r.session_id = None),
-            CreateOutcome::DuplicateDifferent,
-        ),
+        ("no session", with(&|r| r.session_id = None), DuplicateDifferent),
         (
             "another session",
             with(&|r| r.session_id = Some("t".to_owned())),
-            CreateOutcome::DuplicateDifferent,
+            DuplicateDifferent,
         ),
-        (
-            "no source",
-            with(&|r| r.source_uri = None),
-            CreateOutcome::DuplicateDifferent,
-        ),
+        ("no source", with(&|r| r.source_uri = None), DuplicateDifferent),
         (
             "another time",
             with(&|r| r.occurred_at = Some(at(6))),
-            CreateOutcome::DuplicateDifferent,
+            DuplicateDifferent,
         ),
     ];
     for (name, request, outcome) in table {
@@ -214,7 +196,7 @@ async fn return_existing_and_reject_distinguish_a_duplicate_from_a_different_eve
         };
         let rejected = events.create_event(rejected).await;
         let status = refused(rejected, Code::AlreadyExists, "DUPLICATE_EVENT");
-        let different = outcome == CreateOutcome::DuplicateDifferent;
+        let different = outcome == DuplicateDifferent;
         assert_eq!(metadata(&status, "different"), different.to_string(), "{name}");
     }
 }
