@@ -1,5 +1,7 @@
-"""Runs a server on a new private PostgreSQL, and pgbench on the same PostgreSQL, and measures both."""
+"""Runs a server on a new private PostgreSQL, and loads on it and on its PostgreSQL, and measures rates, latencies and
+CPU time."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,11 +10,14 @@ import signal
 import statistics
 import subprocess
 import tempfile
+import time
 
-BIN = os.environ["EVENTS_BIN"]
+BIN = os.environ.get("EVENTS_BIN")
 SPIRITS = 100
 CONTENT = "x" * 300
 TICKS = os.sysconf("SC_CLK_TCK")
+SAMPLE_SECONDS = 0.1
+"""Interval at which CPU time is read during a load."""
 COLUMNS = (
     "id, spirit_id, sequence, event_type, meta_summary, occurred_at, session_id, role, author, source_uri,"
     " dedupe_key, importance_score, revision, deleted_at, created_at, updated_at, content, meta::text"
@@ -64,26 +69,55 @@ order by occurred_at, sequence;
 }
 
 
-class Bench:
-    """A running server with a new private PostgreSQL, and pgbench on the same PostgreSQL."""
+@dataclasses.dataclass
+class Result:
+    """Figures of one load. `p50` and `p99` are None if the load does not report them."""
 
-    def __init__(self, seconds, *serve):
+    rate: float
+    """Calls per second; rows per second of a COPY."""
+    server_cpu: float
+    """CPU seconds of the server per 1,000 calls, 0 if the load does not use one."""
+    database_cpu: float
+    """CPU seconds of PostgreSQL per 1,000 calls."""
+    p50: float | None = None
+    p99: float | None = None
+    events: float | None = None
+    """Events per second."""
+    memory: float | None = None
+    """Growth of the server's peak memory in MiB."""
+
+
+def cpu_of(pid):
+    """Returns the CPU seconds of a process and of its ended children, and its parent."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / TICKS, sum(map(int, fields[13:15])) / TICKS, int(fields[1])
+
+
+class Bench:
+    """A running server with a new private PostgreSQL, and loads on both.
+
+    `server` is the program to run, and `client` the one whose `bench` command sends the calls.
+    """
+
+    def __init__(self, seconds, *serve, server=BIN, client=BIN):
         self.seconds = seconds
+        self.client = client
         self.events = 1
         self.runs = 0
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="elephantasm-bench-"))
         self.dir.chmod(0o755)
         data = self.dir / "data"
-        command = [BIN, "serve", "--listen-addr", "127.0.0.1:0", "--data-dir", data, "--log", "warn", *serve]
+        command = [server, "serve", "--listen-addr", "127.0.0.1:0", "--data-dir", data, "--log", "warn", *serve]
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.addr = self.server.stdout.readline().split()[-1]
-        self.postmaster = int((data / "pgdata" / "postmaster.pid").read_text().split()[0])
-        socket = (data / "pgdata" / "postmaster.pid").read_text().splitlines()[4]
+        self.password = (data / "password").read_text().strip()
+        lines = (data / "pgdata" / "postmaster.pid").read_text().splitlines()
+        self.postmaster, self.socket = int(lines[0]), lines[4]
         self.env = os.environ | {
-            "PGHOST": socket,
+            "PGHOST": self.socket,
             "PGUSER": "elephantasm",
             "PGDATABASE": "events",
-            "PGPASSWORD": (data / "password").read_text().strip(),
+            "PGPASSWORD": self.password,
         }
         bin_dir = pathlib.Path(f"/proc/{self.postmaster}/exe").resolve().parent
         self.pgbench_bin, self.psql = bin_dir / "pgbench", bin_dir / "psql"
@@ -105,8 +139,11 @@ class Bench:
         command = [self.psql, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", text]
         return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout.strip()
 
-    def fill(self, events):
-        """Inserts the events that pgbench reads, with the same fields and sizes as those of `elephantasm-events bench`."""
+    def fill(self, events, analyze=True):
+        """Inserts the events that pgbench reads, with the same fields and sizes as those of `elephantasm-events bench`.
+        Without `analyze` autovacuum leaves the tables alone, too."""
+        if not analyze:
+            self.sql("alter table events set (autovacuum_enabled = off); alter table spirits set (autovacuum_enabled = off)")
         self.sql(
             f"insert into spirits (id, name, name_folded) select {SPIRIT_ID % 'n'}, 'pgbench', 'pgbench'"
             f" from generate_series(1, {REPLAY_SPIRIT}) as n"
@@ -120,47 +157,80 @@ class Bench:
                 f" dedupe_key) select {EVENT_ID % 'n'}, {SPIRIT_ID % f'{spirit}'}, n, 'message.in', '{CONTENT}',"
                 f" to_timestamp(1700000000 + n), 'bench', 'user', 'fill-' || n from generate_series({first}, {last}) as n"
             )
-        self.sql("vacuum analyze events")
+        if analyze:
+            self.sql("vacuum analyze events")
         self.events = events
 
+    def run(self, command, server=None, env=None, stdin=None):
+        """Runs a load; returns its output, and the CPU seconds that a second took of the process `server` and of
+        PostgreSQL, over the last seconds of the load: what comes before prepares it."""
+        samples = []
+        command = [str(part) for part in command]
+        load = subprocess.Popen(command, env=env, stdin=stdin, stdout=subprocess.PIPE, text=True)
+        while load.poll() is None:
+            samples.append((time.monotonic(), cpu_of(server)[0] if server else 0, self.database_cpu()))
+            time.sleep(SAMPLE_SECONDS)
+        output = load.stdout.read()
+        if load.returncode != 0:
+            raise RuntimeError(f"{command} ended with code {load.returncode}: {output}")
+        end = samples[-1]
+        begin = next(sample for sample in samples if sample[0] > end[0] - self.seconds)
+        elapsed = max(end[0] - begin[0], SAMPLE_SECONDS)
+        return output, (end[1] - begin[1]) / elapsed, (end[2] - begin[2]) / elapsed
+
     def pgbench(self, script, clients, mode="prepared"):
-        """Runs pgbench; returns the transactions per second."""
+        """Runs pgbench; a call is a transaction."""
         self.runs += 1
         command = [self.pgbench_bin, "-n", "-M", mode, "-f", self.dir / f"{script}.sql"]
         command += ["-c", clients, "-j", min(clients, 2), "-T", self.seconds]
         command += ["-D", "n=0", "-D", f"run={self.runs}", "-D", f"events={self.events}"]
-        command = [str(part) for part in command]
-        output = subprocess.run(command, env=self.env, check=True, capture_output=True, text=True).stdout
-        line = next(line for line in output.splitlines() if line.startswith("tps"))
-        return float(line.split()[2])
+        output, _, database = self.run(command, env=self.env)
+        line = next((line for line in output.splitlines() if line.startswith("tps")), None)
+        if line is None:
+            raise RuntimeError(f"pgbench finished no transaction in {self.seconds} s: {output}")
+        rate = float(line.split()[2])
+        return Result(rate, 0, database / rate * 1000)
 
-    def service(self, workload, *args):
-        """Runs `elephantasm-events bench`; returns its report."""
-        command = self.command(workload, *args)
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    def service(self, workload, *args, addr=None, server=None):
+        """Runs `elephantasm-events bench` against this server, or against a process at another address."""
+        before = self.peak_kib(reset=True)
+        result = self.load(self.command(workload, *args, addr=addr), server or self.server.pid)
+        result.memory = (self.peak_kib() - before) / 1024
+        return result
 
-    def command(self, workload, *args):
-        command = [BIN, "bench", workload, "--addr", self.addr, "--json", "--warmup", 1]
+    def load(self, command, server):
+        """Runs a program that calls the process `server` and prints a report as `elephantasm-events bench` does."""
+        output, server, database = self.run(command, server)
+        report = json.loads(output)
+        rate, latency = report["calls_per_second"], report["latency_ms"]
+        return Result(
+            rate,
+            server / rate * 1000,
+            database / rate * 1000,
+            latency["p50"],
+            latency["p99"],
+            report.get("events_per_second"),
+        )
+
+    def command(self, workload, *args, addr=None):
+        command = [self.client, "bench", workload, "--addr", addr or self.addr, "--json", "--warmup", 1]
         command += ["--duration", self.seconds, *args]
         return [str(part) for part in command]
 
     def cpu_seconds(self):
-        """Returns the CPU seconds of the server, and of PostgreSQL including its exited backends."""
+        """Returns the CPU seconds of the server, and of PostgreSQL."""
+        return cpu_of(self.server.pid)[0], self.database_cpu()
 
-        def times(pid):
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return sum(map(int, fields[11:13])) / TICKS, sum(map(int, fields[13:15])) / TICKS, int(fields[1])
-
-        own, ended, _ = times(self.postmaster)
+    def database_cpu(self):
+        """Returns the CPU seconds of PostgreSQL, its exited backends included."""
+        own, ended, _ = cpu_of(self.postmaster)
         database = own + ended
-        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        for child in pathlib.Path(f"/proc/{self.postmaster}/task/{self.postmaster}/children").read_text().split():
             try:
-                own, _, parent = times(entry.name)
+                database += cpu_of(child)[0]
             except OSError:
                 continue
-            if parent == self.postmaster:
-                database += own
-        return times(self.server.pid)[0], database
+        return database
 
     def peak_kib(self, reset=False):
         """Returns the peak resident memory of the server in KiB; `reset` starts a new measurement."""
@@ -174,6 +244,18 @@ def print_table(rows, rounds):
     """Prints the median, lowest and highest figure of each row; a row is a key, a title and a target."""
     print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")
     for key, title, target in rows:
-        values = [figures[key] for figures in rounds]
-        shown = [f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values))]
-        print(f"| {title} | {' | '.join(shown)} | {target} |")
+        values = [figures[key] for figures in rounds if figures.get(key) is not None]
+        print(f"| {title} | {' | '.join(spread(values))} | {target} |")
+
+
+def spread(values):
+    """Returns the median, the lowest and the highest value as text; dashes if there are none."""
+    if not values:
+        return ["–"] * 3
+    return [f"{figure:.3g}" for figure in (statistics.median(values), min(values), max(values))]
+
+
+def median(values):
+    """Returns the median of the values that are not None; None if there are none."""
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None

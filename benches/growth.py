@@ -14,8 +14,13 @@ SWEEPS = {
     "spirits": ("CreateEvent, 64 in flight, by spirits", ["create", "--spirits"], [1, 10, 100, 1_000, 10_000]),
     "content": ("CreateEvent, 64 in flight, by bytes of content", ["create", "--content-bytes"], [100, 1_000, 10_000, 100_000]),
     "replay": ("replay by events of the session", ["replay", "--concurrency", 1, "--events"], [100, 1_000, 10_000, 100_000]),
+    "depth": (
+        "ListEvents of 50, 64 in flight, by events before the page",
+        ["list", "--events", 100_000, "--spirits", 1, "--page-depth"],
+        [0, 1_000, 99_000],
+    ),
 }
-TABLE = [10_000, 100_000, 1_000_000]
+TABLE = [10_000, 1_000_000]
 WORKLOADS = {
     "create": ["create"],
     "get": ["get"],
@@ -38,33 +43,45 @@ def sweep(seconds, rounds, title, command, values):
             bench.sql("checkpoint")
             reports[value].append(bench.service(*command, value))
     for value in values:
-        rate = statistics.median(report["events_per_second"] for report in reports[value])
-        p50, p99 = (
-            statistics.median(report["latency_ms"][name] for report in reports[value]) for name in ("p50", "p99")
+        rate, p50, p99 = (
+            statistics.median(getattr(report, name) for report in reports[value]) for name in ("events", "p50", "p99")
         )
         print(f"| {value:,} | {rate:,.0f} | {p50:.3g} | {p99:.3g} |", flush=True)
 
 
 def table(seconds, rounds, sizes):
-    """Measures servers whose tables differ in size, all running at the same time."""
-    print(f"\n| events in the table | {' | '.join(WORKLOADS)} |\n|---|{'---|' * len(WORKLOADS)}")
-    benches = {size: Bench(seconds) for size in sizes}
+    """Measures servers whose tables differ, all running at the same time: tables of these sizes, and one of the largest
+    size without statistics, as after a restore."""
+    kinds = [(size, True) for size in sizes] + [(sizes[-1], False)]
+    benches = {kind: Bench(seconds) for kind in kinds}
     try:
-        for size, bench in benches.items():
-            bench.fill(size)
-        rates = {(size, name): [] for size in sizes for name in WORKLOADS}
+        for (size, analyze), bench in benches.items():
+            bench.fill(size, analyze)
+        results = {(kind, name): [] for kind in kinds for name in WORKLOADS}
         for name, command in WORKLOADS.items():
-            for size in up_and_down(sizes, rounds):
-                benches[size].sql("checkpoint")
-                rates[size, name].append(benches[size].service(*command)["events_per_second"])
+            for kind in up_and_down(kinds, rounds):
+                benches[kind].sql("checkpoint")
+                results[kind, name].append(benches[kind].service(*command))
     finally:
         for bench in benches.values():
             bench.close()
-    for size in sizes:
-        medians = [statistics.median(rates[size, name]) for name in WORKLOADS]
-        first = [statistics.median(rates[sizes[0], name]) for name in WORKLOADS]
-        cells = [f"{rate:,.0f} ({rate / base:.2f})" for rate, base in zip(medians, first)]
-        print(f"| {size:,} | {' | '.join(cells)} |", flush=True)
+
+    def row(kind, base):
+        """Returns events a second and CPU seconds of PostgreSQL per 1,000 calls, with their ratios to another row."""
+        for name in WORKLOADS:
+            for field in ("events", "database_cpu"):
+                figure, other = (
+                    statistics.median(getattr(result, field) for result in results[each, name]) for each in (kind, base)
+                )
+                yield f"{figure:,.0f} ({figure / other:.2f})" if field == "events" else f"{figure:.3g}"
+
+    titles = [f"{name} | CPU" for name in WORKLOADS]
+    print(f"\n| events in the table | {' | '.join(titles)} |\n|---|{'---|' * 2 * len(WORKLOADS)}")
+    for kind in kinds:
+        # Without statistics the ratio is to the same size with them.
+        base = kinds[0] if kind[1] else kinds[-2]
+        size = f"{kind[0]:,}" + ("" if kind[1] else ", never analysed")
+        print(f"| {size} | {' | '.join(row(kind, base))} |", flush=True)
 
 
 def main():

@@ -11,7 +11,7 @@ from bench import Bench, print_table
 
 
 def ratio(first, second):
-    return first["calls_per_second"] / second["calls_per_second"]
+    return first.rate / second.rate
 
 
 def round_of(quiet, notifying):
@@ -19,7 +19,7 @@ def round_of(quiet, notifying):
     row = {}
     for name, rate, watchers, spirits in [("low", 50, 1, 1), ("wide", 1_000, 100, 10)]:
         report = notifying.service("watch", "--rate", rate, "--watchers", watchers, "--spirits", spirits)
-        row[f"{name} p50"], row[f"{name} p99"] = report["latency_ms"]["p50"], report["latency_ms"]["p99"]
+        row[f"{name} p50"], row[f"{name} p99"] = report.p50, report.p99
     alone = notifying.service("create")
     row["idle watchers"] = ratio(notifying.service("create", "--idle-watchers", 100), alone)
     row["notify"] = ratio(notifying.service("create"), quiet.service("create"))

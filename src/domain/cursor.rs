@@ -16,6 +16,8 @@ use super::ids::SpiritId;
 
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
+/// Bytes of a cursor before base64, if its position contains no text.
+const ENCODED_BYTES: usize = 64;
 
 /// The text is not a cursor of this query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +36,8 @@ pub trait CursorPosition: Sized {
 
 /// Encodes a position in the results of a query as a cursor.
 pub fn encode(query: QueryHash, position: &impl CursorPosition) -> String {
-    let mut bytes = vec![VERSION];
+    let mut bytes = Vec::with_capacity(ENCODED_BYTES);
+    bytes.push(VERSION);
     bytes.extend(query.0);
     position.write(&mut bytes);
     let checksum = checksum(&bytes);

@@ -44,6 +44,22 @@ pub use read::{Consistency, Reader};
 pub use statements::STATEMENTS;
 pub use write::{EventWriter, IngestSettings, Queued};
 
+/// PostgreSQL settings for the planner, with which every statement has a good plan on tables of every size, with and
+/// without statistics. `docs/operations.md` sets them for the role behind a pooler that drops them.
+pub const PLANNER_SETTINGS: [(&str, &str); 4] = [
+    // The planner estimates the cost of a page without its limit, so it would compile pages needlessly.
+    ("jit", "off"),
+    // Every statement can use an index. On a new database PostgreSQL has no table sizes and would choose a
+    // sequential scan, and a prepared statement keeps that plan while the table grows.
+    ("enable_seqscan", "off"),
+    // Generic plans are good, as tests/api/schema/plans checks, and planning a page for its parameters costs more
+    // than reading it.
+    ("plan_cache_mode", "force_generic_plan"),
+    // Without statistics the planner expects one row in 200 for an id, so on ten million events each read of an
+    // event would start two processes.
+    ("max_parallel_workers_per_gather", "0"),
+];
+
 /// Settings of the store. Not `Debug`, because they may contain database passwords.
 #[derive(Clone)]
 pub struct StoreSettings {
@@ -224,16 +240,8 @@ impl StoreSettings {
     /// Adds the PostgreSQL settings of all database sessions.
     fn with_session_settings(&self, connector: Connector) -> Connector {
         let millis = self.statement_timeout.as_millis().to_string();
-        connector.with_settings([
+        connector.with_settings(PLANNER_SETTINGS).with_settings([
             (STATEMENT_TIMEOUT, millis.as_str()),
-            // The planner estimates the cost of a page without its limit, so it would compile pages needlessly.
-            ("jit", "off"),
-            // Every statement can use an index. On a new database PostgreSQL has no table sizes and would choose
-            // a sequential scan, and a prepared statement keeps that plan while the table grows.
-            ("enable_seqscan", "off"),
-            // Generic plans are good, as tests/api/schema/plans checks, and planning a page for its parameters
-            // costs more than reading it.
-            ("plan_cache_mode", "force_generic_plan"),
             // Limits the time for which a transaction keeps its row locks after its host has vanished.
             ("idle_in_transaction_session_timeout", millis.as_str()),
         ])

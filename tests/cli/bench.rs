@@ -49,6 +49,7 @@ async fn every_bench_workload_reports_calls_events_rate_and_latency() {
     for (arguments, events_per_call) in [
         (&["create"][..], Some(1.0)),
         (&["batch"], Some(5.0)),
+        (&["batch", "--batch-spirits", "1", "--partial"], Some(5.0)),
         (&["create", "--idle-watchers", "3"], Some(1.0)),
         (&["ingest"], Some(1.0)),
         (&["get"], Some(1.0)),

@@ -30,7 +30,7 @@ use setup::Data;
 pub(super) enum Workload {
     /// CreateEvent
     Create,
-    /// BatchCreateEvents of --batch-items events, atomic
+    /// BatchCreateEvents of --batch-items events of --batch-spirits spirits
     Batch,
     /// IngestEvents over --streams streams; a call is one event
     Ingest,
@@ -96,6 +96,14 @@ pub(super) struct BenchArgs {
     /// Events per batch
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one())]
     batch_items: usize,
+
+    /// Spirits that the events of a batch are spread over [default: all]
+    #[arg(long, value_name = "COUNT", value_parser = at_least_one())]
+    batch_spirits: Option<usize>,
+
+    /// Send batches in PARTIAL mode instead of ATOMIC
+    #[arg(long)]
+    partial: bool,
 
     /// Events stored before the measurement, for get, list, replay and mixed; for replay, in one session
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = at_least_one())]

@@ -28,6 +28,7 @@ pub(super) struct Data {
     /// Token of the page at the requested depth; empty for the first page.
     pub(super) page_token: String,
     next: AtomicU64,
+    next_batch: AtomicU64,
 }
 
 impl Data {
@@ -41,6 +42,7 @@ impl Data {
             event_ids: Vec::new(),
             page_token: String::new(),
             next: AtomicU64::new(0),
+            next_batch: AtomicU64::new(0),
         };
         if matches!(
             args.workload,
@@ -58,7 +60,24 @@ impl Data {
     /// Returns a create request with a unique dedupe key. Requests are spread evenly over the spirits.
     pub(super) fn create(&self) -> CreateEventRequest {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let spirit = usize::try_from(number).unwrap_or(0) % self.spirit_ids.len();
+        self.create_for(number, number)
+    }
+
+    /// Returns the create requests of a batch, spread evenly over this number of spirits. Successive batches take
+    /// the spirits in turn.
+    pub(super) fn batch(&self, count: usize, spirits: usize) -> Vec<CreateEventRequest> {
+        let spirits = spirits.clamp(1, self.spirit_ids.len()) as u64;
+        let first_spirit = self.next_batch.fetch_add(1, Ordering::Relaxed) * spirits;
+        let numbers = self.next.fetch_add(count as u64, Ordering::Relaxed)..;
+        let requests = numbers.zip(0..count as u64);
+        requests
+            .map(|(number, index)| self.create_for(number, first_spirit + index % spirits))
+            .collect()
+    }
+
+    /// Returns a create request with the dedupe key of this number, for a spirit by its index, which wraps around.
+    fn create_for(&self, number: u64, spirit: u64) -> CreateEventRequest {
+        let spirit = usize::try_from(spirit).unwrap_or(0) % self.spirit_ids.len();
         CreateEventRequest {
             spirit_id: self.spirit_ids[spirit].clone(),
             event_type: "message.in".to_owned(),

@@ -12,7 +12,7 @@ use super::setup::{Data, SESSION};
 use super::{BenchArgs, Clock, Workload};
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::{
-    BatchCreateEventsRequest, GetEventRequest, ListEventsRequest, StreamSessionEventsRequest,
+    BatchCreateEventsRequest, BatchMode, GetEventRequest, ListEventsRequest, StreamSessionEventsRequest,
 };
 
 /// Number of creates and of gets among ten mixed calls; the rest are lists.
@@ -83,9 +83,15 @@ impl Caller {
 
     async fn batch(&mut self) -> Result<usize, Status> {
         let count = self.args.batch_items;
+        let spirits = self.args.batch_spirits.unwrap_or(self.data.spirit_ids.len());
+        let mode = if self.args.partial {
+            BatchMode::Partial
+        } else {
+            BatchMode::Atomic
+        };
         let request = BatchCreateEventsRequest {
-            requests: (0..count).map(|_| self.data.create()).collect(),
-            ..BatchCreateEventsRequest::default()
+            requests: self.data.batch(count, spirits),
+            mode: mode.into(),
         };
         let response = self.events.batch_create_events(request).await?.into_inner();
         complete(response.results.len() == count).map(|()| count)

@@ -2,7 +2,7 @@
 //!
 //! A notification is sent after the commit in a transaction of its own. PostgreSQL lets only one transaction
 //! with a NOTIFY commit at a time, and commits of events must not queue for that. Spirits that change while a
-//! notification is being sent are named in the next one. A lost notification only delays delivery until the
+//! notification is being sent, and shortly after, are named in the next one. A lost notification only delays delivery until the
 //! next poll.
 
 use std::collections::HashSet;
@@ -42,6 +42,9 @@ const NAMED_MAX: usize = 200;
 /// Interval of the poll while LISTEN works, in case a notification is lost. Also the time without a notification
 /// after which this instance notifies itself to check the listening connection.
 const FALLBACK_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause between two notifications. Each costs PostgreSQL a transaction and wakes a backend and a server for every
+/// instance.
+const NOTIFY_PAUSE: Duration = Duration::from_millis(5);
 /// Maximum number of spirits that one poll statement reads.
 const POLLED_MAX: usize = 1_000;
 /// Minimum pause before another attempt to LISTEN.
@@ -157,6 +160,7 @@ impl Notifier {
             if let Err(error) = self.notify(&named).await {
                 tracing::debug!(%error, "a notification to other instances was not sent");
             }
+            sleep(NOTIFY_PAUSE).await;
         }
     }
 

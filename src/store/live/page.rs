@@ -3,14 +3,18 @@
 use const_format::formatcp;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
+use uuid::Uuid;
 
 use super::{LiveStreams, PAGE_BYTES};
 use crate::domain::event::{Event, View};
 use crate::domain::filter::{QueryHash, Selection};
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
-use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
-use crate::store::read::list_events::{FILTERED, bind_selection};
+use crate::store::pg::session::Statement;
+use crate::store::read::list_events::{FILTERED as CONDITIONS, bind_selection, is_plain};
+use crate::store::read::page_rows::{
+    BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PAGE_COLUMN_NAMES, PageRow, PageRows, long_values,
+};
 
 /// The selection of events that a stream reads, and their view.
 #[derive(Clone, Debug)]
@@ -32,10 +36,12 @@ pub struct LivePage {
     pub is_last: bool,
     /// Whether the spirit is soft-deleted, so that no new events follow the last page.
     pub is_deleted: bool,
+    /// The number of events of this length that a page has room for.
+    pub(super) next_size: usize,
 }
 
 /// Maximum number of events in a page.
-const PAGE_SIZE: i64 = 500;
+pub(super) const PAGE_SIZE: usize = 500;
 /// Maximum number of sequences that one statement scans, so that a filter that rarely matches costs many short
 /// statements instead of a long one.
 const SCAN_MAX: i64 = 20_000;
@@ -51,61 +57,63 @@ impl LiveQuery {
 }
 
 /// A row of a page. A spirit without new events gives one row without an event.
-struct PageRow {
-    event: Option<EventRow>,
+struct LiveRow {
+    event: Option<PageRow>,
     last_sequence: i64,
     is_deleted: bool,
     bound: i64,
-    found: i64,
 }
 
-impl FromRow<'_, PgRow> for PageRow {
+impl FromRow<'_, PgRow> for LiveRow {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        let has_event = row.try_get::<Option<uuid::Uuid>, _>("id")?.is_some();
+        let has_event = row.try_get::<Option<Uuid>, _>(0)?.is_some();
         Ok(Self {
-            event: has_event.then(|| EventRow::from_row(row)).transpose()?,
+            event: has_event.then(|| PageRow::from_row(row)).transpose()?,
             last_sequence: row.try_get("spirit_last_sequence")?,
             is_deleted: row.try_get("spirit_is_deleted")?,
             bound: row.try_get("bound")?,
-            found: row.try_get("found")?,
         })
     }
 }
 
 impl LiveStreams {
-    /// Reads a page of the events after this sequence. Fails with `Refusal::SpiritNotFound` if the spirit does
-    /// not exist; a soft-deleted spirit exists.
+    /// Reads a page of at most `size` events after this sequence. Fails with `Refusal::SpiritNotFound` if the
+    /// spirit does not exist; a soft-deleted spirit exists.
     ///
     /// Spirit and events are read in one snapshot, and sequence order is commit order within a spirit. So every
     /// event up to the spirit's `last_sequence` is visible, and no later commit can add one below it.
-    pub(super) async fn live_page(&self, query: &LiveQuery, after: i64) -> Result<LivePage, StoreError> {
-        let statement = bind_selection(sqlx::query_as::<_, PageRow>(page_sql(query)), &query.selection)
-            .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number, and the sum must not overflow
-            .bind(PAGE_SIZE)
-            .bind(i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX))
-            .bind(SCAN_MAX);
-        let rows = self.pool.all(statement).await?;
-        let Some(&PageRow {
+    pub(super) async fn live_page(
+        &self,
+        query: &LiveQuery,
+        after: i64,
+        size: usize,
+    ) -> Result<LivePage, StoreError> {
+        let rows = self.pool.all(page_statement(query, after, size)).await?;
+        let Some(&LiveRow {
             last_sequence,
             is_deleted,
             bound,
-            found,
             ..
         }) = rows.first()
         else {
             return Err(Refusal::SpiritNotFound(query.selection.spirit_id).into());
         };
-        let events: Vec<Event> = rows
-            .into_iter()
-            .filter_map(|row| Some(row.event?.into()))
-            .collect();
-        let is_whole = found < PAGE_SIZE && found == i64::try_from(events.len()).unwrap_or(i64::MAX);
-        let scanned = match events.last() {
-            Some(last) if !is_whole => last.sequence,
+        let mut rows: Vec<PageRow> = rows.into_iter().filter_map(|row| row.event).collect();
+        rows.sort_by_key(PageRow::sequence);
+        let is_full = rows.len() >= size;
+        let mut page = PageRows::fitting(rows, size, PAGE_BYTES);
+        let incomplete = page.incomplete();
+        if !incomplete.is_empty() {
+            let statement = long_values(&query.selection, query.view, incomplete);
+            page.complete(self.pool.all(statement).await?);
+        }
+        let scanned = match page.end {
+            Some(end) if is_full || page.is_cut => end.sequence,
             _ => bound.max(after),
         };
         Ok(LivePage {
-            events,
+            next_size: page.next_size(PAGE_SIZE),
+            events: page.into_events(),
             scanned,
             is_last: scanned >= last_sequence,
             is_deleted,
@@ -113,66 +121,95 @@ impl LiveStreams {
     }
 }
 
-/// Finds the row at which the byte limit is reached by reading lengths only, as a page of a list does. A spirit
-/// without new events gives one row without an event.
+/// Returns the statement of the page of at most `size` events after this sequence.
+fn page_statement(query: &LiveQuery, after: i64, size: usize) -> Statement<'_, LiveRow> {
+    let Selection {
+        spirit_id,
+        session_id,
+        filter,
+    } = &query.selection;
+    let index = usize::from(session_id.is_some()) * 2 + usize::from(query.view == View::Basic);
+    // Live pages have no index of event types.
+    let is_plain = is_plain(&query.selection) && filter.event_types.is_empty();
+    let statement = if is_plain {
+        sqlx::query_as(PLAIN[index]).bind(spirit_id.0)
+    } else {
+        bind_selection(sqlx::query_as(FILTERED[index]), &query.selection)
+    };
+    let statement = statement
+        .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number, and the sum must not overflow
+        .bind(i64::try_from(size).unwrap_or(i64::MAX))
+        .bind(SCAN_MAX);
+    match session_id {
+        Some(session_id) if is_plain => statement.bind(session_id),
+        _ => statement,
+    }
+}
+
+/// A spirit without new events gives one row without an event. The rows are in order already, which SQL does not
+/// guarantee of a join; a sort of rows that are in order costs the service less than PostgreSQL. The parameters are those of the start, the number of events and the number of sequences.
 macro_rules! page {
-    ($session:expr, $columns:expr, $length:expr) => {
+    ($columns:expr, $conditions:expr, $parameters:expr) => {{
+        const NUMBERS: [&str; 3] = $parameters;
         formatcp!(
             "with spirit as (
                  select
                      last_sequence as spirit_last_sequence,
                      deleted_at is not null as spirit_is_deleted,
-                     least(last_sequence, $10::bigint + $13::bigint) as bound
+                     least(last_sequence, {after}::bigint + {scan_max}::bigint) as bound
                  from spirits
                  where id = $1
-             ),
-             cut as (
-                 select
-                     count(*) as found,
-                     count(*) filter (where total <= $12 or total = bytes) as fits
-                 from (
-                     select bytes, sum(bytes) over (order by sequence rows unbounded preceding) as total
-                     from (
-                         select sequence, {length} as bytes
-                         {rows}
-                         limit (select $11::bigint)
-                     ) as lengths
-                 ) as sums
              )
-             select {BASIC_COLUMNS}, content, meta, spirit_last_sequence, spirit_is_deleted, bound,
-                 (select found from cut) as found
+             select {PAGE_COLUMN_NAMES}, spirit_last_sequence, spirit_is_deleted, bound
              from spirit
              left join lateral (
-                 select {BASIC_COLUMNS}, {columns}
-                 {rows}
-                 limit (select fits from cut)
-             ) as page on true
-             order by sequence",
-            columns = $columns,
-            length = $length,
-            rows = formatcp!(
-                "from events
+                 select {columns}
+                 from events
                  where spirit_id = $1
-                 and sequence > $10
+                 and sequence > {after}
                  and sequence <= (select bound from spirit)
-                 and coalesce({session} and occurred_at >= $6 and occurred_at < $7 and {FILTERED}, false)
-                 order by sequence",
-                session = $session
-            )
+                 and coalesce({conditions}, false)
+                 order by sequence
+                 limit (select {size}::bigint)
+             ) as page on true",
+            columns = $columns,
+            conditions = $conditions,
+            after = NUMBERS[0],
+            size = NUMBERS[1],
+            scan_max = NUMBERS[2],
         )
+    }};
+}
+
+/// The statements of both views.
+macro_rules! views {
+    ($($conditions:expr),*) => {
+        [
+            page!(FULL_PAGE_COLUMNS, $($conditions),*),
+            page!(BASIC_PAGE_COLUMNS, $($conditions),*),
+        ]
     };
 }
 
-pub(in crate::store) const SPIRIT_FULL: &str = page!("$2::text is null", FULL_COLUMNS, FULL_LENGTH);
-pub(in crate::store) const SPIRIT_BASIC: &str = page!("$2::text is null", NO_COLUMNS, BASIC_LENGTH);
-pub(in crate::store) const SESSION_FULL: &str = page!("session_id = $2", FULL_COLUMNS, FULL_LENGTH);
-pub(in crate::store) const SESSION_BASIC: &str = page!("session_id = $2", NO_COLUMNS, BASIC_LENGTH);
+/// The statements of filtered pages: of a spirit and of a session, each in the FULL and the BASIC view.
+pub(in crate::store) const FILTERED: [&str; 4] = {
+    const PARAMETERS: [&str; 3] = ["$10", "$11", "$12"];
+    const OTHERS: &str = formatcp!("occurred_at >= $6 and occurred_at < $7 and {CONDITIONS}");
+    flat([
+        views!(formatcp!("$2::text is null and {OTHERS}"), PARAMETERS),
+        views!(formatcp!("session_id = $2 and {OTHERS}"), PARAMETERS),
+    ])
+};
 
-fn page_sql(query: &LiveQuery) -> &'static str {
-    match (&query.selection.session_id, query.view) {
-        (None, View::Full) => SPIRIT_FULL,
-        (None, View::Basic) => SPIRIT_BASIC,
-        (Some(_), View::Full) => SESSION_FULL,
-        (Some(_), View::Basic) => SESSION_BASIC,
-    }
+/// The statements of pages without a filter, in the same order. `$5` is the session.
+pub(in crate::store) const PLAIN: [&str; 4] = {
+    const PARAMETERS: [&str; 3] = ["$2", "$3", "$4"];
+    flat([
+        views!("not is_deleted", PARAMETERS),
+        views!("session_id = $5 and not is_deleted", PARAMETERS),
+    ])
+};
+
+const fn flat([[a, b], [c, d]]: [[&str; 2]; 2]) -> [&str; 4] {
+    [a, b, c, d]
 }

@@ -45,8 +45,6 @@ pub enum ReplayStart {
 
 /// Events in the first page: few, so that the first event arrives soon.
 const FIRST_PAGE_SIZE: usize = 50;
-/// Events in each further page.
-const PAGE_SIZE: usize = 500;
 
 impl LiveStreams {
     /// Starts a replay. With `follow`, new events follow and all reads use the primary. Dropping the pages stops
@@ -136,11 +134,15 @@ async fn send_replay(
                 bytes: PAGE_BYTES,
             })
             .await?;
-        let EventPage { events, more } = page;
+        let EventPage {
+            events,
+            more,
+            next_size,
+        } = page;
         let Some(last) = events.last() else { break };
         position = last.position();
         *left -= events.len() as u64;
-        size = PAGE_SIZE;
+        size = next_size;
         permit.send(StreamPage::Replay { events, bound }).await?;
         if !more {
             break;

@@ -51,8 +51,9 @@ impl SharedReads {
 }
 
 impl LiveStreams {
-    /// Returns the page after this sequence, from a read that began after this call.
-    pub(super) async fn shared_live_page(&self, query: &Arc<LiveQuery>, after: i64) -> Page {
+    /// Returns the page after this sequence, from a read that began after this call. `size` is the number of
+    /// events for which the page probably has room; a page that is shared can have another size.
+    pub(super) async fn shared_live_page(&self, query: &Arc<LiveQuery>, after: i64, size: usize) -> Page {
         let page = PageId {
             query: query.hash,
             view: query.view,
@@ -69,7 +70,7 @@ impl LiveStreams {
             // The read runs in a task of its own, because the first stream may end before the others.
             let (streams, query) = (self.clone(), Arc::clone(query));
             let read = keep_running("shared read", async move || {
-                streams.read_shared(page, &query).await;
+                streams.read_shared(page, &query, size).await;
             });
             tokio::spawn(read.instrument(spans::current()));
         }
@@ -77,10 +78,10 @@ impl LiveStreams {
     }
 
     /// Reads the page until no stream waits for another read of it.
-    async fn read_shared(&self, page: PageId, query: &Arc<LiveQuery>) {
+    async fn read_shared(&self, page: PageId, query: &Arc<LiveQuery>, size: usize) {
         while let Some(mut waiting) = self.shared_reads.take(page) {
             let result = tokio::select! {
-                result = self.live_page(query, page.after) => result.map(Arc::new),
+                result = self.live_page(query, page.after, size) => result.map(Arc::new),
                 () = all_gone(&mut waiting) => continue,
             };
             for reply in waiting {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::LiveStreams;
 use super::hub::{Signal, Subscription};
-use super::page::{LivePage, LiveQuery};
+use super::page::{LivePage, LiveQuery, PAGE_SIZE};
 use super::page_sender::{PagePermit, PageSender, Pages, StreamEnd, StreamPage};
 use crate::domain::Time;
 use crate::domain::event::View;
@@ -40,6 +40,8 @@ pub(super) struct LiveTail {
     subscription: Subscription,
     /// Highest sequence that was examined.
     scanned: i64,
+    /// Number of events to read in the next page.
+    size: usize,
     /// Number of events that may still be sent.
     left: u64,
     /// Whether `CaughtUp` was sent.
@@ -85,6 +87,7 @@ impl LiveStreams {
             subscription: self.announcer.hub.subscribe(selection.spirit_id),
             query: Arc::new(LiveQuery::new(selection, view)),
             scanned: 0,
+            size: PAGE_SIZE,
             left: u64::MAX,
             caught_up: false,
             sent: Instant::now(),
@@ -99,7 +102,10 @@ impl LiveStreams {
             let Some(permit) = sender.reserve().await? else {
                 return Ok(());
             };
-            let page = self.shared_live_page(&live.query, live.scanned).await?;
+            let page = self
+                .shared_live_page(&live.query, live.scanned, live.size)
+                .await?;
+            live.size = page.next_size;
             let page = live.within_limit(page);
             let (is_last, is_deleted) = (page.is_last, page.is_deleted);
             live.scanned = page.scanned;

@@ -1,6 +1,5 @@
 //! Columns and rows of events and spirits.
 
-use const_format::formatcp;
 use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{FromRow, Row as _};
@@ -20,18 +19,6 @@ pub(in crate::store) const FULL_COLUMNS: &str = "content, meta::text as meta";
 
 /// Null columns in place of [`FULL_COLUMNS`] in the BASIC view, so that both views have the same columns.
 pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
-
-/// Size of a row in the BASIC view, in bytes: the lengths of its texts, and 256 bytes for the other fields.
-/// Computed without detoasting long values.
-pub(in crate::store) const BASIC_LENGTH: &str = "256 + octet_length(event_type) + \
-     coalesce(octet_length(meta_summary), 0) + coalesce(octet_length(session_id), 0) + \
-     coalesce(octet_length(role), 0) + coalesce(octet_length(author), 0) + \
-     coalesce(octet_length(source_uri), 0) + coalesce(octet_length(dedupe_key), 0)";
-
-/// Size of a row in the FULL view, in bytes. `meta_bytes` is the length of `meta` as text, however well it is
-/// compressed. Computed without detoasting long values.
-pub(in crate::store) const FULL_LENGTH: &str =
-    formatcp!("{BASIC_LENGTH} + octet_length(content) + meta_bytes");
 
 /// Columns of a spirit.
 pub(in crate::store) const SPIRIT_COLUMNS: &str =

@@ -1,18 +1,17 @@
 //! Lists and counts events.
 //!
 //! A page is a keyset scan of an index. Each combination of index, direction and view has a statement of its
-//! own, because it has a plan of its own; all other conditions are parameters.
+//! own, because it has a plan of its own. Filters are parameters; a selection without them has a statement
+//! without their conditions, which would cost more than the rest of the scan.
 
 use const_format::formatcp;
-use sqlx::postgres::PgRow;
-use sqlx::{FromRow, Row as _};
 
 use super::Reader;
+use super::page_rows::{BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PageRow, PageRows, long_values};
 use crate::domain::event::{Event, Order, Position, View};
 use crate::domain::filter::{EventFilter, Selection, start_of_year};
 use crate::domain::meta::Meta;
 use crate::store::pg::error::StoreError;
-use crate::store::pg::rows::{BASIC_COLUMNS, BASIC_LENGTH, EventRow, FULL_COLUMNS, FULL_LENGTH, NO_COLUMNS};
 use crate::store::pg::session::Statement;
 
 /// A request for a page of events.
@@ -30,6 +29,9 @@ pub struct EventQuery {
     pub bytes: usize,
 }
 
+/// Maximum of [`EventPage::next_size`].
+const NEXT_SIZE_MAX: usize = 500;
+
 /// The start of a page.
 #[derive(Clone, Copy, Debug)]
 pub enum PageStart {
@@ -45,59 +47,76 @@ pub struct EventPage {
     pub events: Vec<Event>,
     /// Whether more events follow.
     pub more: bool,
-}
-
-struct PageRow {
-    event: EventRow,
-    /// Number of events that match, up to one more than the size of the page; the same in every row.
-    found: i64,
-}
-
-impl FromRow<'_, PgRow> for PageRow {
-    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            event: EventRow::from_row(row)?,
-            found: row.try_get("found")?,
-        })
-    }
+    /// The number of events of this length that a page has room for, at most [`NEXT_SIZE_MAX`].
+    pub next_size: usize,
 }
 
 impl Reader {
     /// Returns a page of the selected events.
     pub async fn list_events(&mut self, query: &EventQuery) -> Result<EventPage, StoreError> {
-        let (start, offset) = match query.start {
+        let (mut start, mut offset) = match query.start {
             PageStart::Offset(offset) => (beginning(query.order), offset),
             PageStart::After(position) => (position, 0),
         };
-        let shape = PageShape::of(query);
-        let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
-        let statement = bind_selection(
-            sqlx::query_as::<_, PageRow>(PAGES[shape.index()]),
-            &query.selection,
-        )
-        .bind(start.occurred_at)
-        .bind(start.sequence)
-        .bind(query.sequence_max)
-        .bind(limit)
-        .bind(offset)
-        .bind(i64::try_from(query.bytes).unwrap_or(i64::MAX));
-        let rows = if query.selection.filter.meta_contains.is_some() {
-            self.all_heavy(statement).await?
+        loop {
+            let rows = self.page_rows(query, start, offset).await?;
+            let mut page = PageRows::fitting(rows, query.size, query.bytes);
+            let incomplete = page.incomplete();
+            if !incomplete.is_empty() {
+                let statement = long_values(&query.selection, query.view, incomplete);
+                page.complete(self.all(statement).await?);
+            }
+            let (more, end) = (page.is_cut, page.end);
+            let next_size = page.next_size(NEXT_SIZE_MAX);
+            let events = page.into_events();
+            match end {
+                // Every event of the page was edited meanwhile and is not selected any more.
+                Some(end) if events.is_empty() && more => (start, offset) = (end, 0),
+                _ => {
+                    return Ok(EventPage {
+                        events,
+                        more,
+                        next_size,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads the rows of a page, and one more if it exists, without their long values.
+    async fn page_rows(
+        &mut self,
+        query: &EventQuery,
+        start: Position,
+        offset: i64,
+    ) -> Result<Vec<PageRow>, StoreError> {
+        let Selection {
+            spirit_id,
+            session_id,
+            filter,
+        } = &query.selection;
+        let is_plain = is_plain(&query.selection);
+        let statement = sqlx::query_as(PageShape::of(query).statements()[usize::from(is_plain)]);
+        let statement = if is_plain {
+            statement.bind(spirit_id.0)
         } else {
-            self.all(statement).await?
+            bind_selection(statement, &query.selection)
         };
-        let found = rows
-            .first()
-            .map_or(0, |row| usize::try_from(row.found).unwrap_or(0));
-        let events: Vec<Event> = rows
-            .into_iter()
-            .take(query.size)
-            .map(|row| row.event.into())
-            .collect();
-        Ok(EventPage {
-            more: found > events.len(),
-            events,
-        })
+        let limit = i64::try_from(query.size).unwrap_or(i64::MAX).saturating_add(1);
+        let mut statement = statement
+            .bind(start.occurred_at)
+            .bind(start.sequence)
+            .bind(query.sequence_max)
+            .bind(limit)
+            .bind(offset);
+        if is_plain && let Some(value) = session_id.as_ref().or(filter.event_types.first()) {
+            statement = statement.bind(value);
+        }
+        if query.selection.filter.meta_contains.is_some() {
+            self.all_heavy(statement).await
+        } else {
+            self.all(statement).await
+        }
     }
 
     /// Returns the number of selected events.
@@ -205,10 +224,34 @@ impl PageShape {
         }
     }
 
-    /// Returns the index of the statement in [`PAGES`].
-    fn index(self) -> usize {
-        self.index_used as usize * 4 + usize::from(self.newest_first) * 2 + usize::from(self.basic)
+    /// Returns the statements of the page, without and with the conditions of a filter.
+    fn statements(self) -> [&'static str; 2] {
+        let index =
+            self.index_used as usize * 4 + usize::from(self.newest_first) * 2 + usize::from(self.basic);
+        [FILTERED_PAGES[index], PLAIN_PAGES[index]]
     }
+}
+
+/// Returns whether the selection has no other condition than those that an index serves, besides that events are
+/// not soft-deleted.
+pub(in crate::store) fn is_plain(selection: &Selection) -> bool {
+    let EventFilter {
+        event_types,
+        roles,
+        min_importance,
+        occurred_from,
+        occurred_until,
+        meta_contains,
+        include_deleted,
+    } = &selection.filter;
+    let types_max = usize::from(selection.session_id.is_none());
+    event_types.len() <= types_max
+        && roles.is_empty()
+        && min_importance.is_none()
+        && occurred_from.is_none()
+        && occurred_until.is_none()
+        && meta_contains.is_none()
+        && !include_deleted
 }
 
 // The conditions of a selection that the index serves, for each index.
@@ -224,77 +267,96 @@ pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type =
          and ($8::text is null or meta @> $8::jsonb)
          and ($9 or not is_deleted)";
 
-/// A page ends before the row whose length makes the running sum pass `$15`, but not before its first row. `cut`
-/// counts the rows that fit, without reading long values; the page is then the same index scan with that limit,
-/// so that no row is read needlessly or copied.
+/// One row more than the page has is read, to know whether rows follow; the service cuts the page to its bytes.
 ///
 /// The plan must scan the index that has the order. Where the planner expects few rows, it would fetch all of
 /// them by a bitmap or another index and sort them. `coalesce` hides from the planner how few rows the filter
 /// leaves, and `select` hides the limit.
+///
+/// The arguments after the direction are the conditions of the selection, and the numbers of the first parameter
+/// of the position and of those after it.
 macro_rules! page {
-    ($indexed:expr, $after:expr, $direction:expr, $columns:expr, $length:expr) => {
+    ($columns:expr, $after:expr, $direction:expr, $indexed:expr, $others:expr, $parameters:expr) => {{
+        const NUMBERS: [&str; 5] = $parameters;
         formatcp!(
-            "with cut as (
-                 select
-                     count(*) as found,
-                     count(*) filter (where total <= $15 or total = bytes) as fits
-                 from (
-                     select bytes, sum(bytes) over (order by {order} rows unbounded preceding) as total
-                     from (
-                         select occurred_at, sequence, {length} as bytes
-                         {rows}
-                         limit (select $13::bigint)
-                         offset $14
-                     ) as lengths
-                 ) as sums
-             )
-             select {BASIC_COLUMNS}, {columns}, (select found from cut) as found
-             {rows}
-             limit (select fits from cut)
-             offset $14",
+            "select {columns}
+             from events
+             where {indexed}
+             and (occurred_at, sequence) {after} ({occurred_at}, {sequence})
+             and coalesce(sequence <= {sequence_max} and {others}, false)
+             order by occurred_at {direction}, sequence {direction}
+             limit (select {limit}::bigint)
+             offset {offset}",
             columns = $columns,
-            length = $length,
-            order = formatcp!(
-                "occurred_at {direction}, sequence {direction}",
-                direction = $direction
-            ),
-            rows = formatcp!(
-                "from events
-                 where {indexed}
-                 and (occurred_at, sequence) {after} ($10, $11)
-                 and coalesce(sequence <= $12 and {FILTERED}, false)
-                 order by occurred_at {direction}, sequence {direction}",
-                indexed = $indexed,
-                after = $after,
-                direction = $direction
-            )
+            after = $after,
+            direction = $direction,
+            indexed = $indexed,
+            others = $others,
+            occurred_at = NUMBERS[0],
+            sequence = NUMBERS[1],
+            sequence_max = NUMBERS[2],
+            limit = NUMBERS[3],
+            offset = NUMBERS[4],
         )
-    };
+    }};
 }
 
-/// The statements of the four pages over one index, in the order of [`PageShape::index`].
+/// The statements of the four pages over one index.
 macro_rules! pages {
-    ($indexed:expr) => {
+    ($($conditions:expr),*) => {
         [
-            page!($indexed, ">", "asc", FULL_COLUMNS, FULL_LENGTH),
-            page!($indexed, ">", "asc", NO_COLUMNS, BASIC_LENGTH),
-            page!($indexed, "<", "desc", FULL_COLUMNS, FULL_LENGTH),
-            page!($indexed, "<", "desc", NO_COLUMNS, BASIC_LENGTH),
+            page!(FULL_PAGE_COLUMNS, ">", "asc", $($conditions),*),
+            page!(BASIC_PAGE_COLUMNS, ">", "asc", $($conditions),*),
+            page!(FULL_PAGE_COLUMNS, "<", "desc", $($conditions),*),
+            page!(BASIC_PAGE_COLUMNS, "<", "desc", $($conditions),*),
         ]
     };
 }
 
-/// The statements of pages, in the order of [`PageShape::index`].
-pub(in crate::store) const PAGES: [&str; 12] = {
-    let [[a, b, c, d], [e, f, g, h], [i, j, k, l]] =
-        [pages!(IN_SPIRIT), pages!(IN_EVENT_TYPE), pages!(IN_SESSION)];
-    [a, b, c, d, e, f, g, h, i, j, k, l]
+/// The statements of filtered pages, by index, direction and view.
+pub(in crate::store) const FILTERED_PAGES: [&str; 12] = {
+    const PARAMETERS: [&str; 5] = ["$10", "$11", "$12", "$13", "$14"];
+    flat([
+        pages!(IN_SPIRIT, FILTERED, PARAMETERS),
+        pages!(IN_EVENT_TYPE, FILTERED, PARAMETERS),
+        pages!(IN_SESSION, FILTERED, PARAMETERS),
+    ])
 };
 
+/// The statements of pages without a filter, in the same order. `$7` is the event type or the session.
+pub(in crate::store) const PLAIN_PAGES: [&str; 12] = {
+    const PARAMETERS: [&str; 5] = ["$2", "$3", "$4", "$5", "$6"];
+    const LIVE: &str = "not is_deleted";
+    flat([
+        pages!("spirit_id = $1", LIVE, PARAMETERS),
+        pages!("spirit_id = $1 and event_type = $7", LIVE, PARAMETERS),
+        pages!("spirit_id = $1 and session_id = $7", LIVE, PARAMETERS),
+    ])
+};
+
+const fn flat(pages: [[&'static str; 4]; 3]) -> [&'static str; 12] {
+    let mut flat = [""; 12];
+    let mut index = 0;
+    while index < flat.len() {
+        flat[index] = pages[index / 4][index % 4];
+        index += 1;
+    }
+    flat
+}
+
+/// The order is that of the index that the statement must scan. Without it the planner may choose another index of the
+/// spirit while the table has no statistics, and read all its events for the count of a short time range.
 macro_rules! count {
     ($indexed:expr) => {
         formatcp!(
-            "select count(*) from events where {indexed} and {FILTERED}",
+            "select count(*)
+             from (
+                 select
+                 from events
+                 where {indexed}
+                 and {FILTERED}
+                 order by occurred_at, sequence
+             ) as selected",
             indexed = $indexed
         )
     };

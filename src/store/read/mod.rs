@@ -6,6 +6,7 @@
 pub(super) mod get_event;
 pub(super) mod list_events;
 pub(super) mod list_sessions;
+pub(super) mod page_rows;
 pub(super) mod spirits;
 
 use std::sync::Arc;

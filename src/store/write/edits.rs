@@ -16,6 +16,8 @@ use crate::domain::spirit::{Spirit, fold_name};
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, SPIRIT_COLUMNS, SpiritRow};
 
+/// The row comparison adds nothing to the equalities. It makes the planner choose the primary key on a table that was
+/// empty when the statement was prepared; otherwise each edit would read all events of the spirit.
 pub(in crate::store) const UPDATE_EVENT: &str = formatcp!(
     "update events set
              meta_summary = $4,
@@ -29,6 +31,7 @@ pub(in crate::store) const UPDATE_EVENT: &str = formatcp!(
              updated_at = now()
          where id = $1
          and spirit_id = $2
+         and (id, spirit_id) >= ($1, $2)
          and revision = $3
          returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
 );

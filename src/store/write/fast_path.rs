@@ -1,17 +1,19 @@
-//! The fast path: stores a flush that needs no decision about any item with one statement in one round trip.
-//! Most flushes take it.
+//! The fast path: stores a flush that needs no decision about any item with one statement in one round trip, or
+//! with `COPY` if it is large. Most flushes take it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sqlx::Arguments as _;
-use sqlx::error::BoxDynError;
+use sqlx::error::{BoxDynError, DatabaseError};
 use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::arguments::add_events;
+use super::copy_events::COPY_EVENTS_MIN;
+use super::copy_path::copy_and_commit;
 use super::job::{Decision, Job};
 use super::outcome::{Failure, Outcome};
 use crate::domain::admission::Admitted;
@@ -26,7 +28,7 @@ pub(in crate::store) const FAST_PATH: &str = include_str!("fast_path.sql");
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// A spirit's id, its `last_sequence` before the flush, and the time of the transaction.
-type AdvancedRow = (Uuid, i64, DateTime<Utc>);
+pub(super) type AdvancedRow = (Uuid, i64, DateTime<Utc>);
 
 /// Returns whether no item expects a last sequence and no two items have the same dedupe key.
 pub(super) fn is_eligible(jobs: &[Job]) -> bool {
@@ -40,6 +42,30 @@ pub(super) fn is_eligible(jobs: &[Job]) -> bool {
     })
 }
 
+/// The spirits that gain events in a flush.
+pub(super) struct Gains {
+    pub(super) spirit_ids: Vec<Uuid>,
+    /// Number of new events of each spirit.
+    pub(super) events: Vec<i64>,
+    /// Whether all the spirits have to be free and live, so that no job is stored in part.
+    pub(super) all_or_nothing: bool,
+}
+
+impl Gains {
+    fn of(jobs: &[Job]) -> Self {
+        let mut events: HashMap<Uuid, i64> = HashMap::new();
+        for item in jobs.iter().flat_map(|job| &job.items) {
+            *events.entry(item.spirit_id.0).or_default() += 1;
+        }
+        let (spirit_ids, events) = events.into_iter().unzip();
+        Self {
+            spirit_ids,
+            events,
+            all_or_nothing: jobs.iter().any(has_several_spirits),
+        }
+    }
+}
+
 /// Stores the jobs whose spirits exist and are neither deleted nor locked; the other jobs stay undecided. If a
 /// job has several spirits, all jobs are stored or none, so that no job is stored in part. Returns `None` if a
 /// dedupe key was taken; nothing was changed then.
@@ -47,7 +73,28 @@ pub(super) async fn insert_and_commit(
     session: &mut PgSession,
     jobs: &[Job],
 ) -> Result<Option<Vec<Outcome>>, Failure> {
-    let arguments = arguments(jobs);
+    let gains = Gains::of(jobs);
+    let events: usize = jobs.iter().map(|job| job.items.len()).sum();
+    let rows = if events >= COPY_EVENTS_MIN {
+        copy_and_commit(session, jobs, &gains).await?
+    } else {
+        insert_in_one_statement(session, jobs, gains).await?
+    };
+    Ok(rows.map(|rows| outcomes(jobs, rows)))
+}
+
+/// Returns whether the error means that a dedupe key was taken.
+pub(super) fn is_taken_key(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.as_deref() == Some(UNIQUE_VIOLATION)
+}
+
+async fn insert_in_one_statement(
+    session: &mut PgSession,
+    jobs: &[Job],
+    gains: Gains,
+) -> Result<Option<Vec<AdvancedRow>>, Failure> {
+    let arguments = arguments(jobs, gains);
     let arguments = arguments.map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
     let began = session.begin_if_pooled().await;
     began.map_err(|error| Failure::uncommitted(error.into()))?;
@@ -56,32 +103,27 @@ pub(super) async fn insert_and_commit(
         .instrument(spans::statement(FAST_PATH))
         .await;
     match result {
-        Ok(rows) => Ok(Some(outcomes(jobs, rows))),
-        Err(sqlx::Error::Database(error))
-            if error.code().as_deref() == Some(UNIQUE_VIOLATION) && !session.is_in_transaction() =>
-        {
-            Ok(None)
-        }
+        Ok(rows) => Ok(Some(rows)),
+        Err(error) if is_taken_key(&error) && !session.is_in_transaction() => Ok(None),
         Err(error) => Err(Failure::from_commit(error)),
     }
 }
 
-fn arguments(jobs: &[Job]) -> Result<PgArguments, BoxDynError> {
-    let mut counts: HashMap<Uuid, i64> = HashMap::new();
+fn arguments(jobs: &[Job], gains: Gains) -> Result<PgArguments, BoxDynError> {
+    let mut ordinals: HashMap<Uuid, i64> = HashMap::new();
     let numbered: Vec<(&NewEvent, i64)> = jobs
         .iter()
         .flat_map(|job| &job.items)
         .map(|event| {
-            let ordinal = counts.entry(event.spirit_id.0).or_default();
+            let ordinal = ordinals.entry(event.spirit_id.0).or_default();
             *ordinal += 1;
             (event.as_ref(), *ordinal)
         })
         .collect();
-    let (spirit_ids, counts): (Vec<Uuid>, Vec<i64>) = counts.into_iter().unzip();
     let mut arguments = PgArguments::default();
-    arguments.add(spirit_ids)?;
-    arguments.add(counts)?;
-    arguments.add(jobs.iter().any(has_several_spirits))?;
+    arguments.add(gains.spirit_ids)?;
+    arguments.add(gains.events)?;
+    arguments.add(gains.all_or_nothing)?;
     add_events(&mut arguments, &numbered)?;
     Ok(arguments)
 }

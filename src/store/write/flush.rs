@@ -10,8 +10,10 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::arguments::add_events;
+use super::copy_events::{COPY_EVENTS_MIN, copy_events};
 use super::dedupe_keys::read_dedupe_keys;
 use super::job::{Decision, Job};
+use super::literals::{IDS, NUMBERS, bigints, push, uuids};
 use super::outcome::{Failure, Outcome};
 use crate::domain::admission::{FlushState, SpiritState};
 use crate::domain::event::NewEvent;
@@ -20,11 +22,6 @@ use crate::panics::caught;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
-
-/// The parameter of spirit ids, replaced by a literal in statements that are sent without parameters.
-const IDS: &str = "$1::uuid[]";
-/// The parameter of new sequences in [`ADVANCE_SPIRITS`], replaced likewise.
-const SEQUENCES: &str = "$2::bigint[]";
 
 /// Locks the spirits that no other transaction has locked and returns them.
 pub(in crate::store) const LOCK_SPIRITS: &str = "
@@ -72,10 +69,9 @@ type LastSequences = Vec<(Uuid, i64)>;
 
 /// Decides the jobs in order and commits.
 ///
-/// Takes at most four round trips for any number of jobs: begin, lock and read the spirits; read the dedupe
-/// keys; insert; advance the spirits and commit. The first and the last send several statements at once, which
-/// only the simple query protocol supports, without parameters. Their ids and sequences are sent as literals,
-/// which is safe, since UUIDs and integers cannot contain SQL.
+/// Takes at most four round trips for any number of jobs, or five if there are enough events for `COPY`: begin,
+/// lock and read the spirits; read the dedupe keys; insert; advance the spirits and commit. The first and the last
+/// send several statements at once, which only the simple query protocol supports, without parameters.
 pub(super) async fn decide_and_commit(
     session: &mut PgSession,
     jobs: &[Job],
@@ -227,8 +223,12 @@ async fn insert_admitted(session: &mut PgSession, outcomes: &[Outcome]) -> Resul
         let last_sequence = last_sequences.entry(event.spirit_id.0).or_default();
         *last_sequence = (*last_sequence).max(*sequence);
     }
-    let spirit_ids: Vec<Uuid> = last_sequences.keys().copied().collect();
-    insert(session, &spirit_ids, &admitted).await?;
+    if admitted.len() >= COPY_EVENTS_MIN {
+        copy_events(session, &admitted).await?;
+    } else {
+        let spirit_ids: Vec<Uuid> = last_sequences.keys().copied().collect();
+        insert(session, &spirit_ids, &admitted).await?;
+    }
     Ok(last_sequences.into_iter().collect())
 }
 
@@ -257,7 +257,7 @@ async fn commit(session: &mut PgSession, last_sequences: LastSequences) -> Resul
         let (ids, sequences): (Vec<Uuid>, Vec<i64>) = last_sequences.into_iter().unzip();
         let advance = ADVANCE_SPIRITS
             .replace(IDS, &uuids(&ids))
-            .replace(SEQUENCES, &bigints(&sequences));
+            .replace(NUMBERS, &bigints(&sequences));
         push(&mut sql, &advance);
     }
     push(&mut sql, "commit");
@@ -266,23 +266,4 @@ async fn commit(session: &mut PgSession, last_sequences: LastSequences) -> Resul
         .await
         .map_err(Failure::from_commit)?;
     Ok(())
-}
-
-fn push(sql: &mut String, statement: &str) {
-    sql.push_str(statement);
-    sql.push(';');
-}
-
-fn uuids(ids: &[Uuid]) -> String {
-    array(ids, "uuid[]")
-}
-
-fn bigints(numbers: &[i64]) -> String {
-    array(numbers, "bigint[]")
-}
-
-/// Formats an array literal of values whose text needs no quoting.
-fn array<T: std::fmt::Display>(values: impl IntoIterator<Item = T>, array_type: &str) -> String {
-    let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
-    format!("'{{{}}}'::{array_type}", values.join(","))
 }

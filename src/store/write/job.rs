@@ -39,8 +39,8 @@ type JobResult = Result<Decision, StoreError>;
 pub(super) enum Answer {
     /// The items were decided together.
     Whole(JobResult),
-    /// The items were stored one by one; holds a result for each item, in their order.
-    Split(Vec<JobResult>),
+    /// The items were decided in parts, each with the indexes of its items in the request.
+    Split(Vec<(Vec<usize>, JobResult)>),
 }
 
 /// The channel of a job's result.
@@ -48,15 +48,15 @@ pub(super) enum Answer {
 enum Reply {
     /// Answers the caller and then returns the permit.
     Whole(oneshot::Sender<Answer>, QueuePermit),
-    /// Contributes the result of one item, given by index, to the answer.
-    Part(Arc<Mutex<Parts>>, usize),
+    /// Contributes the result of some items, given by their indexes in the request, to the answer.
+    Part(Arc<Mutex<Parts>>, Vec<usize>),
 }
 
-/// The partial answer to a request whose items are stored one by one.
+/// The partial answer to a request whose items are stored in parts.
 #[derive(Debug)]
 struct Parts {
-    results: Vec<Option<JobResult>>,
-    /// Number of results that are still missing.
+    results: Vec<(Vec<usize>, JobResult)>,
+    /// Number of items without a result.
     missing: usize,
     /// Taken when the last result arrives.
     caller: Option<(oneshot::Sender<Answer>, QueuePermit)>,
@@ -103,36 +103,49 @@ impl Job {
     /// Splits the job into one job per item; the caller is answered after the last of them. A job that is not
     /// divisible is returned unchanged.
     pub(super) fn divide(self) -> Vec<Self> {
-        let is_divisible = self.is_divisible();
+        let count = self.items.len();
+        self.divide_by(count, |index, _| index)
+    }
+
+    /// Splits the job by groups of items, numbered below `count`; `group` returns the group of an item, given with
+    /// its position. The items of a group keep their order, and the caller is answered after the last job. A job
+    /// that is not divisible or has a single group is returned unchanged.
+    pub(super) fn divide_by(self, count: usize, group: impl Fn(usize, &NewEvent) -> usize) -> Vec<Self> {
+        let items = self.items.iter().enumerate();
+        let groups: Vec<usize> = items.map(|(position, item)| group(position, item)).collect();
+        if !self.is_divisible() || groups.iter().all(|group| *group == groups[0]) {
+            return vec![self];
+        }
         let Self {
             items,
             mode,
             span,
             reply,
         } = self;
-        let (sender, permit) = match reply {
-            Reply::Whole(sender, permit) if is_divisible => (sender, permit),
-            reply => {
-                return vec![Self {
-                    items,
-                    mode,
-                    span,
-                    reply,
-                }];
+        let (parts, indexes) = match reply {
+            Reply::Part(parts, indexes) => (parts, indexes),
+            Reply::Whole(sender, permit) => {
+                let parts = Parts {
+                    results: Vec::new(),
+                    missing: items.len(),
+                    caller: Some((sender, permit)),
+                };
+                (Arc::new(Mutex::new(parts)), (0..items.len()).collect())
             }
         };
-        let parts = Arc::new(Mutex::new(Parts {
-            results: items.iter().map(|_| None).collect(),
-            missing: items.len(),
-            caller: Some((sender, permit)),
-        }));
-        let part = |(index, item)| Self {
-            items: vec![item],
+        let mut members: Vec<(Vec<Arc<NewEvent>>, Vec<usize>)> = vec![(Vec::new(), Vec::new()); count];
+        for ((item, index), group) in items.into_iter().zip(indexes).zip(groups) {
+            members[group].0.push(item);
+            members[group].1.push(index);
+        }
+        let members = members.into_iter().filter(|(items, _)| !items.is_empty());
+        let job = |(items, indexes)| Self {
+            items,
             mode,
             span: span.clone(),
-            reply: Reply::Part(Arc::clone(&parts), index),
+            reply: Reply::Part(Arc::clone(&parts), indexes),
         };
-        items.into_iter().enumerate().map(part).collect()
+        members.map(job).collect()
     }
 
     /// Sends the result to the caller.
@@ -141,21 +154,20 @@ impl Job {
         drop(items); // so that the caller becomes the only owner of the stored events
         match reply {
             Reply::Whole(caller, _permit) => send(caller, Answer::Whole(result)),
-            Reply::Part(parts, index) => parts.lock().put(index, result),
+            Reply::Part(parts, indexes) => parts.lock().put(indexes, result),
         }
     }
 }
 
 impl Parts {
-    /// Records the result of an item; answers the caller if it is the last one.
-    fn put(&mut self, index: usize, result: JobResult) {
-        self.results[index] = Some(result);
-        self.missing -= 1;
+    /// Records the result of some items; answers the caller if no other result is missing.
+    fn put(&mut self, indexes: Vec<usize>, result: JobResult) {
+        self.missing -= indexes.len();
+        self.results.push((indexes, result));
         if self.missing == 0
             && let Some((caller, _permit)) = self.caller.take()
         {
-            let results = std::mem::take(&mut self.results);
-            send(caller, Answer::Split(results.into_iter().flatten().collect()));
+            send(caller, Answer::Split(std::mem::take(&mut self.results)));
         }
     }
 }
@@ -171,15 +183,38 @@ impl Answer {
     pub(super) fn into_results(self) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
         match self {
             Self::Whole(result) => result.and_then(item_results),
-            Self::Split(results) => {
-                let flatten = |result: JobResult| match result.and_then(item_results) {
-                    Ok(results) => results,
-                    Err(error) => vec![Err(error)],
-                };
-                Ok(results.into_iter().flat_map(flatten).collect())
-            }
+            Self::Split(parts) => match common_failure(&parts) {
+                Some(error) => Err(error),
+                None => Ok(part_results(parts)),
+            },
         }
     }
+}
+
+/// Returns the error of a request of which no part was decided. It is not an error in the data of the items, which
+/// each item reports by itself.
+fn common_failure(parts: &[(Vec<usize>, JobResult)]) -> Option<StoreError> {
+    let failed =
+        |(_, result): &(_, JobResult)| matches!(result, Err(error) if !matches!(error, StoreError::Bug(_)));
+    if !parts.iter().all(failed) {
+        return None;
+    }
+    parts
+        .first()
+        .and_then(|(_, result)| result.as_ref().err().cloned())
+}
+
+/// Returns the results of the items in the order of the request.
+fn part_results(parts: Vec<(Vec<usize>, JobResult)>) -> Vec<Result<Created, StoreError>> {
+    let mut items: Vec<(usize, Result<Created, StoreError>)> = Vec::new();
+    for (indexes, result) in parts {
+        match result.and_then(item_results) {
+            Ok(results) => items.extend(indexes.into_iter().zip(results)),
+            Err(error) => items.extend(indexes.into_iter().map(|index| (index, Err(error.clone())))),
+        }
+    }
+    items.sort_unstable_by_key(|(index, _)| *index);
+    items.into_iter().map(|(_, result)| result).collect()
 }
 
 fn item_results(decision: Decision) -> Result<Vec<Result<Created, StoreError>>, StoreError> {

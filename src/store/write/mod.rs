@@ -1,15 +1,18 @@
 //! The write path: creates of events through a bounded queue and group commit, edits, and creates of spirits.
 //!
-//! [`EventWriter`] queues a create as a [`Job`]. A [`Writer`] on a thread of its own takes the jobs that were
+//! [`EventWriter`] queues a create as a [`Job`]. A [`Writer`] in a task of its own takes the jobs that were
 //! queued during the previous commit and commits them as one flush, so a single job does not wait for a timer. A
 //! flush that has started continues when a caller goes away.
 
 mod arguments;
+pub(super) mod copy_events;
+pub(super) mod copy_path;
 pub(super) mod dedupe_keys;
 mod edits;
 pub(super) mod fast_path;
 pub(super) mod flush;
 mod job;
+mod literals;
 mod locked_spirits;
 mod outcome;
 mod queue;
@@ -26,7 +29,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use flush::Lock;
 use job::{Answer, Job};
@@ -41,6 +43,7 @@ use super::pg::pool::ConnectionPool;
 use super::pg::session::Connector;
 use super::read::ReadRouter;
 use crate::domain::event::{BatchMode, Created, NewEvent};
+use crate::domain::ids::SpiritId;
 use crate::panics::keep_running;
 
 pub(super) use edits::{UPDATE_EVENT, UPDATE_SPIRIT};
@@ -49,7 +52,7 @@ pub(super) use spirits::INSERT_SPIRIT;
 /// Settings of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
-    /// Number of writers. Each has a thread and a connection of its own and stores the events of a part of the
+    /// Number of writers. Each has a task and a connection of its own and stores the events of a part of the
     /// spirits.
     pub writers: usize,
     /// Maximum number of events that are queued or in a flush.
@@ -120,7 +123,7 @@ impl EventWriter {
                 refused: Arc::clone(&refused),
                 waiting: TaskTracker::new(),
             };
-            start_thread(group_commit, queue, closing.clone(), writers.token());
+            writers.spawn(group_commit.run(queue, closing.clone()));
             sender
         });
         let queues = queues.collect();
@@ -145,7 +148,7 @@ impl EventWriter {
         let events = vec![event];
         let permit = self.calls.try_acquire(&events);
         let permit = permit.ok_or_else(|| self.overloaded())?;
-        Queued(self.send(events, BatchMode::Partial, permit)?).await
+        Queued(self.send(events, BatchMode::Partial, permit)).await
     }
 
     /// Stores events in order and returns a result for each event after the commit.
@@ -156,7 +159,7 @@ impl EventWriter {
     ) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
         let permit = self.calls.try_acquire(&events);
         let permit = permit.ok_or_else(|| self.overloaded())?;
-        let answer = self.send(events, mode, permit)?;
+        let answer = self.send(events, mode, permit);
         answer.await.map_err(unanswered)?.into_results()
     }
 
@@ -165,7 +168,7 @@ impl EventWriter {
     pub async fn enqueue(&self, event: NewEvent) -> Result<Queued, StoreError> {
         let events = vec![event];
         let permit = self.streams.acquire(&events).await?;
-        Ok(Queued(self.send(events, BatchMode::Partial, permit)?))
+        Ok(Queued(self.send(events, BatchMode::Partial, permit)))
     }
 
     /// Refuses further creates, commits the queued ones and ends the writers.
@@ -186,25 +189,27 @@ impl EventWriter {
         StoreError::Overloaded
     }
 
-    /// Queues a job for the writer of its spirit.
-    fn send(
-        &self,
-        events: Vec<NewEvent>,
-        mode: BatchMode,
-        permit: QueuePermit,
-    ) -> Result<oneshot::Receiver<Answer>, StoreError> {
-        let queue = &self.queues[writer_index(&events, self.queues.len())];
+    /// Queues a job for the writer of its spirit. A job whose items may be stored independently is split among the
+    /// writers of their spirits; its capacity is reserved for all of them.
+    fn send(&self, events: Vec<NewEvent>, mode: BatchMode, permit: QueuePermit) -> oneshot::Receiver<Answer> {
+        let writers = self.queues.len();
         let (job, answer) = Job::new(events, mode, permit);
-        queue.send(job).map_err(|_| StoreError::Closing)?;
-        Ok(answer)
+        let shares = job.divide_by(writers, |_, event| writer_index(event.spirit_id, writers));
+        for job in shares {
+            let spirit_id = job.items.first().map_or(SpiritId::NONE, |event| event.spirit_id);
+            if let Err(unsent) = self.queues[writer_index(spirit_id, writers)].send(job) {
+                unsent.0.answer(Err(StoreError::Closing));
+            }
+        }
+        answer
     }
 }
 
-/// Returns the index of the writer of a request. It depends only on the spirit of the first event, so that requests
-/// for one spirit are stored in the order in which they are queued.
-fn writer_index(events: &[NewEvent], writers: usize) -> usize {
+/// Returns the index of the writer of a spirit, so that requests for it are stored in the order in which they are
+/// queued. A job that is not split goes to the writer of its first spirit.
+fn writer_index(spirit_id: SpiritId, writers: usize) -> usize {
     let mut hasher = DefaultHasher::new();
-    events.first().map(|event| event.spirit_id).hash(&mut hasher);
+    spirit_id.hash(&mut hasher);
     usize::try_from(hasher.finish() % writers as u64).unwrap_or_default()
 }
 
@@ -217,34 +222,13 @@ struct GroupCommit {
     waiting: TaskTracker,
 }
 
-/// Runs the writer on a thread and a runtime of its own. On the threads that serve calls, the writer would wait for
-/// other ready tasks after each of its round trips.
-fn start_thread(
-    group_commit: GroupCommit,
-    queue: mpsc::UnboundedReceiver<Job>,
-    closing: CancellationToken,
-    token: TaskTrackerToken,
-) {
-    let started = std::thread::Builder::new()
-        .name("events-writer".to_owned())
-        .spawn(move || {
-            let _token = token; // dropped after the writer has ended
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(group_commit.run(queue, closing)),
-                Err(error) => tracing::error!(%error, "could not start a writer; creates are refused"),
-            }
-        });
-    if let Err(error) = started {
-        tracing::error!(%error, "could not start the thread of a writer; creates are refused");
-    }
-}
-
 impl GroupCommit {
     /// Commits jobs until the queue is closed and empty and no job waits for a lock.
     async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>, closing: CancellationToken) {
-        keep_running("writer", async || self.drain(&mut queue, &closing).await).await;
-        self.waiting.close();
-        self.waiting.wait().await;
+        let waiting = self.waiting.clone();
+        keep_running("writer", async move || self.drain(&mut queue, &closing).await).await;
+        waiting.close();
+        waiting.wait().await;
     }
 
     /// Commits the queued jobs until the queue is closed and empty.

@@ -1,6 +1,8 @@
 //! Failures of the database, the network, clients and the server itself.
 
+pub mod batch_shares;
 pub mod broken_rows;
+pub mod copy_flushes;
 pub mod database_faults;
 pub mod database_network;
 pub mod database_recovery;

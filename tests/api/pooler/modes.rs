@@ -218,6 +218,7 @@ async fn session_settings_dropped_by_a_pooler_are_logged_as_statements_that_set_
         "idle_in_transaction_session_timeout = 30000",
         "enable_seqscan = off",
         "plan_cache_mode = force_generic_plan",
+        "max_parallel_workers_per_gather = 0",
     ] {
         let statement = format!("alter role … set {setting};");
         assert!(

@@ -12,6 +12,7 @@ pub mod health_reflection;
 pub mod list_events;
 pub mod list_sessions;
 pub mod list_spirits;
+pub mod long_values;
 pub mod merge_patch;
 pub mod sequences;
 pub mod soft_delete_event;

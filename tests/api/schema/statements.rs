@@ -13,8 +13,9 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 26] = [
-    ("list_events/", "{event}, found INT8"),
+const COLUMNS: [(&str, &str); 28] = [
+    ("list_events/", "{event}, value_bytes INT4"),
+    ("long_values/", "{event}"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
     ("count_events/", "count INT8"),
@@ -37,6 +38,7 @@ const COLUMNS: [(&str, &str); 26] = [
          revoked_at TIMESTAMPTZ, created_at TIMESTAMPTZ, is_live BOOL",
     ),
     ("ingest/fast_path", "id UUID, base INT8, now TIMESTAMPTZ"),
+    ("ingest/advance_free", "id UUID, base INT8, now TIMESTAMPTZ"),
     ("migrate/versions", "version INT8, checksum BYTEA"),
     (
         "standby/primary",
@@ -50,7 +52,7 @@ const COLUMNS: [(&str, &str); 26] = [
     ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
     (
         "live/",
-        "{event}, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8, found INT8",
+        "{event}, value_bytes INT4, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8",
     ),
     ("ingest/lock", "id UUID"),
     ("ingest/wait", "id UUID"),

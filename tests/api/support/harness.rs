@@ -253,6 +253,7 @@ impl Database {
              alter database {name} set jit = off;
              alter database {name} set enable_seqscan = off;
              alter database {name} set plan_cache_mode = force_generic_plan;
+             alter database {name} set max_parallel_workers_per_gather = 0;
              alter database {name} set idle_in_transaction_session_timeout = {timeout}"
         );
         let mut connection = self.connect().await;

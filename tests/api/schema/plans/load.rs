@@ -8,14 +8,16 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 
 use crate::support::harness::TestServer;
 
-/// 200,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
-/// has sessions of 1 to 60 events and a long one of 800; one event in 1,000 has a rare type, and one a rare role.
-/// 2,000 API keys.
+/// 300,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
+/// has sessions of 1 to 60 events and a long one of 1,200; one event in 1,000 has a rare type, and one a rare role.
+/// 2,000 API keys. The tables get no statistics.
 const LOAD: &str = "
-    set session_replication_role = replica; -- foreign keys are not checked row by row
+    alter table spirits set (autovacuum_enabled = off);
+    alter table events set (autovacuum_enabled = off);
+    alter table keys set (autovacuum_enabled = off);
 
     insert into spirits (id, name, name_folded, last_sequence, created_at)
-    select lpad(n::text, 32, '0')::uuid, 'Spirit ' || n, 'spirit ' || n, case when n <= 50 then 4000 else 0 end,
+    select lpad(n::text, 32, '0')::uuid, 'Spirit ' || n, 'spirit ' || n, case when n <= 50 then 6000 else 0 end,
         timestamptz '2025-01-01Z' - n * interval '1 second'
     from generate_series(1, 2050) as n;
 
@@ -40,13 +42,15 @@ const LOAD: &str = "
         case when n % 2 = 0 then n % 100 / 100.0 end,
         n % 20 = 0,
         case when n % 20 = 0 then now() end
-    from (select n, n / 50 as i from generate_series(0, 199999) as n) as numbers;
+    from (select n, n / 50 as i from generate_series(0, 299999) as n) as numbers;
 
     insert into keys (prefix, secret_sha256, name, role)
     select 'ek_' || n, decode(repeat('00', 32), 'hex'), 'key ' || n, 'reader'
-    from generate_series(1, 2000) as n;
+    from generate_series(1, 2000) as n";
 
-    analyze";
+/// Settings for parallel plans with the effect of a table a hundred times as large.
+const PARALLEL_IS_FREE: &str = "set parallel_setup_cost = 0; set parallel_tuple_cost = 0;
+    set min_parallel_table_scan_size = 0; set min_parallel_index_scan_size = 0";
 
 /// Sessions of different sizes, and one that does not exist.
 pub const SESSIONS: [&str; 4] = ["'long'", "'s-60'", "'s-1'", "'none such'"];
@@ -70,26 +74,19 @@ pub fn spirit(n: u32) -> String {
     format!("'{n:032}'")
 }
 
-/// Loads the data set into a migrated database and returns a planner on it.
-pub async fn loaded(server: &TestServer) -> Planner {
-    let mut connection = server.database.connect().await;
-    connection.execute(sqlx::raw_sql(LOAD)).await.unwrap();
+/// Returns a planner on a migrated, empty database.
+pub async fn empty(server: &TestServer) -> Planner {
     Planner {
-        connection,
+        connection: server.database.connect().await,
         statements: store::STATEMENTS.iter().copied().collect(),
     }
 }
 
-/// A planner on a migrated, empty database, with the settings that the store's connections have.
-pub async fn empty(server: &TestServer) -> Planner {
-    const SETTINGS: &str =
-        "set jit = off; set enable_seqscan = off; set plan_cache_mode = force_generic_plan";
-    let mut connection = server.database.connect().await;
-    connection.execute(sqlx::raw_sql(SETTINGS)).await.unwrap();
-    Planner {
-        connection,
-        statements: store::STATEMENTS.iter().copied().collect(),
-    }
+/// Loads the data set into a migrated database and returns a planner on it.
+pub async fn loaded(server: &TestServer) -> Planner {
+    let mut planner = empty(server).await;
+    planner.execute(LOAD).await;
+    planner
 }
 
 /// Combinations of PostgreSQL's settings (those of the private cluster, and the defaults) with its ways to plan a
@@ -120,6 +117,28 @@ pub struct Planner {
 }
 
 impl Planner {
+    async fn execute(&mut self, sql: &str) {
+        let script = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        self.connection.execute(script).await.unwrap();
+    }
+
+    /// Applies the settings that the store's connections have.
+    pub async fn set_as_the_store_does(&mut self) {
+        for (name, value) in store::PLANNER_SETTINGS {
+            self.execute(&format!("set {name} = {value}")).await;
+        }
+    }
+
+    /// Makes parallel plans as attractive as on a table a hundred times as large.
+    pub async fn set_parallel_is_free(&mut self) {
+        self.execute(PARALLEL_IS_FREE).await;
+    }
+
+    /// Resets all settings and creates the statistics of all tables.
+    pub async fn analyze(&mut self) {
+        self.execute("reset all; analyze").await;
+    }
+
     /// The plan of a statement with these arguments under the connection's current settings.
     pub async fn plan_once(&mut self, name: &str, arguments: &[String]) -> Value {
         let sql = &self.statements[name];
