@@ -1,8 +1,8 @@
 //! Admission: decides queued creates in memory, against the state of the database.
 //!
 //! The flush has locked every spirit of the items that it passes and has read their state under the locks, so a
-//! decision is final. Items are decided in order: the checks of `expected_last_sequence` and of dedupe keys take
-//! the items before into account.
+//! decision is final. Items are decided in order: the checks of guards and of dedupe keys take the items before into
+//! account.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,10 +64,12 @@ pub enum Admitted {
 /// item with its index.
 pub type Verdict = Result<Vec<Result<Admitted, Refusal>>, Vec<(usize, Refusal)>>;
 
-/// State of the spirits and dedupe keys of a flush: as stored, plus the items decided so far.
+/// State of the spirits, sessions and dedupe keys of a flush: as stored, plus the items decided so far.
 #[derive(Debug, Default)]
 pub struct FlushState {
     pub spirits: HashMap<SpiritId, SpiritState>,
+    /// The last sequences of the sessions for which an item expects one; 0 if the session has no event.
+    pub sessions: HashMap<(SpiritId, String), i64>,
     pub dedupe_keys: HashMap<(SpiritId, String), DedupeKeyHolder>,
 }
 
@@ -77,6 +79,7 @@ impl FlushState {
         let mut draft = Draft {
             state: self,
             spirits: HashMap::new(),
+            sessions: HashMap::new(),
             dedupe_keys: HashMap::new(),
         };
         let results: Vec<_> = items.iter().map(|item| draft.admit(item)).collect();
@@ -84,9 +87,13 @@ impl FlushState {
             return Err(draft.failures(results));
         }
         let Draft {
-            spirits, dedupe_keys, ..
+            spirits,
+            sessions,
+            dedupe_keys,
+            ..
         } = draft;
         self.spirits.extend(spirits);
+        self.sessions.extend(sessions);
         self.dedupe_keys.extend(dedupe_keys);
         Ok(results)
     }
@@ -96,6 +103,7 @@ impl FlushState {
 struct Draft<'s> {
     state: &'s FlushState,
     spirits: HashMap<SpiritId, SpiritState>,
+    sessions: HashMap<(SpiritId, String), i64>,
     dedupe_keys: HashMap<(SpiritId, String), DedupeKeyHolder>,
 }
 
@@ -112,6 +120,10 @@ impl Draft<'_> {
             return holder.answer(event);
         }
         check_last_sequence(event.expected_last_sequence, spirit.last_sequence)?;
+        let session = self.expected_session(event);
+        if let Some((key, actual)) = &session {
+            check_session_last_sequence(event.expected_session_last_sequence, &key.1, *actual)?;
+        }
 
         let sequence = spirit.last_sequence + 1;
         let state = SpiritState {
@@ -119,6 +131,9 @@ impl Draft<'_> {
             ..spirit
         };
         self.spirits.insert(event.spirit_id, state);
+        if let Some((key, _)) = session {
+            self.sessions.insert(key, sequence);
+        }
         if let Some(key) = key {
             let event = Arc::clone(event);
             self.dedupe_keys
@@ -136,6 +151,20 @@ impl Draft<'_> {
             Some(state) if !state.is_deleted => Ok(*state),
             _ => Err(Refusal::SpiritNotFound(id)),
         }
+    }
+
+    /// Returns the event's session and its last sequence, if an item of the flush expects one.
+    fn expected_session(&self, event: &NewEvent) -> Option<((SpiritId, String), i64)> {
+        if self.state.sessions.is_empty() {
+            return None;
+        }
+        let key = (event.spirit_id, event.session_id.clone()?);
+        let last_sequence = self
+            .sessions
+            .get(&key)
+            .or_else(|| self.state.sessions.get(&key))?;
+        let last_sequence = *last_sequence;
+        Some((key, last_sequence))
     }
 
     /// Returns the failing items of a refused request. Events of the refused request are never stored, so no refusal
@@ -219,6 +248,16 @@ impl Identity {
 fn check_last_sequence(expected: Option<i64>, actual: i64) -> Result<(), Refusal> {
     match expected {
         Some(expected) if expected != actual => Err(Refusal::SequenceMismatch { expected, actual }),
+        _ => Ok(()),
+    }
+}
+fn check_session_last_sequence(expected: Option<i64>, session_id: &str, actual: i64) -> Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != actual => Err(Refusal::SessionSequenceMismatch {
+            session_id: session_id.to_owned(),
+            expected,
+            actual,
+        }),
         _ => Ok(()),
     }
 }

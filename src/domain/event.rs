@@ -50,6 +50,8 @@ pub struct NewEvent {
     pub on_duplicate: OnDuplicate,
     /// The spirit's `last_sequence` that the create requires; `None` = any.
     pub expected_last_sequence: Option<i64>,
+    /// The last sequence of the session that the create requires; `None` = any. Only with a session.
+    pub expected_session_last_sequence: Option<i64>,
 }
 
 impl NewEvent {
@@ -163,6 +165,10 @@ pub enum Order {
     NewestFirst,
     /// Replay order: (`occurred_at`, sequence) ascending.
     OldestFirst,
+    /// Order of commits: sequence ascending.
+    Sequence,
+    /// Sequence descending.
+    SequenceDesc,
 }
 
 impl Order {
@@ -172,11 +178,25 @@ impl Order {
         match self {
             Self::NewestFirst => "newest_first",
             Self::OldestFirst => "oldest_first",
+            Self::Sequence => "sequence",
+            Self::SequenceDesc => "sequence_desc",
         }
+    }
+
+    /// Returns whether events are ordered by their sequence alone.
+    #[must_use]
+    pub fn is_by_sequence(self) -> bool {
+        matches!(self, Self::Sequence | Self::SequenceDesc)
+    }
+
+    /// Returns whether the newest or last event comes first.
+    #[must_use]
+    pub fn is_descending(self) -> bool {
+        matches!(self, Self::NewestFirst | Self::SequenceDesc)
     }
 }
 
-/// The position of an event in replay and feed order.
+/// The position of an event in every order; an order by sequence ignores the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub occurred_at: Time,

@@ -39,6 +39,16 @@ pub enum Refusal {
         /// The stored value.
         actual: i64,
     },
+    /// The session's last sequence is not the `expected_session_last_sequence`.
+    #[error("expected last sequence {expected} of session {session_id:?}, found {actual}")]
+    SessionSequenceMismatch {
+        /// The session.
+        session_id: String,
+        /// The value that the caller gave.
+        expected: i64,
+        /// The stored value.
+        actual: i64,
+    },
     /// A field is invalid: together with the stored data, or in one item of a batch or of an ingest stream.
     #[error(transparent)]
     Invalid(#[from] Invalid),

@@ -146,17 +146,18 @@ pub struct SessionEncoder {
 impl SessionEncoder {
     /// Creates the encoder of a replay with this query hash and start.
     pub(super) fn new(hash: QueryHash, start: ReplayStart) -> Self {
-        let (last, occurred_at) = match start {
-            ReplayStart::After(position) => (Some(position), start_of_year(1)),
-            ReplayStart::FromTime(time) => (None, time),
-            ReplayStart::Beginning | ReplayStart::LastN(_) => (None, start_of_year(1)),
+        let (last, occurred_at, sequence) = match start {
+            ReplayStart::After(position) => (Some(position), start_of_year(1), 0),
+            ReplayStart::AfterSequence(sequence) => (None, start_of_year(1), sequence),
+            ReplayStart::FromTime(time) => (None, time, 0),
+            ReplayStart::Beginning | ReplayStart::LastN(_) => (None, start_of_year(1), 0),
         };
         Self {
             hash,
             last,
             start: Position {
                 occurred_at,
-                sequence: 0,
+                sequence,
             },
         }
     }

@@ -4,9 +4,9 @@
 use super::keys;
 use super::live::{notifier, page};
 use super::pg::{migrate, standby};
-use super::read::list_events::{FILTERED_PAGES, PLAIN_PAGES};
+use super::read::list_events::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
 use super::read::{get_event, list_events, list_sessions, page_rows, spirits};
-use super::write::{self, copy_events, copy_path, dedupe_keys, fast_path, flush};
+use super::write::{self, copy_events, copy_path, dedupe_keys, fast_path, flush, session_last_sequences};
 
 /// Names and texts of the statements.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -34,12 +34,77 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("list_events/session/oldest/basic/plain", PLAIN_PAGES[9]),
     ("list_events/session/newest/full/plain", PLAIN_PAGES[10]),
     ("list_events/session/newest/basic/plain", PLAIN_PAGES[11]),
+    (
+        "list_events_by_sequence/spirit/forwards/full",
+        FILTERED_SEQUENCE_PAGES[0],
+    ),
+    (
+        "list_events_by_sequence/spirit/forwards/basic",
+        FILTERED_SEQUENCE_PAGES[1],
+    ),
+    (
+        "list_events_by_sequence/spirit/backwards/full",
+        FILTERED_SEQUENCE_PAGES[2],
+    ),
+    (
+        "list_events_by_sequence/spirit/backwards/basic",
+        FILTERED_SEQUENCE_PAGES[3],
+    ),
+    (
+        "list_events_by_sequence/session/forwards/full",
+        FILTERED_SEQUENCE_PAGES[4],
+    ),
+    (
+        "list_events_by_sequence/session/forwards/basic",
+        FILTERED_SEQUENCE_PAGES[5],
+    ),
+    (
+        "list_events_by_sequence/session/backwards/full",
+        FILTERED_SEQUENCE_PAGES[6],
+    ),
+    (
+        "list_events_by_sequence/session/backwards/basic",
+        FILTERED_SEQUENCE_PAGES[7],
+    ),
+    (
+        "list_events_by_sequence/spirit/forwards/full/plain",
+        PLAIN_SEQUENCE_PAGES[0],
+    ),
+    (
+        "list_events_by_sequence/spirit/forwards/basic/plain",
+        PLAIN_SEQUENCE_PAGES[1],
+    ),
+    (
+        "list_events_by_sequence/spirit/backwards/full/plain",
+        PLAIN_SEQUENCE_PAGES[2],
+    ),
+    (
+        "list_events_by_sequence/spirit/backwards/basic/plain",
+        PLAIN_SEQUENCE_PAGES[3],
+    ),
+    (
+        "list_events_by_sequence/session/forwards/full/plain",
+        PLAIN_SEQUENCE_PAGES[4],
+    ),
+    (
+        "list_events_by_sequence/session/forwards/basic/plain",
+        PLAIN_SEQUENCE_PAGES[5],
+    ),
+    (
+        "list_events_by_sequence/session/backwards/full/plain",
+        PLAIN_SEQUENCE_PAGES[6],
+    ),
+    (
+        "list_events_by_sequence/session/backwards/basic/plain",
+        PLAIN_SEQUENCE_PAGES[7],
+    ),
     ("long_values/full", page_rows::LONG_FULL),
     ("long_values/basic", page_rows::LONG_BASIC),
     ("count_events/spirit", list_events::COUNTS[0]),
     ("count_events/type", list_events::COUNTS[1]),
     ("count_events/session", list_events::COUNTS[2]),
-    ("nth_from_end", list_events::NTH_FROM_END),
+    ("nth_from_end/replay", list_events::NTH_FROM_END[0]),
+    ("nth_from_end/sequence", list_events::NTH_FROM_END[1]),
     ("get_event", get_event::GET),
     ("get_events_basic", get_event::GET_BASIC),
     ("list_sessions", list_sessions::LIST_SESSIONS),
@@ -68,6 +133,10 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("ingest/wait", flush::WAIT_FOR_SPIRIT),
     ("ingest/spirits", flush::READ_SPIRITS),
     ("ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS),
+    (
+        "ingest/session_last_sequences",
+        session_last_sequences::SESSION_LAST_SEQUENCES,
+    ),
     ("ingest/insert", flush::INSERT_EVENTS),
     ("ingest/fast_path", fast_path::FAST_PATH),
     ("ingest/advance_free", copy_path::ADVANCE_FREE_SPIRITS),

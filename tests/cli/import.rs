@@ -145,11 +145,13 @@ async fn import_stores_every_field_and_treats_null_as_absent() {
     let server = Server::start(&test_dir).await;
     let full = r#"{"event_type": "tool.result", "content": "", "meta_summary": "m", "occurred_at": "2026-05-02T10:00:04.25+02:00",
         "session_id": "s", "role": "tool", "author": "sensor", "meta": {"n": 1, "f": 0.5, "none": null}, "source_uri": "u",
-        "dedupe_key": "k", "importance_score": 1, "on_duplicate": "ON_DUPLICATE_REJECT", "expected_last_sequence": 0}"#
+        "dedupe_key": "k", "importance_score": 1, "on_duplicate": "ON_DUPLICATE_REJECT", "expected_last_sequence": 0,
+        "expected_session_last_sequence": 0}"#
         .replace('\n', " ");
     let nulls = r#"{"event_type": "a", "content": "c", "spirit_id": null, "meta_summary": null, "occurred_at": null,
         "session_id": null, "role": null, "author": null, "meta": null, "source_uri": null, "dedupe_key": null,
-        "importance_score": null, "on_duplicate": null, "expected_last_sequence": null}"#
+        "importance_score": null, "on_duplicate": null, "expected_last_sequence": null,
+        "expected_session_last_sequence": null}"#
         .replace('\n', " ");
     let input = format!("{full}\n{nulls}");
     let exited = server

@@ -32,6 +32,7 @@ struct Line {
     importance_score: Option<f64>,
     on_duplicate: Option<String>,
     expected_last_sequence: Option<i64>,
+    expected_session_last_sequence: Option<i64>,
 }
 
 /// Parses lines. A line that has neither a dedupe key nor the fields from which the server derives one gets a
@@ -96,6 +97,7 @@ impl LineParser {
             importance_score: line.importance_score,
             on_duplicate: on_duplicate.into(),
             expected_last_sequence: line.expected_last_sequence,
+            expected_session_last_sequence: line.expected_session_last_sequence,
         }))
     }
 

@@ -40,10 +40,14 @@ pub(crate) fn new_event(
         importance_score,
         on_duplicate,
         expected_last_sequence,
+        expected_session_last_sequence,
     } = request;
     let mut f = Fields::below(below);
     if content.is_none() {
         f.refuse("content", "is required; it may be empty");
+    }
+    if expected_session_last_sequence.is_some() && session_id.is_none() {
+        f.refuse("expected_session_last_sequence", "needs session_id");
     }
     let on_duplicate = match enumeration(&mut f, "on_duplicate", on_duplicate) {
         pb::OnDuplicate::Unspecified | pb::OnDuplicate::Reject => OnDuplicate::Reject,
@@ -71,6 +75,8 @@ pub(crate) fn new_event(
         importance_score: importance_score.map(|score| f.score("importance_score", score)),
         on_duplicate,
         expected_last_sequence: expected_last_sequence.map(|n| f.at_least("expected_last_sequence", n, 0)),
+        expected_session_last_sequence: expected_session_last_sequence
+            .map(|n| f.at_least("expected_session_last_sequence", n, 0)),
     };
     event.derive_dedupe_key();
     f.finish(event)

@@ -127,5 +127,6 @@ pub(super) fn session(spirit_id: SpiritId, session: Session) -> pb::Session {
         event_count: session.event_count,
         first_occurred_at: Some(timestamp_of(session.first_occurred_at)),
         last_occurred_at: Some(timestamp_of(session.last_occurred_at)),
+        last_sequence: session.last_sequence,
     }
 }

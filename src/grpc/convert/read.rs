@@ -46,6 +46,7 @@ pub(crate) fn list(
         offset: requested_offset,
         order,
         view,
+        after_sequence,
     } = request;
     let mut f = Fields::default();
     let selection = selection(&mut f, &spirit_id, session_id, filter, limits);
@@ -54,9 +55,12 @@ pub(crate) fn list(
     let order = match enumeration(&mut f, "order", order) {
         pb::EventOrder::NewestFirst => Order::NewestFirst,
         pb::EventOrder::OldestFirst => Order::OldestFirst,
+        pb::EventOrder::Sequence => Order::Sequence,
+        pb::EventOrder::SequenceDesc => Order::SequenceDesc,
         pb::EventOrder::Unspecified if selection.session_id.is_some() => Order::OldestFirst,
         pb::EventOrder::Unspecified => Order::NewestFirst,
     };
+    let after_sequence = after_sequence.map_or(0, |sequence| after_sequence_in(&mut f, sequence, order));
     let view = view_of(&mut f, view);
     f.finish(())?;
 
@@ -67,11 +71,21 @@ pub(crate) fn list(
         order,
         view,
         start,
+        after_sequence,
         sequence_max: i64::MAX,
         size,
         bytes: PAGE_BYTES,
     };
     Ok((query, hash))
+}
+
+/// Checks the start of a list or replay in this order.
+fn after_sequence_in(f: &mut Fields, sequence: i64, order: Order) -> i64 {
+    if order != Order::Sequence {
+        f.refuse("after_sequence", "needs order EVENT_ORDER_SEQUENCE");
+        return 0;
+    }
+    f.at_least("after_sequence", sequence, 0)
 }
 
 /// Converts a replay. Also returns the hash in its cursors.
@@ -88,8 +102,20 @@ pub(crate) fn replay(
         limit,
         start,
         follow,
+        order,
     } = request;
     let mut f = Fields::default();
+    let order = match enumeration(&mut f, "order", order) {
+        pb::EventOrder::Unspecified | pb::EventOrder::OldestFirst => Order::OldestFirst,
+        pb::EventOrder::Sequence => Order::Sequence,
+        pb::EventOrder::NewestFirst | pb::EventOrder::SequenceDesc => {
+            f.refuse(
+                "order",
+                "must be EVENT_ORDER_OLDEST_FIRST or EVENT_ORDER_SEQUENCE",
+            );
+            Order::OldestFirst
+        }
+    };
     let selection = selection(&mut f, &spirit_id, Some(session_id), filter, limits);
     let view = view_of(&mut f, view);
     let limit = u64::try_from(f.count("limit", limit))
@@ -99,13 +125,20 @@ pub(crate) fn replay(
         None => (ReplayStart::Beginning, None),
         Some(Start::AfterCursor(cursor)) => (ReplayStart::Beginning, Some(cursor)),
         Some(Start::FromTime(timestamp)) => {
+            if order.is_by_sequence() {
+                f.refuse("from_time", "needs order EVENT_ORDER_OLDEST_FIRST");
+            }
             (ReplayStart::FromTime(time(&mut f, "from_time", timestamp)), None)
+        }
+        Some(Start::AfterSequence(sequence)) => {
+            let sequence = after_sequence_in(&mut f, sequence, order);
+            (ReplayStart::AfterSequence(sequence), None)
         }
         Some(Start::LastN(n)) => (ReplayStart::LastN(f.at_least("last_n", i64::from(n), 1)), None),
     };
     f.finish(())?;
 
-    let hash = QueryHash::of_events("StreamSessionEvents", &selection, Order::OldestFirst.name());
+    let hash = QueryHash::of_events("StreamSessionEvents", &selection, order.name());
     let start = match after_cursor {
         None => start,
         Some(cursor) => ReplayStart::After(position(hash, "after_cursor", &cursor)?),
@@ -113,6 +146,7 @@ pub(crate) fn replay(
     let replay = Replay {
         selection,
         view,
+        order,
         start,
         limit,
         follow,
@@ -128,10 +162,11 @@ pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<
         filter,
         view,
         start,
+        session_id,
     } = request;
     let mut f = Fields::default();
     let watch = Watch {
-        selection: selection(&mut f, &spirit_id, None, filter, limits),
+        selection: selection(&mut f, &spirit_id, session_id, filter, limits),
         view: view_of(&mut f, view),
         start: match start {
             None => WatchStart::Now,

@@ -254,6 +254,15 @@ fn of_refusal(refusal: Refusal) -> StatusBuilder {
         Refusal::SequenceMismatch { expected, actual } => {
             mismatch("SEQUENCE_MISMATCH", "last_sequence", expected, actual)
         }
+        Refusal::SessionSequenceMismatch {
+            session_id,
+            expected,
+            actual,
+        } => {
+            let mut status = mismatch("SEQUENCE_MISMATCH", "session_last_sequence", expected, actual);
+            status.add_metadata("session_id", session_id);
+            status
+        }
         Refusal::Invalid(invalid) => of_invalid(invalid),
     }
 }

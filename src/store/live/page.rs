@@ -11,7 +11,7 @@ use crate::domain::filter::{QueryHash, Selection};
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::session::Statement;
-use crate::store::read::list_events::{FILTERED as CONDITIONS, bind_selection, is_plain};
+use crate::store::read::list_events::{FILTERED as CONDITIONS, bind_selection, is_plain_by_sequence};
 use crate::store::read::page_rows::{
     BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PAGE_COLUMN_NAMES, PageRow, PageRows, long_values,
 };
@@ -45,6 +45,8 @@ pub(super) const PAGE_SIZE: usize = 500;
 /// Maximum number of sequences that one statement scans, so that a filter that rarely matches costs many short
 /// statements instead of a long one.
 const SCAN_MAX: i64 = 20_000;
+/// The same for a session, whose statement reads no other events.
+const SESSION_SCAN_MAX: i64 = 1_000_000;
 
 impl LiveQuery {
     pub(super) fn new(selection: Selection, view: View) -> Self {
@@ -126,20 +128,24 @@ fn page_statement(query: &LiveQuery, after: i64, size: usize) -> Statement<'_, L
     let Selection {
         spirit_id,
         session_id,
-        filter,
+        filter: _,
     } = &query.selection;
     let index = usize::from(session_id.is_some()) * 2 + usize::from(query.view == View::Basic);
-    // Live pages have no index of event types.
-    let is_plain = is_plain(&query.selection) && filter.event_types.is_empty();
+    let is_plain = is_plain_by_sequence(&query.selection);
+    let scan_max = if session_id.is_some() {
+        SESSION_SCAN_MAX
+    } else {
+        SCAN_MAX
+    };
     let statement = if is_plain {
         sqlx::query_as(PLAIN[index]).bind(spirit_id.0)
     } else {
         bind_selection(sqlx::query_as(FILTERED[index]), &query.selection)
     };
     let statement = statement
-        .bind(after.min(i64::MAX - SCAN_MAX)) // a cursor can hold any number, and the sum must not overflow
+        .bind(after.min(i64::MAX - scan_max)) // a cursor can hold any number, and the sum must not overflow
         .bind(i64::try_from(size).unwrap_or(i64::MAX))
-        .bind(SCAN_MAX);
+        .bind(scan_max);
     match session_id {
         Some(session_id) if is_plain => statement.bind(session_id),
         _ => statement,
@@ -147,10 +153,31 @@ fn page_statement(query: &LiveQuery, after: i64, size: usize) -> Statement<'_, L
 }
 
 /// A spirit without new events gives one row without an event. The rows are in order already, which SQL does not
-/// guarantee of a join; a sort of rows that are in order costs the service less than PostgreSQL. The parameters are those of the start, the number of events and the number of sequences.
+/// guarantee of a join; a sort of rows that are in order costs the service less than PostgreSQL. The parameters are those
+/// of the start, the number of events and the number of sequences. The range of a session is written as in the pages of
+/// lists in sequence order.
 macro_rules! page {
-    ($columns:expr, $conditions:expr, $parameters:expr) => {{
+    ($columns:expr, $session:expr, $conditions:expr, $parameters:expr) => {{
         const NUMBERS: [&str; 3] = $parameters;
+        const SESSION: &str = $session;
+        const RANGE: &str = if SESSION.is_empty() {
+            formatcp!(
+                "sequence > {after} and sequence <= (select bound from spirit)",
+                after = NUMBERS[0]
+            )
+        } else {
+            formatcp!(
+                "session_id is not null
+                 and (session_id, sequence) > ({SESSION}, {after})
+                 and (session_id, sequence) <= ({SESSION}, (select bound from spirit))",
+                after = NUMBERS[0]
+            )
+        };
+        const ORDER: &str = if SESSION.is_empty() {
+            "sequence"
+        } else {
+            "session_id, sequence"
+        };
         formatcp!(
             "with spirit as (
                  select
@@ -166,10 +193,9 @@ macro_rules! page {
                  select {columns}
                  from events
                  where spirit_id = $1
-                 and sequence > {after}
-                 and sequence <= (select bound from spirit)
+                 and {RANGE}
                  and coalesce({conditions}, false)
-                 order by sequence
+                 order by {ORDER}
                  limit (select {size}::bigint)
              ) as page on true",
             columns = $columns,
@@ -196,8 +222,8 @@ pub(in crate::store) const FILTERED: [&str; 4] = {
     const PARAMETERS: [&str; 3] = ["$10", "$11", "$12"];
     const OTHERS: &str = formatcp!("occurred_at >= $6 and occurred_at < $7 and {CONDITIONS}");
     flat([
-        views!(formatcp!("$2::text is null and {OTHERS}"), PARAMETERS),
-        views!(formatcp!("session_id = $2 and {OTHERS}"), PARAMETERS),
+        views!("", formatcp!("$2::text is null and {OTHERS}"), PARAMETERS),
+        views!("$2", OTHERS, PARAMETERS),
     ])
 };
 
@@ -205,8 +231,8 @@ pub(in crate::store) const FILTERED: [&str; 4] = {
 pub(in crate::store) const PLAIN: [&str; 4] = {
     const PARAMETERS: [&str; 3] = ["$2", "$3", "$4"];
     flat([
-        views!("not is_deleted", PARAMETERS),
-        views!("session_id = $5 and not is_deleted", PARAMETERS),
+        views!("", "not is_deleted", PARAMETERS),
+        views!("$5", "not is_deleted", PARAMETERS),
     ])
 };
 

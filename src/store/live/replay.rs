@@ -1,4 +1,4 @@
-//! Replay: sends a session's events in replay order, read one page ahead of the client.
+//! Replay: sends a session's events in replay or sequence order, read one page ahead of the client.
 //!
 //! A replay holds a connection only while it reads a page. It covers sequences up to the spirit's
 //! `last_sequence` at its start, the bound, so its events are one consistent set without a long-lived snapshot.
@@ -6,7 +6,7 @@
 //! which has at least the same events.
 
 use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
-use super::watch::LiveTail;
+use super::watch::{LiveTail, check_start};
 use super::{LiveStreams, PAGE_BYTES};
 use crate::domain::Time;
 use crate::domain::cursor::{Phase, SessionStreamPosition};
@@ -23,6 +23,8 @@ pub struct Replay {
     /// Must name a session.
     pub selection: Selection,
     pub view: View,
+    /// Replay order or sequence order.
+    pub order: Order,
     pub start: ReplayStart,
     /// Maximum number of events; `None` = all.
     pub limit: Option<u64>,
@@ -37,7 +39,9 @@ pub enum ReplayStart {
     Beginning,
     /// After this position.
     After(SessionStreamPosition),
-    /// At this `occurred_at`, inclusive.
+    /// After this sequence, at most the spirit's `last_sequence`. In sequence order only.
+    AfterSequence(i64),
+    /// At this `occurred_at`, inclusive. In replay order only.
     FromTime(Time),
     /// At the n-th matching event from the end, n ≥ 1.
     LastN(i64),
@@ -52,7 +56,7 @@ impl LiveStreams {
     ///
     /// # Errors
     /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit. Otherwise the replay of such a spirit is
-    /// empty.
+    /// empty. `Refusal::Invalid` for a start beyond `last_sequence`.
     pub async fn replay(&self, replay: Replay, consistency: Consistency) -> Result<Pages, StoreError> {
         let spirit_id = replay.selection.spirit_id;
         let mut reader = if replay.follow {
@@ -70,6 +74,9 @@ impl LiveStreams {
         }
         if last.is_none() && replay.follow {
             return Err(Refusal::SpiritNotFound(spirit_id).into());
+        }
+        if let ReplayStart::AfterSequence(sequence) = replay.start {
+            check_start(sequence, last.unwrap_or_default())?;
         }
         let streams = self.clone();
         Ok(Pages::spawn(self.settings.stall_limit, |sender| async move {
@@ -109,7 +116,7 @@ impl LiveStreams {
     }
 }
 
-/// Sends the events up to the bound in replay order. Returns false if the client has gone away.
+/// Sends the events up to the bound in the order of the replay. Returns false if the client has gone away.
 async fn send_replay(
     reader: &mut Reader,
     replay: &Replay,
@@ -126,9 +133,10 @@ async fn send_replay(
         let page = reader
             .list_events(&EventQuery {
                 selection: replay.selection.clone(),
-                order: Order::OldestFirst,
+                order: replay.order,
                 view: replay.view,
                 start: PageStart::After(position),
+                after_sequence: 0,
                 sequence_max: bound,
                 size: size.min(usize::try_from(*left).unwrap_or(usize::MAX)),
                 bytes: PAGE_BYTES,
@@ -157,11 +165,16 @@ async fn replay_start(reader: &mut Reader, replay: &Replay, bound: i64) -> Resul
         occurred_at,
         sequence: 0,
     };
+    let order = replay.order;
     Ok(match replay.start {
         ReplayStart::Beginning => before(start_of_year(1)),
+        ReplayStart::AfterSequence(sequence) => Position {
+            occurred_at: start_of_year(1),
+            sequence,
+        },
         ReplayStart::After(cursor) => cursor.position,
         ReplayStart::FromTime(time) => before(time),
-        ReplayStart::LastN(n) => match reader.nth_from_end(&replay.selection, bound, n).await? {
+        ReplayStart::LastN(n) => match reader.nth_from_end(&replay.selection, order, bound, n).await? {
             Some(first) => Position {
                 sequence: first.sequence - 1,
                 ..first
@@ -176,6 +189,7 @@ async fn replay_start(reader: &mut Reader, replay: &Replay, bound: i64) -> Resul
 fn highest_sequence_seen(start: ReplayStart) -> i64 {
     match start {
         ReplayStart::After(cursor) => cursor.bound.max(cursor.position.sequence),
+        ReplayStart::AfterSequence(sequence) => sequence,
         ReplayStart::Beginning | ReplayStart::FromTime(_) | ReplayStart::LastN(_) => 0,
     }
 }

@@ -67,11 +67,10 @@ impl LiveStreams {
         let last = last.ok_or(Refusal::SpiritNotFound(spirit_id))?;
         let scanned = match start {
             WatchStart::Now => last,
-            WatchStart::After(sequence) if sequence > last => {
-                let rule = format_args!("must be at most the spirit's last_sequence {last}, is {sequence}");
-                return Err(Refusal::from(Invalid::field("after_sequence", rule)).into());
+            WatchStart::After(sequence) => {
+                check_start(sequence, last)?;
+                sequence
             }
-            WatchStart::After(sequence) => sequence,
         };
         let streams = self.clone();
         let live = live.at(scanned, u64::MAX);
@@ -211,4 +210,14 @@ impl LiveTail {
             ..*page
         })
     }
+}
+
+/// Checks that a stream starts at most after the spirit's last sequence.
+pub(super) fn check_start(after_sequence: i64, last_sequence: i64) -> Result<(), Refusal> {
+    if after_sequence > last_sequence {
+        let rule =
+            format_args!("must be at most the spirit's last_sequence {last_sequence}, is {after_sequence}");
+        return Err(Invalid::field("after_sequence", rule).into());
+    }
+    Ok(())
 }

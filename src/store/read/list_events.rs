@@ -1,7 +1,7 @@
 //! Lists and counts events.
 //!
-//! A page is a keyset scan of an index. Each combination of index, direction and view has a statement of its
-//! own, because it has a plan of its own. Filters are parameters; a selection without them has a statement
+//! A page is a keyset scan of an index. Each combination of index, order and view has a statement of its own,
+//! because it has a plan of its own. Filters are parameters; a selection without them has a statement
 //! without their conditions, which would cost more than the rest of the scan.
 
 use const_format::formatcp;
@@ -21,6 +21,8 @@ pub struct EventQuery {
     pub order: Order,
     pub view: View,
     pub start: PageStart,
+    /// The sequence after which the first page starts; for [`Order::Sequence`] only, otherwise 0.
+    pub after_sequence: i64,
     /// Highest sequence that the page may contain.
     pub sequence_max: i64,
     /// Maximum number of events in the page.
@@ -55,7 +57,7 @@ impl Reader {
     /// Returns a page of the selected events.
     pub async fn list_events(&mut self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let (mut start, mut offset) = match query.start {
-            PageStart::Offset(offset) => (beginning(query.order), offset),
+            PageStart::Offset(offset) => (beginning(query.order, query.after_sequence), offset),
             PageStart::After(position) => (position, 0),
         };
         loop {
@@ -95,8 +97,8 @@ impl Reader {
             session_id,
             filter,
         } = &query.selection;
-        let is_plain = is_plain(&query.selection);
-        let statement = sqlx::query_as(PageShape::of(query).statements()[usize::from(is_plain)]);
+        let (sql, is_plain) = page_text(query);
+        let statement = sqlx::query_as(sql);
         let statement = if is_plain {
             statement.bind(spirit_id.0)
         } else {
@@ -128,15 +130,17 @@ impl Reader {
         count.ok_or_else(|| StoreError::Bug("a count returned no row".to_owned()))
     }
 
-    /// Returns the position of the n-th selected event from the end, n ≥ 1; `None` if fewer events are
-    /// selected. The selection must name a session.
+    /// Returns the position of the n-th selected event from the end in this order, n ≥ 1; `None` if fewer events
+    /// are selected. The selection must name a session.
     pub(in crate::store) async fn nth_from_end(
         &mut self,
         selection: &Selection,
+        order: Order,
         sequence_max: i64,
         n: i64,
     ) -> Result<Option<Position>, StoreError> {
-        let statement = bind_selection(sqlx::query_as::<_, (_, i64)>(NTH_FROM_END), selection)
+        let sql = NTH_FROM_END[usize::from(order.is_by_sequence())];
+        let statement = bind_selection(sqlx::query_as::<_, (_, i64)>(sql), selection)
             .bind(sequence_max)
             .bind(n.saturating_sub(1));
         let row = self.optional(statement).await?;
@@ -147,17 +151,18 @@ impl Reader {
     }
 }
 
-/// Returns a position before every event in this order.
-fn beginning(order: Order) -> Position {
-    match order {
-        Order::OldestFirst => Position {
-            occurred_at: start_of_year(1),
-            sequence: 0,
-        },
-        Order::NewestFirst => Position {
+/// Returns the position before every event in this order, or before those after a sequence.
+fn beginning(order: Order, after_sequence: i64) -> Position {
+    if order.is_descending() {
+        Position {
             occurred_at: start_of_year(10_000),
             sequence: i64::MAX,
-        },
+        }
+    } else {
+        Position {
+            occurred_at: start_of_year(1),
+            sequence: after_sequence,
+        }
     }
 }
 
@@ -187,7 +192,7 @@ pub(in crate::store) fn bind_selection<'q, Row>(
         .bind(include_deleted)
 }
 
-/// The index that a statement scans.
+/// The index that a statement in replay or feed order scans.
 #[derive(Clone, Copy, Debug)]
 enum IndexUsed {
     Spirit,
@@ -207,34 +212,41 @@ impl IndexUsed {
     }
 }
 
-/// The properties of a query that determine the statement of its page.
-#[derive(Clone, Copy, Debug)]
-struct PageShape {
-    index_used: IndexUsed,
-    newest_first: bool,
-    basic: bool,
+/// Returns the statement of the query's page, and whether it is without the conditions of a filter.
+fn page_text(query: &EventQuery) -> (&'static str, bool) {
+    let EventQuery {
+        selection,
+        order,
+        view,
+        ..
+    } = query;
+    let shape = usize::from(order.is_descending()) * 2 + usize::from(*view == View::Basic);
+    if order.is_by_sequence() {
+        let is_plain = is_plain_by_sequence(selection);
+        let pages = if is_plain {
+            PLAIN_SEQUENCE_PAGES
+        } else {
+            FILTERED_SEQUENCE_PAGES
+        };
+        (
+            pages[usize::from(selection.session_id.is_some()) * 4 + shape],
+            is_plain,
+        )
+    } else {
+        let is_plain = is_plain(selection);
+        let pages = if is_plain { PLAIN_PAGES } else { FILTERED_PAGES };
+        (pages[IndexUsed::of(selection) as usize * 4 + shape], is_plain)
+    }
 }
 
-impl PageShape {
-    fn of(query: &EventQuery) -> Self {
-        Self {
-            index_used: IndexUsed::of(&query.selection),
-            newest_first: query.order == Order::NewestFirst,
-            basic: query.view == View::Basic,
-        }
-    }
-
-    /// Returns the statements of the page, without and with the conditions of a filter.
-    fn statements(self) -> [&'static str; 2] {
-        let index =
-            self.index_used as usize * 4 + usize::from(self.newest_first) * 2 + usize::from(self.basic);
-        [FILTERED_PAGES[index], PLAIN_PAGES[index]]
-    }
+/// Like [`is_plain`], for orders by sequence, whose indexes do not have the event type.
+pub(in crate::store) fn is_plain_by_sequence(selection: &Selection) -> bool {
+    is_plain(selection) && selection.filter.event_types.is_empty()
 }
 
 /// Returns whether the selection has no other condition than those that an index serves, besides that events are
 /// not soft-deleted.
-pub(in crate::store) fn is_plain(selection: &Selection) -> bool {
+fn is_plain(selection: &Selection) -> bool {
     let EventFilter {
         event_types,
         roles,
@@ -334,10 +346,106 @@ pub(in crate::store) const PLAIN_PAGES: [&str; 12] = {
     ])
 };
 
-const fn flat(pages: [[&'static str; 4]; 3]) -> [&'static str; 12] {
-    let mut flat = [""; 12];
+/// Formats a page in sequence order. The arguments after the columns are the direction, the conditions of the range and
+/// the columns of the order, the other conditions, and the numbers of the parameters of time, limit and offset.
+macro_rules! sequence_page {
+    ($columns:expr, $direction:expr, $range:expr, $order:expr, $others:expr, $parameters:expr) => {{
+        const NUMBERS: [&str; 3] = $parameters;
+        formatcp!(
+            "select {columns}
+             from events
+             where spirit_id = $1
+             and {range}
+             and coalesce({time}::timestamptz is not null and {others}, false)
+             order by {order} {direction}
+             limit (select {limit}::bigint)
+             offset {offset}",
+            columns = $columns,
+            direction = $direction,
+            range = $range,
+            order = $order,
+            others = $others,
+            time = NUMBERS[0],
+            limit = NUMBERS[1],
+            offset = NUMBERS[2],
+        )
+    }};
+}
+
+/// The statements of the four pages over `uq_events_sequence`: of a spirit. The arguments are the parameters of the
+/// position and of the highest sequence, and those of [`sequence_page`].
+macro_rules! spirit_sequence_pages {
+    ($after:expr, $max:expr, $($rest:expr),*) => {{
+        const FORWARDS: &str = formatcp!("sequence > {} and sequence <= {}", $after, $max);
+        const BACKWARDS: &str = formatcp!("sequence < {} and sequence <= {}", $after, $max);
+        [
+            sequence_page!(FULL_PAGE_COLUMNS, "asc", FORWARDS, "sequence", $($rest),*),
+            sequence_page!(BASIC_PAGE_COLUMNS, "asc", FORWARDS, "sequence", $($rest),*),
+            sequence_page!(FULL_PAGE_COLUMNS, "desc", BACKWARDS, "sequence", $($rest),*),
+            sequence_page!(BASIC_PAGE_COLUMNS, "desc", BACKWARDS, "sequence", $($rest),*),
+        ]
+    }};
+}
+
+/// The statements of the four pages over `ix_events_session_sequence`. The session is in ranges instead of an equality:
+/// for an equality and without statistics, PostgreSQL might read the sequences of the whole spirit, and a prepared
+/// statement would keep that plan. Each range has one bound at each end, since PostgreSQL starts a scan at the first of
+/// several.
+macro_rules! session_sequence_pages {
+    ($session:expr, $after:expr, $max:expr, $($rest:expr),*) => {{
+        const FORWARDS: &str = formatcp!(
+            "session_id is not null
+             and (session_id, sequence) > ({session}, {after})
+             and (session_id, sequence) <= ({session}, {max})",
+            session = $session,
+            after = $after,
+            max = $max
+        );
+        const BACKWARDS: &str = formatcp!(
+            "session_id is not null
+             and (session_id, sequence) < ({session}, {after})
+             and (session_id, sequence) >= ({session}, 1::bigint)
+             and coalesce(sequence <= {max}, false)",
+            session = $session,
+            after = $after,
+            max = $max
+        );
+        [
+            sequence_page!(FULL_PAGE_COLUMNS, "asc", FORWARDS, "session_id, sequence", $($rest),*),
+            sequence_page!(BASIC_PAGE_COLUMNS, "asc", FORWARDS, "session_id, sequence", $($rest),*),
+            sequence_page!(FULL_PAGE_COLUMNS, "desc", BACKWARDS, "session_id desc, sequence", $($rest),*),
+            sequence_page!(BASIC_PAGE_COLUMNS, "desc", BACKWARDS, "session_id desc, sequence", $($rest),*),
+        ]
+    }};
+}
+
+/// The statements of filtered pages in sequence order: of a spirit and of a session, by direction and view.
+pub(in crate::store) const FILTERED_SEQUENCE_PAGES: [&str; 8] = {
+    const PARAMETERS: [&str; 3] = ["$10", "$13", "$14"];
+    const OTHERS: &str = formatcp!("occurred_at >= $6 and occurred_at < $7 and {FILTERED}");
+    const OF_SPIRIT: &str = formatcp!("$2::text is null and {OTHERS}");
+    flat([
+        spirit_sequence_pages!("$11", "$12", OF_SPIRIT, PARAMETERS),
+        session_sequence_pages!("$2", "$11", "$12", OTHERS, PARAMETERS),
+    ])
+};
+
+/// The statements of pages in sequence order without a filter, in the same order. `$7` is the session.
+pub(in crate::store) const PLAIN_SEQUENCE_PAGES: [&str; 8] = {
+    const PARAMETERS: [&str; 3] = ["$2", "$5", "$6"];
+    const LIVE: &str = "not is_deleted";
+    flat([
+        spirit_sequence_pages!("$3", "$4", LIVE, PARAMETERS),
+        session_sequence_pages!("$7", "$3", "$4", LIVE, PARAMETERS),
+    ])
+};
+
+const fn flat<const GROUPS: usize, const PAGES: usize>(
+    pages: [[&'static str; 4]; GROUPS],
+) -> [&'static str; PAGES] {
+    let mut flat = [""; PAGES];
     let mut index = 0;
-    while index < flat.len() {
+    while index < PAGES {
         flat[index] = pages[index / 4][index % 4];
         index += 1;
     }
@@ -365,13 +473,28 @@ macro_rules! count {
 /// The statements that count events, by index in the order of [`IndexUsed`].
 pub(in crate::store) const COUNTS: [&str; 3] = [count!(IN_SPIRIT), count!(IN_EVENT_TYPE), count!(IN_SESSION)];
 
-/// Reads the position of an event of a session, counted from the end.
-pub(in crate::store) const NTH_FROM_END: &str = formatcp!(
-    "select occurred_at, sequence
-     from events
-     where {IN_SESSION}
-     and coalesce(sequence <= $10 and {FILTERED}, false)
-     order by occurred_at desc, sequence desc
-     limit 1
-     offset (select $11::bigint)"
-);
+/// The statements that read the position of an event of a session, counted from the end: in replay order and in
+/// sequence order.
+pub(in crate::store) const NTH_FROM_END: [&str; 2] = [
+    formatcp!(
+        "select occurred_at, sequence
+         from events
+         where {IN_SESSION}
+         and coalesce(sequence <= $10 and {FILTERED}, false)
+         order by occurred_at desc, sequence desc
+         limit 1
+         offset (select $11::bigint)"
+    ),
+    formatcp!(
+        "select occurred_at, sequence
+         from events
+         where spirit_id = $1
+         and session_id is not null
+         and (session_id, sequence) <= ($2, $10::bigint)
+         and (session_id, sequence) >= ($2, 1::bigint)
+         and coalesce(occurred_at >= $6 and occurred_at < $7 and {FILTERED}, false)
+         order by session_id desc, sequence desc
+         limit 1
+         offset (select $11::bigint)"
+    ),
+];

@@ -16,6 +16,8 @@ pub struct Session {
     pub event_count: i64,
     pub first_occurred_at: DateTime<Utc>,
     pub last_occurred_at: DateTime<Utc>,
+    /// The highest sequence of its events, soft-deleted ones included.
+    pub last_sequence: i64,
 }
 
 /// A page of sessions.

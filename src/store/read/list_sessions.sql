@@ -1,6 +1,6 @@
 -- Finds the distinct session ids by a loose index scan of ix_events_session_id and the last event of each
 -- that is not soft-deleted, then orders and cuts the page. Events are counted for the sessions of the page
--- only.
+-- only. The last sequence is a seek of ix_events_session_sequence, as in session_last_sequences.sql.
 with recursive session_ids as (
     (
         select session_id
@@ -42,7 +42,9 @@ page as (
     order by last.occurred_at desc, session_ids.session_id
     limit $4
 )
-select page.session_id, figures.event_count, figures.first_occurred_at, page.last_occurred_at
+select
+    page.session_id, figures.event_count, figures.first_occurred_at, page.last_occurred_at,
+    last.sequence as last_sequence
 from page
 cross join lateral (
     select count(*) as event_count, min(events.occurred_at) as first_occurred_at
@@ -51,4 +53,13 @@ cross join lateral (
     and events.session_id = page.session_id
     and not events.is_deleted
 ) as figures
+cross join lateral (
+    select events.sequence
+    from events
+    where (events.spirit_id, events.session_id, events.sequence)
+        <= ($1, page.session_id, 9223372036854775807)
+    and events.session_id is not null
+    order by events.spirit_id desc, events.session_id desc, events.sequence desc
+    limit 1
+) as last
 order by page.last_occurred_at desc, page.session_id

@@ -30,11 +30,12 @@ const UNIQUE_VIOLATION: &str = "23505";
 /// A spirit's id, its `last_sequence` before the flush, and the time of the transaction.
 pub(super) type AdvancedRow = (Uuid, i64, DateTime<Utc>);
 
-/// Returns whether no item expects a last sequence and no two items have the same dedupe key.
+/// Returns whether no item has a guard and no two items have the same dedupe key.
 pub(super) fn is_eligible(jobs: &[Job]) -> bool {
     let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
     jobs.iter().flat_map(|job| &job.items).all(|item| {
         item.expected_last_sequence.is_none()
+            && item.expected_session_last_sequence.is_none()
             && item
                 .dedupe_key
                 .as_deref()

@@ -15,6 +15,7 @@ use super::dedupe_keys::read_dedupe_keys;
 use super::job::{Decision, Job};
 use super::literals::{IDS, NUMBERS, bigints, push, uuids};
 use super::outcome::{Failure, Outcome};
+use super::session_last_sequences::read_session_last_sequences;
 use crate::domain::admission::{FlushState, SpiritState};
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;
@@ -69,8 +70,8 @@ type LastSequences = Vec<(Uuid, i64)>;
 
 /// Decides the jobs in order and commits.
 ///
-/// Takes at most four round trips for any number of jobs, or five if there are enough events for `COPY`: begin,
-/// lock and read the spirits; read the dedupe keys; insert; advance the spirits and commit. The first and the last
+/// Takes at most four round trips for any number of jobs, one more if there are enough events for `COPY`, and one more
+/// if an item expects the last sequence of its session: begin, lock and read the spirits; read the dedupe keys; insert; advance the spirits and commit. The first and the last
 /// send several statements at once, which only the simple query protocol supports, without parameters.
 pub(super) async fn decide_and_commit(
     session: &mut PgSession,
@@ -112,7 +113,8 @@ async fn decide_and_insert(
         .flat_map(|job| &job.items);
 
     let mut state = FlushState {
-        dedupe_keys: read_dedupe_keys(session, decidable_items).await?,
+        dedupe_keys: read_dedupe_keys(session, decidable_items.clone()).await?,
+        sessions: read_session_last_sequences(session, decidable_items).await?,
         spirits: opened.spirits.iter().map(SpiritRow::state).collect(),
     };
     let outcomes: Vec<Outcome> = jobs

@@ -16,6 +16,7 @@ mod literals;
 mod locked_spirits;
 mod outcome;
 mod queue;
+pub(super) mod session_last_sequences;
 mod spirits;
 mod writer;
 

@@ -74,6 +74,7 @@ prop_compose! {
             event_type, content, meta_summary, occurred_at, session_id, role, author, meta, source_uri,
             dedupe_key, importance_score, on_duplicate,
             expected_last_sequence: None,
+            expected_session_last_sequence: None,
         }
     }
 }

@@ -40,16 +40,18 @@ fn all_bad() -> CreateEventRequest {
         importance_score: Some(2.0),
         on_duplicate: 9,
         expected_last_sequence: Some(-1),
+        expected_session_last_sequence: Some(-1),
     }
 }
 
 /// Fields of [`all_bad`].
-const ALL_FIELDS: [&str; 14] = [
+const ALL_FIELDS: [&str; 15] = [
     "author",
     "content",
     "dedupe_key",
     "event_type",
     "expected_last_sequence",
+    "expected_session_last_sequence",
     "importance_score",
     "meta",
     "meta_summary",
@@ -151,11 +153,13 @@ async fn list_events_names_all_bad_fields_at_once() {
         offset: 1,
         order: 9,
         view: 9,
+        after_sequence: Some(1),
     };
     let fields = bad_fields(server.events().list_events(request).await);
     assert_eq!(
         sorted(fields),
         [
+            "after_sequence",
             "filter.event_types[0]",
             "filter.event_types[2]",
             "filter.meta_contains",

@@ -13,10 +13,12 @@ use crate::support::builders::{at, bad_fields, event, event_at, list, number, ob
 use crate::support::harness::{Settings, TestServer, small_limits};
 use crate::support::model::{filters, pages, sample_spirit, select, sequences, store};
 
-const ORDERS: [EventOrder; 3] = [
+const ORDERS: [EventOrder; 5] = [
     EventOrder::Unspecified,
     EventOrder::NewestFirst,
     EventOrder::OldestFirst,
+    EventOrder::Sequence,
+    EventOrder::SequenceDesc,
 ];
 
 async fn listed(server: &TestServer, request: ListEventsRequest) -> Vec<Event> {
@@ -66,7 +68,8 @@ async fn event_pages_of_any_size_add_up_to_the_whole_list() {
     let (spirit_id, events) = sample_spirit(&server).await;
     let filter = EventFilter::default();
     for session in [None, Some("a")] {
-        for order in [EventOrder::NewestFirst, EventOrder::OldestFirst] {
+        for order in &ORDERS[1..] {
+            let order = *order;
             let expected = sequences(select(&events, session, &filter, order));
             for page_size in [1, 2, 7, 200] {
                 let request = ListEventsRequest {
@@ -80,6 +83,35 @@ async fn event_pages_of_any_size_add_up_to_the_whole_list() {
                 assert_eq!(pages.len(), expected.len().div_ceil(size), "no page is empty");
                 assert!(pages[..pages.len() - 1].iter().all(|page| page.len() == size));
                 assert_eq!(sequences(pages.iter().flatten()), expected);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_sequence_starts_a_list_in_sequence_order_behind_that_event() {
+    let server = TestServer::start().await;
+    let (spirit_id, events) = sample_spirit(&server).await;
+    for (name, filter) in filters() {
+        for session in [None, Some("a")] {
+            for after_sequence in [0, 1, 30, 59, 60, i64::MAX] {
+                let request = ListEventsRequest {
+                    session_id: session.map(str::to_owned),
+                    filter: Some(filter.clone()),
+                    order: EventOrder::Sequence.into(),
+                    after_sequence: Some(after_sequence),
+                    page_size: 7,
+                    ..list(&spirit_id)
+                };
+                let expected = select(&events, session, &filter, EventOrder::Sequence)
+                    .into_iter()
+                    .filter(|event| event.sequence > after_sequence);
+                let pages = pages(&mut server.events(), request).await;
+                assert_eq!(
+                    sequences(pages.iter().flatten()),
+                    sequences(expected),
+                    "{name}, session {session:?}, after {after_sequence}"
+                );
             }
         }
     }
@@ -280,6 +312,7 @@ async fn a_page_is_read_up_to_its_byte_budget_however_well_its_meta_is_compresse
         order: Order::NewestFirst,
         view: View::Full,
         start: PageStart::Offset(0),
+        after_sequence: 0,
         sequence_max: i64::MAX,
         size: 200,
         bytes: PAGE_BYTES,
@@ -336,10 +369,12 @@ async fn list_events_names_every_bad_field() {
         offset: -1,
         order: 7,
         view: 7,
+        after_sequence: Some(1),
     };
     let mut fields = bad_fields(server.events().list_events(request).await);
     fields.sort();
     let expected = [
+        "after_sequence",
         "filter.event_types[1]",
         "filter.meta_contains",
         "filter.min_importance",

@@ -38,6 +38,10 @@ async fn session_pages(
 /// The sessions to be listed for these events, whose times are whole seconds.
 fn expected_sessions(events: &[Event]) -> Vec<Session> {
     let mut sessions: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    let last_sequence = |session_id: &str| {
+        let of_session = events.iter().filter(|event| event.session_id() == session_id);
+        of_session.map(|event| event.sequence).max().unwrap()
+    };
     for event in events.iter().filter(|event| !event.is_deleted) {
         if let Some(session_id) = &event.session_id {
             sessions
@@ -54,6 +58,7 @@ fn expected_sessions(events: &[Event]) -> Vec<Session> {
             event_count: i64::try_from(times.len()).unwrap(),
             first_occurred_at: times.iter().min().copied().map(at),
             last_occurred_at: times.iter().max().copied().map(at),
+            last_sequence: last_sequence(session_id),
         })
         .collect();
     // A stable sort: ties stay in the byte order of the map.

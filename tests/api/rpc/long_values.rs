@@ -159,6 +159,7 @@ async fn a_value_that_does_not_fit_into_the_page_is_not_read() {
         order: Order::NewestFirst,
         view: View::Full,
         start: PageStart::Offset(0),
+        after_sequence: 0,
         sequence_max: i64::MAX,
         size: 200,
         bytes: 2 * VALUE_BYTES + 4_096,

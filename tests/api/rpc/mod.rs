@@ -15,6 +15,7 @@ pub mod list_spirits;
 pub mod long_values;
 pub mod merge_patch;
 pub mod sequences;
+pub mod session_guard;
 pub mod soft_delete_event;
 pub mod spirits;
 pub mod update_event;

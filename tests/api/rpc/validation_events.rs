@@ -53,13 +53,17 @@ async fn the_byte_limits_of_content_and_meta_are_settings() {
 }
 
 #[tokio::test]
-async fn create_event_validates_spirit_id_and_expected_last_sequence() {
+async fn create_event_validates_spirit_id_and_guards() {
     let server = TestServer::start().await;
     let mut events = server.events();
     ValidationCases::new(event(UNKNOWN_ID))
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("expected_last_sequence", at_least(0, i64::MIN), |r, v| {
             r.expected_last_sequence = Some(v);
+        })
+        .field("expected_session_last_sequence", at_least(0, i64::MIN), |r, v| {
+            r.session_id = Some("s".to_owned());
+            r.expected_session_last_sequence = Some(v);
         })
         .run(async |request| events.create_event(request).await.map(drop))
         .await;

@@ -85,7 +85,7 @@ async fn an_ingest_item_enforces_every_field_limit() {
 }
 
 #[tokio::test]
-async fn an_ingest_item_validates_spirit_id_and_expected_last_sequence() {
+async fn an_ingest_item_validates_spirit_id_and_guards() {
     let server = TestServer::start().await;
     let base = IngestEventsRequest {
         create: Some(event(UNKNOWN_ID)),
@@ -96,6 +96,14 @@ async fn an_ingest_item_validates_spirit_id_and_expected_last_sequence() {
         .field("create.expected_last_sequence", at_least(0, i64::MIN), |r, v| {
             create(r).expected_last_sequence = Some(v);
         })
+        .field(
+            "create.expected_session_last_sequence",
+            at_least(0, i64::MIN),
+            |r, v| {
+                create(r).session_id = Some("s".to_owned());
+                create(r).expected_session_last_sequence = Some(v);
+            },
+        )
         .run(async |item| send(&server, item).await)
         .await;
 }

@@ -3,7 +3,7 @@
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::watch_events_request::Start as WatchAt;
 use elephantasm_events::grpc::pb::{
-    CountEventsRequest, EventFilter, GetEventRequest, ListEventsRequest, ListSessionsRequest,
+    CountEventsRequest, EventFilter, EventOrder, GetEventRequest, ListEventsRequest, ListSessionsRequest,
     ListSpiritsRequest, StreamSessionEventsRequest,
 };
 use prost_types::Timestamp;
@@ -116,7 +116,15 @@ async fn list_events_validates_every_field() {
         .field("session_id", chars(255), |r, v| r.session_id = Some(v))
         .field("page_size", page_sizes(), |r, v| r.page_size = v)
         .field("offset", at_least(0, i32::MIN), |r, v| r.offset = v)
-        .field("order", enums(2), |r, v| r.order = v)
+        .field("order", enums(4), |r, v| r.order = v)
+        .field("after_sequence", at_least(0, i64::MIN), |r, v| {
+            r.order = EventOrder::Sequence.into();
+            r.after_sequence = Some(v);
+        })
+        .case("after_sequence in another order", &["after_sequence"], |r| {
+            r.order = EventOrder::SequenceDesc.into();
+            r.after_sequence = Some(0);
+        })
         .field("view", enums(2), |r, v| r.view = v)
         .case("an offset with a token", &["offset"], |r| {
             r.offset = 1;
@@ -139,6 +147,25 @@ async fn stream_session_events_validates_every_field() {
         .field("from_time", times(), |r, v| r.start = Some(Start::FromTime(v)))
         .field("last_n", at_least(1, i32::MIN), |r, v| {
             r.start = Some(Start::LastN(v));
+        })
+        .case("a descending order", &["order"], |r| {
+            r.order = EventOrder::SequenceDesc.into();
+        })
+        .case("an unknown order", &["order"], |r| r.order = 5)
+        .case("a time in sequence order", &["from_time"], |r| {
+            r.order = EventOrder::Sequence.into();
+            r.start = Some(Start::FromTime(at(1)));
+        })
+        .case("a sequence in replay order", &["after_sequence"], |r| {
+            r.start = Some(Start::AfterSequence(0));
+        })
+        .case("a negative sequence", &["after_sequence"], |r| {
+            r.order = EventOrder::Sequence.into();
+            r.start = Some(Start::AfterSequence(-1));
+        })
+        .case("a sequence after the last one", &["after_sequence"], |r| {
+            r.order = EventOrder::Sequence.into();
+            r.start = Some(Start::AfterSequence(1));
         });
     with_filters(cases, |r, v| r.filter = Some(v))
         .run(async |request: StreamSessionEventsRequest| {
@@ -158,7 +185,8 @@ async fn watch_events_validates_every_field() {
         .field("start_at", enums(2), |r, v| r.start = Some(WatchAt::StartAt(v)))
         .field("after_sequence", at_least(0, i64::MIN), |r, v| {
             r.start = Some(WatchAt::AfterSequence(v));
-        });
+        })
+        .field("session_id", chars(255), |r, v| r.session_id = Some(v));
     with_filters(cases, |r, v| r.filter = Some(v))
         .run(async |request| events.watch_events(request).await.map(drop))
         .await;

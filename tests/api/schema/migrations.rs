@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use crate::support::harness::{Database, Settings, TestServer, eventually};
 
 /// Version of the newest migration.
-const NEWEST: i64 = 14;
+const NEWEST: i64 = 15;
 
 fn store(database: &Database) -> Store {
     Store::open(database.connect.clone(), Settings::default().store)

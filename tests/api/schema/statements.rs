@@ -13,8 +13,8 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 28] = [
-    ("list_events/", "{event}, value_bytes INT4"),
+const COLUMNS: [(&str, &str); 29] = [
+    ("list_events", "{event}, value_bytes INT4"),
     ("long_values/", "{event}"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
@@ -22,7 +22,8 @@ const COLUMNS: [(&str, &str); 28] = [
     ("nth_from_end", "occurred_at TIMESTAMPTZ, sequence INT8"),
     (
         "list_sessions",
-        "session_id TEXT, event_count INT8, first_occurred_at TIMESTAMPTZ, last_occurred_at TIMESTAMPTZ",
+        "session_id TEXT, event_count INT8, first_occurred_at TIMESTAMPTZ, last_occurred_at TIMESTAMPTZ, \
+         last_sequence INT8",
     ),
     ("create_spirit", "{spirit}"),
     ("get_spirit", "{spirit}"),
@@ -64,6 +65,10 @@ const COLUMNS: [(&str, &str); 28] = [
         "ingest/dedupe_keys",
         "spirit_id UUID, dedupe_key TEXT, id UUID, sequence INT8, event_type TEXT, session_id TEXT, \
          source_uri TEXT, occurred_at TIMESTAMPTZ, content_sha256 BYTEA",
+    ),
+    (
+        "ingest/session_last_sequences",
+        "spirit_id UUID, session_id TEXT, sequence INT8",
     ),
 ];
 

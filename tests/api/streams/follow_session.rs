@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::{
-    EventFilter, RestoreSpiritRequest, SoftDeleteSpiritRequest, StreamSessionEventsRequest,
+    EventFilter, EventOrder, RestoreSpiritRequest, SoftDeleteSpiritRequest, StreamSessionEventsRequest,
 };
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -52,6 +52,32 @@ async fn follow_sends_the_replay_then_caught_up_then_new_events_in_sequence_orde
         let sequence = add(&server, &spirit_id, seconds).await;
         create(&mut server.events(), event_at(&spirit_id, "other", seconds)).await;
         assert_eq!(follower.sequences(1).await, [sequence]);
+    }
+}
+
+#[tokio::test]
+async fn a_follow_in_sequence_order_sends_stored_and_new_events_in_one_order() {
+    let server = TestServer::start().await;
+    let spirit_id = spirit_with_session(&server).await;
+    let in_sequence = |start| StreamSessionEventsRequest {
+        order: EventOrder::Sequence.into(),
+        start,
+        ..following(&spirit_id, "s")
+    };
+    let mut follower = follow(&server, in_sequence(None)).await.unwrap();
+    assert_eq!(follower.sequences(3).await, [1, 2, 3]);
+    follower.caught_up().await;
+    let added = add(&server, &spirit_id, 5).await;
+    assert_eq!(follower.sequences(1).await, [added]);
+    for (start, sequences) in [
+        (Start::AfterSequence(0), &[1, 2, 3, added][..]),
+        (Start::AfterSequence(2), &[3, added]),
+        (Start::AfterSequence(added), &[]),
+        (Start::LastN(2), &[3, added]),
+    ] {
+        let mut follower = follow(&server, in_sequence(Some(start.clone()))).await.unwrap();
+        assert_eq!(follower.sequences(sequences.len()).await, sequences, "{start:?}");
+        follower.caught_up().await;
     }
 }
 

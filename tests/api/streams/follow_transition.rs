@@ -109,7 +109,7 @@ fn expected_replay(session: &[Event], start: &Start, first_live: i64) -> Vec<i64
         Start::FromTime(time) => {
             replayed.retain(|event| event.occurred_at.unwrap().seconds >= time.seconds);
         }
-        Start::AfterCursor(_) => unreachable!("no transition starts at a cursor"),
+        Start::AfterCursor(_) | Start::AfterSequence(_) => unreachable!("no transition starts there"),
     }
     sequences(replayed)
 }

@@ -355,6 +355,7 @@ async fn a_replay_request_reports_every_invalid_field() {
         limit: -1,
         start: Some(Start::LastN(0)),
         follow: false,
+        order: 9,
     };
     let mut fields = bad_fields(replay(&server, request.clone()).await);
     fields.sort();
@@ -364,6 +365,7 @@ async fn a_replay_request_reports_every_invalid_field() {
             "filter.roles[0]",
             "last_n",
             "limit",
+            "order",
             "session_id",
             "spirit_id",
             "view"

@@ -31,6 +31,27 @@ async fn watch_from_the_beginning_sends_stored_then_new_events_in_sequence_order
 }
 
 #[tokio::test]
+async fn watch_of_a_session_sends_only_its_events() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let mut events = server.events();
+    for session in ["s", "t", "s"] {
+        create(&mut events, event_at(&spirit_id, session, 1)).await;
+    }
+    create(&mut events, event(&spirit_id)).await;
+    let request = WatchEventsRequest {
+        session_id: Some("s".to_owned()),
+        ..beginning(&spirit_id)
+    };
+    let mut watcher = watch(&server, request).await.unwrap();
+    assert_eq!(watcher.sequences(2).await, [1, 3]);
+    assert_eq!(watcher.caught_up().await, 4);
+    create(&mut events, event_at(&spirit_id, "t", 1)).await;
+    create(&mut events, event_at(&spirit_id, "s", 1)).await;
+    assert_eq!(watcher.sequences(1).await, [6]);
+}
+
+#[tokio::test]
 async fn watch_of_an_empty_spirit_is_caught_up_at_sequence_zero() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;

@@ -187,8 +187,12 @@ pub fn select<'e>(
         .filter(|event| session.is_none() || event.session_id.as_deref() == session)
         .filter(|event| passes(filter, event))
         .collect();
-    selected.sort_by_key(|event| position(event));
-    if order == EventOrder::NewestFirst {
+    if matches!(order, EventOrder::Sequence | EventOrder::SequenceDesc) {
+        selected.sort_by_key(|event| event.sequence);
+    } else {
+        selected.sort_by_key(|event| position(event));
+    }
+    if matches!(order, EventOrder::NewestFirst | EventOrder::SequenceDesc) {
         selected.reverse();
     }
     selected

@@ -49,7 +49,7 @@ struct Walk {
     changes: Vec<Change>,
     session: usize,
     filter: EventFilter,
-    newest_first: bool,
+    order: EventOrder,
     sizes: Vec<i32>,
 }
 
@@ -105,20 +105,23 @@ fn walk() -> impl Strategy<Value = Walk> {
         prop::collection::vec(change, 0..12),
         0..SESSIONS.len(),
         filter(),
-        any::<bool>(),
+        prop::sample::select(vec![
+            EventOrder::NewestFirst,
+            EventOrder::OldestFirst,
+            EventOrder::Sequence,
+            EventOrder::SequenceDesc,
+        ]),
         prop::collection::vec(1..9_i32, 1..5),
     )
-        .prop_map(
-            |(seeds, deleted, changes, session, filter, newest_first, sizes)| Walk {
-                seeds,
-                deleted,
-                changes,
-                session,
-                filter,
-                newest_first,
-                sizes,
-            },
-        )
+        .prop_map(|(seeds, deleted, changes, session, filter, order, sizes)| Walk {
+            seeds,
+            deleted,
+            changes,
+            session,
+            filter,
+            order,
+            sizes,
+        })
 }
 
 /// The events in the service and in the model, and the sequences of those that changed during the walk.
@@ -201,6 +204,8 @@ impl Model {
     fn check(&self, received: &[Event], session: Option<&str>, filter: &EventFilter, order: EventOrder) {
         let in_order = received.is_sorted_by(|one, next| match order {
             EventOrder::NewestFirst => position(one) > position(next),
+            EventOrder::Sequence => one.sequence < next.sequence,
+            EventOrder::SequenceDesc => one.sequence > next.sequence,
             _ => position(one) < position(next),
         });
         assert!(in_order, "out of order or duplicated: {:?}", sequences(received));
@@ -220,11 +225,7 @@ impl Model {
 async fn check_pages(server: &TestServer, walk: Walk) {
     let mut model = Model::new(server, &walk).await;
     let session = SESSIONS[walk.session];
-    let order = if walk.newest_first {
-        EventOrder::NewestFirst
-    } else {
-        EventOrder::OldestFirst
-    };
+    let order = walk.order;
     let query = ListEventsRequest {
         session_id: session.map(str::to_owned),
         filter: Some(walk.filter.clone()),
@@ -267,8 +268,13 @@ async fn check_pages(server: &TestServer, walk: Walk) {
 async fn check_streams(server: &TestServer, walk: Walk) {
     let mut model = Model::new(server, &walk).await;
     let session = SESSIONS[walk.session].unwrap_or("a");
+    let order = match walk.order {
+        EventOrder::Sequence | EventOrder::SequenceDesc => EventOrder::Sequence,
+        _ => EventOrder::OldestFirst,
+    };
     let query = StreamSessionEventsRequest {
         filter: Some(walk.filter.clone()),
+        order: order.into(),
         ..stream(&model.spirit_id, session)
     };
     let mut changes = walk.changes.into_iter();
@@ -292,13 +298,13 @@ async fn check_streams(server: &TestServer, walk: Walk) {
             model.apply(change).await;
         }
     }
-    model.check(&received, Some(session), &walk.filter, EventOrder::OldestFirst);
+    model.check(&received, Some(session), &walk.filter, order);
 
     model.changed.clear();
     let response = model.client.stream_session_events(query).await.unwrap();
     let items = drain(response.into_inner()).await.unwrap();
     let received: Vec<Event> = items.into_iter().map(|(event, _)| event).collect();
-    model.check(&received, Some(session), &walk.filter, EventOrder::OldestFirst);
+    model.check(&received, Some(session), &walk.filter, order);
 }
 
 /// Checks random walks, the same ones in each run.

@@ -128,18 +128,22 @@ async fn with_statistics(planner: &mut Planner) -> Vec<String> {
 }
 
 /// The index of `events` that statements must use, by prefix of their name.
-const INDEXES: [(&str, &str); 13] = [
+const INDEXES: [(&str, &str); 17] = [
     ("ingest/dedupe_keys", "uq_events_dedupe_key"),
+    ("ingest/session_last_sequences", "ix_events_session_sequence"),
     ("long_values", "pk_events"),
     ("live/spirit", "uq_events_sequence"),
-    ("live/session", "uq_events_sequence"),
+    ("live/session", "ix_events_session_sequence"),
+    ("list_events_by_sequence/spirit", "uq_events_sequence"),
+    ("list_events_by_sequence/session", "ix_events_session_sequence"),
     ("list_events/spirit", "ix_events_occurred_at"),
     ("list_events/type", "ix_events_occurred_at"),
     ("list_events/session", "ix_events_session_id"),
     ("count_events/spirit", "ix_events_occurred_at"),
     ("count_events/type", "ix_events_occurred_at"),
     ("count_events/session", "ix_events_session_id"),
-    ("nth_from_end", "ix_events_session_id"),
+    ("nth_from_end/replay", "ix_events_session_id"),
+    ("nth_from_end/sequence", "ix_events_session_sequence"),
     ("get_event", "pk_events"),
     ("update_event", "pk_events"),
 ];

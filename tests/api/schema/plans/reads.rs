@@ -40,6 +40,7 @@ pub fn reads() -> Vec<Read> {
     let reads = [
         pages(),
         plain_pages(),
+        sequence_pages(),
         scans(),
         lookups(),
         live_pages(),
@@ -170,22 +171,57 @@ fn plain_pages() -> Vec<Read> {
     reads
 }
 
+/// Pages in sequence order, first and deep, also with the sequence bound of a replay.
+fn sequence_pages() -> Vec<Read> {
+    const ALL: &str = "9223372036854775807";
+    const TIME: &str = "'2025-01-02 12:00Z'";
+    let mut reads = Vec::new();
+    let mut add = |name: String, before: Vec<String>, page: [&str; 5], after: Option<&str>| {
+        let page = page.into_iter().chain(after).map(str::to_owned);
+        reads.push(Read {
+            statement: format!("list_events_by_sequence/{name}"),
+            arguments: before.into_iter().chain(page).collect(),
+            rule: PAGE,
+        });
+    };
+    for (direction, first) in [("forwards", "0"), ("backwards", ALL)] {
+        for (view, after, bound) in [
+            ("full", first, ALL),
+            ("full", "2000", "200"),
+            ("basic", "2000", ALL),
+        ] {
+            let page = [TIME, after, bound, "51", "0"];
+            for (access, scope) in scopes().into_iter().filter(|(access, _)| *access != "type") {
+                add(format!("{access}/{direction}/{view}"), scope, page, None);
+            }
+            let name = |access| format!("{access}/{direction}/{view}/plain");
+            add(name("spirit"), vec![spirit(7)], page, None);
+            for session in SESSIONS {
+                add(name("session"), vec![spirit(7)], page, Some(session));
+            }
+        }
+    }
+    reads
+}
+
 /// Counts, sessions, and the start position of a replay of the last events.
 fn scans() -> Vec<Read> {
     let mut reads = Vec::new();
     for (access, scope) in scopes() {
         if access == "session" {
-            reads.extend(["1", "50", "100000"].map(|n| {
-                Read {
-                    statement: "nth_from_end".to_owned(),
-                    arguments: scope
-                        .iter()
-                        .cloned()
-                        .chain(["4000", n].map(str::to_owned))
-                        .collect(),
-                    rule: PAGE,
-                }
-            }));
+            for order in ["replay", "sequence"] {
+                reads.extend(["1", "50", "100000"].map(|n| {
+                    Read {
+                        statement: format!("nth_from_end/{order}"),
+                        arguments: scope
+                            .iter()
+                            .cloned()
+                            .chain(["4000", n].map(str::to_owned))
+                            .collect(),
+                        rule: PAGE,
+                    }
+                }));
+            }
         }
         reads.push(Read {
             statement: format!("count_events/{access}"),
@@ -220,6 +256,7 @@ fn lookups() -> Vec<Read> {
             ],
         ),
         read(SCAN, "ingest/dedupe_keys", [&key_owners, &keys]),
+        read(SCAN, "ingest/session_last_sequences", [&key_owners, &keys]),
         read(
             LOOKUP,
             "ingest/fast_path",
