@@ -3,7 +3,8 @@
 
 use std::{env, path::PathBuf};
 
-const PROTOS: [&str; 2] = [
+const PROTOS: [&str; 3] = [
+    "elephantasm/events/v1/access.proto",
     "elephantasm/events/v1/events.proto",
     "elephantasm/events/v1/spirits.proto",
 ];

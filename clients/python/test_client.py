@@ -162,7 +162,7 @@ class ClientTest(unittest.TestCase):
 
     def test_health_reports_serving_for_every_service(self):
         health = health_pb2_grpc.HealthStub(channel)
-        for service in ("", "elephantasm.events.v1.EventService", "elephantasm.events.v1.SpiritService"):
+        for service in ("", "elephantasm.events.v1.EventService", "elephantasm.events.v1.SpiritService", "elephantasm.events.v1.AccessService"):
             reply = health.Check(health_pb2.HealthCheckRequest(service=service))
             self.assertEqual(reply.status, health_pb2.HealthCheckResponse.SERVING)
 

@@ -57,13 +57,14 @@ fn write_json(out: &mut impl Write, event: Event, cursor: Option<&str>) -> io::R
         .meta
         .as_ref()
         .and_then(|meta| serde_json::from_str(&object_of_struct(meta)).ok());
-    let fields: [(&str, Option<Value>); 20] = [
+    let fields: [(&str, Option<Value>); 21] = [
         ("id", Some(json!(event.id))),
         ("spirit_id", event.spirit_id.map(Value::from)),
         ("sequence", Some(json!(event.sequence))),
         ("event_type", event.event_type.map(Value::from)),
         ("meta_summary", event.meta_summary.map(Value::from)),
         ("content", event.content.map(Value::from)),
+        ("content_bytes", event.content_bytes.map(Value::from)),
         ("occurred_at", time(event.occurred_at)),
         ("session_id", event.session_id.map(Value::from)),
         ("role", event.role.map(Value::from)),

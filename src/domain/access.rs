@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Time;
 use super::ids::SpiritId;
 use super::refusal::Refusal;
 
@@ -14,6 +15,17 @@ pub enum Role {
     Writer,
     /// May also create and edit spirits.
     Admin,
+}
+
+/// What a caller may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    pub role: Role,
+    pub scope: SpiritScope,
+    /// Prefix of the caller's API key; `None` on a server without API keys.
+    pub key_prefix: Option<String>,
+    /// When the API key expires; `None` = never.
+    pub expires_at: Option<Time>,
 }
 
 /// The permission that a call needs.

@@ -14,6 +14,8 @@ pub struct Event {
     pub event_type: String,
     pub meta_summary: Option<String>,
     pub content: Option<String>,
+    /// Bytes of the whole content, if `content` is only its beginning.
+    pub content_bytes: Option<i64>,
     pub occurred_at: Time,
     pub session_id: Option<String>,
     pub role: Option<String>,
@@ -52,6 +54,8 @@ pub struct NewEvent {
     pub expected_last_sequence: Option<i64>,
     /// The last sequence of the session that the create requires; `None` = any. Only with a session.
     pub expected_session_last_sequence: Option<i64>,
+    /// The view of the event in the reply to a create that is not part of a batch or an ingest stream.
+    pub reply_view: View,
 }
 
 impl NewEvent {
@@ -78,6 +82,7 @@ impl NewEvent {
             event_type: self.event_type,
             meta_summary: self.meta_summary,
             content: Some(self.content),
+            content_bytes: None,
             occurred_at: self.occurred_at,
             session_id: self.session_id,
             role: self.role,
@@ -156,6 +161,8 @@ pub enum View {
     Full,
     /// All fields except content and meta.
     Basic,
+    /// All fields, with content cut to at most this number of bytes, 1 or more.
+    Cut(i32),
 }
 
 /// The order of a list of events.
@@ -204,6 +211,29 @@ pub struct Position {
 }
 
 impl Event {
+    /// Removes the fields that the BASIC view does not have.
+    #[must_use]
+    pub fn into_basic(self) -> Self {
+        Self {
+            content: None,
+            meta: None,
+            ..self
+        }
+    }
+
+    /// Cuts content that is longer than `bytes_max` at the border of a code point. `bytes` is the length of the whole
+    /// content, of which the event may have the beginning only, or nothing yet.
+    pub fn cut_content(&mut self, bytes_max: usize, bytes: usize) {
+        if bytes <= bytes_max {
+            return;
+        }
+        self.content_bytes = i64::try_from(bytes).ok();
+        if let Some(content) = &mut self.content {
+            content.truncate(content.floor_char_boundary(bytes_max));
+            content.shrink_to_fit();
+        }
+    }
+
     /// Returns the position of the event in replay and feed order.
     #[must_use]
     pub fn position(&self) -> Position {

@@ -7,6 +7,9 @@ use super::Time;
 use super::ids::SpiritId;
 use super::meta::Meta;
 
+/// Path of [`EventFilter::meta_matches`] in the requests that have a filter.
+pub const META_MATCHES: &str = "filter.meta_matches";
+
 /// The events of a spirit, or of one of its sessions, that match a filter.
 #[derive(Clone, Debug)]
 pub struct Selection {
@@ -22,6 +25,8 @@ pub struct EventFilter {
     pub event_types: Vec<String>,
     /// Matches events of any of these roles; empty = all events, with and without a role.
     pub roles: Vec<String>,
+    /// Matches events of any of these authors; empty = all events, with and without an author.
+    pub authors: Vec<String>,
     /// Minimum score. Events without a score never match.
     pub min_importance: Option<f64>,
     /// Earliest time, inclusive.
@@ -30,6 +35,8 @@ pub struct EventFilter {
     pub occurred_until: Option<Time>,
     /// Matches events whose `meta` contains this object, as JSONB containment defines it.
     pub meta_contains: Option<Meta>,
+    /// Matches events whose `meta` satisfies this SQL/JSON path, which PostgreSQL has parsed, as `@@` defines it.
+    pub meta_matches: Option<String>,
     /// Whether soft-deleted events match too.
     pub include_deleted: bool,
 }
@@ -77,17 +84,19 @@ impl QueryHash {
         let EventFilter {
             event_types,
             roles,
+            authors,
             min_importance,
             occurred_from,
             occurred_until,
             meta_contains,
+            meta_matches,
             include_deleted,
         } = filter;
         let mut parts = Parts::new(rpc);
         parts.add(Some(spirit_id.0.as_bytes()));
         parts.add(session_id.as_deref().map(str::as_bytes));
         parts.add(Some(order.as_bytes()));
-        for list in [event_types, roles] {
+        for list in [event_types, roles, authors] {
             parts.add(Some(&list.len().to_be_bytes()));
             for value in list {
                 parts.add(Some(value.as_bytes()));
@@ -107,6 +116,7 @@ impl QueryHash {
             );
         }
         parts.add(meta_contains.as_ref().map(|meta| meta.as_json().as_bytes()));
+        parts.add(meta_matches.as_deref().map(str::as_bytes));
         parts.add(Some(&[u8::from(*include_deleted)]));
         parts.finish()
     }

@@ -22,6 +22,13 @@ pub const META_SUMMARY_BYTES_MAX: usize = 16 * 1024;
 pub const DESCRIPTION_BYTES_MAX: usize = 16 * 1024;
 /// Maximum depth of nested objects and arrays in `meta`, the outermost object included.
 pub const META_LEVELS_MAX: usize = 24;
+/// Maximum number of characters of a SQL/JSON path in a filter.
+pub const JSON_PATH_CHARS_MAX: usize = 1_000;
+/// Maximum depth of nested brackets in a SQL/JSON path.
+pub const JSON_PATH_LEVELS_MAX: usize = 32;
+/// Maximum factor by which one condition of a SQL/JSON path multiplies the values of `meta`. At 100, PostgreSQL needs up
+/// to 400 MiB for a path and a `meta` that are made for this purpose.
+pub const JSON_PATH_FAN_OUT_MAX: usize = 100;
 /// Maximum number of values in one list of a filter.
 pub const FILTER_VALUES_MAX: usize = 100;
 /// Maximum number of events of a batch.

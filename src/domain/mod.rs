@@ -13,6 +13,7 @@ pub mod event;
 pub mod filter;
 pub mod ids;
 pub mod invalid;
+pub mod json_path;
 pub mod key;
 pub mod limits;
 pub mod meta;

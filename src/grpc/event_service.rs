@@ -6,11 +6,12 @@ use super::auth::{reply_in_scope, spirit_scope};
 use super::consistency::consistency;
 use super::context::Context;
 use super::ingest::IngestStream;
+use super::json_path::with_checked_path;
 use super::streams::{SessionEncoder, SessionStream, WatchEncoder, WatchStream};
 use super::{batch, convert, pb};
 use crate::domain::access::SpiritScope;
 use crate::domain::edit::{EventEdit, EventTarget};
-use crate::domain::event::Created;
+use crate::domain::event::{Created, View};
 use crate::domain::refusal::Refusal;
 use crate::store::{Consistency, Pages};
 
@@ -27,8 +28,9 @@ impl pb::event_service_server::EventService for EventApi {
         let scope = spirit_scope(&request);
         let event = convert::new_event(request.into_inner(), String::new(), &self.0.limits)?;
         scope.check(event.spirit_id)?;
+        let view = event.reply_view;
         let created = self.0.store.write.create(event).await?;
-        self.create_response(created).await
+        self.create_response(created, view).await
     }
 
     async fn batch_create_events(
@@ -58,8 +60,11 @@ impl pb::event_service_server::EventService for EventApi {
     ) -> Result<Response<pb::GetEventResponse>, Status> {
         let scope = spirit_scope(&request);
         let mut reader = self.0.store.read(consistency(&request)?);
-        let (id, scope, include_deleted) = convert::get_event(request.into_inner(), &scope)?;
-        let event = reader.get_event(id, &scope, include_deleted).await?;
+        let (id, scope, include_deleted, cut) = convert::get_event(request.into_inner(), &scope)?;
+        let event = match cut {
+            None => reader.get_event(id, &scope, include_deleted).await?,
+            Some(max) => reader.get_cut_event(id, &scope, include_deleted, max).await?,
+        };
         let event = event.ok_or(Refusal::EventNotFound(id))?;
         Ok(Response::new(pb::GetEventResponse {
             event: Some(convert::event(event)),
@@ -72,7 +77,10 @@ impl pb::event_service_server::EventService for EventApi {
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
         let scope = spirit_scope(&request);
         let mut reader = self.0.store.read(consistency(&request)?);
-        let (query, hash) = convert::list(request.into_inner(), &self.0.limits)?;
+        let request = request.into_inner();
+        let path = convert::unchecked_path(request.filter.as_ref());
+        let converted = convert::list(request, &self.0.limits);
+        let (query, hash) = with_checked_path(&mut reader, path, converted).await?;
         reply_in_scope(&scope, query.selection.spirit_id, async {
             let page = reader.list_events(&query).await?;
             Ok(convert::event_page(page, hash))
@@ -88,7 +96,11 @@ impl pb::event_service_server::EventService for EventApi {
     ) -> Result<Response<SessionStream>, Status> {
         let scope = spirit_scope(&request);
         let consistency = consistency(&request)?;
-        let (replay, hash) = convert::replay(request.into_inner(), &self.0.limits)?;
+        let request = request.into_inner();
+        let path = convert::unchecked_path(request.filter.as_ref());
+        let converted = convert::replay(request, &self.0.limits);
+        let mut reader = self.0.store.read(consistency);
+        let (replay, hash) = with_checked_path(&mut reader, path, converted).await?;
         let encoder = SessionEncoder::new(hash, replay.start);
         let spirit_id = replay.selection.spirit_id;
         if replay.follow {
@@ -111,7 +123,11 @@ impl pb::event_service_server::EventService for EventApi {
     ) -> Result<Response<WatchStream>, Status> {
         let scope = spirit_scope(&request);
         consistency(&request)?; // checked only: live events are always read from the primary
-        let watch = convert::watch(request.into_inner(), &self.0.limits)?;
+        let request = request.into_inner();
+        let path = convert::unchecked_path(request.filter.as_ref());
+        let converted = convert::watch(request, &self.0.limits);
+        let mut reader = self.0.store.read(Consistency::Strong);
+        let watch = with_checked_path(&mut reader, path, converted).await?;
         scope.check(watch.selection.spirit_id)?;
         let (start, pages) = self.0.store.live.watch(watch).await?;
         let stream = WatchStream::new(WatchEncoder::new(start), pages, self.0.shutdown.clone());
@@ -154,7 +170,10 @@ impl pb::event_service_server::EventService for EventApi {
     ) -> Result<Response<pb::CountEventsResponse>, Status> {
         let scope = spirit_scope(&request);
         let mut reader = self.0.store.read(consistency(&request)?);
-        let selection = convert::count(request.into_inner(), &self.0.limits)?;
+        let request = request.into_inner();
+        let path = convert::unchecked_path(request.filter.as_ref());
+        let converted = convert::count(request, &self.0.limits);
+        let selection = with_checked_path(&mut reader, path, converted).await?;
         reply_in_scope(&scope, selection.spirit_id, async {
             let count = reader.count_events(&selection).await?;
             Ok(pb::CountEventsResponse { count })
@@ -186,13 +205,22 @@ impl EventApi {
     }
 
     /// Returns the reply to a create. Reads the existing event from the primary if the dedupe key was taken.
-    async fn create_response(&self, created: Created) -> Result<Response<pb::CreateEventResponse>, Status> {
+    async fn create_response(
+        &self,
+        created: Created,
+        view: View,
+    ) -> Result<Response<pb::CreateEventResponse>, Status> {
         let outcome = convert::outcome(&created);
         let event = match created {
+            Created::New(event) if view == View::Basic => event.into_basic(),
             Created::New(event) => *event,
             Created::Duplicate { id, spirit_id, .. } => {
                 let mut reader = self.0.store.read(Consistency::Strong);
-                let stored = reader.get_event(id, &SpiritScope::One(spirit_id), true).await?;
+                let stored = if view == View::Basic {
+                    reader.get_events_basic(&[id], &[spirit_id]).await?.pop()
+                } else {
+                    reader.get_event(id, &SpiritScope::One(spirit_id), true).await?
+                };
                 stored.ok_or(Refusal::EventNotFound(id))?
             }
         };

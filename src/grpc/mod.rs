@@ -1,9 +1,10 @@
-//! The gRPC layer: the RPCs of both services, and the layers around every call.
+//! The gRPC layer: the RPCs of all services, and the layers around every call.
 //!
 //! A handler converts a request to domain types, calls the store and converts the result. Domain and store do
 //! not depend on tonic and prost. Start at [`event_service`]; [`convert`] checks the rules of requests,
 //! [`status`] maps errors to gRPC statuses.
 
+mod access_service;
 mod auth;
 mod batch;
 mod call_info;
@@ -16,12 +17,14 @@ mod event_service;
 pub mod fuzzing;
 mod ingest;
 mod json;
+mod json_path;
 mod middleware;
 pub mod pb;
 mod spirit_service;
 mod status;
 mod streams;
 
+pub use access_service::AccessApi;
 pub use auth::{AuthLayer, Keyring};
 pub use context::Context;
 pub use convert::timestamp::{time_of, timestamp_of};

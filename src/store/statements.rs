@@ -5,7 +5,7 @@ use super::keys;
 use super::live::{notifier, page};
 use super::pg::{migrate, standby};
 use super::read::list_events::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
-use super::read::{get_event, list_events, list_sessions, page_rows, spirits};
+use super::read::{get_event, json_path, list_events, list_sessions, long_values, spirits};
 use super::write::{self, copy_events, copy_path, dedupe_keys, fast_path, flush, session_last_sequences};
 
 /// Names and texts of the statements.
@@ -98,15 +98,18 @@ pub const STATEMENTS: &[(&str, &str)] = &[
         "list_events_by_sequence/session/backwards/basic/plain",
         PLAIN_SEQUENCE_PAGES[7],
     ),
-    ("long_values/full", page_rows::LONG_FULL),
-    ("long_values/basic", page_rows::LONG_BASIC),
+    ("long_values/full", long_values::LONG_FULL),
+    ("long_values/basic", long_values::LONG_BASIC),
+    ("long_values/cut", long_values::LONG_CUT),
     ("count_events/spirit", list_events::COUNTS[0]),
     ("count_events/type", list_events::COUNTS[1]),
     ("count_events/session", list_events::COUNTS[2]),
     ("nth_from_end/replay", list_events::NTH_FROM_END[0]),
     ("nth_from_end/sequence", list_events::NTH_FROM_END[1]),
     ("get_event", get_event::GET),
+    ("get_event_cut", get_event::GET_CUT),
     ("get_events_basic", get_event::GET_BASIC),
+    ("check_json_path", json_path::CHECK_JSON_PATH),
     ("list_sessions", list_sessions::LIST_SESSIONS),
     ("live/spirit/full", page::FILTERED[0]),
     ("live/spirit/basic", page::FILTERED[1]),

@@ -50,6 +50,7 @@ async fn healthcheck_reports_by_its_exit_code_whether_the_server_serves() {
         "",
         "elephantasm.events.v1.EventService",
         "elephantasm.events.v1.SpiritService",
+        "elephantasm.events.v1.AccessService",
     ] {
         let exited = server
             .command(&test_dir, &["healthcheck", "--service", service])

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::dedupe::hex;
 use crate::grpc::JsonObject;
-use crate::grpc::pb::{CreateEventRequest, OnDuplicate};
+use crate::grpc::pb::{CreateEventRequest, EventView, OnDuplicate};
 
 /// Bytes of the hash that identifies a line.
 const HASH_BYTES: usize = 16;
@@ -98,6 +98,7 @@ impl LineParser {
             on_duplicate: on_duplicate.into(),
             expected_last_sequence: line.expected_last_sequence,
             expected_session_last_sequence: line.expected_session_last_sequence,
+            reply_view: EventView::Unspecified.into(),
         }))
     }
 

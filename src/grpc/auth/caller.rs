@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::keyring::CachedKey;
-use crate::domain::access::SpiritScope;
+use crate::domain::access::{Access, SpiritScope};
 use crate::domain::ids::SpiritId;
+use crate::grpc::status::ApiError;
 
 /// The caller's API key. The auth layer adds it to the extensions of the request.
 #[derive(Clone)]
@@ -16,6 +17,13 @@ pub(super) struct Caller(pub(super) Arc<CachedKey>);
 pub(in crate::grpc) fn spirit_scope<T>(request: &Request<T>) -> SpiritScope {
     let caller = request.extensions().get::<Caller>();
     caller.map_or_else(SpiritScope::none, |Caller(key)| key.scope.clone())
+}
+
+/// Returns what the caller may do. Fails if the request did not pass the auth layer.
+pub(in crate::grpc) fn access<T>(request: &Request<T>) -> Result<Access, ApiError> {
+    let caller = request.extensions().get::<Caller>();
+    let Caller(key) = caller.ok_or(ApiError::MissingKey)?;
+    Ok(key.access())
 }
 
 /// Returns the reply to a read of one spirit. If the caller may not see the spirit, nothing is read and the reply

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::limits::KeyLimiter;
 use crate::config::KeyLimits;
 use crate::domain::Time;
-use crate::domain::access::{Role, SpiritScope};
+use crate::domain::access::{Access, Role, SpiritScope};
 use crate::domain::key::KeyDigest;
 use crate::grpc::status::ApiError;
 use crate::panics::keep_running;
@@ -239,6 +239,16 @@ impl CachedKey {
             ApiError::InvalidKey
         } else {
             ApiError::MissingKey
+        }
+    }
+
+    /// Returns what a caller with the key may do.
+    pub(super) fn access(&self) -> Access {
+        Access {
+            role: self.role,
+            scope: self.scope.clone(),
+            key_prefix: self.digest.as_ref().map(|digest| digest.prefix.clone()),
+            expires_at: self.expires_at,
         }
     }
 

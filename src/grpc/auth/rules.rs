@@ -43,7 +43,8 @@ impl Requirement {
             | "EventService/ListSessions"
             | "SpiritService/GetSpirit"
             | "SpiritService/ListSpirits"
-            | "SpiritService/CountSpirits" => (Permission::Read, false),
+            | "SpiritService/CountSpirits"
+            | "AccessService/GetAccess" => (Permission::Read, false),
             "EventService/StreamSessionEvents" | "EventService/WatchEvents" => (Permission::Read, true),
             "EventService/CreateEvent"
             | "EventService/BatchCreateEvents"

@@ -3,7 +3,7 @@
 use chrono::{SubsecRound as _, Utc};
 use prost::Message as _;
 
-use super::fields::{enumeration, meta};
+use super::fields::{enumeration, meta, view_of};
 use super::timestamp::time;
 use crate::domain::event::{BatchMode, NewEvent, OnDuplicate};
 use crate::domain::ids::{EventId, SpiritId};
@@ -41,6 +41,7 @@ pub(crate) fn new_event(
         on_duplicate,
         expected_last_sequence,
         expected_session_last_sequence,
+        reply_view,
     } = request;
     let mut f = Fields::below(below);
     if content.is_none() {
@@ -77,6 +78,7 @@ pub(crate) fn new_event(
         expected_last_sequence: expected_last_sequence.map(|n| f.at_least("expected_last_sequence", n, 0)),
         expected_session_last_sequence: expected_session_last_sequence
             .map(|n| f.at_least("expected_session_last_sequence", n, 0)),
+        reply_view: view_of(&mut f, "reply_view", reply_view),
     };
     event.derive_dedupe_key();
     f.finish(event)

@@ -14,9 +14,9 @@ pub mod timestamp;
 
 pub(super) use create::{Batch, IngestItem, batch, ingest, new_event};
 pub(super) use edit::{event_edit, restore_event, soft_delete_event};
-pub(super) use outbound::{batch_result, create_response, event, outcome, receipt, spirit};
+pub(super) use outbound::{access, batch_result, create_response, event, outcome, receipt, spirit};
 pub(super) use page::{event_page, session_page};
-pub(super) use read::{count, get_event, list, list_sessions, replay, watch};
+pub(super) use read::{count, get_event, list, list_sessions, replay, unchecked_path, watch};
 pub(super) use spirit::{
     get_spirit, list_spirits, new_spirit, restore_spirit, soft_delete_spirit, spirit_edit, spirit_page,
 };

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use prost_types::Struct;
 
 use super::timestamp::timestamp_of;
+use crate::domain::access::{Access, Role};
 use crate::domain::event::{Created, Event};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::meta::Meta;
@@ -24,6 +25,7 @@ pub(crate) fn event(event: Event) -> pb::Event {
         event_type: Some(event.event_type),
         meta_summary: event.meta_summary,
         content: event.content,
+        content_bytes: event.content_bytes,
         occurred_at: Some(timestamp_of(event.occurred_at)),
         session_id: event.session_id,
         role: event.role,
@@ -37,6 +39,28 @@ pub(crate) fn event(event: Event) -> pb::Event {
         deleted_at: event.deleted_at.map(timestamp_of),
         created_at: Some(timestamp_of(event.created_at)),
         updated_at: Some(timestamp_of(event.updated_at)),
+    }
+}
+
+/// Converts what a caller may do.
+pub(crate) fn access(access: Access) -> pb::GetAccessResponse {
+    let Access {
+        role,
+        scope,
+        key_prefix,
+        expires_at,
+    } = access;
+    let role = match role {
+        Role::Reader => pb::AccessRole::Reader,
+        Role::Writer => pb::AccessRole::Writer,
+        Role::Admin => pb::AccessRole::Admin,
+    };
+    let spirit_ids = scope.spirit_ids().unwrap_or_default();
+    pb::GetAccessResponse {
+        role: role.into(),
+        spirit_ids: spirit_ids.iter().map(SpiritId::to_string).collect(),
+        key_prefix,
+        expires_at: expires_at.map(timestamp_of),
     }
 }
 
@@ -100,11 +124,7 @@ pub(crate) fn batch_result(
     let response = result.and_then(|created| {
         let outcome = outcome(&created);
         let event = match created {
-            Created::New(event) => Event {
-                content: None,
-                meta: None,
-                ..*event
-            },
+            Created::New(event) => event.into_basic(),
             Created::Duplicate { id, .. } => {
                 duplicates.get(&id).cloned().ok_or(Refusal::EventNotFound(id))?
             }

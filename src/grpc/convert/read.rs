@@ -1,35 +1,39 @@
 //! Converts requests that read events: of one event, lists, counts, replays and watches.
 
-use super::fields::{enumeration, meta, offset};
+use super::fields::{content_bytes_max_of, enumeration, json_path, meta, offset, view_cut_to};
 use super::page::{page_start, position};
 use super::timestamp::{time, time_of};
 use crate::domain::access::SpiritScope;
 use crate::domain::cursor::SessionListPosition;
-use crate::domain::event::{Order, View};
-use crate::domain::filter::{EventFilter, QueryHash, Selection};
+use crate::domain::event::Order;
+use crate::domain::filter::{EventFilter, META_MATCHES, QueryHash, Selection};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
 use crate::domain::limits::{
-    EVENT_TYPE_CHARS_MAX, FILTER_VALUES_MAX, Limits, PAGE_BYTES, ROLE_CHARS_MAX, SESSION_ID_CHARS_MAX,
+    AUTHOR_CHARS_MAX, EVENT_TYPE_CHARS_MAX, FILTER_VALUES_MAX, Limits, PAGE_BYTES, ROLE_CHARS_MAX,
+    SESSION_ID_CHARS_MAX,
 };
 use crate::grpc::pb;
 use crate::grpc::status::ApiError;
 use crate::store::{EventQuery, PageStart, Replay, ReplayStart, Watch, WatchStart};
 
-/// Converts a read of one event: id, spirits that it may belong to, and whether it may be deleted.
+/// Converts a read of one event: id, spirits that it may belong to, whether it may be deleted, and the length to
+/// which its content is cut.
 pub(crate) fn get_event(
     request: pb::GetEventRequest,
     scope: &SpiritScope,
-) -> Result<(EventId, SpiritScope, bool), Invalid> {
+) -> Result<(EventId, SpiritScope, bool, Option<i32>), Invalid> {
     let pb::GetEventRequest {
         event_id,
         spirit_id,
         include_deleted,
+        content_bytes_max,
     } = request;
     let mut f = Fields::default();
     let id = EventId(f.uuid("event_id", &event_id));
     let spirit_id = spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)));
-    f.finish((id, scope.narrow(spirit_id), include_deleted))
+    let cut = content_bytes_max_of(&mut f, content_bytes_max);
+    f.finish((id, scope.narrow(spirit_id), include_deleted, cut))
 }
 
 /// Converts a list of events. Also returns the hash in its page tokens.
@@ -47,6 +51,7 @@ pub(crate) fn list(
         order,
         view,
         after_sequence,
+        content_bytes_max,
     } = request;
     let mut f = Fields::default();
     let selection = selection(&mut f, &spirit_id, session_id, filter, limits);
@@ -61,7 +66,7 @@ pub(crate) fn list(
         pb::EventOrder::Unspecified => Order::NewestFirst,
     };
     let after_sequence = after_sequence.map_or(0, |sequence| after_sequence_in(&mut f, sequence, order));
-    let view = view_of(&mut f, view);
+    let view = view_cut_to(&mut f, view, content_bytes_max);
     f.finish(())?;
 
     let hash = QueryHash::of_events("ListEvents", &selection, order.name());
@@ -103,6 +108,7 @@ pub(crate) fn replay(
         start,
         follow,
         order,
+        content_bytes_max,
     } = request;
     let mut f = Fields::default();
     let order = match enumeration(&mut f, "order", order) {
@@ -117,7 +123,7 @@ pub(crate) fn replay(
         }
     };
     let selection = selection(&mut f, &spirit_id, Some(session_id), filter, limits);
-    let view = view_of(&mut f, view);
+    let view = view_cut_to(&mut f, view, content_bytes_max);
     let limit = u64::try_from(f.count("limit", limit))
         .ok()
         .filter(|limit| *limit > 0);
@@ -163,11 +169,12 @@ pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<
         view,
         start,
         session_id,
+        content_bytes_max,
     } = request;
     let mut f = Fields::default();
     let watch = Watch {
         selection: selection(&mut f, &spirit_id, session_id, filter, limits),
-        view: view_of(&mut f, view),
+        view: view_cut_to(&mut f, view, content_bytes_max),
         start: match start {
             None => WatchStart::Now,
             Some(Start::AfterSequence(sequence)) => {
@@ -223,13 +230,6 @@ pub(crate) fn list_sessions(request: pb::ListSessionsRequest) -> Result<SessionL
     })
 }
 
-fn view_of(f: &mut Fields, view: i32) -> View {
-    match enumeration(f, "view", view) {
-        pb::EventView::Unspecified | pb::EventView::Full => View::Full,
-        pb::EventView::Basic => View::Basic,
-    }
-}
-
 fn selection(
     f: &mut Fields,
     spirit_id: &str,
@@ -253,6 +253,8 @@ fn event_filter(f: &mut Fields, filter: pb::EventFilter, limits: &Limits) -> Eve
         occurred_until,
         meta_contains,
         include_deleted,
+        authors,
+        meta_matches,
     } = filter;
     if let (Some(from), Some(until)) = (occurred_from.and_then(time_of), occurred_until.and_then(time_of))
         && from > until
@@ -262,14 +264,24 @@ fn event_filter(f: &mut Fields, filter: pb::EventFilter, limits: &Limits) -> Eve
     EventFilter {
         event_types: values(f, "filter.event_types", event_types, EVENT_TYPE_CHARS_MAX),
         roles: values(f, "filter.roles", roles, ROLE_CHARS_MAX),
+        authors: values(f, "filter.authors", authors, AUTHOR_CHARS_MAX),
         min_importance: min_importance.map(|score| f.score("filter.min_importance", score)),
         occurred_from: occurred_from.map(|timestamp| time(f, "filter.occurred_from", timestamp)),
         occurred_until: occurred_until.map(|timestamp| time(f, "filter.occurred_until", timestamp)),
         meta_contains: meta_contains
             .filter(|value| !value.fields.is_empty())
             .map(|value| meta(f, "filter.meta_contains", &value, limits.meta_bytes_max)),
+        meta_matches: meta_matches.map(|path| json_path(f, META_MATCHES, path)),
         include_deleted,
     }
+}
+
+/// Returns the path in a filter if PostgreSQL has to check it, that is, if [`event_filter`] accepts it.
+pub(crate) fn unchecked_path(filter: Option<&pb::EventFilter>) -> Option<String> {
+    let path = filter?.meta_matches.clone()?;
+    let mut f = Fields::default();
+    let path = json_path(&mut f, META_MATCHES, path);
+    f.finish(path).ok()
 }
 
 /// Validates the values of a filter. Returns them sorted and without duplicates.

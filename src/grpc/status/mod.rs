@@ -235,7 +235,7 @@ fn of_store(error: StoreError) -> StatusBuilder {
                 "the database is read-only at the moment, nothing was stored; reads work, retry writes later",
             )
         }
-        StoreError::Bug(cause) => internal(&cause),
+        StoreError::BadValue(cause) | StoreError::Bug(cause) => internal(&cause),
     }
 }
 

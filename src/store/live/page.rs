@@ -12,8 +12,9 @@ use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::session::Statement;
 use crate::store::read::list_events::{FILTERED as CONDITIONS, bind_selection, is_plain_by_sequence};
+use crate::store::read::long_values::long_values;
 use crate::store::read::page_rows::{
-    BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PAGE_COLUMN_NAMES, PageRow, PageRows, long_values,
+    BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PAGE_COLUMN_NAMES, PageRow, PageRows,
 };
 
 /// The selection of events that a stream reads, and their view.
@@ -90,7 +91,9 @@ impl LiveStreams {
         after: i64,
         size: usize,
     ) -> Result<LivePage, StoreError> {
-        let rows = self.pool.all(page_statement(query, after, size)).await?;
+        let in_filter = |error: StoreError| error.in_filter(&query.selection.filter);
+        let rows = self.pool.all(page_statement(query, after, size)).await;
+        let rows = rows.map_err(in_filter)?;
         let Some(&LiveRow {
             last_sequence,
             is_deleted,
@@ -103,11 +106,11 @@ impl LiveStreams {
         let mut rows: Vec<PageRow> = rows.into_iter().filter_map(|row| row.event).collect();
         rows.sort_by_key(PageRow::sequence);
         let is_full = rows.len() >= size;
-        let mut page = PageRows::fitting(rows, size, PAGE_BYTES);
+        let mut page = PageRows::fitting(rows, query.view, size, PAGE_BYTES);
         let incomplete = page.incomplete();
         if !incomplete.is_empty() {
             let statement = long_values(&query.selection, query.view, incomplete);
-            page.complete(self.pool.all(statement).await?);
+            page.complete(self.pool.all(statement).await.map_err(in_filter)?);
         }
         let scanned = match page.end {
             Some(end) if is_full || page.is_cut => end.sequence,
@@ -219,7 +222,7 @@ macro_rules! views {
 
 /// The statements of filtered pages: of a spirit and of a session, each in the FULL and the BASIC view.
 pub(in crate::store) const FILTERED: [&str; 4] = {
-    const PARAMETERS: [&str; 3] = ["$10", "$11", "$12"];
+    const PARAMETERS: [&str; 3] = ["$12", "$13", "$14"];
     const OTHERS: &str = formatcp!("occurred_at >= $6 and occurred_at < $7 and {CONDITIONS}");
     flat([
         views!("", formatcp!("$2::text is null and {OTHERS}"), PARAMETERS),

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
 
+use crate::domain::filter::{EventFilter, META_MATCHES};
+use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
 use crate::panics::Panicked;
 
@@ -17,6 +20,12 @@ const TRANSIENT: [&str; 8] = [
     "57P02", // crash shutdown
     "57P03", // cannot connect now: starting up, shutting down, in recovery
     "58030", // input or output error
+];
+/// `SQLSTATE` prefixes of errors in a value.
+const BAD_VALUE: [&str; 3] = [
+    "22",    // data exception
+    "42601", // syntax error, also in a SQL/JSON path
+    "54001", // statement too complex: the stack is too deep
 ];
 const QUERY_CANCELED: &str = "57014";
 /// `read_only_sql_transaction`: a standby, or a primary turned read-only.
@@ -52,6 +61,9 @@ pub enum StoreError {
     /// The database is read-only: a standby, or a primary turned read-only. Nothing was changed.
     #[error("the database is read-only: {0}")]
     ReadOnly(String),
+    /// PostgreSQL cannot parse or evaluate a value of the statement; nothing was changed. Holds PostgreSQL's reason.
+    #[error("PostgreSQL refused a value: {0}")]
+    BadValue(String),
     /// A bug, or a schema that differs from the one that the migrations create.
     #[error("unexpected database error: {0}")]
     Bug(String),
@@ -67,6 +79,9 @@ impl From<sqlx::Error> for StoreError {
                 Some(code) if TRANSIENT.iter().any(|prefix| code.starts_with(prefix)) => {
                     Self::Unavailable(chain(&error))
                 }
+                Some(code) if is_bad_value(code, database.as_ref()) => {
+                    Self::BadValue(database.message().to_owned())
+                }
                 _ => Self::Bug(chain(&error)),
             },
             E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
@@ -75,6 +90,35 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Bug(chain(&error)),
         }
     }
+}
+
+impl StoreError {
+    /// Returns whether the statement itself is at fault, or a value in it, and not the state of the database.
+    pub(in crate::store) fn is_of_statement(&self) -> bool {
+        matches!(self, Self::Bug(_) | Self::BadValue(_))
+    }
+
+    /// Returns the error of a statement with this filter. PostgreSQL reports some errors in the evaluation of a path,
+    /// although `@@` suppresses most.
+    pub(in crate::store) fn in_filter(self, filter: &EventFilter) -> Self {
+        match self {
+            Self::BadValue(reason) if filter.meta_matches.is_some() => {
+                let rule = format_args!("cannot be evaluated: {reason}");
+                Refusal::from(Invalid::field(META_MATCHES, rule)).into()
+            }
+            error => error,
+        }
+    }
+}
+
+/// Returns whether a statement that is known to be correct failed because of a value.
+fn is_bad_value(code: &str, error: &dyn DatabaseError) -> bool {
+    // Comparisons of times with and without a time zone in a SQL/JSON path have the code of several other errors.
+    let is_time_zone = || {
+        let error = error.try_downcast_ref::<PgDatabaseError>();
+        error.and_then(PgDatabaseError::routine) == Some("checkTimezoneIsUsedForCast")
+    };
+    BAD_VALUE.iter().any(|prefix| code.starts_with(prefix)) || code == "0A000" && is_time_zone()
 }
 
 /// The outcome of a write that panicked is unknown, unless the caller knows where the panic happened.

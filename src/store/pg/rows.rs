@@ -20,6 +20,9 @@ pub(in crate::store) const FULL_COLUMNS: &str = "content, meta::text as meta";
 /// Null columns in place of [`FULL_COLUMNS`] in the BASIC view, so that both views have the same columns.
 pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text as meta";
 
+/// The column that a [`CutEventRow`] has after those of an [`EventRow`].
+pub(in crate::store) const CONTENT_BYTES: &str = "octet_length(content) as content_bytes";
+
 /// Columns of a spirit.
 pub(in crate::store) const SPIRIT_COLUMNS: &str =
     "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
@@ -55,8 +58,35 @@ impl FromRow<'_, PgRow> for EventRow {
             created_at: row.try_get(14)?,
             updated_at: row.try_get(15)?,
             content: row.try_get(16)?,
+            content_bytes: None,
             meta: row.try_get::<Option<String>, _>(17)?.map(Meta::from_json),
         }))
+    }
+}
+
+/// An [`EventRow`] with the length of the whole content, of which the row may have the beginning only.
+#[derive(Debug)]
+pub(in crate::store) struct CutEventRow {
+    pub(in crate::store) event: Event,
+    pub(in crate::store) content_bytes: usize,
+}
+
+impl CutEventRow {
+    /// Returns the event with at most this number of bytes of its content.
+    pub(in crate::store) fn cut_to(mut self, bytes_max: i32) -> Event {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(0);
+        self.event.cut_content(bytes_max, self.content_bytes);
+        self.event
+    }
+}
+
+impl FromRow<'_, PgRow> for CutEventRow {
+    fn from_row(row: &PgRow) -> sqlx::Result<Self> {
+        let content_bytes: i32 = row.try_get(18)?;
+        Ok(Self {
+            event: EventRow::from_row(row)?.into(),
+            content_bytes: usize::try_from(content_bytes).unwrap_or(0),
+        })
     }
 }
 

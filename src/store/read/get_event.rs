@@ -18,7 +18,7 @@ use crate::domain::ids::{EventId, SpiritId};
 use crate::panics::{caught, keep_running};
 use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::pool::ConnectionPool;
-use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
+use crate::store::pg::rows::{BASIC_COLUMNS, CONTENT_BYTES, CutEventRow, EventRow, FULL_COLUMNS, NO_COLUMNS};
 use crate::store::pg::spans;
 
 /// Maximum number of events that one statement reads: 32 MiB of content at the default limit.
@@ -99,6 +99,31 @@ impl Reader {
         Ok(self.gets.get(id, scope.clone()).await?.filter(is_visible))
     }
 
+    /// Like [`get_event`](Self::get_event), with at most `bytes_max` bytes of content, by a statement of its own.
+    pub async fn get_cut_event(
+        &mut self,
+        id: EventId,
+        scope: &SpiritScope,
+        include_deleted: bool,
+        bytes_max: i32,
+    ) -> Result<Option<Event>, StoreError> {
+        let spirit_ids = scope.spirit_ids();
+        let spirit_ids: Option<Vec<Uuid>> = spirit_ids.map(|ids| ids.iter().map(|id| id.0).collect());
+        let statement = || {
+            sqlx::query_as::<_, CutEventRow>(GET_CUT)
+                .bind(id.0)
+                .bind(named_spirit(scope))
+                .bind(spirit_ids.as_ref())
+                .bind(include_deleted)
+                .bind(bytes_max)
+        };
+        let mut row = self.optional(statement()).await?;
+        if row.is_none() && self.leave_standby() {
+            row = self.optional(statement()).await?;
+        }
+        Ok(row.map(|row| row.cut_to(bytes_max)))
+    }
+
     /// Returns these events of these spirits in the BASIC view, in no order, soft-deleted events included.
     pub async fn get_events_basic(
         &mut self,
@@ -143,11 +168,7 @@ async fn run_batches(waiting: &Mutex<mpsc::Receiver<Get>>, connections: &Connect
 async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = gets.iter().map(|get| get.id.0).collect();
     // If every read names its spirit, a sharded database reads those shards only.
-    let named = gets.iter().map(|get| match get.scope {
-        SpiritScope::One(owner) => Some(owner.0),
-        SpiritScope::All | SpiritScope::Listed(_) => None,
-    });
-    let named: Option<Vec<Uuid>> = named.collect();
+    let named: Option<Vec<Uuid>> = gets.iter().map(|get| named_spirit(&get.scope)).collect();
     let query = sqlx::query_as::<_, EventRow>(GET)
         .bind(ids)
         .bind(named)
@@ -164,7 +185,9 @@ async fn answer_all(mut gets: Vec<Get>, connections: &ConnectionPool) -> Result<
             .map(|event| (event.id, event))
             .collect(),
         // A row that cannot be decoded must not fail the reads of other rows.
-        Err(StoreError::Bug(_)) if gets.len() > 1 => return answer_apart(gets, connections).await,
+        Err(error) if error.is_of_statement() && gets.len() > 1 => {
+            return answer_apart(gets, connections).await;
+        }
         Err(error) => {
             for get in gets {
                 answer(get, Err(error.clone()));
@@ -210,6 +233,14 @@ async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<()
     answered
 }
 
+/// Returns the spirit that a request names; `None` if it names none.
+fn named_spirit(scope: &SpiritScope) -> Option<Uuid> {
+    match scope {
+        SpiritScope::One(owner) => Some(owner.0),
+        SpiritScope::All | SpiritScope::Listed(_) => None,
+    }
+}
+
 /// Returns the spirits that any of the scopes contains; `None` if a scope contains every spirit.
 fn union_of_scopes(gets: &[Get]) -> Option<Vec<Uuid>> {
     let mut all = Vec::with_capacity(gets.len());
@@ -242,6 +273,15 @@ pub(in crate::store) const GET: &str = formatcp!(
      where id = any($1)
      and ($2::uuid[] is null or spirit_id = any($2))
      and coalesce(spirit_id = any($3), $3::uuid[] is null)"
+);
+
+/// Like [`GET`], for one event. PostgreSQL reads no more of the content than its first `$5` characters can take.
+pub(in crate::store) const GET_CUT: &str = formatcp!(
+    "select {BASIC_COLUMNS}, left(content, $5) as content, meta::text as meta, {CONTENT_BYTES}
+     from events
+     where id = $1
+     and ($2::uuid is null or spirit_id = $2)
+     and coalesce((spirit_id = any($3) or $3::uuid[] is null) and ($4 or not is_deleted), false)"
 );
 
 /// As in [`GET`], `coalesce` turns the condition on spirits into a filter.

@@ -7,7 +7,8 @@
 use const_format::formatcp;
 
 use super::Reader;
-use super::page_rows::{BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PageRow, PageRows, long_values};
+use super::long_values::long_values;
+use super::page_rows::{BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PageRow, PageRows};
 use crate::domain::event::{Event, Order, Position, View};
 use crate::domain::filter::{EventFilter, Selection, start_of_year};
 use crate::domain::meta::Meta;
@@ -62,11 +63,12 @@ impl Reader {
         };
         loop {
             let rows = self.page_rows(query, start, offset).await?;
-            let mut page = PageRows::fitting(rows, query.size, query.bytes);
+            let mut page = PageRows::fitting(rows, query.view, query.size, query.bytes);
             let incomplete = page.incomplete();
             if !incomplete.is_empty() {
                 let statement = long_values(&query.selection, query.view, incomplete);
-                page.complete(self.all(statement).await?);
+                let values = self.all(statement).await;
+                page.complete(values.map_err(|error| error.in_filter(&query.selection.filter))?);
             }
             let (more, end) = (page.is_cut, page.end);
             let next_size = page.next_size(NEXT_SIZE_MAX);
@@ -114,18 +116,20 @@ impl Reader {
         if is_plain && let Some(value) = session_id.as_ref().or(filter.event_types.first()) {
             statement = statement.bind(value);
         }
-        if query.selection.filter.meta_contains.is_some() {
+        let rows = if filter.meta_contains.is_some() || filter.meta_matches.is_some() {
             self.all_heavy(statement).await
         } else {
             self.all(statement).await
-        }
+        };
+        rows.map_err(|error| error.in_filter(filter))
     }
 
     /// Returns the number of selected events.
     pub async fn count_events(&mut self, selection: &Selection) -> Result<i64, StoreError> {
         let sql = COUNTS[IndexUsed::of(selection) as usize];
         let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection);
-        let rows = self.all_heavy(statement).await?;
+        let rows = self.all_heavy(statement).await;
+        let rows = rows.map_err(|error| error.in_filter(&selection.filter))?;
         let count = rows.first().map(|(count,)| *count);
         count.ok_or_else(|| StoreError::Bug("a count returned no row".to_owned()))
     }
@@ -143,7 +147,8 @@ impl Reader {
         let statement = bind_selection(sqlx::query_as::<_, (_, i64)>(sql), selection)
             .bind(sequence_max)
             .bind(n.saturating_sub(1));
-        let row = self.optional(statement).await?;
+        let row = self.optional(statement).await;
+        let row = row.map_err(|error| error.in_filter(&selection.filter))?;
         Ok(row.map(|(occurred_at, sequence)| Position {
             occurred_at,
             sequence,
@@ -166,7 +171,7 @@ fn beginning(order: Order, after_sequence: i64) -> Position {
     }
 }
 
-/// Binds `$1` to `$9`, the parameters in the conditions of a selection.
+/// Binds `$1` to `$11`, the parameters in the conditions of a selection.
 pub(in crate::store) fn bind_selection<'q, Row>(
     query: Statement<'q, Row>,
     selection: &'q Selection,
@@ -174,10 +179,12 @@ pub(in crate::store) fn bind_selection<'q, Row>(
     let EventFilter {
         event_types,
         roles,
+        authors,
         min_importance,
         occurred_from: _,
         occurred_until: _,
         meta_contains,
+        meta_matches,
         include_deleted,
     } = &selection.filter;
     query
@@ -190,6 +197,8 @@ pub(in crate::store) fn bind_selection<'q, Row>(
         .bind(selection.filter.until())
         .bind(meta_contains.as_ref().map(Meta::as_json))
         .bind(include_deleted)
+        .bind((!authors.is_empty()).then_some(authors))
+        .bind(meta_matches.as_deref())
 }
 
 /// The index that a statement in replay or feed order scans.
@@ -250,19 +259,23 @@ fn is_plain(selection: &Selection) -> bool {
     let EventFilter {
         event_types,
         roles,
+        authors,
         min_importance,
         occurred_from,
         occurred_until,
         meta_contains,
+        meta_matches,
         include_deleted,
     } = &selection.filter;
     let types_max = usize::from(selection.session_id.is_none());
     event_types.len() <= types_max
         && roles.is_empty()
+        && authors.is_empty()
         && min_importance.is_none()
         && occurred_from.is_none()
         && occurred_until.is_none()
         && meta_contains.is_none()
+        && meta_matches.is_none()
         && !include_deleted
 }
 
@@ -272,11 +285,13 @@ const IN_EVENT_TYPE: &str = "spirit_id = $1 and $2::text is null and event_type 
      and occurred_at >= $6 and occurred_at < $7";
 const IN_SESSION: &str = "spirit_id = $1 and session_id = $2 and occurred_at >= $6 and occurred_at < $7";
 
-/// The conditions of a selection that no index serves.
+/// The conditions of a selection that no index serves. The path is parsed once, not for each event.
 pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type = any($3))
          and ($4::text[] is null or role = any($4))
+         and ($10::text[] is null or author = any($10))
          and ($5::float8 is null or importance_score >= $5)
          and ($8::text is null or meta @> $8::jsonb)
+         and ($11::text is null or meta @@ (select $11::jsonpath))
          and ($9 or not is_deleted)";
 
 /// One row more than the page has is read, to know whether rows follow; the service cuts the page to its bytes.
@@ -327,7 +342,7 @@ macro_rules! pages {
 
 /// The statements of filtered pages, by index, direction and view.
 pub(in crate::store) const FILTERED_PAGES: [&str; 12] = {
-    const PARAMETERS: [&str; 5] = ["$10", "$11", "$12", "$13", "$14"];
+    const PARAMETERS: [&str; 5] = ["$12", "$13", "$14", "$15", "$16"];
     flat([
         pages!(IN_SPIRIT, FILTERED, PARAMETERS),
         pages!(IN_EVENT_TYPE, FILTERED, PARAMETERS),
@@ -421,12 +436,12 @@ macro_rules! session_sequence_pages {
 
 /// The statements of filtered pages in sequence order: of a spirit and of a session, by direction and view.
 pub(in crate::store) const FILTERED_SEQUENCE_PAGES: [&str; 8] = {
-    const PARAMETERS: [&str; 3] = ["$10", "$13", "$14"];
+    const PARAMETERS: [&str; 3] = ["$12", "$15", "$16"];
     const OTHERS: &str = formatcp!("occurred_at >= $6 and occurred_at < $7 and {FILTERED}");
     const OF_SPIRIT: &str = formatcp!("$2::text is null and {OTHERS}");
     flat([
-        spirit_sequence_pages!("$11", "$12", OF_SPIRIT, PARAMETERS),
-        session_sequence_pages!("$2", "$11", "$12", OTHERS, PARAMETERS),
+        spirit_sequence_pages!("$13", "$14", OF_SPIRIT, PARAMETERS),
+        session_sequence_pages!("$2", "$13", "$14", OTHERS, PARAMETERS),
     ])
 };
 
@@ -480,21 +495,21 @@ pub(in crate::store) const NTH_FROM_END: [&str; 2] = [
         "select occurred_at, sequence
          from events
          where {IN_SESSION}
-         and coalesce(sequence <= $10 and {FILTERED}, false)
+         and coalesce(sequence <= $12 and {FILTERED}, false)
          order by occurred_at desc, sequence desc
          limit 1
-         offset (select $11::bigint)"
+         offset (select $13::bigint)"
     ),
     formatcp!(
         "select occurred_at, sequence
          from events
          where spirit_id = $1
          and session_id is not null
-         and (session_id, sequence) <= ($2, $10::bigint)
+         and (session_id, sequence) <= ($2, $12::bigint)
          and (session_id, sequence) >= ($2, 1::bigint)
          and coalesce(occurred_at >= $6 and occurred_at < $7 and {FILTERED}, false)
          order by session_id desc, sequence desc
          limit 1
-         offset (select $11::bigint)"
+         offset (select $13::bigint)"
     ),
 ];

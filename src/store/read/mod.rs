@@ -4,8 +4,10 @@
 //! standby is fresh, and from the primary otherwise.
 
 pub(super) mod get_event;
+pub(super) mod json_path;
 pub(super) mod list_events;
 pub(super) mod list_sessions;
+pub(super) mod long_values;
 pub(super) mod page_rows;
 pub(super) mod spirits;
 

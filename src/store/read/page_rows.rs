@@ -9,11 +9,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
 use uuid::Uuid;
 
-use super::list_events::{FILTERED, bind_selection};
 use crate::domain::event::{Event, Position, View};
-use crate::domain::filter::Selection;
-use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, NO_COLUMNS};
-use crate::store::pg::session::Statement;
+use crate::store::pg::rows::{BASIC_COLUMNS, CONTENT_BYTES, CutEventRow, EventRow, NO_COLUMNS};
 
 /// Maximum bytes of a content, a meta or a summary that a page's statement returns. Values of up to this length
 /// are read whether or not they fit into the page.
@@ -39,69 +36,51 @@ macro_rules! page_columns {
 pub(in crate::store) const FULL_PAGE_COLUMNS: &str = page_columns!(formatcp!(
     "case when octet_length(content) <= {SHORT_BYTES_MAX} then content end as content,
      case when meta_bytes <= {SHORT_BYTES_MAX} then meta::text end as meta,
-     octet_length(content) + meta_bytes + coalesce(octet_length(meta_summary), 0) as value_bytes"
+     octet_length(content) + meta_bytes + coalesce(octet_length(meta_summary), 0) as value_bytes, {CONTENT_BYTES}"
 ));
 
 /// Columns of a [`PageRow`] in the BASIC view.
 pub(in crate::store) const BASIC_PAGE_COLUMNS: &str = page_columns!(formatcp!(
-    "{NO_COLUMNS}, coalesce(octet_length(meta_summary), 0) as value_bytes"
+    "{NO_COLUMNS}, coalesce(octet_length(meta_summary), 0) as value_bytes, 0 as content_bytes"
 ));
 
 /// Names of the columns of a [`PageRow`], for a query around the one that computes them.
-pub(in crate::store) const PAGE_COLUMN_NAMES: &str = formatcp!("{BASIC_COLUMNS}, content, meta, value_bytes");
+pub(in crate::store) const PAGE_COLUMN_NAMES: &str =
+    formatcp!("{BASIC_COLUMNS}, content, meta, value_bytes, content_bytes");
 
-/// Index of the column `value_bytes`, the last one that every page has.
+/// Indexes of the last columns that every page has.
 const VALUE_BYTES: usize = 18;
-
-/// Formats the statement of a view; the arguments are the columns after the basic ones.
-macro_rules! long_values {
-    ($columns:expr) => {
-        formatcp!(
-            "select {BASIC_COLUMNS}, {columns}
-             from events
-             where id = any($10)
-             and coalesce(
-                 spirit_id = $1
-                 and ($2::text is null or session_id = $2)
-                 and occurred_at >= $6
-                 and occurred_at < $7
-                 and {FILTERED},
-                 false
-             )",
-            columns = $columns
-        )
-    };
-}
-
-/// The statements that read events with long values. An event that was edited since its page was read, so that
-/// the filter does not select it any more, is left out. `coalesce` turns the condition on the spirit into a filter:
-/// as an index condition, it would let a plan for a new database read all events of the spirit.
-pub(in crate::store) const LONG_FULL: &str = long_values!(FULL_COLUMNS);
-pub(in crate::store) const LONG_BASIC: &str = long_values!(NO_COLUMNS);
+const PAGE_CONTENT_BYTES: usize = 19;
 
 /// An event of a page, possibly without its long values.
 #[derive(Debug)]
 pub(in crate::store) struct PageRow {
     event: Event,
-    /// Bytes of content, meta and summary, whether or not they were read.
+    /// Bytes of content, meta and summary in the view of the page, whether or not they were read.
     value_bytes: usize,
+    /// Bytes of the whole content; 0 in the BASIC view.
+    content_bytes: usize,
 }
 
 impl FromRow<'_, PgRow> for PageRow {
     fn from_row(row: &PgRow) -> sqlx::Result<Self> {
         let value_bytes: i32 = row.try_get(VALUE_BYTES)?;
+        let content_bytes: i32 = row.try_get(PAGE_CONTENT_BYTES)?;
         Ok(Self {
             event: EventRow::from_row(row)?.into(),
             value_bytes: usize::try_from(value_bytes).unwrap_or(0),
+            content_bytes: usize::try_from(content_bytes).unwrap_or(0),
         })
     }
 }
 
-impl From<Event> for PageRow {
-    fn from(event: Event) -> Self {
+impl From<CutEventRow> for PageRow {
+    fn from(CutEventRow { event, content_bytes }: CutEventRow) -> Self {
+        let unread = content_bytes.saturating_sub(event.content.as_ref().map_or(0, String::len));
         Self {
-            value_bytes: event.text_bytes(),
+            value_bytes: event.text_bytes() + unread,
             event,
+            content_bytes,
         }
     }
 }
@@ -110,6 +89,19 @@ impl PageRow {
     /// Returns the sequence of the event.
     pub(in crate::store) fn sequence(&self) -> i64 {
         self.event.sequence
+    }
+
+    /// Returns the row with content as the view returns it.
+    fn in_view(mut self, view: View) -> Self {
+        if let View::Cut(max) = view {
+            let max = usize::try_from(max).unwrap_or(0);
+            self.event.cut_content(max, self.content_bytes);
+            if self.content_bytes > max {
+                let kept = self.event.content.as_ref().map_or(max, String::len);
+                self.value_bytes -= self.content_bytes - kept;
+            }
+        }
+        self
     }
 
     /// Returns whether a long value was left out.
@@ -139,6 +131,7 @@ impl PageRow {
 #[derive(Debug)]
 pub(in crate::store) struct PageRows {
     rows: Vec<PageRow>,
+    view: View,
     /// Maximum bytes of the page.
     bytes_max: usize,
     /// Whether rows follow that were read and did not fit.
@@ -149,13 +142,14 @@ pub(in crate::store) struct PageRows {
 }
 
 impl PageRows {
-    /// Keeps the rows that fit into a page of this number of events and bytes, at least one.
-    pub(in crate::store) fn fitting(mut rows: Vec<PageRow>, size: usize, bytes_max: usize) -> Self {
+    /// Keeps the rows that fit into a page of this view and this number of events and bytes, at least one.
+    pub(in crate::store) fn fitting(rows: Vec<PageRow>, view: View, size: usize, bytes_max: usize) -> Self {
         let is_cut = rows.len() > size;
-        rows.truncate(size);
+        let rows: Vec<PageRow> = rows.into_iter().take(size).map(|row| row.in_view(view)).collect();
         let mut page = Self {
             end: rows.last().map(|row| row.event.position()),
             rows,
+            view,
             bytes_max,
             is_cut,
         };
@@ -187,13 +181,10 @@ impl PageRows {
 
     /// Replaces the incomplete events by these, as they are now, and removes those that are not among them. Meta
     /// and summary can have grown since, so the page is cut again.
-    pub(in crate::store) fn complete(&mut self, events: impl IntoIterator<Item = EventRow>) {
-        self.replace(events.into_iter().map(Event::from));
-    }
-
-    fn replace(&mut self, events: impl Iterator<Item = Event>) {
+    pub(in crate::store) fn complete(&mut self, events: impl IntoIterator<Item = CutEventRow>) {
         let mut events: HashMap<i64, PageRow> = events
-            .map(|event| (event.sequence, PageRow::from(event)))
+            .into_iter()
+            .map(|row| (row.event.sequence, PageRow::from(row).in_view(self.view)))
             .collect();
         self.rows.retain_mut(|row| {
             if row.is_incomplete() {
@@ -221,19 +212,6 @@ impl PageRows {
     }
 }
 
-/// Returns the statement that reads these events of the selection with their long values.
-pub(in crate::store) fn long_values(
-    selection: &Selection,
-    view: View,
-    ids: Vec<Uuid>,
-) -> Statement<'_, EventRow> {
-    let sql = match view {
-        View::Full => LONG_FULL,
-        View::Basic => LONG_BASIC,
-    };
-    bind_selection(sqlx::query_as(sql), selection).bind(ids)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +229,7 @@ mod tests {
             event_type: "message.in".to_owned(),
             meta_summary: None,
             content: Some("x".repeat(content)),
+            content_bytes: None,
             occurred_at: time,
             session_id: None,
             role: None,
@@ -271,6 +250,7 @@ mod tests {
         let short = |text: &String| text.len() <= SHORT_BYTES_MAX;
         PageRow {
             value_bytes: event.text_bytes(),
+            content_bytes: event.content.as_ref().map_or(0, String::len),
             event: Event {
                 content: event.content.clone().filter(short),
                 meta: event
@@ -279,6 +259,14 @@ mod tests {
                     .filter(|meta| meta.as_json().len() <= SHORT_BYTES_MAX),
                 ..event.clone()
             },
+        }
+    }
+
+    /// The row of this event as the statement of long values returns it.
+    fn complete(event: &Event) -> CutEventRow {
+        CutEventRow {
+            content_bytes: event.content.as_ref().map_or(0, String::len),
+            event: event.clone(),
         }
     }
 
@@ -300,11 +288,11 @@ mod tests {
             (3, 1, 1, true),
             (2, 3_000, 2, true),
         ] {
-            let page = PageRows::fitting(rows(), size, bytes);
+            let page = PageRows::fitting(rows(), View::Full, size, bytes);
             assert_eq!(page.rows.len(), kept, "{size} events, {bytes} bytes");
             assert_eq!(page.is_cut, is_cut, "{size} events, {bytes} bytes");
         }
-        assert_eq!(PageRows::fitting(Vec::new(), 3, 1).rows.len(), 0);
+        assert_eq!(PageRows::fitting(Vec::new(), View::Full, 3, 1).rows.len(), 0);
     }
 
     #[test]
@@ -315,7 +303,7 @@ mod tests {
             event(3, 10, 5_000),
             event(4, 5_000, 5_000),
         ];
-        let page = PageRows::fitting(events.iter().map(row).collect(), 4, 12_000);
+        let page = PageRows::fitting(events.iter().map(row).collect(), View::Full, 4, 12_000);
         assert_eq!(sequences(&page), [1, 2, 3]);
         assert_eq!(page.incomplete(), [2, 3].map(|id| Uuid::from_u64_pair(0, id)));
     }
@@ -328,18 +316,18 @@ mod tests {
             event(3, 5_000, 2),
             event(4, 10, 2),
         ];
-        let page = || PageRows::fitting(events.iter().map(row).collect(), 4, 20_000);
+        let page = || PageRows::fitting(events.iter().map(row).collect(), View::Full, 4, 20_000);
 
         let mut unchanged = page();
-        unchanged.replace(events[1..3].iter().cloned());
+        unchanged.complete(events[1..3].iter().map(complete));
         assert_eq!(unchanged.into_events(), events);
 
         let mut deleted = page();
-        deleted.replace([events[1].clone()].into_iter());
+        deleted.complete([complete(&events[1])]);
         assert_eq!((sequences(&deleted), deleted.is_cut), (vec![1, 2, 4], false));
 
         let mut grown = page();
-        grown.replace([event(2, 5_000, 12_000), event(3, 5_000, 2)].into_iter());
+        grown.complete([event(2, 5_000, 12_000), event(3, 5_000, 2)].iter().map(complete));
         assert_eq!(
             (sequences(&grown), grown.is_cut, end(&grown)),
             (vec![1, 2], true, Some(2))
@@ -349,8 +337,8 @@ mod tests {
     #[test]
     fn a_page_whose_events_are_all_gone_ends_at_its_last_event() {
         let events = [event(1, 5_000, 2), event(2, 5_000, 2)];
-        let mut page = PageRows::fitting(events.iter().map(row).collect(), 1, 20_000);
-        page.replace(std::iter::empty());
+        let mut page = PageRows::fitting(events.iter().map(row).collect(), View::Full, 1, 20_000);
+        page.complete([]);
         assert_eq!(
             (sequences(&page), page.is_cut, end(&page)),
             (vec![], true, Some(1))
@@ -358,11 +346,43 @@ mod tests {
     }
 
     #[test]
+    fn a_page_counts_what_is_left_of_cut_content() {
+        let events = [event(1, 10, 0), event(2, 3_000, 0), event(3, 50_000, 0)];
+        let rows = || events.iter().map(row).collect();
+        assert_eq!(sequences(&PageRows::fitting(rows(), View::Full, 3, 2_000)), [1]);
+        let mut page = PageRows::fitting(rows(), View::Cut(100), 3, 2_000);
+        assert_eq!(sequences(&page), [1, 2, 3]);
+        assert_eq!(
+            page.incomplete(),
+            [Uuid::from_u64_pair(0, 3)],
+            "only the long content was not read"
+        );
+        page.complete([CutEventRow {
+            event: event(3, 100, 0),
+            content_bytes: 50_000,
+        }]);
+        assert_eq!(page.rows.iter().map(PageRow::bytes).sum::<usize>(), 3 * 266 + 210);
+        let lengths = page.into_events().into_iter();
+        let lengths = lengths.map(|event| (event.content.map(|content| content.len()), event.content_bytes));
+        assert_eq!(
+            lengths.collect::<Vec<_>>(),
+            [
+                (Some(10), None),
+                (Some(100), Some(3_000)),
+                (Some(100), Some(50_000))
+            ]
+        );
+    }
+
+    #[test]
     fn the_next_page_is_as_large_as_events_of_this_length_allow() {
-        let page = |content| PageRows::fitting(vec![row(&event(1, content, 0))], 1, 10_000);
+        let page = |content| PageRows::fitting(vec![row(&event(1, content, 0))], View::Full, 1, 10_000);
         assert_eq!(page(734).next_size(500), 10);
         assert_eq!(page(734).next_size(5), 5);
         assert_eq!(page(20_000).next_size(500), 1);
-        assert_eq!(PageRows::fitting(Vec::new(), 1, 10_000).next_size(500), 500);
+        assert_eq!(
+            PageRows::fitting(Vec::new(), View::Full, 1, 10_000).next_size(500),
+            500
+        );
     }
 }

@@ -194,8 +194,7 @@ impl Answer {
 /// Returns the error of a request of which no part was decided. It is not an error in the data of the items, which
 /// each item reports by itself.
 fn common_failure(parts: &[(Vec<usize>, JobResult)]) -> Option<StoreError> {
-    let failed =
-        |(_, result): &(_, JobResult)| matches!(result, Err(error) if !matches!(error, StoreError::Bug(_)));
+    let failed = |(_, result): &(_, JobResult)| matches!(result, Err(error) if !error.is_of_statement());
     if !parts.iter().all(failed) {
         return None;
     }

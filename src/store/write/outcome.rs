@@ -86,7 +86,12 @@ impl Failure {
     pub(super) fn from_commit(error: sqlx::Error) -> Self {
         let is_reported = matches!(error, sqlx::Error::Database(_));
         match StoreError::from(error) {
-            error @ (StoreError::Bug(_) | StoreError::TimedOut | StoreError::ReadOnly(_)) if is_reported => {
+            error @ (StoreError::Bug(_)
+            | StoreError::BadValue(_)
+            | StoreError::TimedOut
+            | StoreError::ReadOnly(_))
+                if is_reported =>
+            {
                 Self::uncommitted(error)
             }
             error => Self::unknown(error),
@@ -100,6 +105,6 @@ impl Failure {
 
     /// Returns whether the database rejected the data of a job and nothing was stored.
     pub(super) fn is_data_error(&self) -> bool {
-        self.uncommitted && matches!(self.error, StoreError::Bug(_))
+        self.uncommitted && self.error.is_of_statement()
     }
 }

@@ -178,6 +178,7 @@ async fn get_event_hides_a_foreign_event_even_when_an_own_spirit_is_named() {
             event_id: foreign.event_id.clone(),
             spirit_id: Some(spirit_id.clone()),
             include_deleted: true,
+            ..GetEventRequest::default()
         };
         let got = reader.events().get_event(request).await;
         refused(got, Code::NotFound, "EVENT_NOT_FOUND");

@@ -1,7 +1,6 @@
 //! Authorisation of every RPC: keys of every role, scoped to one spirit, call it for that spirit, for a
-//! foreign spirit and for an unknown one.
-//!
-//! The RPCs are read from the descriptor set, so that an RPC added without a case here fails the test.
+//! foreign spirit and for an unknown one. The RPCs are read from the descriptor set, so that an RPC added without a
+//! case here fails the test.
 
 use std::collections::BTreeMap;
 
@@ -84,6 +83,10 @@ async fn call(rpc: &str, caller: &Caller, subject: &Subject) -> Result<bool, Sta
     match rpc {
         "EventService/CreateEvent" | "EventService/BatchCreateEvents" | "EventService/IngestEvents" => {
             call_create(rpc, caller, &subject.spirit_id).await
+        }
+        "AccessService/GetAccess" => {
+            let access = reply(caller.access().get_access(pb::GetAccessRequest {})).await?;
+            Ok(access.key_prefix.as_ref() == Some(&caller.key.prefix))
         }
         _ if rpc.starts_with("EventService/") => call_event_rpc(rpc, caller, subject).await,
         _ => call_spirit_rpc(rpc, caller, subject).await,
@@ -275,8 +278,7 @@ async fn outcome(rpc: &str, caller: &Caller, subject: &Subject) -> Outcome {
     }
 }
 
-/// The outcome for a spirit outside the key's scope, or the reason of the `NOT_FOUND` error, if the key has
-/// the required role.
+/// The outcome for a spirit outside the scope of a key with the required role, or the reason of its `NOT_FOUND`.
 fn expected_outside_scope(rpc: &Rpc) -> Result<Outcome, &'static str> {
     match rpc.name.as_str() {
         _ if rpc.names_event => Err("EVENT_NOT_FOUND"),
@@ -285,8 +287,8 @@ fn expected_outside_scope(rpc: &Rpc) -> Result<Outcome, &'static str> {
         | "EventService/CountEvents"
         | "EventService/ListSessions"
         | "SpiritService/ListSpirits" => Ok(Outcome::EmptyReply),
-        // CountSpirits names no spirit: its reply counts the key's own one, whatever the subject.
-        "SpiritService/CountSpirits" => Ok(Outcome::Reply),
+        // Their requests name no spirit: the reply is that of the key, whatever the subject.
+        "SpiritService/CountSpirits" | "AccessService/GetAccess" => Ok(Outcome::Reply),
         _ => Err("SPIRIT_NOT_FOUND"),
     }
 }
@@ -352,8 +354,7 @@ async fn an_unscoped_key_reaches_every_spirit_in_every_rpc_of_its_role() {
             if role < rpc.required_role {
                 assert_not_allowed(&name, &outcome);
             } else {
-                // `call` takes a count other than one for an empty reply; an
-                // unscoped key counts every spirit.
+                // `call` takes a count other than one for an empty reply; an unscoped key counts every spirit.
                 let is_count = rpc.name.ends_with("/CountSpirits") && outcome == Outcome::EmptyReply;
                 assert!(outcome == Outcome::Reply || is_count, "{name}: {outcome:?}");
             }

@@ -112,6 +112,8 @@ fn requests(spirit_id: &str, event_id: &str, page_token: &str, cursor: &str) -> 
     let filter = Some(EventFilter {
         event_types: vec!["message.in".to_owned()],
         roles: vec!["user".to_owned()],
+        authors: vec!["Ada".to_owned()],
+        meta_matches: Some("exists($.k) && $.n >= 1".to_owned()),
         min_importance: Some(0.5),
         occurred_from: Some(at(0)),
         meta_contains: Some(object([("k", text("v"))])),

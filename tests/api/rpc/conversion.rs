@@ -75,6 +75,7 @@ prop_compose! {
             dedupe_key, importance_score, on_duplicate,
             expected_last_sequence: None,
             expected_session_last_sequence: None,
+            reply_view: 0,
         }
     }
 }

@@ -41,11 +41,12 @@ fn all_bad() -> CreateEventRequest {
         on_duplicate: 9,
         expected_last_sequence: Some(-1),
         expected_session_last_sequence: Some(-1),
+        reply_view: 9,
     }
 }
 
 /// Fields of [`all_bad`].
-const ALL_FIELDS: [&str; 15] = [
+const ALL_FIELDS: [&str; 16] = [
     "author",
     "content",
     "dedupe_key",
@@ -57,6 +58,7 @@ const ALL_FIELDS: [&str; 15] = [
     "meta_summary",
     "occurred_at",
     "on_duplicate",
+    "reply_view",
     "role",
     "session_id",
     "source_uri",
@@ -138,10 +140,12 @@ async fn list_events_names_all_bad_fields_at_once() {
     let filter = EventFilter {
         event_types: vec![String::new(), "ok".to_owned(), "\0".to_owned()],
         roles: vec!["x".to_owned(); 101],
+        authors: vec!["x".to_owned(); 101],
         min_importance: Some(f64::NAN),
         occurred_from: bad_time,
         occurred_until: bad_time,
         meta_contains: Some(object([("k", number(f64::INFINITY))])),
+        meta_matches: Some("$.k".to_owned()),
         include_deleted: false,
     };
     let request = ListEventsRequest {
@@ -154,15 +158,19 @@ async fn list_events_names_all_bad_fields_at_once() {
         order: 9,
         view: 9,
         after_sequence: Some(1),
+        content_bytes_max: Some(-1),
     };
     let fields = bad_fields(server.events().list_events(request).await);
     assert_eq!(
         sorted(fields),
         [
             "after_sequence",
+            "content_bytes_max",
+            "filter.authors",
             "filter.event_types[0]",
             "filter.event_types[2]",
             "filter.meta_contains",
+            "filter.meta_matches",
             "filter.min_importance",
             "filter.occurred_from",
             "filter.occurred_until",
@@ -270,6 +278,8 @@ async fn errors_with_many_bad_fields_stay_below_the_metadata_limit_of_clients() 
     let filter = EventFilter {
         event_types: vec!["\0".repeat(101); 100],
         roles: vec!["\0".repeat(101); 100],
+        authors: vec!["\0".repeat(256); 100],
+        meta_matches: Some("🐘".repeat(1_000)),
         ..EventFilter::default()
     };
     let request = ListEventsRequest {

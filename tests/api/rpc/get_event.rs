@@ -39,7 +39,7 @@ async fn get_event_accepts_ids_in_either_case_with_or_without_the_spirit() {
             let request = GetEventRequest {
                 event_id,
                 spirit_id: spirit_id.clone(),
-                include_deleted: false,
+                ..GetEventRequest::default()
             };
             assert_eq!(get(&server, request).await.unwrap(), created);
         }
@@ -150,11 +150,12 @@ async fn get_event_names_ids_that_are_not_uuids() {
         let request = GetEventRequest {
             event_id: bad.to_owned(),
             spirit_id: Some(bad.to_owned()),
-            include_deleted: false,
+            content_bytes_max: Some(0),
+            ..GetEventRequest::default()
         };
         assert_eq!(
             bad_fields(get(&server, request).await),
-            ["event_id", "spirit_id"],
+            ["event_id", "spirit_id", "content_bytes_max"],
             "{bad:?}"
         );
     }

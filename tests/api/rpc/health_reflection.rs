@@ -23,7 +23,8 @@ use crate::support::scrape::get;
 
 const EVENT_SERVICE: &str = "elephantasm.events.v1.EventService";
 const SPIRIT_SERVICE: &str = "elephantasm.events.v1.SpiritService";
-const SERVICES: [&str; 3] = ["", EVENT_SERVICE, SPIRIT_SERVICE];
+const ACCESS_SERVICE: &str = "elephantasm.events.v1.AccessService";
+const SERVICES: [&str; 4] = ["", EVENT_SERVICE, SPIRIT_SERVICE, ACCESS_SERVICE];
 
 fn request_of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -195,10 +196,15 @@ version!(v1);
 version!(v1alpha);
 
 #[tokio::test]
-async fn reflection_lists_both_services_in_both_versions() {
+async fn reflection_lists_every_service_in_both_versions() {
     let server = TestServer::start().await;
     for services in [v1::services(&server).await, v1alpha::services(&server).await] {
-        for service in [EVENT_SERVICE, SPIRIT_SERVICE, "grpc.health.v1.Health"] {
+        for service in [
+            EVENT_SERVICE,
+            SPIRIT_SERVICE,
+            ACCESS_SERVICE,
+            "grpc.health.v1.Health",
+        ] {
             assert!(
                 services.iter().any(|name| name == service),
                 "{service}: {services:?}"
@@ -210,7 +216,11 @@ async fn reflection_lists_both_services_in_both_versions() {
 #[tokio::test]
 async fn reflection_serves_every_method_with_its_comment() {
     let server = TestServer::start().await;
-    for (service, method) in [(EVENT_SERVICE, "CreateEvent"), (SPIRIT_SERVICE, "CreateSpirit")] {
+    for (service, method) in [
+        (EVENT_SERVICE, "CreateEvent"),
+        (SPIRIT_SERVICE, "CreateSpirit"),
+        (ACCESS_SERVICE, "GetAccess"),
+    ] {
         for files in [
             v1::files(&server, service).await,
             v1alpha::files(&server, service).await,

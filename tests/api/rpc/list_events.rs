@@ -354,10 +354,12 @@ async fn list_events_names_every_bad_field() {
     let filter = EventFilter {
         event_types: vec!["x".to_owned(), String::new()],
         roles: vec!["r".repeat(51)],
+        authors: vec!["a".repeat(256)],
         min_importance: Some(f64::NAN),
         occurred_from: Some(at(2)),
         occurred_until: Some(at(1)),
         meta_contains: Some(object([("n", number(f64::INFINITY))])),
+        meta_matches: Some("$.n".to_owned()),
         include_deleted: false,
     };
     let request = ListEventsRequest {
@@ -370,13 +372,17 @@ async fn list_events_names_every_bad_field() {
         order: 7,
         view: 7,
         after_sequence: Some(1),
+        content_bytes_max: Some(0),
     };
     let mut fields = bad_fields(server.events().list_events(request).await);
     fields.sort();
     let expected = [
         "after_sequence",
+        "content_bytes_max",
+        "filter.authors[0]",
         "filter.event_types[1]",
         "filter.meta_contains",
+        "filter.meta_matches",
         "filter.min_importance",
         "filter.occurred_from",
         "filter.roles[0]",

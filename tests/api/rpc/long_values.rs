@@ -11,7 +11,7 @@ use elephantasm_events::store::{Consistency, EventQuery, PageStart, Store};
 use prost::Message as _;
 
 use crate::support::builders::{drain, event, list, object, stream, text};
-use crate::support::harness::{Settings, TestServer, eventually};
+use crate::support::harness::{Database, Settings, TestServer, eventually};
 use crate::support::live::{beginning, watch};
 use crate::support::model::{pages, store};
 
@@ -116,8 +116,8 @@ async fn streams_send_values_of_every_length() {
 }
 
 /// Blocks of long values that were read in the database since its creation.
-async fn toast_blocks_read(server: &TestServer) -> i64 {
-    let mut connection = server.database.connect().await;
+pub async fn toast_blocks_read(database: &Database) -> i64 {
+    let mut connection = database.connect().await;
     sqlx::query_scalar(
         "select toast_blks_hit + toast_blks_read from pg_statio_user_tables where relname = 'events'",
     )
@@ -148,7 +148,7 @@ async fn a_value_that_does_not_fit_into_the_page_is_not_read() {
     .execute(&mut connection)
     .await
     .unwrap();
-    let before = toast_blocks_read(&server).await;
+    let before = toast_blocks_read(&server.database).await;
 
     let query = EventQuery {
         selection: Selection {
@@ -172,7 +172,7 @@ async fn a_value_that_does_not_fit_into_the_page_is_not_read() {
     store.close().await; // PostgreSQL counts the blocks of a session at its end
 
     let read = eventually("the blocks of the session are counted", async || {
-        let read = toast_blocks_read(&server).await - before;
+        let read = toast_blocks_read(&server.database).await - before;
         (read > 0).then_some(read)
     })
     .await;

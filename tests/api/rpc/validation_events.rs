@@ -33,6 +33,7 @@ async fn create_event_enforces_every_field_limit() {
         .field("dedupe_key", chars(255), |r, v| r.dedupe_key = Some(v))
         .field("importance_score", scores(), |r, v| r.importance_score = Some(v))
         .field("on_duplicate", enums(2), |r, v| r.on_duplicate = v)
+        .field("reply_view", enums(2), |r, v| r.reply_view = v)
         .run(async |request| events.create_event(request).await.map(drop))
         .await;
 }

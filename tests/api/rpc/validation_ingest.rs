@@ -104,6 +104,7 @@ async fn an_ingest_item_validates_spirit_id_and_guards() {
                 create(r).expected_session_last_sequence = Some(v);
             },
         )
+        .field("create.reply_view", enums(2), |r, v| create(r).reply_view = v)
         .run(async |item| send(&server, item).await)
         .await;
 }

@@ -42,6 +42,12 @@ fn with_filters<R: Clone + std::fmt::Debug>(
         .field("filter.roles[1]", chars(50), |r, v| {
             set(r, filter_with(&|f| f.roles = in_second_place(v.clone())));
         })
+        .field("filter.authors", lists(), |r, v| {
+            set(r, filter_with(&|f| f.authors.clone_from(&v)));
+        })
+        .field("filter.authors[1]", chars(255), |r, v| {
+            set(r, filter_with(&|f| f.authors = in_second_place(v.clone())));
+        })
         .field("filter.min_importance", scores(), |r, v| {
             set(r, filter_with(&|f| f.min_importance = Some(v)));
         })
@@ -53,6 +59,9 @@ fn with_filters<R: Clone + std::fmt::Debug>(
         })
         .field("filter.meta_contains", metas(), |r, v| {
             set(r, filter_with(&|f| f.meta_contains = Some(v.clone())));
+        })
+        .field("filter.meta_matches", paths(), |r, v| {
+            set(r, filter_with(&|f| f.meta_matches = Some(v.clone())));
         })
         .field("filter.occurred_from", time_ranges(), |r, (from, until)| {
             set(
@@ -70,6 +79,24 @@ fn with_filters<R: Clone + std::fmt::Debug>(
                 );
             },
         )
+}
+
+/// Paths for `meta_matches`, of which each has one predicate at most.
+fn paths() -> Values<String> {
+    let long = |chars: usize| format!("$.a == \"{}\"", "é".repeat(chars - 9));
+    let nested = |levels| format!("{}$.a == 1{}", "(".repeat(levels), ")".repeat(levels));
+    vec![
+        ("a comparison", "$.a == 1".to_owned(), true),
+        ("1,000 characters", long(1_000), true),
+        ("1,001 characters", long(1_001), false),
+        ("empty", String::new(), false),
+        ("U+0000", "$.a == \"\0\"".to_owned(), false),
+        ("no path", "a = 1".to_owned(), false),
+        ("no predicate", "$.a".to_owned(), false),
+        ("a regular expression", "$.a like_regex \"x\"".to_owned(), false),
+        ("32 levels", nested(32), true),
+        ("33 levels", nested(33), false),
+    ]
 }
 
 /// Time ranges for `occurred_from` and `occurred_until`, which are compared in whole microseconds.
@@ -103,6 +130,9 @@ async fn get_event_validates_every_field() {
     ValidationCases::new(base)
         .field("event_id", uuids(), |r, v| r.event_id = v)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = Some(v))
+        .field("content_bytes_max", at_least(1, i32::MIN), |r, v| {
+            r.content_bytes_max = Some(v);
+        })
         .run(async |request| events.get_event(request).await.map(drop))
         .await;
 }
@@ -126,6 +156,9 @@ async fn list_events_validates_every_field() {
             r.after_sequence = Some(0);
         })
         .field("view", enums(2), |r, v| r.view = v)
+        .field("content_bytes_max", at_least(1, i32::MIN), |r, v| {
+            r.content_bytes_max = Some(v);
+        })
         .case("an offset with a token", &["offset"], |r| {
             r.offset = 1;
             r.page_token = "token".to_owned();
@@ -143,6 +176,9 @@ async fn stream_session_events_validates_every_field() {
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("session_id", chars(255), |r, v| r.session_id = v)
         .field("view", enums(2), |r, v| r.view = v)
+        .field("content_bytes_max", at_least(1, i32::MIN), |r, v| {
+            r.content_bytes_max = Some(v);
+        })
         .field("limit", at_least(0, i32::MIN), |r, v| r.limit = v)
         .field("from_time", times(), |r, v| r.start = Some(Start::FromTime(v)))
         .field("last_n", at_least(1, i32::MIN), |r, v| {
@@ -182,6 +218,9 @@ async fn watch_events_validates_every_field() {
     let cases = ValidationCases::new(now(UNKNOWN_ID))
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("view", enums(2), |r, v| r.view = v)
+        .field("content_bytes_max", at_least(1, i32::MIN), |r, v| {
+            r.content_bytes_max = Some(v);
+        })
         .field("start_at", enums(2), |r, v| r.start = Some(WatchAt::StartAt(v)))
         .field("after_sequence", at_least(0, i64::MIN), |r, v| {
             r.start = Some(WatchAt::AfterSequence(v));

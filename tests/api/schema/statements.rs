@@ -13,9 +13,11 @@ const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequ
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 29] = [
-    ("list_events", "{event}, value_bytes INT4"),
-    ("long_values/", "{event}"),
+const COLUMNS: [(&str, &str); 31] = [
+    ("list_events", "{event}, value_bytes INT4, content_bytes INT4"),
+    ("check_json_path", "printed TEXT"),
+    ("long_values/", "{event}, content_bytes INT4"),
+    ("get_event_cut", "{event}, content_bytes INT4"),
     ("get_event", "{event}"),
     ("update_event", "{event}"),
     ("count_events/", "count INT8"),
@@ -53,7 +55,7 @@ const COLUMNS: [(&str, &str); 29] = [
     ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
     (
         "live/",
-        "{event}, value_bytes INT4, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8",
+        "{event}, value_bytes INT4, content_bytes INT4, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8",
     ),
     ("ingest/lock", "id UUID"),
     ("ingest/wait", "id UUID"),

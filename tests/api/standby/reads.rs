@@ -16,7 +16,7 @@ use prost_types::{FileDescriptorSet, MethodOptions};
 use tonic::Request;
 
 use crate::support::builders::{
-    bad_fields, create, drain, event_at, keyed, list, stored_event, stream, strong,
+    bad_fields, create, drain, event_at, get, keyed, list, stored_event, stream, strong,
 };
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually};
@@ -309,5 +309,40 @@ async fn every_read_rejects_an_unknown_consistency() {
             tried += 1;
         }
     }
-    assert_eq!(tried, 9, "the number of reading RPCs changed");
+    assert_eq!(tried, 10, "the number of reading RPCs changed");
+}
+
+#[tokio::test]
+async fn a_path_that_the_standby_refuses_is_no_failure_of_the_standby() {
+    let pair = Pair::start(NO_LAG_LIMIT).await;
+    let spirit_id = pair.server.spirit().await;
+    let failed = reads(&pair.server, "failed").await;
+    for path in ["$.a =", "$.a"] {
+        let request = CountEventsRequest {
+            filter: Some(pb::EventFilter {
+                meta_matches: Some(path.to_owned()),
+                ..pb::EventFilter::default()
+            }),
+            ..count(&spirit_id)
+        };
+        let counted = pair.server.events().count_events(request).await;
+        assert_eq!(bad_fields(counted), ["filter.meta_matches"], "{path}");
+    }
+    assert_eq!(reads(&pair.server, "failed").await, failed);
+}
+
+#[tokio::test]
+async fn an_event_with_cut_content_that_the_standby_does_not_have_yet_is_read_from_the_primary() {
+    let pair = Pair::start(NO_LAG_LIMIT).await;
+    pair.pause_replay().await;
+    let spirit_id = pair.server.spirit().await;
+    let created = create(&mut pair.server.events(), event_at(&spirit_id, "s", 1)).await;
+    let request = pb::GetEventRequest {
+        content_bytes_max: Some(1),
+        ..get(&created.id)
+    };
+    let reply = pair.server.events().get_event(request).await.unwrap();
+    let event = reply.into_inner().event.unwrap();
+    assert_eq!((event.content(), event.content_bytes), ("h", Some(5)));
+    pair.resume_replay().await;
 }

@@ -356,12 +356,14 @@ async fn a_replay_request_reports_every_invalid_field() {
         start: Some(Start::LastN(0)),
         follow: false,
         order: 9,
+        content_bytes_max: Some(0),
     };
     let mut fields = bad_fields(replay(&server, request.clone()).await);
     fields.sort();
     assert_eq!(
         fields,
         [
+            "content_bytes_max",
             "filter.roles[0]",
             "last_n",
             "limit",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::domain::ids::SpiritId;
 use elephantasm_events::domain::key::GeneratedKey;
+use elephantasm_events::grpc::pb::access_service_client::AccessServiceClient;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{CreateSpiritRequest, Event, ListSpiritsRequest};
@@ -64,6 +65,10 @@ pub struct Caller {
 impl Caller {
     pub fn events(&self) -> EventServiceClient<KeyedChannel> {
         EventServiceClient::new(self.channel.clone())
+    }
+
+    pub fn access(&self) -> AccessServiceClient<KeyedChannel> {
+        AccessServiceClient::new(self.channel.clone())
     }
 
     pub fn spirits(&self) -> SpiritServiceClient<KeyedChannel> {

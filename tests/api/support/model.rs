@@ -7,6 +7,7 @@ use elephantasm_events::grpc::pb::{
     SoftDeleteEventRequest,
 };
 use prost_types::Timestamp;
+use prost_types::value::Kind;
 use tonic::transport::Channel;
 
 use crate::support::builders::{at, event, number, object, text};
@@ -74,6 +75,7 @@ pub fn sample_requests(spirit_id: &str) -> Vec<CreateEventRequest> {
             occurred_at: Some(at(1_000 + i64::from(i) * 7 % 20)),
             session_id: [None, Some("a"), Some("b"), Some("a"), Some("ü")][n % 5].map(str::to_owned),
             role: [None, Some("user"), Some("assistant")][n % 3].map(str::to_owned),
+            author: [None, Some("Ada"), Some("Bö"), Some("model-1")][n / 3 % 4].map(str::to_owned),
             meta: Some(object([("n", number(f64::from(i % 4))), ("s", text("x"))])),
             importance_score: [None, Some(0.0), Some(0.5), Some(1.0)][n % 4],
             ..event(spirit_id)
@@ -93,6 +95,13 @@ pub async fn sample_spirit(server: &TestServer) -> (String, Vec<Event>) {
     (spirit_id, events)
 }
 
+/// Paths, and which values of `n` in the meta of a sample they match.
+const PATHS: [(&str, &[f64]); 3] = [
+    ("$.n >= 1 && $.n < 3", &[1.0, 2.0]),
+    ("!($.n == 2)", &[0.0, 1.0, 3.0]),
+    ("exists($.other)", &[]),
+];
+
 /// Named filters for a [`sample_spirit`]: every field by itself, and combinations.
 pub fn filters() -> Vec<(&'static str, EventFilter)> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
@@ -103,6 +112,12 @@ pub fn filters() -> Vec<(&'static str, EventFilter)> {
     };
     let types = |f: &mut EventFilter| f.event_types = words(&["error", "message.in", "error", "none such"]);
     let meta = |n| move |f: &mut EventFilter| f.meta_contains = Some(object([("n", number(n))]));
+    let path = |index: usize| move |f: &mut EventFilter| f.meta_matches = Some(PATHS[index].0.to_owned());
+    let role_path_deleted = |f: &mut EventFilter| {
+        f.roles = words(&["user"]);
+        path(1)(f);
+        f.include_deleted = true;
+    };
     let span = |from, until| {
         move |f: &mut EventFilter| {
             f.occurred_from = Some(at(from));
@@ -118,6 +133,10 @@ pub fn filters() -> Vec<(&'static str, EventFilter)> {
         f.roles = words(&["user"]);
         f.min_importance = Some(0.5);
     };
+    let one_type_author = |f: &mut EventFilter| {
+        f.event_types = words(&["tool.call"]);
+        f.authors = words(&["Ada"]);
+    };
     let one_type_meta = |f: &mut EventFilter| {
         f.event_types = words(&["tool.call"]);
         meta(2.0)(f);
@@ -132,6 +151,11 @@ pub fn filters() -> Vec<(&'static str, EventFilter)> {
         ("types", with(&types)),
         ("a role", with(&|f| f.roles = words(&["user"]))),
         ("roles", with(&|f| f.roles = words(&["user", "assistant"]))),
+        ("an author", with(&|f| f.authors = words(&["Bö"]))),
+        (
+            "authors",
+            with(&|f| f.authors = words(&["Ada", "model-1", "Ada", "none such"])),
+        ),
         ("a score", with(&|f| f.min_importance = Some(0.5))),
         ("the lowest score", with(&|f| f.min_importance = Some(0.0))),
         ("from a time", with(&|f| f.occurred_from = Some(at(1_010)))),
@@ -140,12 +164,26 @@ pub fn filters() -> Vec<(&'static str, EventFilter)> {
         ("an empty span", with(&span(1_010, 1_010))),
         ("meta", with(&meta(2.0))),
         ("other meta", with(&meta(9.0))),
+        ("a path", with(&path(0))),
+        ("another path", with(&path(1))),
+        ("a path that matches nothing", with(&path(2))),
         ("empty meta", with(&|f| f.meta_contains = Some(object([])))),
         ("deleted events too", with(&|f| f.include_deleted = true)),
         ("types, a span, deleted events too", with(&types_span_deleted)),
         ("a role, a score", with(&role_score)),
+        ("one type, an author", with(&one_type_author)),
         ("one type, meta", with(&one_type_meta)),
+        ("a role, a path, deleted events too", with(&role_path_deleted)),
     ]
+}
+
+/// Returns true if the meta of an event of a sample matches one of [`PATHS`].
+fn matches_path(path: &str, event: &Event) -> bool {
+    let (_, numbers) = PATHS.iter().find(|(known, _)| *known == path).unwrap();
+    match event.meta.as_ref().unwrap().fields["n"].kind {
+        Some(Kind::NumberValue(n)) => numbers.contains(&n),
+        _ => panic!("n is a number"),
+    }
 }
 
 /// Returns true if an event matches a filter.
@@ -153,10 +191,12 @@ pub fn passes(filter: &EventFilter, event: &Event) -> bool {
     let EventFilter {
         event_types,
         roles,
+        authors,
         min_importance,
         occurred_from,
         occurred_until,
         meta_contains,
+        meta_matches,
         include_deleted,
     } = filter;
     let occurred_at = time(event);
@@ -165,6 +205,7 @@ pub fn passes(filter: &EventFilter, event: &Event) -> bool {
     };
     any(event_types, event.event_type.as_ref())
         && any(roles, event.role.as_ref())
+        && any(authors, event.author.as_ref())
         && min_importance.is_none_or(|min| event.importance_score.is_some_and(|score| score >= min))
         && occurred_from.is_none_or(|from| occurred_at >= key(from))
         && occurred_until.is_none_or(|until| occurred_at < key(until))
@@ -172,6 +213,7 @@ pub fn passes(filter: &EventFilter, event: &Event) -> bool {
             .iter()
             .flat_map(|meta| &meta.fields)
             .all(|(key, value)| event.meta.as_ref().unwrap().fields.get(key) == Some(value))
+        && meta_matches.as_ref().is_none_or(|path| matches_path(path, event))
         && (*include_deleted || !event.is_deleted)
 }
 

@@ -88,6 +88,7 @@ fn filter() -> impl Strategy<Value = EventFilter> {
                 occurred_until: until.map(at),
                 meta_contains: meta.map(|n| object([("n", number(n.into()))])),
                 include_deleted,
+                ..EventFilter::default()
             },
         )
 }

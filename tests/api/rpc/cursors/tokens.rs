@@ -168,12 +168,21 @@ fn other_queries(query: &ListEventsRequest, other_spirit: &str) -> Vec<(&'static
             filtered(&|f| f.roles = std::mem::take(&mut f.event_types)),
         ),
         ("a role", filtered(&|f| f.roles = vec!["user".to_owned()])),
+        ("an author", filtered(&|f| f.authors = vec!["Ada".to_owned()])),
+        (
+            "types as authors",
+            filtered(&|f| f.authors = std::mem::take(&mut f.event_types)),
+        ),
         ("a score", filtered(&|f| f.min_importance = Some(0.0))),
         ("a time from", filtered(&|f| f.occurred_from = Some(at(0)))),
         ("a time until", filtered(&|f| f.occurred_until = Some(at(9_000)))),
         (
             "meta",
             filtered(&|f| f.meta_contains = Some(object([("n", number(1.0))]))),
+        ),
+        (
+            "a path",
+            filtered(&|f| f.meta_matches = Some("$.n == 1".to_owned())),
         ),
         ("with deleted events", filtered(&|f| f.include_deleted = true)),
     ]
@@ -317,6 +326,13 @@ async fn a_cursor_is_valid_for_an_equivalent_query() {
             "the spirit id in upper case",
             ListEventsRequest {
                 spirit_id: after.spirit_id.to_uppercase(),
+                ..after.clone()
+            },
+        ),
+        (
+            "cut content",
+            ListEventsRequest {
+                content_bytes_max: Some(1),
                 ..after.clone()
             },
         ),

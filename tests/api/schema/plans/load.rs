@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 use crate::support::harness::TestServer;
 
 /// 300,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
-/// has sessions of 1 to 60 events and a long one of 1,200; one event in 1,000 has a rare type, and one a rare role.
+/// has sessions of 1 to 60 events and a long one of 1,200; one event in 1,000 has a rare type, one a rare role, and one a rare author.
 /// 2,000 API keys. The tables get no statistics.
 const LOAD: &str = "
     alter table spirits set (autovacuum_enabled = off);
@@ -22,7 +22,7 @@ const LOAD: &str = "
     from generate_series(1, 2050) as n;
 
     insert into events (
-        id, spirit_id, sequence, event_type, content, occurred_at, session_id, role, meta,
+        id, spirit_id, sequence, event_type, content, occurred_at, session_id, role, author, meta,
         dedupe_key, importance_score, is_deleted, deleted_at
     )
     select
@@ -37,6 +37,7 @@ const LOAD: &str = "
             when i % 5 = 1 then 'long'
             else 's-' || floor(sqrt(i * 2))::int end,
         case when i % 1000 = 13 then 'auditor' else (array['user', 'assistant', 'tool'])[i % 3 + 1] end,
+        case when i % 1000 = 19 then 'reviewer' else 'Ada' end,
         jsonb_build_object('n', n % 1000),
         case when n % 3 = 0 then 'key ' || n end,
         case when n % 2 = 0 then n % 100 / 100.0 end,
@@ -58,15 +59,24 @@ pub const SESSIONS: [&str; 4] = ["'long'", "'s-60'", "'s-1'", "'none such'"];
 pub const COMMON: &str = "'{message.in}'";
 /// A list with a rare event type.
 pub const RARE: &str = "'{error}'";
-/// Filters as event types, roles, score and meta: no filter, a common one, rare ones, all combined.
-pub const FILTERS: [[&str; 4]; 7] = [
-    ["null", "null", "null", "null"],
-    ["'{message.in,tool.call}'", "null", "null", "null"],
-    ["'{error,system}'", "null", "null", "null"],
-    ["null", "'{auditor}'", "null", "null"],
-    ["null", "null", "0.98", "null"],
-    ["null", "null", "null", r#"'{"n": 5}'"#],
-    ["'{error,system}'", "'{auditor}'", "0.98", r#"'{"n": 5}'"#],
+/// Filters as event types, roles, score, meta, authors and path: no filter, a common one, rare ones, all combined.
+pub const FILTERS: [[&str; 6]; 9] = [
+    ["null", "null", "null", "null", "null", "null"],
+    ["'{message.in,tool.call}'", "null", "null", "null", "null", "null"],
+    ["'{error,system}'", "null", "null", "null", "null", "null"],
+    ["null", "'{auditor}'", "null", "null", "null", "null"],
+    ["null", "null", "0.98", "null", "null", "null"],
+    ["null", "null", "null", r#"'{"n": 5}'"#, "null", "null"],
+    ["null", "null", "null", "null", "'{reviewer}'", "null"],
+    ["null", "null", "null", "null", "null", "'$.n == 5'"],
+    [
+        "'{error,system}'",
+        "'{auditor}'",
+        "0.98",
+        r#"'{"n": 5}'"#,
+        "'{reviewer}'",
+        "'$.n == 5'",
+    ],
 ];
 
 /// The id of the n-th spirit as SQL.

@@ -57,9 +57,9 @@ fn read<const N: usize>(rule: Rule, statement: &str, arguments: [&str; N]) -> Re
     }
 }
 
-/// Arguments `$1` to `$9` of statements with a scope.
-fn scope(session: &str, filter: [&str; 4]) -> Vec<String> {
-    let [types, roles, importance, meta] = filter;
+/// Arguments `$1` to `$11` of statements with a scope.
+fn scope(session: &str, filter: [&str; 6]) -> Vec<String> {
+    let [types, roles, importance, meta, authors, path] = filter;
     let spirit_id = spirit(7);
     let others = [
         session,
@@ -70,6 +70,8 @@ fn scope(session: &str, filter: [&str; 4]) -> Vec<String> {
         "'10000-01-01Z'",
         meta,
         "false",
+        authors,
+        path,
     ];
     std::iter::once(spirit_id)
         .chain(others.map(str::to_owned))
@@ -86,10 +88,11 @@ fn scopes() -> Vec<(&'static str, Vec<String>)> {
             scopes.push(("session", scope(session, filter)));
         }
         if types == "null" {
-            let [roles, importance, meta] = others;
+            let [roles, importance, meta, authors, path] = others;
             for one_type in [COMMON, RARE] {
-                scopes.push(("type", scope("null", [one_type, roles, importance, meta])));
-                scopes.push(("session", scope("'s-60'", [one_type, roles, importance, meta])));
+                let filter = [one_type, roles, importance, meta, authors, path];
+                scopes.push(("type", scope("null", filter)));
+                scopes.push(("session", scope("'s-60'", filter)));
             }
         }
     }
@@ -167,6 +170,12 @@ fn plain_pages() -> Vec<Read> {
                 rule: LOOKUP,
             });
         }
+        let ids = format!("'{{{:032},{:032}}}'", 7, 57);
+        reads.push(Read {
+            statement: "long_values/cut".to_owned(),
+            arguments: scope.into_iter().chain([ids, "100".to_owned()]).collect(),
+            rule: LOOKUP,
+        });
     }
     reads
 }
@@ -247,6 +256,8 @@ fn lookups() -> Vec<Read> {
         read(LOOKUP, "get_event", [&ids(32), "null", "null"]),
         read(LOOKUP, "get_event", [&ids(32), "null", &ids(50)]),
         read(LOOKUP, "get_event", [&ids(32), &ids(2), &ids(2)]),
+        read(LOOKUP, "get_event_cut", [&event, "null", "null", "false", "100"]),
+        read(LOOKUP, "get_event_cut", [&event, &owner, &ids(1), "true", "100"]),
         read(LOOKUP, "get_events_basic", [&ids(50), &ids(50)]),
         read(
             SCAN,
