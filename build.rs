@@ -3,9 +3,10 @@
 
 use std::{env, path::PathBuf};
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
     "elephantasm/events/v1/access.proto",
     "elephantasm/events/v1/events.proto",
+    "elephantasm/events/v1/sessions.proto",
     "elephantasm/events/v1/spirits.proto",
 ];
 const INCLUDES: [&str; 2] = ["proto", "third_party"];

@@ -14,6 +14,21 @@ SWEEPS = {
     "spirits": ("CreateEvent, 64 in flight, by spirits", ["create", "--spirits"], [1, 10, 100, 1_000, 10_000]),
     "content": ("CreateEvent, 64 in flight, by bytes of content", ["create", "--content-bytes"], [100, 1_000, 10_000, 100_000]),
     "replay": ("replay by events of the session", ["replay", "--concurrency", 1, "--events"], [100, 1_000, 10_000, 100_000]),
+    "sessions": (
+        "ListSessions of 50, one call at a time, by sessions of the spirit, active within a minute",
+        ["sessions", "--concurrency", 1, "--content-bytes", 10, "--events"],
+        [100, 1_000_000],
+    ),
+    "sessions-year": (
+        "the same, active within a year",
+        ["sessions", "--concurrency", 1, "--content-bytes", 10, "--days", 365, "--events"],
+        [100, 1_000_000],
+    ),
+    "sessions-owner": (
+        "the 50 sessions of an owner, by sessions of the spirit, active within a year",
+        ["sessions", "--owner", "--concurrency", 1, "--content-bytes", 10, "--days", 365, "--events"],
+        [100, 1_000_000],
+    ),
     "depth": (
         "ListEvents of 50, 64 in flight, by events before the page",
         ["list", "--events", 100_000, "--spirits", 1, "--page-depth"],

@@ -162,7 +162,8 @@ class ClientTest(unittest.TestCase):
 
     def test_health_reports_serving_for_every_service(self):
         health = health_pb2_grpc.HealthStub(channel)
-        for service in ("", "elephantasm.events.v1.EventService", "elephantasm.events.v1.SpiritService", "elephantasm.events.v1.AccessService"):
+        names = ("Event", "Session", "Spirit", "Access")
+        for service in ("", *(f"elephantasm.events.v1.{name}Service" for name in names)):
             reply = health.Check(health_pb2.HealthCheckRequest(service=service))
             self.assertEqual(reply.status, health_pb2.HealthCheckResponse.SERVING)
 

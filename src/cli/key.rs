@@ -40,7 +40,7 @@ struct CreateArgs {
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: String,
 
-    /// Role of the key: a reader reads, a writer also stores and edits events, an admin also edits spirits
+    /// Role of the key: a reader reads, a writer also stores and edits events and sessions, an admin also edits spirits
     #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|name| Role::named(&name).ok_or("unknown")))]
     role: Role,
 

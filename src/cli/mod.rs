@@ -11,6 +11,7 @@ mod print;
 mod printable;
 mod replay;
 mod serve;
+mod session;
 mod spirits;
 mod tail;
 
@@ -50,6 +51,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Print a session in replay order
     Replay(replay::ReplayArgs),
+    /// List, show, title and rewind sessions
+    Session(session::SessionArgs),
     /// Print new events of a spirit or a session as they are stored
     Tail(tail::TailArgs),
     /// Measure a running server
@@ -78,6 +81,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(Command::Key(args)) => key::run(args).await,
             Some(Command::Import(args)) => import::run(args).await,
             Some(Command::Replay(args)) => replay::run(args).await,
+            Some(Command::Session(args)) => session::run(args).await,
             Some(Command::Tail(args)) => tail::run(args).await,
             Some(Command::Bench(args)) => bench::run(args).await,
             Some(Command::Healthcheck(args)) => healthcheck::run(args).await,

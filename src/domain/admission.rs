@@ -245,13 +245,20 @@ impl Identity {
     }
 }
 
-fn check_last_sequence(expected: Option<i64>, actual: i64) -> Result<(), Refusal> {
+/// Fails if the caller expects a last sequence of the spirit other than the stored one.
+pub fn check_last_sequence(expected: Option<i64>, actual: i64) -> Result<(), Refusal> {
     match expected {
         Some(expected) if expected != actual => Err(Refusal::SequenceMismatch { expected, actual }),
         _ => Ok(()),
     }
 }
-fn check_session_last_sequence(expected: Option<i64>, session_id: &str, actual: i64) -> Result<(), Refusal> {
+
+/// Fails if the caller expects a last sequence of the session other than the stored one.
+pub fn check_session_last_sequence(
+    expected: Option<i64>,
+    session_id: &str,
+    actual: i64,
+) -> Result<(), Refusal> {
     match expected {
         Some(expected) if expected != actual => Err(Refusal::SessionSequenceMismatch {
             session_id: session_id.to_owned(),

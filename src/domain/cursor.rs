@@ -135,20 +135,28 @@ impl CursorPosition for SessionStreamPosition {
 /// A position in a list of sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionListPosition {
-    pub last_occurred_at: Time,
+    /// `None` for sessions without live events, which come last.
+    pub active_minute: Option<Time>,
     pub session_id: String,
 }
 
 impl CursorPosition for SessionListPosition {
     fn write(&self, bytes: &mut Vec<u8>) {
-        bytes.extend(self.last_occurred_at.timestamp_micros().to_be_bytes());
+        bytes.push(u8::from(self.active_minute.is_some()));
+        if let Some(minute) = self.active_minute {
+            bytes.extend(minute.timestamp_micros().to_be_bytes());
+        }
         bytes.extend(self.session_id.as_bytes());
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let (last_occurred_at, rest) = read_time(bytes)?;
+        let (active_minute, rest) = match bytes.split_first()? {
+            (0, rest) => (None, rest),
+            (1, rest) => read_time(rest).map(|(minute, rest)| (Some(minute), rest))?,
+            _ => return None,
+        };
         Some(Self {
-            last_occurred_at,
+            active_minute,
             session_id: read_text(rest)?,
         })
     }

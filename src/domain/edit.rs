@@ -6,6 +6,7 @@ use super::ids::{EventId, SpiritId};
 use super::invalid::Invalid;
 use super::meta::{Meta, MetaChange};
 use super::refusal::Refusal;
+use super::session::{Session, SessionFields};
 use super::spirit::Spirit;
 
 /// The change of one field.
@@ -164,6 +165,49 @@ impl SpiritFields {
             meta: spirit.meta.clone(),
             is_deleted: spirit.deleted_at.is_some(),
         }
+    }
+}
+
+/// Identifies the session to edit.
+#[derive(Clone, Debug)]
+pub struct SessionTarget {
+    pub spirit_id: SpiritId,
+    pub session_id: String,
+    pub expected_revision: Option<i64>,
+}
+
+/// Changes to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionEdit {
+    pub title: Change<Option<String>>,
+    pub owner: Change<Option<String>>,
+    /// `None` removes it.
+    pub meta: Change<Option<MetaChange>>,
+    /// Maximum bytes of `meta` after a merge.
+    pub meta_bytes_max: usize,
+}
+
+impl SessionEdit {
+    /// Returns the fields after the edit; `None` if it changes nothing. Fails if a merge makes `meta` too large.
+    pub fn apply(&self, session: &Session) -> Result<Option<SessionFields>, Invalid> {
+        let Session {
+            title, owner, meta, ..
+        } = session;
+        let edited = SessionFields {
+            title: self.title.apply(title),
+            owner: self.owner.apply(owner),
+            meta: match &self.meta {
+                Change::Keep => meta.clone(),
+                Change::Set(None) => None,
+                Change::Set(Some(change)) => {
+                    let stored = meta.clone().unwrap_or_else(Meta::empty);
+                    let changed = change_meta(&stored, &Change::Set(change.clone()), self.meta_bytes_max)?;
+                    Some(changed)
+                }
+            },
+        };
+        let is_changed = edited.title != *title || edited.owner != *owner || edited.meta != *meta;
+        Ok(is_changed.then_some(edited))
     }
 }
 

@@ -42,6 +42,30 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
+    /// Returns whether the filter has no condition.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            event_types,
+            roles,
+            min_importance,
+            occurred_from,
+            occurred_until,
+            meta_contains,
+            include_deleted: _,
+            authors,
+            meta_matches,
+        } = self;
+        event_types.is_empty()
+            && roles.is_empty()
+            && min_importance.is_none()
+            && occurred_from.is_none()
+            && occurred_until.is_none()
+            && meta_contains.is_none()
+            && authors.is_empty()
+            && meta_matches.is_none()
+    }
+
     /// Returns the inclusive lower bound of `occurred_at`; the start of year 1 if none is given.
     #[must_use]
     pub fn from(&self) -> Time {

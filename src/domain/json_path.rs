@@ -24,7 +24,7 @@ pub enum PathRule {
          {META_LEVELS_MAX}, .keyvalue() {KEY_VALUE_FAN_OUT}, and a list of subscripts its length"
     )]
     FanOut,
-    #[error("must not contain numbers of so many digits")]
+    #[error("must be at most 16 KiB long with its numbers written out")]
     Digits,
 }
 

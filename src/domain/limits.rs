@@ -8,6 +8,10 @@ pub const SESSION_ID_CHARS_MAX: usize = 255;
 pub const ROLE_CHARS_MAX: usize = 50;
 /// Maximum number of characters of an event's author.
 pub const AUTHOR_CHARS_MAX: usize = 255;
+/// Maximum number of characters of a session's title.
+pub const TITLE_CHARS_MAX: usize = 255;
+/// Maximum number of characters of a session's owner.
+pub const OWNER_CHARS_MAX: usize = 255;
 /// Maximum number of characters of a source URI.
 pub const SOURCE_URI_CHARS_MAX: usize = 2_048;
 /// Maximum number of characters of a dedupe key.
@@ -35,6 +39,8 @@ pub const FILTER_VALUES_MAX: usize = 100;
 pub const BATCH_ITEMS_MAX: usize = 1_000;
 /// Maximum bytes of a batch request on the wire.
 pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Maximum number of events of one soft delete.
+pub const DELETION_EVENTS_MAX: i64 = 100_000;
 /// Default number of rows of a page.
 pub const PAGE_SIZE_DEFAULT: i32 = 50;
 /// Maximum number of rows of a page.

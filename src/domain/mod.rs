@@ -8,6 +8,7 @@ pub mod access;
 pub mod admission;
 pub mod cursor;
 pub mod dedupe;
+pub mod deletion;
 pub mod edit;
 pub mod event;
 pub mod filter;
@@ -18,6 +19,7 @@ pub mod key;
 pub mod limits;
 pub mod meta;
 pub mod refusal;
+pub mod session;
 pub mod spirit;
 
 use chrono::{DateTime, Utc};

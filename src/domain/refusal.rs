@@ -12,6 +12,15 @@ pub enum Refusal {
     /// The event is unknown, of another spirit, hidden from the caller, or soft-deleted.
     #[error("event {0} does not exist or is deleted")]
     EventNotFound(EventId),
+    /// The session has no event, and nothing was set for it; or the spirit is hidden from the caller.
+    #[error("session {0:?} does not exist")]
+    SessionNotFound(String),
+    /// The deletion selects more than the maximum number of events.
+    #[error("more than {max} events are selected")]
+    TooManyEvents {
+        /// The maximum.
+        max: i64,
+    },
     /// The dedupe key is taken.
     #[error("the dedupe key is taken")]
     Duplicate {

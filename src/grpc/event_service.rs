@@ -164,6 +164,32 @@ impl pb::event_service_server::EventService for EventApi {
         Ok(Response::new(pb::RestoreEventResponse { event }))
     }
 
+    async fn soft_delete_events(
+        &self,
+        request: Request<pb::SoftDeleteEventsRequest>,
+    ) -> Result<Response<pb::SoftDeleteEventsResponse>, Status> {
+        let scope = spirit_scope(&request);
+        let request = request.into_inner();
+        let path = convert::unchecked_path(request.filter.as_ref());
+        let converted = convert::deletion(request, &self.0.limits);
+        let mut reader = self.0.store.read(Consistency::Strong);
+        let deletion = with_checked_path(&mut reader, path, converted).await?;
+        scope.check(deletion.selection.spirit_id)?;
+        let deleted = self.0.store.write.delete_events(deletion).await?;
+        Ok(Response::new(convert::deletion_response(deleted)))
+    }
+
+    async fn restore_events(
+        &self,
+        request: Request<pb::RestoreEventsRequest>,
+    ) -> Result<Response<pb::RestoreEventsResponse>, Status> {
+        let scope = spirit_scope(&request);
+        let restoration = convert::restoration(request.into_inner())?;
+        scope.check(restoration.spirit_id)?;
+        let restored_count = self.0.store.write.restore_events(restoration).await?;
+        Ok(Response::new(pb::RestoreEventsResponse { restored_count }))
+    }
+
     async fn count_events(
         &self,
         request: Request<pb::CountEventsRequest>,
@@ -177,21 +203,6 @@ impl pb::event_service_server::EventService for EventApi {
         reply_in_scope(&scope, selection.spirit_id, async {
             let count = reader.count_events(&selection).await?;
             Ok(pb::CountEventsResponse { count })
-        })
-        .await
-    }
-
-    async fn list_sessions(
-        &self,
-        request: Request<pb::ListSessionsRequest>,
-    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
-        let scope = spirit_scope(&request);
-        let mut reader = self.0.store.read(consistency(&request)?);
-        let list = convert::list_sessions(request.into_inner())?;
-        let spirit_id = list.spirit_id;
-        reply_in_scope(&scope, spirit_id, async {
-            let page = reader.list_sessions(spirit_id, list.after, list.size).await?;
-            Ok(convert::session_page(page, spirit_id, list.hash))
         })
         .await
     }

@@ -46,7 +46,11 @@ pub fn requests(bytes: &[u8]) {
     if let Some((_, hash)) = read(bytes, |r| convert::replay(r, &LIMITS)) {
         assert_replay_accepts_its_cursor(bytes, hash);
     }
-    read(bytes, convert::list_sessions);
+    read(bytes, |r| convert::deletion(r, &LIMITS));
+    read(bytes, convert::restoration);
+    read(bytes, |r| convert::list_sessions(r, &LIMITS));
+    read(bytes, convert::get_session);
+    read(bytes, |r| convert::session_edit(r, &LIMITS));
     read(bytes, |r| convert::new_spirit(r, &LIMITS));
     read(bytes, convert::get_spirit);
     read(bytes, |r| convert::list_spirits(r, SpiritScope::All));

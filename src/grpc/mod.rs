@@ -20,6 +20,7 @@ mod json;
 mod json_path;
 mod middleware;
 pub mod pb;
+mod session_service;
 mod spirit_service;
 mod status;
 mod streams;
@@ -34,4 +35,5 @@ pub use middleware::{
     CallLayer, ConnectionReplies, DeadlineLayer, ErrorLayer, KeylessStreamLayer, OriginRules, PanicLayer,
     ProtocolLayer, ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits,
 };
+pub use session_service::SessionApi;
 pub use spirit_service::SpiritApi;

@@ -4,5 +4,5 @@
 
 tonic::include_proto!("elephantasm.events.v1");
 
-/// The descriptors of all services and their messages, comments included, for reflection.
+/// The descriptors of the services and their messages, comments included, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/events_descriptor.bin"));

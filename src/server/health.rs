@@ -12,12 +12,13 @@ use tonic_health::server::HealthReporter;
 use crate::admin::{Readiness, Stage};
 use crate::grpc::pb::access_service_server::SERVICE_NAME as ACCESS_SERVICE;
 use crate::grpc::pb::event_service_server::SERVICE_NAME as EVENT_SERVICE;
+use crate::grpc::pb::session_service_server::SERVICE_NAME as SESSION_SERVICE;
 use crate::grpc::pb::spirit_service_server::SERVICE_NAME as SPIRIT_SERVICE;
 use crate::panics::keep_running;
 use crate::store::Store;
 
 /// Service names known to the health service; the empty name stands for the whole server.
-const SERVICES: [&str; 4] = ["", EVENT_SERVICE, SPIRIT_SERVICE, ACCESS_SERVICE];
+const SERVICES: [&str; 5] = ["", EVENT_SERVICE, SESSION_SERVICE, SPIRIT_SERVICE, ACCESS_SERVICE];
 /// Pause between two probes of the database.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time limit of a probe.

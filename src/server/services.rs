@@ -10,17 +10,21 @@ use super::ServerSettings;
 use crate::config::Reflection;
 use crate::grpc::pb::access_service_server::AccessServiceServer;
 use crate::grpc::pb::event_service_server::EventServiceServer;
+use crate::grpc::pb::session_service_server::SessionServiceServer;
 use crate::grpc::pb::spirit_service_server::SpiritServiceServer;
 use crate::grpc::{
     AccessApi, AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, KeylessStreamLayer,
 };
-use crate::grpc::{Keyring, OriginRules, PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SpiritApi, pb};
+use crate::grpc::{
+    Keyring, OriginRules, PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SessionApi, SpiritApi, pb,
+};
 
-/// Adds the services of events, spirits and access to the health service, and reflection unless it is off.
+/// Adds this server's services to the health service, and reflection unless it is off.
 pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -> anyhow::Result<Routes> {
     let max = context.message_bytes_max;
     let routes = health
         .add_service(EventServiceServer::new(EventApi(context.clone())).max_decoding_message_size(max))
+        .add_service(SessionServiceServer::new(SessionApi(context.clone())).max_decoding_message_size(max))
         .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max))
         .add_service(AccessServiceServer::new(AccessApi).max_decoding_message_size(max));
     if reflection == Reflection::Off {

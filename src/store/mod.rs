@@ -38,7 +38,7 @@ pub use pg::fair_semaphore::Tenant;
 pub use pg::standby::StandbySettings;
 pub use pg::startup_error::StartupError;
 pub use read::list_events::{EventPage, EventQuery, PageStart};
-pub use read::list_sessions::{Session, SessionPage};
+pub use read::sessions::{SessionPage, SessionQuery};
 pub use read::spirits::{SpiritOrder, SpiritPage, SpiritQuery};
 pub use read::{Consistency, Reader};
 pub use statements::STATEMENTS;

@@ -3,10 +3,13 @@
 
 use super::keys;
 use super::live::{notifier, page};
-use super::pg::{migrate, standby};
-use super::read::list_events::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
-use super::read::{get_event, json_path, list_events, list_sessions, long_values, spirits};
-use super::write::{self, copy_events, copy_path, dedupe_keys, fast_path, flush, session_last_sequences};
+use super::pg::{backfill, migrate, standby};
+use super::read::event_pages::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
+use super::read::{event_pages, get_event, json_path, long_values, session_pages, sessions, spirits};
+use super::write::{
+    self, copy_events, copy_path, dedupe_keys, deletion_statements, fast_path, flush, session_activity,
+    session_last_sequences,
+};
 
 /// Names and texts of the statements.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -101,16 +104,46 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("long_values/full", long_values::LONG_FULL),
     ("long_values/basic", long_values::LONG_BASIC),
     ("long_values/cut", long_values::LONG_CUT),
-    ("count_events/spirit", list_events::COUNTS[0]),
-    ("count_events/type", list_events::COUNTS[1]),
-    ("count_events/session", list_events::COUNTS[2]),
-    ("nth_from_end/replay", list_events::NTH_FROM_END[0]),
-    ("nth_from_end/sequence", list_events::NTH_FROM_END[1]),
+    ("count_events/spirit", event_pages::COUNTS[0]),
+    ("count_events/type", event_pages::COUNTS[1]),
+    ("count_events/session", event_pages::COUNTS[2]),
+    ("nth_from_end/replay", event_pages::NTH_FROM_END[0]),
+    ("nth_from_end/sequence", event_pages::NTH_FROM_END[1]),
     ("get_event", get_event::GET),
     ("get_event_cut", get_event::GET_CUT),
     ("get_events_basic", get_event::GET_BASIC),
+    ("list_sessions/spirit/same_minute", session_pages::PLAIN[0][0]),
+    ("list_sessions/spirit/earlier", session_pages::PLAIN[0][1]),
+    ("list_sessions/spirit/empty", session_pages::PLAIN[0][2]),
+    ("list_sessions/owner/same_minute", session_pages::PLAIN[1][0]),
+    ("list_sessions/owner/earlier", session_pages::PLAIN[1][1]),
+    ("list_sessions/owner/empty", session_pages::PLAIN[1][2]),
+    (
+        "list_sessions_filtered/spirit/same_minute",
+        session_pages::FILTERED[0][0],
+    ),
+    (
+        "list_sessions_filtered/spirit/earlier",
+        session_pages::FILTERED[0][1],
+    ),
+    (
+        "list_sessions_filtered/spirit/empty",
+        session_pages::FILTERED[0][2],
+    ),
+    (
+        "list_sessions_filtered/owner/same_minute",
+        session_pages::FILTERED[1][0],
+    ),
+    (
+        "list_sessions_filtered/owner/earlier",
+        session_pages::FILTERED[1][1],
+    ),
+    (
+        "list_sessions_filtered/owner/empty",
+        session_pages::FILTERED[1][2],
+    ),
+    ("get_session", sessions::GET),
     ("check_json_path", json_path::CHECK_JSON_PATH),
-    ("list_sessions", list_sessions::LIST_SESSIONS),
     ("live/spirit/full", page::FILTERED[0]),
     ("live/spirit/basic", page::FILTERED[1]),
     ("live/session/full", page::FILTERED[2]),
@@ -132,6 +165,25 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("last_sequence", spirits::LAST_SEQUENCE),
     ("update_event", write::UPDATE_EVENT),
     ("update_spirit", write::UPDATE_SPIRIT),
+    ("update_session", write::UPDATE_SESSION),
+    ("delete/lock", deletion_statements::LOCK_SPIRIT),
+    ("delete/event", deletion_statements::DELETE_EVENT),
+    ("delete/restore_event", deletion_statements::RESTORE_EVENT),
+    (
+        "delete/lower_active_minute",
+        deletion_statements::LOWER_ACTIVE_MINUTE,
+    ),
+    (
+        "delete/lower_active_minutes",
+        deletion_statements::LOWER_ACTIVE_MINUTES,
+    ),
+    ("delete/count/spirit", deletion_statements::COUNT_SELECTED[0]),
+    ("delete/count/session", deletion_statements::COUNT_SELECTED[1]),
+    ("delete/count/occurred_at", deletion_statements::COUNT_SELECTED[2]),
+    ("delete/events/occurred_at", deletion_statements::DELETE_EVENTS[2]),
+    ("delete/events/spirit", deletion_statements::DELETE_EVENTS[0]),
+    ("delete/events/session", deletion_statements::DELETE_EVENTS[1]),
+    ("delete/restore_events", deletion_statements::RESTORE_EVENTS),
     ("ingest/lock", flush::LOCK_SPIRITS),
     ("ingest/wait", flush::WAIT_FOR_SPIRIT),
     ("ingest/spirits", flush::READ_SPIRITS),
@@ -142,10 +194,18 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ),
     ("ingest/insert", flush::INSERT_EVENTS),
     ("ingest/fast_path", fast_path::FAST_PATH),
+    ("ingest/fast_path_activating", fast_path::FAST_PATH_ACTIVATING),
+    ("ingest/activate_sessions", session_activity::ACTIVATE_SESSIONS),
     ("ingest/advance_free", copy_path::ADVANCE_FREE_SPIRITS),
     ("ingest/copy", copy_events::COPY_EVENTS),
     ("ingest/advance", flush::ADVANCE_SPIRITS),
     ("migrate/versions", migrate::APPLIED_MIGRATIONS),
+    (
+        "migrate/spirits_without_sessions",
+        backfill::SPIRITS_WITHOUT_SESSIONS,
+    ),
+    ("migrate/is_incomplete", backfill::IS_INCOMPLETE),
+    ("migrate/record_sessions", backfill::RECORD_SESSIONS),
     ("keys/create", keys::INSERT),
     ("keys/list", keys::LIST),
     ("keys/revoke", keys::REVOKE),

@@ -56,6 +56,7 @@ async fn every_bench_workload_reports_calls_events_rate_and_latency() {
         (&["list", "--page-size", "5"], Some(5.0)),
         (&["list", "--page-size", "4", "--page-depth", "4"], Some(4.0)),
         (&["replay"], Some(20.0)),
+        (&["sessions", "--owner", "--days", "9"], Some(20.0)),
         (&["mixed"], None),
         // Six watchers of two spirits: each event is delivered three times.
         (&["watch"], Some(1.0 / 3.0)),

@@ -1,4 +1,4 @@
-//! Tests of `replay`: a session as text and as JSON lines.
+//! Tests of `replay`, a session as text and as JSON lines, and of `session`.
 
 use serde_json::{Value, json};
 
@@ -160,5 +160,56 @@ async fn replay_prints_nothing_for_an_unknown_session_and_fails_for_an_unknown_s
         .await
         .exits_with(1)
         .reports(&["InvalidArgument", "session_id"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn session_lists_titles_and_rewinds_sessions_and_undoes_a_rewind() {
+    let test_dir = TestDir::new();
+    let server = garden(&test_dir).await;
+    let run = async |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["session"].iter().chain(arguments).copied().collect();
+        let exited = server.command(&test_dir, &arguments).await.exits_with(0);
+        exited.stdout
+    };
+    let spirit = ["--spirit", "Fern"];
+    let with = |arguments: &[&'static str]| arguments.iter().copied().chain(spirit).collect::<Vec<_>>();
+
+    let shown = run(&with(&[
+        "set",
+        "tomatoes",
+        "--title",
+        "Pale leaves",
+        "--owner",
+        "ann",
+    ]))
+    .await;
+    assert!(shown.contains("tomatoes  ann  Pale leaves"), "{shown}");
+    let listed = run(&with(&["list", "--title", "PALE"])).await;
+    assert_eq!(listed, shown);
+    let all = run(&with(&["list"])).await;
+    assert!(all.lines().count() > 1, "{all}");
+    let session = async || -> Value {
+        serde_json::from_str(&run(&with(&["get", "tomatoes", "--json"])).await).unwrap()
+    };
+    let before = session().await;
+    assert_eq!(
+        (&before["title"], &before["owner"]),
+        (&json!("Pale leaves"), &json!("ann"))
+    );
+
+    let rewound = run(&with(&["rewind", "tomatoes", "--after", "2"])).await;
+    let (_, undo) = rewound.trim_end_matches(")\n").split_once("--undo ").unwrap();
+    assert_eq!(session().await["event_count"], json!(2));
+    let undone = ["rewind", "tomatoes", "--undo", undo];
+    let restored = run(&undone.iter().copied().chain(spirit).collect::<Vec<_>>()).await;
+    assert_eq!(
+        restored,
+        format!("restored {}\n", before["event_count"].as_i64().unwrap() - 2)
+    );
+    assert_eq!(session().await, before);
+
+    let cleared = run(&with(&["set", "tomatoes", "--title", "", "--owner", ""])).await;
+    assert!(cleared.contains("tomatoes  -  -"), "{cleared}");
     server.stop().await;
 }

@@ -40,6 +40,8 @@ pub(super) enum Workload {
     List,
     /// StreamSessionEvents of a whole session
     Replay,
+    /// ListSessions, the newest --page-size of a spirit with --events sessions of one event, or 50 of an owner
+    Sessions,
     /// 60 % create, 30 % get, 10 % list
     Mixed,
     /// WatchEvents by --watchers while events are created at --rate; a call is one delivery, and its latency is
@@ -105,7 +107,7 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     partial: bool,
 
-    /// Events stored before the measurement, for get, list, replay and mixed; for replay, in one session
+    /// Events stored before the measurement, for get, list, replay, sessions and mixed; for replay, in one session
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = at_least_one())]
     events: usize,
 
@@ -116,6 +118,14 @@ pub(super) struct BenchArgs {
     /// Events before the page that list reads by token
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     page_depth: usize,
+
+    /// For sessions: list the sessions of an owner, who has 50 of them
+    #[arg(long)]
+    owner: bool,
+
+    /// For sessions: days over which they were last active
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    days: u32,
 
     /// Print one JSON object
     #[arg(long)]
@@ -128,7 +138,7 @@ pub(super) struct BenchArgs {
 impl BenchArgs {
     fn spirits(&self) -> usize {
         let default = match self.workload {
-            Workload::Replay => return 1,
+            Workload::Replay | Workload::Sessions => return 1,
             Workload::Watch => 10,
             _ => 100,
         };

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, ensure};
+use chrono::{TimeDelta, Utc};
+use prost_types::Timestamp;
 use uuid::Uuid;
 
 use super::super::client::{Connection, REPLY_BYTES_MAX, explain};
@@ -10,11 +12,18 @@ use super::{BenchArgs, Workload};
 use crate::domain::limits::{BATCH_BYTES_MAX, BATCH_ITEMS_MAX};
 use crate::grpc::pb::batch_create_events_result::Result as Item;
 use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::grpc::pb::session_service_client::SessionServiceClient;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
-use crate::grpc::pb::{BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, ListEventsRequest};
+use crate::grpc::pb::{
+    BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, ListEventsRequest,
+    UpdateSessionRequest,
+};
+use crate::grpc::timestamp_of;
 
-/// The session of all events of a run.
+/// The session of all events of a run, or the beginning of the ids of its sessions.
 pub(super) const SESSION: &str = "bench";
+/// The owner of some sessions, and their number.
+pub(super) const OWNER: (&str, usize) = ("bench", 50);
 /// Allowance for the fields of an event other than its content.
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
@@ -27,6 +36,8 @@ pub(super) struct Data {
     pub(super) event_ids: Vec<String>,
     /// Token of the page at the requested depth; empty for the first page.
     pub(super) page_token: String,
+    /// Whether each event has a session of its own, and the days over which they were last active.
+    sessions_over: Option<u32>,
     next: AtomicU64,
     next_batch: AtomicU64,
 }
@@ -41,17 +52,22 @@ impl Data {
             content: "x".repeat(args.content_bytes),
             event_ids: Vec::new(),
             page_token: String::new(),
+            sessions_over: (args.workload == Workload::Sessions).then_some(args.days),
             next: AtomicU64::new(0),
             next_batch: AtomicU64::new(0),
         };
         if matches!(
             args.workload,
-            Workload::Get | Workload::List | Workload::Replay | Workload::Mixed
+            Workload::Get | Workload::List | Workload::Replay | Workload::Sessions | Workload::Mixed
         ) {
-            let mut events = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
+            let mut events =
+                EventServiceClient::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX);
             data.fill(&mut events, args.events).await?;
             if args.workload == Workload::List && args.page_depth > 0 {
                 data.page_token = data.token_at(&mut events, args.page_depth).await?;
+            }
+            if args.workload == Workload::Sessions {
+                data.set_owners(channel, args.events).await?;
             }
         }
         Ok(data)
@@ -78,11 +94,16 @@ impl Data {
     /// Returns a create request with the dedupe key of this number, for a spirit by its index, which wraps around.
     fn create_for(&self, number: u64, spirit: u64) -> CreateEventRequest {
         let spirit = usize::try_from(spirit).unwrap_or(0) % self.spirit_ids.len();
+        let (session_id, occurred_at) = match self.sessions_over {
+            None => (SESSION.to_owned(), None),
+            Some(days) => (session_id(number), random_time(days)),
+        };
         CreateEventRequest {
             spirit_id: self.spirit_ids[spirit].clone(),
             event_type: "message.in".to_owned(),
             content: Some(self.content.clone()),
-            session_id: Some(SESSION.to_owned()),
+            occurred_at,
+            session_id: Some(session_id),
             role: Some("user".to_owned()),
             dedupe_key: Some(format!("{}-{number}", self.run)),
             ..CreateEventRequest::default()
@@ -114,6 +135,22 @@ impl Data {
         Ok(())
     }
 
+    /// Gives sessions an owner, spread evenly over all of them.
+    async fn set_owners(&self, channel: Connection, count: usize) -> anyhow::Result<()> {
+        let mut sessions = SessionServiceClient::new(channel);
+        let (owner, owned) = OWNER;
+        for number in (0..count as u64).step_by(count.div_ceil(owned)) {
+            let request = UpdateSessionRequest {
+                spirit_id: self.spirit_ids[0].clone(),
+                session_id: session_id(number),
+                owner: Some(owner.to_owned()),
+                ..UpdateSessionRequest::default()
+            };
+            sessions.update_session(request).await.map_err(explain)?;
+        }
+        Ok(())
+    }
+
     /// Returns the page token after this number of events of the first spirit.
     async fn token_at(
         &self,
@@ -133,6 +170,16 @@ impl Data {
         );
         Ok(page.next_page_token)
     }
+}
+
+fn session_id(number: u64) -> String {
+    format!("{SESSION}-{number}")
+}
+
+/// Returns a time within the last days; `None` for the time of arrival.
+fn random_time(days: u32) -> Option<Timestamp> {
+    let seconds = i64::from(days) * 86_400;
+    (seconds > 0).then(|| timestamp_of(Utc::now() - TimeDelta::seconds(fastrand::i64(0..seconds))))
 }
 
 pub(super) async fn create_spirits(

@@ -8,11 +8,13 @@ use tonic::{Code, Status};
 use super::super::client::{Connection, REPLY_BYTES_MAX};
 use super::replies;
 use super::report::Tally;
-use super::setup::{Data, SESSION};
+use super::setup::{Data, OWNER, SESSION};
 use super::{BenchArgs, Clock, Workload};
 use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::grpc::pb::session_service_client::SessionServiceClient;
 use crate::grpc::pb::{
-    BatchCreateEventsRequest, BatchMode, GetEventRequest, ListEventsRequest, StreamSessionEventsRequest,
+    BatchCreateEventsRequest, BatchMode, GetEventRequest, ListEventsRequest, ListSessionsRequest,
+    SessionFilter, StreamSessionEventsRequest,
 };
 
 /// Number of creates and of gets among ten mixed calls; the rest are lists.
@@ -72,6 +74,7 @@ impl Caller {
             Workload::Get => self.get().await,
             Workload::List => self.list().await,
             Workload::Replay => self.replay().await,
+            Workload::Sessions => self.sessions().await,
             Workload::Create | Workload::Ingest | Workload::Mixed | Workload::Watch => self.create().await,
         }
     }
@@ -122,6 +125,22 @@ impl Caller {
         };
         let count = replies::list(self.channel.clone(), request).await?;
         complete(count > 0).map(|()| count)
+    }
+
+    async fn sessions(&mut self) -> Result<usize, Status> {
+        let request = ListSessionsRequest {
+            spirit_id: self.data.spirit_ids[0].clone(),
+            page_size: i32::try_from(self.args.page_size).unwrap_or(i32::MAX),
+            filter: self.args.owner.then(|| SessionFilter {
+                owner: Some(OWNER.0.to_owned()),
+                ..SessionFilter::default()
+            }),
+            ..ListSessionsRequest::default()
+        };
+        let mut sessions =
+            SessionServiceClient::new(self.channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX);
+        let count = sessions.list_sessions(request).await?.into_inner().sessions.len();
+        complete(count >= self.args.page_size.min(self.args.events).min(OWNER.1)).map(|()| count)
     }
 
     async fn replay(&mut self) -> Result<usize, Status> {

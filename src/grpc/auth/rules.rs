@@ -40,7 +40,8 @@ impl Requirement {
             "EventService/GetEvent"
             | "EventService/ListEvents"
             | "EventService/CountEvents"
-            | "EventService/ListSessions"
+            | "SessionService/ListSessions"
+            | "SessionService/GetSession"
             | "SpiritService/GetSpirit"
             | "SpiritService/ListSpirits"
             | "SpiritService/CountSpirits"
@@ -50,7 +51,10 @@ impl Requirement {
             | "EventService/BatchCreateEvents"
             | "EventService/UpdateEvent"
             | "EventService/SoftDeleteEvent"
-            | "EventService/RestoreEvent" => (Permission::WriteEvents, false),
+            | "EventService/RestoreEvent"
+            | "EventService/SoftDeleteEvents"
+            | "EventService/RestoreEvents"
+            | "SessionService/UpdateSession" => (Permission::WriteEvents, false),
             "EventService/IngestEvents" => (Permission::WriteEvents, true),
             "SpiritService/UpdateSpirit"
             | "SpiritService/SoftDeleteSpirit"
@@ -91,7 +95,7 @@ mod tests {
             let options = method.options.as_ref();
             let permission = match options.map(MethodOptions::idempotency_level) {
                 Some(IdempotencyLevel::NoSideEffects) => Permission::Read,
-                _ if service == "EventService" => Permission::WriteEvents,
+                _ if service != "SpiritService" => Permission::WriteEvents,
                 _ if name.starts_with("Create") => Permission::CreateSpirits,
                 _ => Permission::WriteSpirits,
             };

@@ -29,7 +29,7 @@ pub(super) fn meta(fields: &mut Fields, field: &str, value: &Struct, bytes_max: 
     Meta::empty()
 }
 
-/// Validates what of a SQL/JSON path can be checked without PostgreSQL.
+/// Validates the length and nesting of a SQL/JSON path.
 pub(super) fn json_path(fields: &mut Fields, field: &str, path: String) -> String {
     let path = fields.chars(field, path, JSON_PATH_CHARS_MAX);
     if let Err(rule) = check_levels(&path) {

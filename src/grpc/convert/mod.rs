@@ -4,19 +4,23 @@
 //! receives the converted values does not check them again.
 
 mod create;
+mod deletion;
 mod edit;
 mod fields;
 mod outbound;
 mod page;
 mod read;
+mod session;
 mod spirit;
 pub mod timestamp;
 
 pub(super) use create::{Batch, IngestItem, batch, ingest, new_event};
+pub(super) use deletion::{deletion, deletion_response, restoration};
 pub(super) use edit::{event_edit, restore_event, soft_delete_event};
-pub(super) use outbound::{access, batch_result, create_response, event, outcome, receipt, spirit};
-pub(super) use page::{event_page, session_page};
-pub(super) use read::{count, get_event, list, list_sessions, replay, unchecked_path, watch};
+pub(super) use outbound::{access, batch_result, create_response, event, outcome, receipt, session, spirit};
+pub(super) use page::event_page;
+pub(super) use read::{count, get_event, list, replay, unchecked_path, watch};
+pub(super) use session::{get_session, list_sessions, session_edit, session_page};
 pub(super) use spirit::{
     get_spirit, list_spirits, new_spirit, restore_spirit, soft_delete_spirit, spirit_edit, spirit_page,
 };

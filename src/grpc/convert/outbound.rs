@@ -10,11 +10,12 @@ use crate::domain::event::{Created, Event};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::meta::Meta;
 use crate::domain::refusal::Refusal;
+use crate::domain::session::Session;
 use crate::domain::spirit::Spirit;
 use crate::grpc::json::struct_of_object;
 use crate::grpc::pb;
 use crate::grpc::status::item_status;
-use crate::store::{Session, StoreError};
+use crate::store::StoreError;
 
 /// Converts an event. Content and meta stay absent in the BASIC view.
 pub(crate) fn event(event: Event) -> pb::Event {
@@ -140,13 +141,18 @@ pub(crate) fn batch_result(
 }
 
 /// Converts a session.
-pub(super) fn session(spirit_id: SpiritId, session: Session) -> pb::Session {
+pub(crate) fn session(session: Session) -> pb::Session {
     pb::Session {
-        spirit_id: spirit_id.to_string(),
+        spirit_id: session.spirit_id.to_string(),
         session_id: session.session_id,
         event_count: session.event_count,
-        first_occurred_at: Some(timestamp_of(session.first_occurred_at)),
-        last_occurred_at: Some(timestamp_of(session.last_occurred_at)),
+        first_occurred_at: session.first_occurred_at.map(timestamp_of),
+        last_occurred_at: session.last_occurred_at.map(timestamp_of),
+        title: session.title,
+        owner: session.owner,
+        meta: session.meta.as_ref().map(meta),
         last_sequence: session.last_sequence,
+        revision: session.revision,
+        updated_at: session.updated_at.map(timestamp_of),
     }
 }

@@ -2,15 +2,14 @@
 
 use prost::Message;
 
-use super::outbound::{event, session};
-use crate::domain::cursor::{CursorPosition, InvalidCursor, SessionListPosition, decode, encode};
+use super::outbound::event;
+use crate::domain::cursor::{CursorPosition, InvalidCursor, decode, encode};
 use crate::domain::event::Event;
 use crate::domain::filter::QueryHash;
-use crate::domain::ids::SpiritId;
 use crate::domain::limits::PAGE_BYTES;
 use crate::grpc::pb;
 use crate::grpc::status::ApiError;
-use crate::store::{EventPage, Session, SessionPage};
+use crate::store::EventPage;
 
 /// Decodes a cursor of this query. `field` is the field that the error names.
 pub(super) fn position<P: CursorPosition>(
@@ -37,24 +36,6 @@ pub(crate) fn event_page(page: EventPage, query: QueryHash) -> pb::ListEventsRes
     let (events, next_page_token) = paginate(page.events, page.more, query, Event::position, event);
     pb::ListEventsResponse {
         events,
-        next_page_token,
-    }
-}
-
-/// Converts a page of a spirit's sessions.
-pub(crate) fn session_page(
-    page: SessionPage,
-    spirit_id: SpiritId,
-    query: QueryHash,
-) -> pb::ListSessionsResponse {
-    let position = |session: &Session| SessionListPosition {
-        last_occurred_at: session.last_occurred_at,
-        session_id: session.session_id.clone(),
-    };
-    let message = |row| session(spirit_id, row);
-    let (sessions, next_page_token) = paginate(page.sessions, page.more, query, position, message);
-    pb::ListSessionsResponse {
-        sessions,
         next_page_token,
     }
 }

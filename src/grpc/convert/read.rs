@@ -4,7 +4,6 @@ use super::fields::{content_bytes_max_of, enumeration, json_path, meta, offset, 
 use super::page::{page_start, position};
 use super::timestamp::{time, time_of};
 use crate::domain::access::SpiritScope;
-use crate::domain::cursor::SessionListPosition;
 use crate::domain::event::Order;
 use crate::domain::filter::{EventFilter, META_MATCHES, QueryHash, Selection};
 use crate::domain::ids::{EventId, SpiritId};
@@ -201,36 +200,7 @@ pub(crate) fn count(request: pb::CountEventsRequest, limits: &Limits) -> Result<
     f.finish(selection)
 }
 
-/// A request for a page of sessions, and the hash in its page tokens.
-pub(crate) struct SessionList {
-    pub(crate) spirit_id: SpiritId,
-    pub(crate) after: Option<SessionListPosition>,
-    pub(crate) size: usize,
-    pub(crate) hash: QueryHash,
-}
-
-/// Converts a list of sessions.
-pub(crate) fn list_sessions(request: pb::ListSessionsRequest) -> Result<SessionList, ApiError> {
-    let pb::ListSessionsRequest {
-        spirit_id,
-        page_size,
-        page_token,
-    } = request;
-    let mut f = Fields::default();
-    let spirit_id = SpiritId(f.uuid("spirit_id", &spirit_id));
-    let size = f.page_size("page_size", page_size);
-    f.finish(())?;
-
-    let hash = QueryHash::of("ListSessions", &[Some(spirit_id.0.as_bytes())]);
-    Ok(SessionList {
-        spirit_id,
-        after: page_start(hash, &page_token)?,
-        size,
-        hash,
-    })
-}
-
-fn selection(
+pub(super) fn selection(
     f: &mut Fields,
     spirit_id: &str,
     session_id: Option<String>,

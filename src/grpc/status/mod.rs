@@ -3,9 +3,10 @@
 //! | error | code | what the client should do |
 //! |---|---|---|
 //! | bad fields, bad cursor, an undecodable message | `INVALID_ARGUMENT` | fix the request |
-//! | unknown or hidden spirit or event | `NOT_FOUND` | check the id |
+//! | unknown or hidden spirit, session or event | `NOT_FOUND` | check the id |
 //! | dedupe key taken | `ALREADY_EXISTS` | treat the event as stored, or use another dedupe key |
 //! | revision or sequence mismatch | `ABORTED` | read again, then decide again |
+//! | too many events for one deletion | `FAILED_PRECONDITION` | select fewer events |
 //! | missing or invalid API key | `UNAUTHENTICATED` | send an API key that is neither revoked nor expired |
 //! | API key without permission | `PERMISSION_DENIED` | use another API key |
 //! | web page of another origin, on a server without API keys | `PERMISSION_DENIED` | allow the origin |
@@ -243,6 +244,17 @@ fn of_refusal(refusal: Refusal) -> StatusBuilder {
     match refusal {
         Refusal::SpiritNotFound(id) => not_found("SPIRIT_NOT_FOUND", "Spirit", &id.to_string()),
         Refusal::EventNotFound(id) => not_found("EVENT_NOT_FOUND", "Event", &id.to_string()),
+        Refusal::SessionNotFound(id) => {
+            let mut status = not_found("SESSION_NOT_FOUND", "Session", &id);
+            status.message = format!("session {} does not exist", truncated(&id));
+            status
+        }
+        Refusal::TooManyEvents { max } => StatusBuilder::new(
+            Code::FailedPrecondition,
+            "TOO_MANY_EVENTS",
+            format!("more than {max} events are selected, nothing was deleted; select fewer"),
+            &[("max", max.to_string())],
+        ),
         Refusal::Duplicate {
             dedupe_key,
             existing,
@@ -288,9 +300,13 @@ fn of_invalid_cursor(field: &str) -> StatusBuilder {
 }
 
 fn not_found(reason: &str, kind: &str, id: &str) -> StatusBuilder {
-    let message = format!("{} {id} does not exist or is deleted", kind.to_lowercase());
+    let message = format!(
+        "{} {} does not exist or is deleted",
+        kind.to_lowercase(),
+        truncated(id)
+    );
     StatusBuilder::new(Code::NotFound, reason, message, &[]).with(|details| {
-        details.set_resource_info(format!("elephantasm.events.v1.{kind}"), id, "", "");
+        details.set_resource_info(format!("elephantasm.events.v1.{kind}"), truncated(id), "", "");
     })
 }
 

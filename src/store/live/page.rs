@@ -11,7 +11,8 @@ use crate::domain::filter::{QueryHash, Selection};
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::session::Statement;
-use crate::store::read::list_events::{FILTERED as CONDITIONS, bind_selection, is_plain_by_sequence};
+use crate::store::read::event_pages::FILTERED as CONDITIONS;
+use crate::store::read::list_events::{bind_selection, is_plain_by_sequence};
 use crate::store::read::long_values::long_values;
 use crate::store::read::page_rows::{
     BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS, PAGE_COLUMN_NAMES, PageRow, PageRows,

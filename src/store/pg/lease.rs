@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
 use tokio::sync::oneshot;
@@ -13,6 +14,9 @@ use super::error::{StoreError, ends_connection, unanswered};
 use super::fair_semaphore::FairPermit;
 use super::pool::{PoolInner, PooledConnection, answer_timeout};
 use super::session::{PgSession, Statement};
+
+/// Number of statements of a transaction, each of which may take as long as the statement timeout.
+const TRANSACTION_STATEMENTS_MAX: u32 = 8;
 
 /// A connection in use, and the permit of the pool that belongs to it.
 pub(super) struct Lease {
@@ -84,16 +88,50 @@ impl Lease {
     where
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static,
     {
+        self.run_in_task(|lease: &mut Self| Box::pin(lease.all_in_transaction(statement)))
+            .await
+    }
+
+    /// Runs statements that begin and end a transaction, in a task: if the future were dropped in the middle, the
+    /// next statement on the connection would run inside the open transaction. When the caller goes away, the
+    /// running statement is cancelled. After an error the connection is closed, which rolls the transaction back.
+    pub(super) async fn transaction<T, Run>(self, run: Run) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: for<'s> FnOnce(&'s mut PgSession) -> BoxFuture<'s, Result<T, StoreError>> + Send + 'static,
+    {
+        self.run_in_task(|lease: &mut Self| {
+            Box::pin(async move {
+                lease.state = LeaseState::Broken;
+                let limit = lease
+                    .pool
+                    .answer_timeout
+                    .saturating_mul(TRANSACTION_STATEMENTS_MAX);
+                let done = timeout(limit, run(lease.session()?)).await;
+                let done = done.map_err(|_| answer_timeout())??;
+                lease.state = LeaseState::Ready;
+                Ok(done)
+            })
+        })
+        .await
+    }
+
+    /// Runs code in a task. When the caller goes away, the running statement is cancelled.
+    async fn run_in_task<T, Run>(mut self, run: Run) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: for<'l> FnOnce(&'l mut Self) -> BoxFuture<'l, Result<T, StoreError>> + Send + 'static,
+    {
         let (mut caller, answer) = oneshot::channel();
         let pool = Arc::clone(&self.pool);
         let name = self.connection.as_ref().map(|connection| connection.name.clone());
         tokio::spawn(async move {
-            let mut transaction = std::pin::pin!(self.all_in_transaction(statement));
+            let mut running = run(&mut self);
             let result = tokio::select! {
-                result = &mut transaction => result,
+                result = &mut running => result,
                 () = caller.closed() => {
                     if let (Some(canceller), Some(name)) = (&pool.canceller, &name) {
-                        cancel::end_transaction(transaction, name, canceller).await;
+                        cancel::end_transaction(running, name, canceller).await;
                     }
                     return;
                 }
@@ -106,7 +144,7 @@ impl Lease {
     }
 
     async fn all_in_transaction<Row>(
-        mut self,
+        &mut self,
         statement: Statement<'static, Row>,
     ) -> Result<Vec<Row>, StoreError>
     where

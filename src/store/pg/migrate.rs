@@ -3,6 +3,7 @@
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use super::backfill::{IS_INCOMPLETE, record_missing_sessions};
 use super::encoding::check_encoding;
 use super::pool::ConnectionPool;
 use super::pooler_check::{Backends, check_pooler};
@@ -49,6 +50,11 @@ impl Startup<'_> {
         match apply(options).await? {
             Applied::UpTo(version) => Ok(version),
             Applied::Nothing => match self.check_schema().await {
+                Err(StartupError::Incomplete) => Err(StartupError::Failed(
+                    "the database is read-only, and the sessions of its events have not been recorded yet; migrate its \
+                     primary"
+                        .to_owned(),
+                )),
                 Err(StartupError::Outdated { found, needed }) => Err(StartupError::Failed(format!(
                     "the database is read-only, its schema is at version {found} and this binary needs {needed}; \
                      migrate its primary"
@@ -79,6 +85,10 @@ impl Startup<'_> {
         }
         if MIGRATOR.iter().count() > applied.len() {
             return Err(StartupError::Outdated { found, needed });
+        }
+        let (is_incomplete,): (bool,) = self.pool.one(sqlx::query_as(IS_INCOMPLETE)).await?;
+        if is_incomplete {
+            return Err(StartupError::Incomplete);
         }
         Ok(needed)
     }
@@ -112,6 +122,7 @@ async fn apply_to(pool: &PgPool) -> Result<Applied, StartupError> {
         return Ok(Applied::Nothing);
     }
     MIGRATOR.run(pool).await?;
+    record_missing_sessions(pool).await?;
     Ok(Applied::UpTo(newest()))
 }
 

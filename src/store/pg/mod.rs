@@ -3,6 +3,7 @@
 //! Contains no business logic and does not import the other parts of the store. Start with [`pool`], which runs
 //! the statements of reads and edits, and [`session`], which opens connections with their settings.
 
+pub(super) mod backfill;
 pub(super) mod cancel;
 mod encoding;
 pub(super) mod error;

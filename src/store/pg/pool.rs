@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
@@ -132,6 +133,19 @@ impl ConnectionPool {
         let deadline = Instant::now() + self.0.acquire_timeout;
         let _permit = self.0.acquire_permit(&self.0.heavy_permits, deadline).await?;
         self.all(statement).await
+    }
+
+    /// Runs statements that begin and end a transaction. They continue in a task, so a caller that goes away leaves no
+    /// transaction open: the running statement is cancelled. After an error the transaction is rolled back. Transactions
+    /// may wait for locks, so at most half of the connections run them or [heavy](Self::all_heavy) statements.
+    pub(in crate::store) async fn transaction<T, Run>(&self, run: Run) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: for<'s> FnOnce(&'s mut PgSession) -> BoxFuture<'s, Result<T, StoreError>> + Send + 'static,
+    {
+        let deadline = Instant::now() + self.0.acquire_timeout;
+        let _permit = self.0.acquire_permit(&self.0.heavy_permits, deadline).await?;
+        self.lease().await?.transaction(run).await
     }
 
     /// Runs a statement that returns at most one row and returns the row.

@@ -50,6 +50,13 @@ pub enum StartupError {
          set MIGRATION_DATABASE_URL to PostgreSQL itself, or run `elephantasm-events migrate` there first"
     )]
     Outdated { found: i64, needed: i64 },
+    /// The schema is up to date, but the sessions of existing events have not been recorded, which needs a connection
+    /// to the primary that is not pooled.
+    #[error(
+        "the sessions of existing events have not been recorded yet: set MIGRATION_DATABASE_URL to PostgreSQL itself, \
+         or run `elephantasm-events migrate` there first"
+    )]
+    Incomplete,
     /// The database is unavailable or refused an operation; a retry can succeed.
     #[error("could not check or migrate the database: {0}")]
     Failed(String),

@@ -3,7 +3,8 @@
 use const_format::formatcp;
 use uuid::Uuid;
 
-use super::list_events::{FILTERED, bind_selection};
+use super::event_pages::FILTERED;
+use super::list_events::bind_selection;
 use crate::domain::event::View;
 use crate::domain::filter::Selection;
 use crate::store::pg::rows::{BASIC_COLUMNS, CONTENT_BYTES, CutEventRow, FULL_COLUMNS, NO_COLUMNS};

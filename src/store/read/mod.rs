@@ -3,12 +3,14 @@
 //! A [`Reader`] belongs to one call or one stream. It reads from the standby if the call allows that and the
 //! standby is fresh, and from the primary otherwise.
 
+pub(super) mod event_pages;
 pub(super) mod get_event;
 pub(super) mod json_path;
 pub(super) mod list_events;
-pub(super) mod list_sessions;
 pub(super) mod long_values;
 pub(super) mod page_rows;
+pub(super) mod session_pages;
+pub(super) mod sessions;
 pub(super) mod spirits;
 
 use std::sync::Arc;

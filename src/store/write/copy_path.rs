@@ -9,10 +9,12 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::copy_events::copy_events;
-use super::fast_path::{AdvancedRow, Gains, is_taken_key};
+use super::fast_path::{AdvancedRow, Gains, activity_of, is_taken_key};
 use super::job::Job;
 use super::literals::{IDS, NUMBERS, bigints, push, uuids};
 use super::outcome::Failure;
+use super::session_activity::{ActiveSessions, activate_sessions};
+use super::writer::FlushSession;
 use crate::domain::event::NewEvent;
 use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
@@ -25,10 +27,15 @@ const ALL_OR_NOTHING: &str = "$3::boolean";
 /// Stores the events of the spirits that are free and live, and returns these spirits. Returns `None` if a dedupe
 /// key was taken; nothing was changed then.
 pub(super) async fn copy_and_commit(
-    session: &mut PgSession,
+    session: &mut FlushSession,
     jobs: &[Job],
     gains: &Gains,
+    sessions: &ActiveSessions<'_>,
 ) -> Result<Option<Vec<AdvancedRow>>, Failure> {
+    let FlushSession {
+        pg: session,
+        activity,
+    } = session;
     let advanced = advance(session, gains)
         .instrument(spans::statement(ADVANCE_FREE_SPIRITS))
         .await;
@@ -44,6 +51,10 @@ pub(super) async fn copy_and_commit(
         ended.map_err(|error| Failure::uncommitted(error.into()))?;
         return Ok(None);
     }
+    let mut unknown = activity.unknown(sessions, activity_of(&rows));
+    unknown.retain(|(spirit_id, _), _| rows.iter().any(|row| row.id == spirit_id.0));
+    let activated = activate_sessions(session, &unknown).await;
+    activated.map_err(|error| Failure::uncommitted(error.into()))?;
     let committed = sqlx::raw_sql("commit").execute(session.connection()).await;
     committed.map_err(Failure::from_commit)?;
     Ok(Some(rows))
@@ -70,7 +81,7 @@ async fn advance(session: &mut PgSession, gains: &Gains) -> Result<Vec<AdvancedR
 /// Returns the events of the advanced spirits, each with its sequence. Those of a spirit follow each other, so that
 /// entries of the indexes go to the same pages.
 fn number<'j>(jobs: &'j [Job], rows: &[AdvancedRow]) -> Vec<(&'j NewEvent, i64)> {
-    let mut sequences: HashMap<Uuid, i64> = rows.iter().map(|&(id, base, _)| (id, base)).collect();
+    let mut sequences: HashMap<Uuid, i64> = rows.iter().map(|row| (row.id, row.base)).collect();
     let mut numbered: Vec<_> = jobs
         .iter()
         .flat_map(|job| &job.items)

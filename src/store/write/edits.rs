@@ -2,7 +2,7 @@
 //!
 //! An edit reads the row, computes the new values and updates the row if its revision is unchanged; otherwise
 //! it starts over, so concurrent merge patches all take effect. Each step is one statement, so a caller that
-//! goes away leaves no edit half done.
+//! goes away leaves no edit half done; a soft delete or restore of an event is a transaction of [`super::deletions`].
 
 use const_format::formatcp;
 
@@ -25,8 +25,6 @@ pub(in crate::store) const UPDATE_EVENT: &str = formatcp!(
              meta = $6::jsonb,
              role = $7,
              author = $8,
-             is_deleted = $9,
-             deleted_at = case when $9 then coalesce(deleted_at, now()) end,
              revision = revision + 1,
              updated_at = now()
          where id = $1
@@ -66,7 +64,12 @@ impl EventWriter {
             let Some(fields) = edit.apply(&event).map_err(Refusal::from)? else {
                 return Ok(event);
             };
-            if let Some(edited) = self.update_event_row(&event, fields).await? {
+            let edited = if fields.is_deleted == event.deleted_at.is_some() {
+                self.update_event_row(&event, fields).await?
+            } else {
+                self.change_deletion(&event, fields).await?
+            };
+            if let Some(edited) = edited {
                 return Ok(edited);
             }
         }
@@ -89,7 +92,7 @@ impl EventWriter {
         }
     }
 
-    /// Updates the event; returns `None` if its revision has changed since it was read.
+    /// Updates the event, without its deletion; returns `None` if its revision has changed since it was read.
     async fn update_event_row(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
         let statement = sqlx::query_as::<_, EventRow>(UPDATE_EVENT)
             .bind(read.id.0)
@@ -99,8 +102,7 @@ impl EventWriter {
             .bind(fields.importance_score)
             .bind(fields.meta.as_json())
             .bind(fields.role)
-            .bind(fields.author)
-            .bind(fields.is_deleted);
+            .bind(fields.author);
         let row = self.pool.optional(statement).await?;
         Ok(row.map(Event::from))
     }

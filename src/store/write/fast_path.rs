@@ -4,10 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use sqlx::Arguments as _;
+use const_format::{concatcp, str_replace};
 use sqlx::error::{BoxDynError, DatabaseError};
 use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{Arguments as _, FromRow};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -16,6 +17,10 @@ use super::copy_events::COPY_EVENTS_MIN;
 use super::copy_path::copy_and_commit;
 use super::job::{Decision, Job};
 use super::outcome::{Failure, Outcome};
+use super::session_activity::{
+    ActiveSessions, ActivityCache, ActivityRow, RAISE_ACTIVE_MINUTE, active_sessions, columns,
+};
+use super::writer::FlushSession;
 use crate::domain::admission::Admitted;
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;
@@ -23,12 +28,43 @@ use crate::store::pg::error::StoreError;
 use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
 
-pub(in crate::store) const FAST_PATH: &str = include_str!("fast_path.sql");
+const TEMPLATE: &str = include_str!("fast_path.sql");
+const ACTIVATE_SESSIONS: &str = "{activate_sessions}";
+
+/// The statement for a flush whose sessions are known to be recorded.
+pub(in crate::store) const FAST_PATH: &str = str_replace!(TEMPLATE, ACTIVATE_SESSIONS, "");
+
+/// The statement for a flush that records sessions.
+pub(in crate::store) const FAST_PATH_ACTIVATING: &str = str_replace!(
+    TEMPLATE,
+    ACTIVATE_SESSIONS,
+    concatcp!(
+        ",
+activated as (
+    insert into sessions (spirit_id, session_id, active_minute)
+    select active.spirit_id, active.session_id, active.minute
+    from advanced
+    join unnest($20::uuid[], $21::text[], $22::timestamptz[]) as active (spirit_id, session_id, minute)
+        on active.spirit_id = advanced.id
+    ",
+        RAISE_ACTIVE_MINUTE,
+        ")"
+    )
+);
 
 const UNIQUE_VIOLATION: &str = "23505";
 
-/// A spirit's id, its `last_sequence` before the flush, and the time of the transaction.
-pub(super) type AdvancedRow = (Uuid, i64, DateTime<Utc>);
+/// A spirit that gained events.
+#[derive(Debug, FromRow)]
+pub(super) struct AdvancedRow {
+    pub(super) id: Uuid,
+    /// Its `last_sequence` before the flush.
+    pub(super) base: i64,
+    /// The time of the transaction.
+    now: DateTime<Utc>,
+    #[sqlx(flatten)]
+    activity: ActivityRow,
+}
 
 /// Returns whether no item has a guard and no two items have the same dedupe key.
 pub(super) fn is_eligible(jobs: &[Job]) -> bool {
@@ -71,17 +107,28 @@ impl Gains {
 /// job has several spirits, all jobs are stored or none, so that no job is stored in part. Returns `None` if a
 /// dedupe key was taken; nothing was changed then.
 pub(super) async fn insert_and_commit(
-    session: &mut PgSession,
+    session: &mut FlushSession,
     jobs: &[Job],
 ) -> Result<Option<Vec<Outcome>>, Failure> {
     let gains = Gains::of(jobs);
     let events: usize = jobs.iter().map(|job| job.items.len()).sum();
+    let sessions = active_sessions(jobs.iter().flat_map(|job| &job.items).map(Arc::as_ref));
     let rows = if events >= COPY_EVENTS_MIN {
-        copy_and_commit(session, jobs, &gains).await?
+        copy_and_commit(session, jobs, &gains, &sessions).await?
     } else {
-        insert_in_one_statement(session, jobs, gains).await?
+        let FlushSession { pg, activity } = session;
+        insert_in_one_statement(pg, jobs, gains, &sessions, activity).await?
     };
-    Ok(rows.map(|rows| outcomes(jobs, rows)))
+    let Some(rows) = rows else { return Ok(None) };
+    session.activity.remember(&sessions, activity_of(&rows));
+    Ok(Some(outcomes(jobs, rows)))
+}
+
+/// Returns a function that finds the activity of a spirit that gained events.
+pub(super) fn activity_of(rows: &[AdvancedRow]) -> impl Fn(SpiritId) -> Option<ActivityRow> {
+    let by_spirit: HashMap<SpiritId, ActivityRow> =
+        rows.iter().map(|row| (SpiritId(row.id), row.activity)).collect();
+    move |spirit_id| by_spirit.get(&spirit_id).copied()
 }
 
 /// Returns whether the error means that a dedupe key was taken.
@@ -94,13 +141,33 @@ async fn insert_in_one_statement(
     session: &mut PgSession,
     jobs: &[Job],
     gains: Gains,
+    sessions: &ActiveSessions<'_>,
+    cache: &ActivityCache,
 ) -> Result<Option<Vec<AdvancedRow>>, Failure> {
-    let arguments = arguments(jobs, gains);
+    let mut unknown = ActiveSessions::new();
+    let mut epochs: HashMap<SpiritId, i64> = HashMap::new();
+    for (&(spirit_id, session_id), &minute) in sessions {
+        match cache.epoch_of(spirit_id, session_id, minute) {
+            // Both generations of the cache hold bounds of a spirit under one epoch only.
+            Some(epoch) => {
+                epochs.insert(spirit_id, epoch);
+            }
+            None => {
+                unknown.insert((spirit_id, session_id), minute);
+            }
+        }
+    }
+    let statement = if unknown.is_empty() {
+        FAST_PATH
+    } else {
+        FAST_PATH_ACTIVATING
+    };
+    let arguments = arguments(jobs, gains, &epochs, cache, &unknown);
     let arguments = arguments.map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
     let began = session.begin_if_pooled().await;
     began.map_err(|error| Failure::uncommitted(error.into()))?;
     let result = session
-        .all(sqlx::query_as_with(FAST_PATH, arguments))
+        .all(sqlx::query_as_with(statement, arguments))
         .instrument(spans::statement(FAST_PATH))
         .await;
     match result {
@@ -110,7 +177,13 @@ async fn insert_in_one_statement(
     }
 }
 
-fn arguments(jobs: &[Job], gains: Gains) -> Result<PgArguments, BoxDynError> {
+fn arguments(
+    jobs: &[Job],
+    gains: Gains,
+    epochs: &HashMap<SpiritId, i64>,
+    cache: &ActivityCache,
+    unknown: &ActiveSessions<'_>,
+) -> Result<PgArguments, BoxDynError> {
     let mut ordinals: HashMap<Uuid, i64> = HashMap::new();
     let numbered: Vec<(&NewEvent, i64)> = jobs
         .iter()
@@ -121,11 +194,21 @@ fn arguments(jobs: &[Job], gains: Gains) -> Result<PgArguments, BoxDynError> {
             (event.as_ref(), *ordinal)
         })
         .collect();
+    let expected_epoch = |id: &Uuid| epochs.get(&SpiritId(*id)).copied();
+    let expected_epochs: Vec<Option<i64>> = gains.spirit_ids.iter().map(expected_epoch).collect();
     let mut arguments = PgArguments::default();
     arguments.add(gains.spirit_ids)?;
     arguments.add(gains.events)?;
     arguments.add(gains.all_or_nothing)?;
+    arguments.add(expected_epochs)?;
+    arguments.add(cache.server_started_at())?;
     add_events(&mut arguments, &numbered)?;
+    if !unknown.is_empty() {
+        let (spirit_ids, session_ids, minutes) = columns(unknown);
+        arguments.add(spirit_ids)?;
+        arguments.add(session_ids)?;
+        arguments.add(minutes)?;
+    }
     Ok(arguments)
 }
 
@@ -136,13 +219,11 @@ fn has_several_spirits(job: &Job) -> bool {
 }
 
 fn outcomes(jobs: &[Job], rows: Vec<AdvancedRow>) -> Vec<Outcome> {
-    let Some(&(_, _, now)) = rows.first() else {
+    let Some(now) = rows.first().map(|row| row.now) else {
         return jobs.iter().map(|_| Outcome::Undecided).collect();
     };
-    let mut last_sequences: HashMap<SpiritId, i64> = rows
-        .into_iter()
-        .map(|(id, base, _)| (SpiritId(id), base))
-        .collect();
+    let mut last_sequences: HashMap<SpiritId, i64> =
+        rows.into_iter().map(|row| (SpiritId(row.id), row.base)).collect();
     jobs.iter()
         .map(|job| {
             let admitted = job.items.iter().map(|event| {

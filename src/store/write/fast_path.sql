@@ -1,27 +1,38 @@
 -- The fast path of a flush, in one statement: lock the spirits that are neither locked nor deleted, draw
--- their sequences, insert. Returns a row for each of these spirits; events of other spirits are not stored.
--- If $3, nothing is stored unless all the spirits could be locked.
+-- their sequences, insert, record the sessions. Returns a row for each of these spirits; events of other spirits are
+-- not stored. If $3, nothing is stored unless all the spirits could be locked.
 -- A dedupe key that is taken violates the unique constraint, and nothing is stored.
 --
 -- A row lock returns the newest version of the row, whose last_sequence is final under the lock, so the
 -- statement needs no second snapshot. It does not find out which event has a taken dedupe key; a full flush
 -- does.
+--
+-- $4 is the activity epoch that the writer expects of each spirit, null if it expects none: sessions whose active
+-- minutes it knows to be new enough are not recorded again. A spirit with another epoch, or all of them if the server
+-- has been started anew since ($5), count as locked.
 with locked as (
-    select id
+    select id, activity_epoch
     from spirits
     where id = any($1)
     and deleted_at is null
     order by id
     for no key update skip locked
 ),
+free as (
+    select locked.id, locked.activity_epoch, gained.events
+    from locked
+    join unnest($1::uuid[], $2::bigint[], $4::bigint[]) as gained (id, events, activity_epoch)
+        on gained.id = locked.id
+    where gained.activity_epoch is null
+    or (gained.activity_epoch = locked.activity_epoch and pg_postmaster_start_time() = $5)
+),
 advanced as (
     update spirits
-    set last_sequence = spirits.last_sequence + gained.events
-    from locked
-    join unnest($1::uuid[], $2::bigint[]) as gained (id, events) on gained.id = locked.id
-    where spirits.id = locked.id
-    and (not $3 or (select count(*) from locked) = cardinality($1))
-    returning spirits.id, spirits.last_sequence - gained.events as base
+    set last_sequence = spirits.last_sequence + free.events
+    from free
+    where spirits.id = free.id
+    and (not $3 or (select count(*) from free) = cardinality($1))
+    returning spirits.id, spirits.last_sequence - free.events as base, free.activity_epoch
 ),
 inserted as (
     insert into events (
@@ -34,12 +45,12 @@ inserted as (
         new.dedupe_key, new.importance_score
     from advanced
     join unnest(
-        $4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
-        $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::float8[]
+        $6::uuid[], $7::uuid[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::timestamptz[],
+        $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::float8[]
     ) as new (
         id, spirit_id, ordinal, event_type, meta_summary, content, occurred_at,
         session_id, role, author, meta, source_uri, dedupe_key, importance_score
     ) on new.spirit_id = advanced.id
-)
-select id, base, now() as now
+){activate_sessions}
+select id, base, now() as now, activity_epoch, pg_postmaster_start_time() as server_started_at
 from advanced

@@ -15,7 +15,9 @@ use super::dedupe_keys::read_dedupe_keys;
 use super::job::{Decision, Job};
 use super::literals::{IDS, NUMBERS, bigints, push, uuids};
 use super::outcome::{Failure, Outcome};
+use super::session_activity::{ActivityRow, activate_sessions, active_sessions};
 use super::session_last_sequences::read_session_last_sequences;
+use super::writer::FlushSession;
 use crate::domain::admission::{FlushState, SpiritState};
 use crate::domain::event::NewEvent;
 use crate::domain::ids::SpiritId;
@@ -41,7 +43,9 @@ pub(in crate::store) const WAIT_FOR_SPIRIT: &str = "
 
 /// Reads the spirits and the time of the transaction.
 pub(in crate::store) const READ_SPIRITS: &str = "
-    select id, deleted_at is not null as is_deleted, last_sequence, now() as now
+    select
+        id, deleted_at is not null as is_deleted, last_sequence, now() as now, activity_epoch,
+        pg_postmaster_start_time() as server_started_at
     from spirits
     where id = any($1::uuid[])";
 
@@ -70,11 +74,12 @@ type LastSequences = Vec<(Uuid, i64)>;
 
 /// Decides the jobs in order and commits.
 ///
-/// Takes at most four round trips for any number of jobs, one more if there are enough events for `COPY`, and one more
-/// if an item expects the last sequence of its session: begin, lock and read the spirits; read the dedupe keys; insert; advance the spirits and commit. The first and the last
-/// send several statements at once, which only the simple query protocol supports, without parameters.
+/// Takes at most four round trips for any number of jobs: begin, lock and read the spirits; read the dedupe keys;
+/// insert; advance the spirits and commit. The first and the last send several statements at once, which only the
+/// simple query protocol supports, without parameters. One more is needed for `COPY` if there are enough events, one if
+/// an item expects the last sequence of its session, and one to record sessions.
 pub(super) async fn decide_and_commit(
-    session: &mut PgSession,
+    session: &mut FlushSession,
     jobs: &[Job],
     lock: Lock,
 ) -> Result<Vec<Outcome>, Failure> {
@@ -83,20 +88,34 @@ pub(super) async fn decide_and_commit(
     let written = caught(decide_and_insert(session, jobs, lock))
         .await
         .unwrap_or_else(|panicked| Err(panicked.into()));
-    let (outcomes, last_sequences) = written.map_err(Failure::uncommitted)?;
-    commit(session, last_sequences)
+    let written = written.map_err(Failure::uncommitted)?;
+    commit(&mut session.pg, written.last_sequences)
         .instrument(spans::statement(ADVANCE_SPIRITS))
         .await?;
-    Ok(outcomes)
+    let sessions = active_sessions(admitted(&written.outcomes).map(|(event, _)| event));
+    session
+        .activity
+        .remember(&sessions, activity_of(&written.spirits));
+    Ok(written.outcomes)
 }
 
-/// Locks the spirits, decides the jobs and inserts the admitted events. Also returns the new `last_sequence` of
-/// each spirit that gains events.
+/// The result of a flush before its commit.
+struct Written {
+    outcomes: Vec<Outcome>,
+    last_sequences: LastSequences,
+    spirits: Vec<SpiritRow>,
+}
+
+/// Locks the spirits, decides the jobs, inserts the admitted events and records their sessions.
 async fn decide_and_insert(
-    session: &mut PgSession,
+    session: &mut FlushSession,
     jobs: &[Job],
     lock: Lock,
-) -> Result<(Vec<Outcome>, LastSequences), StoreError> {
+) -> Result<Written, StoreError> {
+    let FlushSession {
+        pg: session,
+        activity,
+    } = session;
     let ids = spirit_ids(jobs);
     let opened = open(session, &ids, lock)
         .instrument(spans::statement(LOCK_SPIRITS))
@@ -128,7 +147,29 @@ async fn decide_and_insert(
         })
         .collect();
     let last_sequences = insert_admitted(session, &outcomes).await?;
-    Ok((outcomes, last_sequences))
+    let sessions = active_sessions(admitted(&outcomes).map(|(event, _)| event));
+    let unknown = activity.unknown(&sessions, activity_of(&opened.spirits));
+    activate_sessions(session, &unknown).await?;
+    Ok(Written {
+        outcomes,
+        last_sequences,
+        spirits: opened.spirits,
+    })
+}
+
+/// Returns the admitted events, each with its sequence.
+fn admitted(outcomes: &[Outcome]) -> impl Iterator<Item = (&NewEvent, i64)> {
+    outcomes
+        .iter()
+        .flat_map(Outcome::admitted)
+        .map(|(event, sequence)| (event.as_ref(), sequence))
+}
+
+/// Returns a function that finds the activity of a spirit of the flush.
+fn activity_of(rows: &[SpiritRow]) -> impl Fn(SpiritId) -> Option<ActivityRow> {
+    let by_spirit: HashMap<SpiritId, ActivityRow> =
+        rows.iter().map(|row| (SpiritId(row.id), row.activity)).collect();
+    move |spirit_id| by_spirit.get(&spirit_id).copied()
 }
 
 /// Returns the spirits of the jobs, each once, sorted: spirits are locked in this order.
@@ -175,6 +216,8 @@ struct SpiritRow {
     is_deleted: bool,
     last_sequence: i64,
     now: DateTime<Utc>,
+    #[sqlx(flatten)]
+    activity: ActivityRow,
 }
 
 impl SpiritRow {
@@ -212,11 +255,7 @@ async fn open(session: &mut PgSession, ids: &[Uuid], lock: Lock) -> Result<Opene
 
 /// Inserts the admitted events. Returns the new `last_sequence` of each of their spirits.
 async fn insert_admitted(session: &mut PgSession, outcomes: &[Outcome]) -> Result<LastSequences, StoreError> {
-    let admitted: Vec<(&NewEvent, i64)> = outcomes
-        .iter()
-        .flat_map(Outcome::admitted)
-        .map(|(event, sequence)| (event.as_ref(), sequence))
-        .collect();
+    let admitted: Vec<(&NewEvent, i64)> = admitted(outcomes).collect();
     if admitted.is_empty() {
         return Ok(Vec::new());
     }

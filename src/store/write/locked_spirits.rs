@@ -97,6 +97,7 @@ impl LockedSpirits {
                     self.enqueue(other, job, &writer, &tasks);
                 }
             }
+            writer.forget_sessions();
             self.idle.lock().push(writer);
         }))
     }

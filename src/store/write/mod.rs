@@ -8,6 +8,8 @@ mod arguments;
 pub(super) mod copy_events;
 pub(super) mod copy_path;
 pub(super) mod dedupe_keys;
+pub(super) mod deletion_statements;
+mod deletions;
 mod edits;
 pub(super) mod fast_path;
 pub(super) mod flush;
@@ -16,7 +18,9 @@ mod literals;
 mod locked_spirits;
 mod outcome;
 mod queue;
+pub(super) mod session_activity;
 pub(super) mod session_last_sequences;
+mod sessions;
 mod spirits;
 mod writer;
 
@@ -48,6 +52,7 @@ use crate::domain::ids::SpiritId;
 use crate::panics::keep_running;
 
 pub(super) use edits::{UPDATE_EVENT, UPDATE_SPIRIT};
+pub(super) use sessions::UPDATE_SESSION;
 pub(super) use spirits::INSERT_SPIRIT;
 
 /// Settings of the write path.

@@ -4,12 +4,13 @@ use const_format::formatcp;
 
 use super::EventWriter;
 use crate::domain::spirit::{NewSpirit, Spirit, fold_name};
+use crate::store::pg::backfill::EPOCH_NOW;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow};
 
 pub(in crate::store) const INSERT_SPIRIT: &str = formatcp!(
-    "insert into spirits (id, name_folded, name, description, meta)
-     values ($1, $2, $3, $4, $5::jsonb)
+    "insert into spirits (id, name_folded, name, description, meta, activity_epoch)
+     values ($1, $2, $3, $4, $5::jsonb, {EPOCH_NOW})
      returning {SPIRIT_COLUMNS}"
 );
 

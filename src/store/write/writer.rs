@@ -8,6 +8,7 @@ use super::fast_path;
 use super::flush::{Lock, decide_and_commit};
 use super::job::Job;
 use super::outcome::{Failure, Outcome};
+use super::session_activity::ActivityCache;
 use crate::domain::ids::SpiritId;
 use crate::panics::caught;
 use crate::store::live::Announcer;
@@ -62,6 +63,13 @@ impl Writer {
             announcer: self.announcer.clone(),
             metrics: self.metrics.clone(),
             full_flushes: 0,
+        }
+    }
+
+    /// Frees the memory of what the writer has recorded about sessions.
+    pub(super) fn forget_sessions(&mut self) {
+        if let Some(idle) = &mut self.connection.idle {
+            idle.session.activity = ActivityCache::default();
         }
     }
 
@@ -165,7 +173,7 @@ impl Writer {
     /// flush.
     async fn fast_or_full(
         &mut self,
-        session: &mut PgSession,
+        session: &mut FlushSession,
         jobs: &[Job],
         lock: Lock,
     ) -> Result<Vec<Outcome>, Failure> {
@@ -193,8 +201,15 @@ struct FlushConnection {
 }
 
 struct IdleSession {
-    session: PgSession,
+    session: FlushSession,
     since: Instant,
+}
+
+/// The database session of a writer.
+pub(super) struct FlushSession {
+    pub(super) pg: PgSession,
+    /// What the session has recorded about sessions of events.
+    pub(super) activity: ActivityCache,
 }
 
 impl FlushConnection {
@@ -207,16 +222,19 @@ impl FlushConnection {
 
     /// Takes the idle session, or opens a new one. A session that was idle for long is pinged first: if a flush
     /// failed on a dead connection, it would be unknown whether it was committed.
-    async fn session(&mut self) -> Result<PgSession, sqlx::Error> {
+    async fn session(&mut self) -> Result<FlushSession, sqlx::Error> {
         if let Some(IdleSession { mut session, since }) = self.idle.take()
-            && (since.elapsed() < PING_AFTER_IDLE || session.is_alive().await)
+            && (since.elapsed() < PING_AFTER_IDLE || session.pg.is_alive().await)
         {
             return Ok(session);
         }
-        self.connector.connect().await
+        Ok(FlushSession {
+            pg: self.connector.connect().await?,
+            activity: ActivityCache::default(),
+        })
     }
 
-    fn put_back(&mut self, session: PgSession) {
+    fn put_back(&mut self, session: FlushSession) {
         self.idle = Some(IdleSession {
             session,
             since: Instant::now(),

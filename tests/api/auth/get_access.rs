@@ -13,7 +13,7 @@ use crate::support::builders::refused;
 use crate::support::harness::TestServer;
 
 #[tokio::test]
-async fn a_server_without_keys_lets_everybody_do_everything() {
+async fn a_server_without_keys_reports_the_admin_role() {
     let server = TestServer::start().await;
     let mut access = AccessServiceClient::new(server.channel());
     let reply = access.get_access(GetAccessRequest {}).await.unwrap().into_inner();

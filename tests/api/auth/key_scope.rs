@@ -16,7 +16,8 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::auth::keys_by_rpc::{Subject, create_subject, sends_a_message};
+use crate::auth::calls::{Subject, sends_a_message};
+use crate::auth::keys_by_rpc::create_subject;
 use crate::support::access::{Caller, KeyedServer};
 use crate::support::builders::{event, keyed, metadata, refused, stream};
 

@@ -1,5 +1,6 @@
 //! API keys, roles, key limits and TLS.
 
+pub mod calls;
 pub mod get_access;
 pub mod key_limits;
 pub mod key_scope;

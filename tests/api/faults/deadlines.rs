@@ -87,7 +87,7 @@ fn event_calls(spirit_id: &str, event_id: &str) -> Vec<(&'static str, Vec<u8>)> 
             }),
         ),
         (
-            "EventService/ListSessions",
+            "SessionService/ListSessions",
             encoded(&ListSessionsRequest {
                 spirit_id: spirit_id.clone(),
                 ..Default::default()

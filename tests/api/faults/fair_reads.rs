@@ -9,8 +9,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::access::{Caller, KeyedServer};
-use crate::support::builders::{lock_spirit, refused, statements_are_blocked};
-use crate::support::harness::{Settings, set_pool_of_calls};
+use crate::support::builders::{event_at, list, lock_spirit, refused, statements_are_blocked};
+use crate::support::harness::{Settings, TestServer, set_pool_of_calls};
+use crate::support::model::{delete, store};
 use crate::support::scrape::{Scrape, metric_reaches};
 
 const POOL_SIZE: u32 = 2;
@@ -90,4 +91,34 @@ async fn a_call_that_gets_no_connection_in_time_is_refused_as_overload() {
     spirit_lock.rollback().await.unwrap();
     holding.await.unwrap().unwrap();
     keyed.admin.call().await.expect("the pool is free again");
+}
+
+#[tokio::test]
+async fn deletions_that_wait_for_a_lock_leave_half_of_the_pool_to_reads() {
+    const DELETIONS: i64 = 6;
+    let server = TestServer::start_with(|settings| set_pool_of_calls(settings, 4)).await;
+    let spirit_id = server.spirit().await;
+    let requests = (0..DELETIONS).map(|n| event_at(&spirit_id, "s", n)).collect();
+    let events = store(&mut server.events(), requests).await;
+    let mut connection = server.database.connect().await;
+    let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
+    let deletions: Vec<_> = events
+        .into_iter()
+        .map(|mut event| {
+            let mut client = server.events();
+            tokio::spawn(async move { delete(&mut client, &mut event).await })
+        })
+        .collect();
+    statements_are_blocked(&server, 2).await;
+    let listed = server.events().list_events(list(&spirit_id)).await.unwrap();
+    assert_eq!(
+        i64::try_from(listed.into_inner().events.len()).unwrap(),
+        DELETIONS
+    );
+    spirit_lock.rollback().await.unwrap();
+    for deletion in deletions {
+        deletion.await.unwrap();
+    }
+    let listed = server.events().list_events(list(&spirit_id)).await.unwrap();
+    assert!(listed.into_inner().events.is_empty());
 }

@@ -10,8 +10,9 @@ use std::path::Path;
 
 use elephantasm_events::grpc::pb::{
     BatchCreateEventsRequest, CountEventsRequest, CreateEventRequest, CreateSpiritRequest, EventFilter,
-    ListEventsRequest, ListSessionsRequest, ListSpiritsRequest, StreamSessionEventsRequest,
-    UpdateEventRequest, UpdateSpiritRequest, WatchEventsRequest, stream_session_events_request,
+    ListEventsRequest, ListSessionsRequest, ListSpiritsRequest, SessionFilter, StreamSessionEventsRequest,
+    UpdateEventRequest, UpdateSessionRequest, UpdateSpiritRequest, WatchEventsRequest,
+    stream_session_events_request,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -26,7 +27,7 @@ use crate::support::raw::{RawClient, framed};
 const CASES: u32 = 1_500;
 /// The methods that are tested. WatchEvents is left out because its streams do not end; deletes, restores and
 /// CountSpirits are left out as well.
-const METHODS: [&str; 13] = [
+const METHODS: [&str; 14] = [
     "EventService/CreateEvent",
     "EventService/BatchCreateEvents",
     "EventService/IngestEvents",
@@ -35,7 +36,8 @@ const METHODS: [&str; 13] = [
     "EventService/StreamSessionEvents",
     "EventService/UpdateEvent",
     "EventService/CountEvents",
-    "EventService/ListSessions",
+    "SessionService/ListSessions",
+    "SessionService/UpdateSession",
     "SpiritService/CreateSpirit",
     "SpiritService/GetSpirit",
     "SpiritService/ListSpirits",
@@ -127,7 +129,7 @@ fn requests(spirit_id: &str, event_id: &str, page_token: &str, cursor: &str) -> 
         importance_score: Some(0.5),
         ..event_at(spirit_id, "s", 1)
     };
-    vec![
+    [
         full.encode_to_vec(),
         BatchCreateEventsRequest {
             requests: vec![full.clone(), full],
@@ -161,13 +163,35 @@ fn requests(spirit_id: &str, event_id: &str, page_token: &str, cursor: &str) -> 
             ..Default::default()
         }
         .encode_to_vec(),
-        ListSessionsRequest {
+        WatchEventsRequest {
             spirit_id: spirit_id.to_owned(),
             ..Default::default()
         }
         .encode_to_vec(),
-        WatchEventsRequest {
+    ]
+    .into_iter()
+    .chain(other_requests(spirit_id))
+    .collect()
+}
+
+/// Requests about sessions and spirits.
+fn other_requests(spirit_id: &str) -> Vec<Vec<u8>> {
+    vec![
+        ListSessionsRequest {
             spirit_id: spirit_id.to_owned(),
+            filter: Some(SessionFilter {
+                owner: Some("o".to_owned()),
+                title_contains: Some("t".to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        UpdateSessionRequest {
+            spirit_id: spirit_id.to_owned(),
+            session_id: "s".to_owned(),
+            title: Some("t".to_owned()),
+            meta: Some(object([("k", text("w"))])),
             ..Default::default()
         }
         .encode_to_vec(),

@@ -90,7 +90,7 @@ async fn read_by_every_rpc(server: &TestServer, events: &[Event], max: i32) -> V
 }
 
 #[tokio::test]
-async fn every_read_cuts_longer_content_at_a_code_point_and_tells_its_whole_length() {
+async fn every_read_cuts_longer_content_at_a_code_point_and_returns_its_full_length() {
     let server = TestServer::start().await;
     let mut contents: Vec<String> = ["", "a", "é", "🐘", "aé🐘"].map(str::to_owned).into();
     for length in [4_095, 4_096, 4_097, 300_000] {

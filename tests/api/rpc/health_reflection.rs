@@ -24,7 +24,8 @@ use crate::support::scrape::get;
 const EVENT_SERVICE: &str = "elephantasm.events.v1.EventService";
 const SPIRIT_SERVICE: &str = "elephantasm.events.v1.SpiritService";
 const ACCESS_SERVICE: &str = "elephantasm.events.v1.AccessService";
-const SERVICES: [&str; 4] = ["", EVENT_SERVICE, SPIRIT_SERVICE, ACCESS_SERVICE];
+const SESSION_SERVICE: &str = "elephantasm.events.v1.SessionService";
+const SERVICES: [&str; 5] = ["", EVENT_SERVICE, SESSION_SERVICE, SPIRIT_SERVICE, ACCESS_SERVICE];
 
 fn request_of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -201,6 +202,7 @@ async fn reflection_lists_every_service_in_both_versions() {
     for services in [v1::services(&server).await, v1alpha::services(&server).await] {
         for service in [
             EVENT_SERVICE,
+            SESSION_SERVICE,
             SPIRIT_SERVICE,
             ACCESS_SERVICE,
             "grpc.health.v1.Health",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::session_service_client::SessionServiceClient;
 use elephantasm_events::grpc::pb::{
     CreateEventRequest, Event, ListSessionsRequest, Session, SoftDeleteSpiritRequest,
 };
@@ -21,7 +21,7 @@ fn sessions_of(spirit_id: &str) -> ListSessionsRequest {
 
 /// Reads the pages from the request's page to the last.
 async fn session_pages(
-    client: &mut EventServiceClient<Channel>,
+    client: &mut SessionServiceClient<Channel>,
     mut request: ListSessionsRequest,
 ) -> Vec<Vec<Session>> {
     let mut pages = Vec::new();
@@ -55,14 +55,15 @@ fn expected_sessions(events: &[Event]) -> Vec<Session> {
         .map(|(session_id, times)| Session {
             spirit_id: events[0].spirit_id.clone().unwrap(),
             session_id: session_id.to_owned(),
-            event_count: i64::try_from(times.len()).unwrap(),
+            event_count: Some(i64::try_from(times.len()).unwrap()),
             first_occurred_at: times.iter().min().copied().map(at),
             last_occurred_at: times.iter().max().copied().map(at),
             last_sequence: last_sequence(session_id),
+            ..Session::default()
         })
         .collect();
-    // A stable sort: ties stay in the byte order of the map.
-    sessions.sort_by_key(|session| -session.last_occurred_at.unwrap().seconds);
+    // A stable sort: sessions of one minute stay in the byte order of the map.
+    sessions.sort_by_key(|session| -session.last_occurred_at.unwrap().seconds.div_euclid(60));
     sessions
 }
 
@@ -71,7 +72,7 @@ async fn list_sessions_covers_only_live_events_of_the_spirit() {
     let server = TestServer::start().await;
     let (spirit_id, events) = sample_spirit(&server).await;
     sample_spirit(&server).await;
-    let pages = session_pages(&mut server.events(), sessions_of(&spirit_id)).await;
+    let pages = session_pages(&mut server.sessions(), sessions_of(&spirit_id)).await;
     assert_eq!(pages, [expected_sessions(&events)]);
     assert_eq!(pages[0].len(), 3);
 }
@@ -100,7 +101,7 @@ async fn session_pages_of_any_size_add_up_to_the_list_with_ties_in_byte_order() 
             page_size,
             ..sessions_of(&spirit_id)
         };
-        let pages = session_pages(&mut server.events(), request).await;
+        let pages = session_pages(&mut server.sessions(), request).await;
         let size = usize::try_from(page_size).unwrap();
         assert_eq!(pages.len(), ids.len().div_ceil(size), "no page is empty");
         assert_eq!(pages.concat(), expected, "pages of {page_size}");
@@ -116,7 +117,7 @@ async fn a_session_whose_events_are_all_deleted_is_not_listed() {
     for event in &mut events[..2] {
         delete(&mut server.events(), event).await;
     }
-    let pages = session_pages(&mut server.events(), sessions_of(&spirit_id)).await;
+    let pages = session_pages(&mut server.sessions(), sessions_of(&spirit_id)).await;
     assert_eq!(pages, [expected_sessions(&events)]);
     assert_eq!(pages[0][0].session_id, "live");
 }
@@ -125,7 +126,7 @@ async fn a_session_whose_events_are_all_deleted_is_not_listed() {
 async fn paging_returns_unchanged_sessions_exactly_once() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    let mut client = server.events();
+    let (mut client, mut sessions) = (server.events(), server.sessions());
     let requests = (0..20).map(|n| event_at(&spirit_id, &format!("s{n:02}"), n / 3));
     store(&mut client, requests.collect()).await;
     let mut request = ListSessionsRequest {
@@ -135,7 +136,11 @@ async fn paging_returns_unchanged_sessions_exactly_once() {
     let mut seen = Vec::new();
     let mut new_events = (0..).map(|n| event_at(&spirit_id, ["s00", "new"][n % 2], 100));
     loop {
-        let page = client.list_sessions(request.clone()).await.unwrap().into_inner();
+        let page = sessions
+            .list_sessions(request.clone())
+            .await
+            .unwrap()
+            .into_inner();
         seen.extend(page.sessions.into_iter().map(|session| session.session_id));
         if page.next_page_token.is_empty() {
             break;
@@ -154,7 +159,7 @@ async fn a_page_has_fifty_sessions_by_default() {
     let spirit_id = server.spirit().await;
     let requests = (0..51).map(|n| event_at(&spirit_id, &n.to_string(), n));
     store(&mut server.events(), requests.collect()).await;
-    let pages = session_pages(&mut server.events(), sessions_of(&spirit_id)).await;
+    let pages = session_pages(&mut server.sessions(), sessions_of(&spirit_id)).await;
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [50, 1]);
 }
 
@@ -172,7 +177,7 @@ async fn list_sessions_is_empty_without_sessions_and_complete_for_a_deleted_spir
     store(&mut server.events(), requests.into()).await;
     for spirit_id in [without.as_str(), "01890a5d-ac96-774b-bcce-b302099a8057"] {
         assert_eq!(
-            session_pages(&mut server.events(), sessions_of(spirit_id)).await,
+            session_pages(&mut server.sessions(), sessions_of(spirit_id)).await,
             [[]]
         );
     }
@@ -183,7 +188,7 @@ async fn list_sessions_is_empty_without_sessions_and_complete_for_a_deleted_spir
     };
     server.spirits().soft_delete_spirit(request).await.unwrap();
     assert_eq!(
-        session_pages(&mut server.events(), sessions_of(&with)).await,
+        session_pages(&mut server.sessions(), sessions_of(&with)).await,
         [expected_sessions(&events)]
     );
 }
@@ -196,7 +201,7 @@ async fn list_sessions_names_every_bad_field() {
             page_size,
             ..sessions_of("x")
         };
-        let result = server.events().list_sessions(request).await;
+        let result = server.sessions().list_sessions(request).await;
         assert_eq!(bad_fields(result), ["spirit_id", "page_size"]);
     }
 }

@@ -63,10 +63,10 @@ async fn writers_of_different_sessions_of_a_spirit_never_abort_each_other() {
         spirit_id,
         ..ListSessionsRequest::default()
     };
-    let sessions = server.events().list_sessions(request).await;
+    let sessions = server.sessions().list_sessions(request).await;
     let sessions = sessions.unwrap().into_inner().sessions;
     assert_eq!(sessions.len(), WRITERS);
-    assert!(sessions.iter().all(|session| session.event_count == 50));
+    assert!(sessions.iter().all(|session| session.event_count() == 50));
 }
 
 #[tokio::test]
@@ -90,7 +90,13 @@ async fn the_last_sequence_of_a_session_counts_deleted_events_and_no_other_sessi
         spirit_id: spirit_id.clone(),
         ..ListSessionsRequest::default()
     };
-    let sessions = events.list_sessions(session).await.unwrap().into_inner().sessions;
+    let sessions = server
+        .sessions()
+        .list_sessions(session)
+        .await
+        .unwrap()
+        .into_inner()
+        .sessions;
     let mut last_sequences: Vec<(&str, i64)> = sessions
         .iter()
         .map(|session| (session.session_id.as_str(), session.last_sequence))

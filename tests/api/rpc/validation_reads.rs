@@ -250,7 +250,7 @@ async fn count_events_validates_every_field() {
 #[tokio::test]
 async fn list_sessions_validates_every_field() {
     let server = TestServer::start().await;
-    let mut events = server.events();
+    let mut sessions = server.sessions();
     let base = ListSessionsRequest {
         spirit_id: UNKNOWN_ID.to_owned(),
         ..ListSessionsRequest::default()
@@ -258,14 +258,14 @@ async fn list_sessions_validates_every_field() {
     ValidationCases::new(base)
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("page_size", page_sizes(), |r, v| r.page_size = v)
-        .run(async |request| events.list_sessions(request).await.map(drop))
+        .run(async |request| sessions.list_sessions(request).await.map(drop))
         .await;
 }
 
 #[tokio::test]
 async fn a_malformed_token_is_refused_instead_of_returning_the_first_page() {
     let server = TestServer::start().await;
-    let (mut events, mut spirits) = (server.events(), server.spirits());
+    let (mut events, mut spirits, mut sessions) = (server.events(), server.spirits(), server.sessions());
     for bad in ["x", "a\0b", "🐘", " ", &"A".repeat(10_000)] {
         let page_token = bad.to_owned();
         let listed = events.list_events(ListEventsRequest {
@@ -273,12 +273,12 @@ async fn a_malformed_token_is_refused_instead_of_returning_the_first_page() {
             ..list(UNKNOWN_ID)
         });
         assert_bad_cursor(listed.await, "page_token");
-        let sessions = events.list_sessions(ListSessionsRequest {
+        let listed = sessions.list_sessions(ListSessionsRequest {
             spirit_id: UNKNOWN_ID.to_owned(),
             page_token: page_token.clone(),
             ..ListSessionsRequest::default()
         });
-        assert_bad_cursor(sessions.await, "page_token");
+        assert_bad_cursor(listed.await, "page_token");
         for name_contains in [None, Some("x".to_owned())] {
             let listed = spirits.list_spirits(ListSpiritsRequest {
                 name_contains,

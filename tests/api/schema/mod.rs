@@ -1,5 +1,6 @@
 //! Migrations, statements and their query plans.
 
+pub mod backfill;
 pub mod encoding;
 pub mod migrations;
 pub mod plans;

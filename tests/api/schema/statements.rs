@@ -12,8 +12,18 @@ const EVENT: &str = "id UUID, spirit_id UUID, sequence INT8, event_type TEXT, me
 const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequence INT8, revision INT8, \
     deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
+const SESSION: &str = "spirit_id UUID, session_id TEXT, active_minute TIMESTAMPTZ, title TEXT, owner TEXT, meta TEXT, \
+    revision INT8, updated_at TIMESTAMPTZ, event_count INT8, first_occurred_at TIMESTAMPTZ, \
+    last_occurred_at TIMESTAMPTZ, last_sequence INT8, found INT8";
+const FILTERED_SESSION: &str = const_format::concatcp!(
+    SESSION,
+    ", scanned INT8, end_session_id TEXT, end_active_minute TIMESTAMPTZ"
+);
+const ADVANCED: &str =
+    "id UUID, base INT8, now TIMESTAMPTZ, activity_epoch INT8, server_started_at TIMESTAMPTZ";
+
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 31] = [
+const COLUMNS: [(&str, &str); 43] = [
     ("list_events", "{event}, value_bytes INT4, content_bytes INT4"),
     ("check_json_path", "printed TEXT"),
     ("long_values/", "{event}, content_bytes INT4"),
@@ -22,11 +32,17 @@ const COLUMNS: [(&str, &str); 31] = [
     ("update_event", "{event}"),
     ("count_events/", "count INT8"),
     ("nth_from_end", "occurred_at TIMESTAMPTZ, sequence INT8"),
-    (
-        "list_sessions",
-        "session_id TEXT, event_count INT8, first_occurred_at TIMESTAMPTZ, last_occurred_at TIMESTAMPTZ, \
-         last_sequence INT8",
-    ),
+    ("list_sessions_filtered", FILTERED_SESSION),
+    ("list_sessions", SESSION),
+    ("get_session", SESSION),
+    ("update_session", "spirit_id UUID"),
+    ("delete/lock", "last_sequence INT8"),
+    ("delete/events/", "count INT8, max TIMESTAMPTZ"),
+    ("delete/event", "{event}"),
+    ("delete/restore_events", "count INT8"),
+    ("delete/restore_event", "{event}"),
+    ("delete/count/", "count INT8"),
+    ("delete/lower_active_minutes", ""),
     ("create_spirit", "{spirit}"),
     ("get_spirit", "{spirit}"),
     ("list_spirits/", "{spirit}, found INT8"),
@@ -40,8 +56,10 @@ const COLUMNS: [(&str, &str); 31] = [
         "prefix TEXT, secret_sha256 BYTEA, name TEXT, role TEXT, spirit_ids UUID[], expires_at TIMESTAMPTZ, \
          revoked_at TIMESTAMPTZ, created_at TIMESTAMPTZ, is_live BOOL",
     ),
-    ("ingest/fast_path", "id UUID, base INT8, now TIMESTAMPTZ"),
-    ("ingest/advance_free", "id UUID, base INT8, now TIMESTAMPTZ"),
+    ("ingest/fast_path", ADVANCED),
+    ("ingest/advance_free", ADVANCED),
+    ("migrate/spirits_without_sessions", "id UUID"),
+    ("migrate/is_incomplete", "exists BOOL"),
     ("migrate/versions", "version INT8, checksum BYTEA"),
     (
         "standby/primary",
@@ -61,7 +79,8 @@ const COLUMNS: [(&str, &str); 31] = [
     ("ingest/wait", "id UUID"),
     (
         "ingest/spirits",
-        "id UUID, is_deleted BOOL, last_sequence INT8, now TIMESTAMPTZ",
+        "id UUID, is_deleted BOOL, last_sequence INT8, now TIMESTAMPTZ, activity_epoch INT8, \
+         server_started_at TIMESTAMPTZ",
     ),
     (
         "ingest/dedupe_keys",

@@ -11,6 +11,7 @@ use elephantasm_events::domain::limits::Limits;
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::CreateSpiritRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::session_service_client::SessionServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::server::{self, Listeners, ServerSettings};
 use elephantasm_events::store::{Store, StoreSettings};
@@ -149,6 +150,10 @@ impl TestServer {
         EventServiceClient::new(self.channel.clone())
             .max_decoding_message_size(REPLY_BYTES_MAX)
             .max_encoding_message_size(REPLY_BYTES_MAX)
+    }
+
+    pub fn sessions(&self) -> SessionServiceClient<Channel> {
+        SessionServiceClient::new(self.channel.clone())
     }
 
     pub fn spirits(&self) -> SpiritServiceClient<Channel> {

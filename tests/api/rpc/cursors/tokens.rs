@@ -60,7 +60,7 @@ impl Fixture {
             sessions: ListSessionsRequest {
                 spirit_id,
                 page_size: 1,
-                page_token: String::new(),
+                ..ListSessionsRequest::default()
             },
             spirits: ListSpiritsRequest {
                 page_size: 1,
@@ -115,7 +115,7 @@ impl Fixture {
         };
         Ok(self
             .server
-            .events()
+            .sessions()
             .list_sessions(request)
             .await?
             .into_inner()
@@ -225,9 +225,10 @@ async fn a_cursor_of_another_query_is_refused() {
         spirit_id: other_spirit,
         page_token: fixture.sessions_after("").await.unwrap(),
         page_size: 1,
+        ..ListSessionsRequest::default()
     };
     assert_eq!(
-        bad_cursor_field(fixture.server.events().list_sessions(request).await),
+        bad_cursor_field(fixture.server.sessions().list_sessions(request).await),
         "page_token"
     );
     let by_name = ListSpiritsRequest {

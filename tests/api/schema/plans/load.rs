@@ -9,16 +9,17 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 use crate::support::harness::TestServer;
 
 /// 300,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
-/// has sessions of 1 to 60 events and a long one of 1,200; one event in 1,000 has a rare type, one a rare role, and one a rare author.
-/// 2,000 API keys. The tables get no statistics.
+/// has sessions of 1 to 60 events and a long one of 1,200, with owners; one event in 1,000 has a rare type, one a rare
+/// role, and one a rare author. 2,000 API keys. The tables get no statistics.
 const LOAD: &str = "
     alter table spirits set (autovacuum_enabled = off);
     alter table events set (autovacuum_enabled = off);
+    alter table sessions set (autovacuum_enabled = off);
     alter table keys set (autovacuum_enabled = off);
 
-    insert into spirits (id, name, name_folded, last_sequence, created_at)
+    insert into spirits (id, name, name_folded, last_sequence, created_at, activity_epoch)
     select lpad(n::text, 32, '0')::uuid, 'Spirit ' || n, 'spirit ' || n, case when n <= 50 then 6000 else 0 end,
-        timestamptz '2025-01-01Z' - n * interval '1 second'
+        timestamptz '2025-01-01Z' - n * interval '1 second', 1
     from generate_series(1, 2050) as n;
 
     insert into events (
@@ -44,6 +45,13 @@ const LOAD: &str = "
         n % 20 = 0,
         case when n % 20 = 0 then now() end
     from (select n, n / 50 as i from generate_series(0, 299999) as n) as numbers;
+
+    insert into sessions (spirit_id, session_id, active_minute, owner, title, title_folded)
+    select spirit_id, session_id, date_trunc('minute', max(occurred_at) filter (where not is_deleted), 'UTC'),
+        'owner ' || length(session_id), 'T', 't'
+    from events
+    where session_id is not null
+    group by spirit_id, session_id;
 
     insert into keys (prefix, secret_sha256, name, role)
     select 'ek_' || n, decode(repeat('00', 32), 'hex'), 'key ' || n, 'reader'

@@ -4,11 +4,12 @@
 
 mod load;
 mod reads;
+mod sessions;
 
 use serde_json::Value;
 
 use self::load::{Planner, empty, loaded, nodes, outline, spirit};
-use self::reads::{Read, Rule, SCAN, reads};
+use self::reads::{Read, Rule, reads};
 use crate::support::harness::TestServer;
 
 /// Violations of the rule by a plan.
@@ -36,32 +37,30 @@ fn violations(plan: &Value, rule: Rule) -> Vec<&'static str> {
     violations
 }
 
-/// The largest number of rows that entered a sort, in a plan with actual row counts.
-fn rows_sorted(plan: &Value) -> f64 {
-    let sorts = nodes(plan)
-        .into_iter()
-        .filter(|node| node["Node Type"].as_str().unwrap().ends_with("Sort"));
-    let inputs = sorts.map(|sort| {
-        let input = &sort["Plans"][0];
-        input["Actual Rows"].as_f64().unwrap() * input["Actual Loops"].as_f64().unwrap()
-    });
-    inputs.fold(0.0, f64::max)
-}
-
-/// Asserts that ListSessions sorts one row per session of the spirit at most.
-async fn list_sessions_sorts_sessions_only(planner: &mut Planner) {
-    const SESSIONS_OF_A_SPIRIT: f64 = 111.0;
+/// Asserts that a page reads no more sessions than it holds and one, however many the spirit has.
+async fn pages_of_sessions_read_what_they_hold(planner: &mut Planner) {
+    const LIMIT: f64 = 6.0;
     let spirit_id = spirit(7);
-    for after in ["'10000-01-01Z'", "'2025-01-02 12:00Z'"] {
-        let arguments = [&spirit_id, after, "''", "51"].map(str::to_owned);
-        for (setup, plan) in planner.plans("list_sessions", &arguments, true).await {
-            let outline = outline(&plan);
-            assert_eq!(violations(&plan, SCAN), [""; 0], "{setup}: {outline}");
-            let sorted = rows_sorted(&plan);
-            assert!(sorted > 0.0, "{setup}: {outline}");
+    for (statement, owner) in [
+        ("list_sessions/spirit/earlier", None),
+        ("list_sessions/owner/earlier", Some("'owner 4'")),
+    ] {
+        let page = [&spirit_id, "'10000-01-01Z'", "''", "'0001-01-01Z'", "6", "true"];
+        let arguments: Vec<String> = page.into_iter().chain(owner).map(str::to_owned).collect();
+        for (setup, plan) in planner.plans(statement, &arguments, true).await {
+            let of_sessions = nodes(&plan).into_iter().filter(|node| {
+                node["Relation Name"] == "sessions" || node["Index Name"] == "ix_sessions_owner"
+            });
+            let read: f64 = of_sessions
+                .map(|node| {
+                    let removed = node["Rows Removed by Filter"].as_f64().unwrap_or_default();
+                    (node["Actual Rows"].as_f64().unwrap() + removed) * node["Actual Loops"].as_f64().unwrap()
+                })
+                .sum();
             assert!(
-                sorted <= SESSIONS_OF_A_SPIRIT,
-                "{setup}, {sorted} rows sorted: {outline}"
+                read > 0.0 && read <= LIMIT,
+                "{statement}, {setup}: {read} rows, {}",
+                outline(&plan)
             );
         }
     }
@@ -83,7 +82,7 @@ async fn every_read_uses_index_conditions_on_the_spirit_and_pages_need_no_sort_w
     assert_none(without_statistics(&mut planner).await);
     planner.analyze().await;
     assert_none(with_statistics(&mut planner).await);
-    list_sessions_sorts_sessions_only(&mut planner).await;
+    pages_of_sessions_read_what_they_hold(&mut planner).await;
 }
 
 /// Bad plans on a large table that was never analysed, as after a restore.
@@ -127,35 +126,91 @@ async fn with_statistics(planner: &mut Planner) -> Vec<String> {
     failures
 }
 
-/// The index of `events` that statements must use, by prefix of their name.
-const INDEXES: [(&str, &str); 17] = [
-    ("ingest/dedupe_keys", "uq_events_dedupe_key"),
-    ("ingest/session_last_sequences", "ix_events_session_sequence"),
-    ("long_values", "pk_events"),
-    ("live/spirit", "uq_events_sequence"),
-    ("live/session", "ix_events_session_sequence"),
-    ("list_events_by_sequence/spirit", "uq_events_sequence"),
-    ("list_events_by_sequence/session", "ix_events_session_sequence"),
-    ("list_events/spirit", "ix_events_occurred_at"),
-    ("list_events/type", "ix_events_occurred_at"),
-    ("list_events/session", "ix_events_session_id"),
-    ("count_events/spirit", "ix_events_occurred_at"),
-    ("count_events/type", "ix_events_occurred_at"),
-    ("count_events/session", "ix_events_session_id"),
-    ("nth_from_end/replay", "ix_events_session_id"),
-    ("nth_from_end/sequence", "ix_events_session_sequence"),
-    ("get_event", "pk_events"),
-    ("update_event", "pk_events"),
+/// The indexes of events and sessions that statements may use, by prefix of their name.
+const INDEXES: [(&str, &[&str]); 32] = [
+    ("ingest/dedupe_keys", &["uq_events_dedupe_key"]),
+    ("ingest/session_last_sequences", &["ix_events_session_sequence"]),
+    ("long_values", &["pk_events"]),
+    ("live/spirit", &["uq_events_sequence"]),
+    ("live/session", &["ix_events_session_sequence"]),
+    ("list_events_by_sequence/spirit", &["uq_events_sequence"]),
+    ("list_events_by_sequence/session", &["ix_events_session_sequence"]),
+    ("list_events/spirit", &["ix_events_occurred_at"]),
+    ("list_events/type", &["ix_events_occurred_at"]),
+    ("list_events/session", &["ix_events_session_id"]),
+    ("count_events/spirit", &["ix_events_occurred_at"]),
+    ("count_events/type", &["ix_events_occurred_at"]),
+    ("count_events/session", &["ix_events_session_id"]),
+    ("nth_from_end/replay", &["ix_events_session_id"]),
+    ("nth_from_end/sequence", &["ix_events_session_sequence"]),
+    ("get_event", &["pk_events"]),
+    ("update_event", &["pk_events"]),
+    (
+        "list_sessions/spirit",
+        &[
+            "ix_sessions_active_minute",
+            "ix_events_session_id",
+            "ix_events_session_sequence",
+        ],
+    ),
+    (
+        "list_sessions/owner",
+        &[
+            "ix_sessions_owner",
+            "ix_events_session_id",
+            "ix_events_session_sequence",
+        ],
+    ),
+    (
+        "list_sessions_filtered/spirit",
+        &[
+            "ix_sessions_active_minute",
+            "ix_events_session_id",
+            "ix_events_session_sequence",
+        ],
+    ),
+    (
+        "list_sessions_filtered/owner",
+        &[
+            "ix_sessions_owner",
+            "ix_events_session_id",
+            "ix_events_session_sequence",
+        ],
+    ),
+    (
+        "get_session",
+        &[
+            "pk_sessions",
+            "ix_events_session_id",
+            "ix_events_session_sequence",
+        ],
+    ),
+    ("delete/event/", &["pk_events"]),
+    ("delete/restore_event/", &["pk_events"]),
+    (
+        "delete/lower_active_minute/",
+        &["pk_sessions", "ix_events_session_id"],
+    ),
+    ("delete/restore_events/", &["ix_events_deleted_at", "pk_sessions"]),
+    ("delete/count/occurred_at", &["ix_events_occurred_at"]),
+    ("delete/events/occurred_at", &["ix_events_occurred_at"]),
+    ("delete/count/spirit", &["uq_events_sequence"]),
+    ("delete/count/session", &["ix_events_session_sequence"]),
+    ("delete/events/spirit", &["uq_events_sequence"]),
+    ("delete/events/session", &["ix_events_session_sequence"]),
 ];
 
-/// Plans that use another index of `events` than they must, or none.
+/// Plans that use another index of events or sessions than they may, or none.
 async fn wrong_indexes(planner: &mut Planner) -> Vec<String> {
     let mut failures = Vec::new();
     for Read {
         statement, arguments, ..
     } in reads()
     {
-        let Some((_, index)) = INDEXES.iter().find(|(prefix, _)| statement.starts_with(prefix)) else {
+        let Some((_, allowed)) = INDEXES
+            .iter()
+            .find(|(prefix, _)| format!("{statement}/").starts_with(prefix))
+        else {
             continue;
         };
         let plan = planner.plan_once(&statement, &arguments).await;
@@ -163,7 +218,7 @@ async fn wrong_indexes(planner: &mut Planner) -> Vec<String> {
             .into_iter()
             .filter_map(|node| node["Index Name"].as_str())
             .filter(|name| !name.ends_with("_spirits"));
-        if event_indexes.clone().count() == 0 || event_indexes.clone().any(|name| name != *index) {
+        if event_indexes.clone().count() == 0 || event_indexes.clone().any(|name| !allowed.contains(&name)) {
             failures.push(format!("{statement}: {}", outline(&plan)));
         }
         let outline = outline(&plan);
@@ -176,6 +231,9 @@ async fn wrong_indexes(planner: &mut Planner) -> Vec<String> {
     failures
 }
 
+/// Statements that are planned each time they run, by prefix of their name.
+const PLANNED_ANEW: [&str; 3] = ["delete/count/", "delete/events/", "delete/restore_events"];
+
 /// A prepared statement keeps the plan made when the table was empty and had no statistics, so that plan must
 /// already use the right index.
 #[tokio::test]
@@ -183,17 +241,20 @@ async fn plans_made_on_a_new_database_use_the_right_index() {
     let server = TestServer::start().await;
     let mut planner = empty(&server).await;
     planner.set_as_the_store_does().await;
-    assert_none(wrong_indexes(&mut planner).await);
+    let mut failures = wrong_indexes(&mut planner).await;
+    failures.retain(|failure| !PLANNED_ANEW.iter().any(|prefix| failure.starts_with(prefix)));
+    assert_none(failures);
 }
 
 /// Statements that read no table of events or spirits, or all of a small one, so that no plan of theirs can be bad.
-const WITHOUT_PLAN: [&str; 11] = [
+const WITHOUT_PLAN: [&str; 12] = [
     "check_json_path",
     "live/notify",
     "ingest/copy",
     "create_spirit",
     "count_spirits",
     "migrate/versions",
+    "migrate/is_incomplete",
     "keys/create",
     "keys/list",
     "keys/any_exists",

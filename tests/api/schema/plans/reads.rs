@@ -1,6 +1,7 @@
 //! Every statement that reads tables of the service, with arguments of every kind, and what its plan must satisfy.
 
 use super::load::{COMMON, FILTERS, RARE, SESSIONS, spirit};
+use super::sessions;
 
 /// A statement with arguments, and the rule that its plan must satisfy.
 pub struct Read {
@@ -18,7 +19,7 @@ pub struct Rule {
     pub in_order: bool,
 }
 
-const PAGE: Rule = Rule {
+pub const PAGE: Rule = Rule {
     by_spirit: true,
     in_order: true,
 };
@@ -26,7 +27,7 @@ pub const SCAN: Rule = Rule {
     by_spirit: true,
     in_order: false,
 };
-const LOOKUP: Rule = Rule {
+pub const LOOKUP: Rule = Rule {
     by_spirit: false,
     in_order: false,
 };
@@ -42,14 +43,17 @@ pub fn reads() -> Vec<Read> {
         plain_pages(),
         sequence_pages(),
         scans(),
+        sessions::pages(),
+        sessions::deletions(),
         lookups(),
+        flushes(),
         live_pages(),
         spirit_pages(),
     ];
     reads.into_iter().flatten().collect()
 }
 
-fn read<const N: usize>(rule: Rule, statement: &str, arguments: [&str; N]) -> Read {
+pub fn read<const N: usize>(rule: Rule, statement: &str, arguments: [&str; N]) -> Read {
     Read {
         statement: statement.to_owned(),
         arguments: arguments.map(str::to_owned).into(),
@@ -79,7 +83,7 @@ fn scope(session: &str, filter: [&str; 6]) -> Vec<String> {
 }
 
 /// Every kind of scope, with the name of its access path.
-fn scopes() -> Vec<(&'static str, Vec<String>)> {
+pub fn scopes() -> Vec<(&'static str, Vec<String>)> {
     let mut scopes = Vec::new();
     for filter in FILTERS {
         let [types, others @ ..] = filter;
@@ -238,20 +242,12 @@ fn scans() -> Vec<Read> {
             rule: SCAN,
         });
     }
-    let first = [&spirit(7), "'10000-01-01Z'", "''", "51"];
-    reads.push(read(SCAN, "list_sessions", first));
     reads
 }
 
-/// Look-ups by key: events, spirits, API keys, and the statements of a flush.
+/// Look-ups by key: events, spirits, sessions and API keys.
 fn lookups() -> Vec<Read> {
     let (event, owner) = (format!("'{:032}'", 7), spirit(8));
-    let ids = |n: u32| {
-        let ids: Vec<String> = (1..=n).map(|n| format!("{n:032}")).collect();
-        format!("'{{{}}}'", ids.join(","))
-    };
-    let key_owners = format!("array_fill('{:032}'::uuid, array[200])", 8);
-    let keys = format!("'{{{}}}'", vec!["key 57"; 200].join(","));
     vec![
         read(LOOKUP, "get_event", [&ids(32), "null", "null"]),
         read(LOOKUP, "get_event", [&ids(32), "null", &ids(50)]),
@@ -262,73 +258,97 @@ fn lookups() -> Vec<Read> {
         read(
             SCAN,
             "update_event",
-            [
-                &event, &owner, "1", "null", "null", "'{}'", "null", "null", "true",
-            ],
-        ),
-        read(SCAN, "ingest/dedupe_keys", [&key_owners, &keys]),
-        read(SCAN, "ingest/session_last_sequences", [&key_owners, &keys]),
-        read(
-            LOOKUP,
-            "ingest/fast_path",
-            [
-                &ids(2),
-                "'{1,0}'",
-                "true",
-                &ids(1),
-                &ids(1),
-                "'{1}'",
-                "'{x}'",
-                "'{NULL}'",
-                "'{x}'",
-                "array[now()]",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-                "array['{}']",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-            ],
-        ),
-        read(
-            LOOKUP,
-            "ingest/insert",
-            [
-                &ids(2),
-                &ids(1),
-                &ids(1),
-                "'{1}'",
-                "'{x}'",
-                "'{NULL}'",
-                "'{x}'",
-                "array[now()]",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-                "array['{}']",
-                "'{NULL}'",
-                "'{NULL}'",
-                "'{NULL}'",
-            ],
+            [&event, &owner, "1", "null", "null", "'{}'", "null", "null"],
         ),
         read(LOOKUP, "live/poll", [&ids(20)]),
-        read(LOOKUP, "ingest/lock", [&ids(20)]),
-        read(LOOKUP, "ingest/wait", [&ids(1)]),
-        read(LOOKUP, "ingest/spirits", [&ids(20)]),
-        read(LOOKUP, "ingest/advance", [&ids(2), "'{1,2}'"]),
-        read(LOOKUP, "ingest/advance_free", [&ids(2), "'{1,2}'", "true"]),
         read(LOOKUP, "get_spirit", [&owner, "false"]),
         read(
             LOOKUP,
             "update_spirit",
             [&owner, "1", "'n'", "'N'", "null", "'{}'", "true"],
         ),
+        read(
+            LOOKUP,
+            "update_session",
+            [&owner, "'s'", "'T'", "'t'", "'o'", "'{}'", "false", "0"],
+        ),
         read(LOOKUP, "last_sequence", [&owner]),
+        read(LOOKUP, "migrate/spirits_without_sessions", [&owner, "1000"]),
+        read(LOOKUP, "migrate/record_sessions", [&owner]),
         read(LOOKUP, "keys/find", ["'{ek_1,ek_2}'"]),
         read(LOOKUP, "keys/live", ["'{ek_1,ek_2}'"]),
         read(LOOKUP, "keys/revoke", ["'ek_1'"]),
     ]
+}
+
+/// The statements of a flush.
+fn flushes() -> Vec<Read> {
+    let key_owners = format!("array_fill('{:032}'::uuid, array[200])", 8);
+    let keys = format!("'{{{}}}'", vec!["key 57"; 200].join(","));
+    let gains = |epochs| {
+        [
+            ids(2),
+            "'{1,0}'".to_owned(),
+            "true".to_owned(),
+            epochs,
+            "now()".to_owned(),
+        ]
+    };
+    let session = [ids(1), "'{s}'".to_owned(), "array[now()]".to_owned()];
+    let insert = |statement: &str, before: &[String], after: &[String]| Read {
+        statement: statement.to_owned(),
+        arguments: [before, &new_event(), after].concat(),
+        rule: LOOKUP,
+    };
+    vec![
+        read(SCAN, "ingest/dedupe_keys", [&key_owners, &keys]),
+        read(SCAN, "ingest/session_last_sequences", [&key_owners, &keys]),
+        insert("ingest/fast_path", &gains("'{1,NULL}'".to_owned()), &[]),
+        insert(
+            "ingest/fast_path_activating",
+            &gains("'{NULL,NULL}'".to_owned()),
+            &session,
+        ),
+        insert("ingest/insert", &[ids(2)], &[]),
+        read(
+            LOOKUP,
+            "ingest/activate_sessions",
+            [&ids(1), "'{s}'", "array[now()]"],
+        ),
+        read(LOOKUP, "ingest/lock", [&ids(20)]),
+        read(LOOKUP, "ingest/wait", [&ids(1)]),
+        read(LOOKUP, "ingest/spirits", [&ids(20)]),
+        read(LOOKUP, "ingest/advance", [&ids(2), "'{1,2}'"]),
+        read(LOOKUP, "ingest/advance_free", [&ids(2), "'{1,2}'", "true"]),
+    ]
+}
+
+/// Arguments of the columns of one new event.
+fn new_event() -> Vec<String> {
+    let (id, null) = (ids(1), "'{NULL}'");
+    let columns = [
+        &id,
+        &id,
+        "'{1}'",
+        "'{x}'",
+        null,
+        "'{x}'",
+        "array[now()]",
+        "'{s}'",
+        null,
+        null,
+        "array['{}']",
+        null,
+        null,
+        null,
+    ];
+    columns.map(str::to_owned).into()
+}
+
+/// A list of the first ids.
+fn ids(count: u32) -> String {
+    let ids: Vec<String> = (1..=count).map(|n| format!("{n:032}")).collect();
+    format!("'{{{}}}'", ids.join(","))
 }
 
 /// Pages of live events, near the spirit's last sequence and far from it.

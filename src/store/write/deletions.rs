@@ -1,0 +1,294 @@
+//! Soft deletes and restores: of one event with its other changes, and of many events at once.
+//!
+//! Each is a transaction: it locks the spirit first, then reads and changes events with a new snapshot, and keeps the
+//! active minutes of sessions exact. A deletion has a time of its own within its spirit, by which it can be undone.
+
+use futures_util::TryStreamExt as _;
+use sqlx::postgres::PgRow;
+use sqlx::types::chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, Either, FromRow, Row as _};
+use tracing::Instrument as _;
+
+use super::EventWriter;
+use super::deletion_statements::{
+    COUNT_SELECTED, DELETE_EVENT, DELETE_EVENTS, LOCK_SPIRIT, LOWER_ACTIVE_MINUTE, LOWER_ACTIVE_MINUTES,
+    RESTORE_EVENT, RESTORE_EVENTS,
+};
+use super::literals::{IDS, push, uuids};
+use super::session_activity::{ActiveSessions, activate_sessions};
+use super::session_last_sequences::SESSION_LAST_SEQUENCES;
+use crate::domain::Time;
+use crate::domain::admission::{check_last_sequence, check_session_last_sequence};
+use crate::domain::deletion::{Deleted, Deletion, Restoration};
+use crate::domain::edit::EventFields;
+use crate::domain::event::Event;
+use crate::domain::ids::SpiritId;
+use crate::domain::limits::DELETION_EVENTS_MAX;
+use crate::domain::refusal::Refusal;
+use crate::domain::session::minute_of;
+use crate::store::pg::error::StoreError;
+use crate::store::pg::rows::EventRow;
+use crate::store::pg::session::{PgSession, Statement};
+use crate::store::pg::spans;
+use crate::store::read::list_events::bind_selection;
+
+/// The index that a statement over selected events scans.
+#[derive(Clone, Copy, Debug)]
+enum Scan {
+    Sequence,
+    Session,
+    OccurredAt,
+}
+
+impl Scan {
+    fn of(deletion: &Deletion) -> Self {
+        if deletion.selection.session_id.is_some() {
+            Self::Session
+        } else if deletion.after_sequence > 0 {
+            Self::Sequence
+        } else {
+            Self::OccurredAt
+        }
+    }
+}
+
+impl EventWriter {
+    /// Soft-deletes or restores the event together with its other changes. Returns `None` if its revision has changed
+    /// since it was read.
+    pub(super) async fn change_deletion(
+        &self,
+        read: &Event,
+        fields: EventFields,
+    ) -> Result<Option<Event>, StoreError> {
+        let (id, spirit_id, revision) = (read.id, read.spirit_id, read.revision);
+        let change = async move |session: &mut PgSession| {
+            lock(session, spirit_id).await?;
+            let sql = if fields.is_deleted {
+                DELETE_EVENT
+            } else {
+                RESTORE_EVENT
+            };
+            let statement = sqlx::query_as::<_, EventRow>(sql)
+                .bind(spirit_id.0)
+                .bind(id.0)
+                .bind(revision)
+                .bind(fields.meta_summary)
+                .bind(fields.importance_score)
+                .bind(fields.meta.as_json())
+                .bind(fields.role)
+                .bind(fields.author);
+            let Some(row) = optional(session, statement).await? else {
+                rollback(session).await?;
+                return Ok(None);
+            };
+            let event = Event::from(row);
+            match (event.deleted_at, &event.session_id) {
+                (Some(_), Some(session_id)) => lower_active_minute(session, spirit_id, session_id).await?,
+                (None, Some(session_id)) => {
+                    let session_key = (spirit_id, session_id.as_str());
+                    let sessions = ActiveSessions::from([(session_key, minute_of(event.occurred_at))]);
+                    activate_sessions(session, &sessions).await?;
+                }
+                (_, None) => {}
+            }
+            commit(session).await?;
+            Ok(Some(event))
+        };
+        self.pool
+            .transaction(move |session| Box::pin(change(session)))
+            .await
+    }
+
+    /// Soft-deletes the selected events in one transaction.
+    ///
+    /// They are counted before, so that a selection that is too large does not keep the spirit locked.
+    pub async fn delete_events(&self, deletion: Deletion) -> Result<Deleted, StoreError> {
+        let Deletion {
+            selection,
+            after_sequence,
+            ..
+        } = &deletion;
+        let sql = COUNT_SELECTED[Scan::of(&deletion) as usize];
+        let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection)
+            .bind(after_sequence)
+            .bind(DELETION_EVENTS_MAX + 1)
+            .persistent(false);
+        let counted = self.pool.all_heavy(statement).await;
+        let counted = counted.map_err(|error| error.in_filter(&selection.filter))?;
+        check_count(counted.first().map_or(0, |(count,)| *count))?;
+        self.pool
+            .transaction(move |session| {
+                Box::pin(async move {
+                    match delete_events(session, &deletion).await {
+                        Err(StoreError::Refused(refusal)) => {
+                            rollback(session).await?;
+                            Ok(Err(refusal))
+                        }
+                        result => result.map(Ok),
+                    }
+                })
+            })
+            .await?
+            .map_err(StoreError::from)
+    }
+
+    /// Restores the events that a deletion took and that are deleted since. Returns their number.
+    pub async fn restore_events(&self, restoration: Restoration) -> Result<i64, StoreError> {
+        let Restoration {
+            spirit_id,
+            deleted_at,
+            session_id,
+        } = restoration;
+        let restored = self.pool.transaction(move |session| {
+            Box::pin(async move {
+                if lock(session, spirit_id).await?.is_none() {
+                    rollback(session).await?;
+                    return Ok(Err(Refusal::SpiritNotFound(spirit_id)));
+                }
+                let statement = sqlx::query_as::<_, (i64,)>(RESTORE_EVENTS)
+                    .bind(spirit_id.0)
+                    .bind(deleted_at)
+                    .bind(session_id);
+                let count = optional(session, statement).await?;
+                commit(session).await?;
+                Ok(Ok(count.map_or(0, |(count,)| count)))
+            })
+        });
+        restored.await?.map_err(StoreError::from)
+    }
+}
+
+/// Checks the guards of a deletion, carries it out and commits.
+async fn delete_events(session: &mut PgSession, deletion: &Deletion) -> Result<Deleted, StoreError> {
+    let Deletion {
+        selection,
+        after_sequence,
+        expected_last_sequence,
+        expected_session_last_sequence,
+    } = deletion;
+    let spirit_id = selection.spirit_id;
+    let last_sequence = lock(session, spirit_id).await?;
+    let last_sequence = last_sequence.ok_or(Refusal::SpiritNotFound(spirit_id))?;
+    check_last_sequence(*expected_last_sequence, last_sequence)?;
+    if let (Some(_), Some(session_id)) = (expected_session_last_sequence, &selection.session_id) {
+        let actual = session_last_sequence(session, spirit_id, session_id).await?;
+        check_session_last_sequence(*expected_session_last_sequence, session_id, actual)?;
+    }
+
+    let sql = DELETE_EVENTS[Scan::of(deletion) as usize];
+    let statement = bind_selection(sqlx::query_as(sql), selection).bind(after_sequence);
+    let deleted = optional(session, statement).await;
+    let deleted = deleted.map_err(|error| error.in_filter(&selection.filter))?;
+    let (count, deleted_at): (i64, Option<DateTime<Utc>>) = deleted.unwrap_or_default();
+    check_count(count)?;
+    let Some(deleted_at) = deleted_at else {
+        rollback(session).await?;
+        return Ok(Deleted::default());
+    };
+    match &selection.session_id {
+        Some(session_id) => lower_active_minute(session, spirit_id, session_id).await?,
+        None => lower_active_minutes(session, spirit_id, deleted_at).await?,
+    }
+    commit(session).await?;
+    Ok(Deleted {
+        count,
+        deleted_at: Some(deleted_at),
+    })
+}
+
+/// Fails if a deletion would take too many events.
+fn check_count(count: i64) -> Result<(), Refusal> {
+    if count <= DELETION_EVENTS_MAX {
+        return Ok(());
+    }
+    Err(Refusal::TooManyEvents {
+        max: DELETION_EVENTS_MAX,
+    })
+}
+
+/// Begins a transaction and waits for the lock of the spirit. Returns its last sequence; `None` if it does not exist.
+async fn lock(session: &mut PgSession, spirit_id: SpiritId) -> Result<Option<i64>, StoreError> {
+    let mut sql = session.begin_sql();
+    push(&mut sql, &LOCK_SPIRIT.replace(IDS, &uuids(&[spirit_id.0])));
+    let locked = async {
+        let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(session.connection());
+        let mut last_sequence = None;
+        while let Some(result) = results.try_next().await? {
+            if let Either::Right(row) = result {
+                last_sequence = Some(row.try_get(0)?);
+            }
+        }
+        Ok(last_sequence)
+    };
+    locked.instrument(spans::statement(LOCK_SPIRIT)).await
+}
+
+/// Lowers the active minute of a session from which events were deleted.
+async fn lower_active_minute(
+    session: &mut PgSession,
+    spirit_id: SpiritId,
+    session_id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(LOWER_ACTIVE_MINUTE)
+        .bind(spirit_id.0)
+        .bind(session_id)
+        .persistent(session.keeps_prepared_statements())
+        .execute(session.connection())
+        .instrument(spans::statement(LOWER_ACTIVE_MINUTE))
+        .await?;
+    Ok(())
+}
+
+/// Lowers the active minutes of the sessions from which the deletion at this time took events. The statement is planned
+/// for the size of the tables at that time.
+async fn lower_active_minutes(
+    session: &mut PgSession,
+    spirit_id: SpiritId,
+    deleted_at: Time,
+) -> Result<(), StoreError> {
+    sqlx::query(LOWER_ACTIVE_MINUTES)
+        .bind(spirit_id.0)
+        .bind(deleted_at)
+        .persistent(false)
+        .execute(session.connection())
+        .instrument(spans::statement(LOWER_ACTIVE_MINUTES))
+        .await?;
+    Ok(())
+}
+
+/// Returns the last sequence of a session; 0 if it has no event.
+async fn session_last_sequence(
+    session: &mut PgSession,
+    spirit_id: SpiritId,
+    session_id: &str,
+) -> Result<i64, StoreError> {
+    let statement = sqlx::query_as::<_, (uuid::Uuid, String, i64)>(SESSION_LAST_SEQUENCES)
+        .bind(vec![spirit_id.0])
+        .bind(vec![session_id]);
+    let row = optional(session, statement).await?;
+    Ok(row.map_or(0, |(_, _, sequence)| sequence))
+}
+
+/// Runs a statement of the open transaction that returns at most one row. It is planned anew each time, since a plan made
+/// on a small table could use another index than `uq_events_sequence` for all events of a spirit.
+async fn optional<Row>(
+    session: &mut PgSession,
+    statement: Statement<'_, Row>,
+) -> Result<Option<Row>, StoreError>
+where
+    Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+{
+    let (statement, span) = spans::traced(statement)?;
+    let row = statement.persistent(false).fetch_optional(session.connection());
+    Ok(row.instrument(span).await?)
+}
+
+async fn commit(session: &mut PgSession) -> Result<(), StoreError> {
+    sqlx::raw_sql("commit").execute(session.connection()).await?;
+    Ok(())
+}
+
+async fn rollback(session: &mut PgSession) -> Result<(), StoreError> {
+    sqlx::raw_sql("rollback").execute(session.connection()).await?;
+    Ok(())
+}
