@@ -61,7 +61,8 @@ pub(in crate::store) const GET: &str = formatcp!(
          and session_id = $2
      ) as row
      cross join lateral ({COUNTS} and $3::boolean) as counts
-     left join lateral ({LAST_LIVE_EVENT}) as live on true
+     left join lateral ({LAST_LIVE_EVENT}) as live
+         on live.spirit_id = row.spirit_id and live.session_id = row.session_id
      left join lateral ({LAST_EVENT}) as last
          on last.spirit_id = row.spirit_id and last.session_id = row.session_id"
 );

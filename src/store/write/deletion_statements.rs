@@ -61,18 +61,24 @@ pub(in crate::store) const RESTORE_EVENT: &str = formatcp!(
      returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
 );
 
-/// Sets the active minute of a session. The search for it starts at the old one.
+/// Sets the active minute of a session. The search for it starts at the old one, in the order of `ix_events_session_id`
+/// alone, and finds an event of an earlier session if this one has no live event.
 const LOWER: &str = "
     update sessions
     set active_minute = (
-        select date_trunc('minute', events.occurred_at, 'UTC')
-        from events
-        where events.spirit_id = sessions.spirit_id
-        and events.session_id = sessions.session_id
-        and events.occurred_at < sessions.active_minute + interval '1 minute'
-        and not events.is_deleted
-        order by events.occurred_at desc, events.sequence desc
-        limit 1
+        select date_trunc('minute', live.occurred_at, 'UTC')
+        from (
+            select events.spirit_id, events.session_id, events.occurred_at
+            from events
+            where (events.spirit_id, events.session_id, events.occurred_at)
+                < (sessions.spirit_id, sessions.session_id, sessions.active_minute + interval '1 minute')
+            and events.session_id is not null
+            and not events.is_deleted
+            order by events.spirit_id desc, events.session_id desc, events.occurred_at desc, events.sequence desc
+            limit 1
+        ) as live
+        where live.spirit_id = sessions.spirit_id
+        and live.session_id = sessions.session_id
     )";
 
 /// Sets the active minute of the session from which a deletion took events.
