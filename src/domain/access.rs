@@ -17,7 +17,7 @@ pub enum Role {
     Admin,
 }
 
-/// What a caller may do.
+/// The permissions of a caller, as GetAccess reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     pub role: Role,

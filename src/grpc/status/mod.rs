@@ -18,6 +18,7 @@
 
 mod builder;
 mod code;
+mod translate;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use uuid::Uuid;
 use builder::{StatusBuilder, truncated};
 
 pub(super) use code::{Severity, StatusCode};
+pub(super) use translate::translate;
 
 use super::call_info::current;
 use crate::domain::cursor::InvalidCursor;
@@ -380,27 +382,4 @@ fn internal(cause: &str) -> StatusBuilder {
 /// Returns the request id of the current call.
 fn request_id() -> Option<String> {
     current().map(|call| call.request_id().to_owned())
-}
-
-/// Converts an error that tonic raised because of a request to the form of this service's errors. Returns `None` for
-/// any other error, including one that has this form already.
-pub(super) fn translate(status: &Status, message_bytes_max: usize) -> Option<Status> {
-    if !status.details().is_empty() {
-        return None;
-    }
-    match status.code() {
-        Code::OutOfRange => Some(
-            ApiError::MessageTooLarge(format!("the message is larger than {message_bytes_max} bytes")).into(),
-        ),
-        Code::Internal => Some(
-            ApiError::Undecodable(truncated(&format!(
-                "the bytes are not a valid message: {}",
-                status.message()
-            )))
-            .into(),
-        ),
-        // tonic's status for a method of a service that is off, such as reflection, has no message.
-        Code::Unimplemented if status.message().is_empty() => Some(ApiError::UnknownMethod.into()),
-        _ => None,
-    }
 }

@@ -208,7 +208,7 @@ struct IdleSession {
 /// The database session of a writer.
 pub(super) struct FlushSession {
     pub(super) pg: PgSession,
-    /// What the session has recorded about sessions of events.
+    /// The active minutes of sessions of events that were committed on this connection.
     pub(super) activity: ActivityCache,
 }
 
