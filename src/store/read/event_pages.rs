@@ -8,10 +8,16 @@ use const_format::formatcp;
 use super::page_rows::{BASIC_PAGE_COLUMNS, FULL_PAGE_COLUMNS};
 
 // The conditions of a selection that the index serves, for each index.
+//
+// The session is in ranges instead of an equality: with an equality, the order of a page is also that of an index of the
+// spirit, and on a small table without statistics PostgreSQL may scan that one. A prepared statement would keep such a plan.
+// The range of the session alone shows the planner how few events match, for it takes two row comparisons to be unrelated.
 const IN_SPIRIT: &str = "spirit_id = $1 and $2::text is null and occurred_at >= $6 and occurred_at < $7";
 const IN_EVENT_TYPE: &str = "spirit_id = $1 and $2::text is null and event_type = ($3::text[])[1] \
      and occurred_at >= $6 and occurred_at < $7";
-const IN_SESSION: &str = "spirit_id = $1 and session_id = $2 and occurred_at >= $6 and occurred_at < $7";
+const IN_SESSION: &str = "spirit_id = $1 and session_id is not null \
+     and (session_id, occurred_at) >= ($2, $6) and (session_id, occurred_at) < ($2, $7) \
+     and session_id >= $2 and session_id <= $2";
 
 /// The conditions of a selection that no index serves. The path is parsed once, not for each event.
 pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type = any($3))
@@ -27,113 +33,129 @@ pub(in crate::store) const FILTERED: &str = "($3::text[] is null or event_type =
 /// The plan must scan the index that has the order. Where the planner expects few rows, it would fetch all of
 /// them by a bitmap or another index and sort them. `coalesce` hides from the planner how few rows the filter
 /// leaves, and `select` hides the limit.
-///
-/// The arguments after the direction are the conditions of the selection, and the numbers of the first parameter
-/// of the position and of those after it.
 macro_rules! page {
-    ($columns:expr, $after:expr, $direction:expr, $indexed:expr, $others:expr, $parameters:expr) => {{
-        const NUMBERS: [&str; 5] = $parameters;
-        formatcp!(
-            "select {columns}
-             from events
-             where {indexed}
-             and (occurred_at, sequence) {after} ({occurred_at}, {sequence})
-             and coalesce(sequence <= {sequence_max} and {others}, false)
-             order by occurred_at {direction}, sequence {direction}
-             limit (select {limit}::bigint)
-             offset {offset}",
-            columns = $columns,
-            after = $after,
-            direction = $direction,
-            indexed = $indexed,
-            others = $others,
-            occurred_at = NUMBERS[0],
-            sequence = NUMBERS[1],
-            sequence_max = NUMBERS[2],
-            limit = NUMBERS[3],
-            offset = NUMBERS[4],
-        )
-    }};
-}
-
-/// The statements of the four pages over one index.
-macro_rules! pages {
-    ($($conditions:expr),*) => {
-        [
-            page!(FULL_PAGE_COLUMNS, ">", "asc", $($conditions),*),
-            page!(BASIC_PAGE_COLUMNS, ">", "asc", $($conditions),*),
-            page!(FULL_PAGE_COLUMNS, "<", "desc", $($conditions),*),
-            page!(BASIC_PAGE_COLUMNS, "<", "desc", $($conditions),*),
-        ]
-    };
-}
-
-/// The statements of filtered pages, by index, direction and view.
-pub(in crate::store) const FILTERED_PAGES: [&str; 12] = {
-    const PARAMETERS: [&str; 5] = ["$12", "$13", "$14", "$15", "$16"];
-    flat([
-        pages!(IN_SPIRIT, FILTERED, PARAMETERS),
-        pages!(IN_EVENT_TYPE, FILTERED, PARAMETERS),
-        pages!(IN_SESSION, FILTERED, PARAMETERS),
-    ])
-};
-
-/// The statements of pages without a filter, in the same order. `$7` is the event type or the session.
-pub(in crate::store) const PLAIN_PAGES: [&str; 12] = {
-    const PARAMETERS: [&str; 5] = ["$2", "$3", "$4", "$5", "$6"];
-    const LIVE: &str = "not is_deleted";
-    flat([
-        pages!("spirit_id = $1", LIVE, PARAMETERS),
-        pages!("spirit_id = $1 and event_type = $7", LIVE, PARAMETERS),
-        pages!("spirit_id = $1 and session_id = $7", LIVE, PARAMETERS),
-    ])
-};
-
-/// Formats a page in sequence order. The arguments after the columns are the direction, the conditions of the range and
-/// the columns of the order, the other conditions, and the numbers of the parameters of time, limit and offset.
-macro_rules! sequence_page {
-    ($columns:expr, $direction:expr, $range:expr, $order:expr, $others:expr, $parameters:expr) => {{
-        const NUMBERS: [&str; 3] = $parameters;
+    ($columns:expr, $range:expr, $order:expr, $others:expr, $limit:expr, $offset:expr) => {
         formatcp!(
             "select {columns}
              from events
              where spirit_id = $1
              and {range}
-             and coalesce({time}::timestamptz is not null and {others}, false)
-             order by {order} {direction}
+             and coalesce({others}, false)
+             order by {order}
              limit (select {limit}::bigint)
              offset {offset}",
             columns = $columns,
-            direction = $direction,
             range = $range,
             order = $order,
             others = $others,
-            time = NUMBERS[0],
-            limit = NUMBERS[1],
-            offset = NUMBERS[2],
+            limit = $limit,
+            offset = $offset,
+        )
+    };
+}
+
+/// The statements of the four pages over one index. The arguments are range and order forwards, the same backwards, the
+/// other conditions, and the parameters of limit and offset.
+///
+/// A range has one bound at each end, since PostgreSQL starts a scan at the first of several row comparisons.
+macro_rules! pages {
+    ($forwards:expr, $ascending:expr, $backwards:expr, $descending:expr, $($rest:expr),*) => {
+        [
+            page!(FULL_PAGE_COLUMNS, $forwards, $ascending, $($rest),*),
+            page!(BASIC_PAGE_COLUMNS, $forwards, $ascending, $($rest),*),
+            page!(FULL_PAGE_COLUMNS, $backwards, $descending, $($rest),*),
+            page!(BASIC_PAGE_COLUMNS, $backwards, $descending, $($rest),*),
+        ]
+    };
+}
+
+/// The statements of the pages over `ix_events_occurred_at`. The arguments are the conditions before the range, the
+/// conditions at the ends of the range, the position, and the other arguments of [`pages`].
+macro_rules! time_pages {
+    ($indexed:expr, $until:expr, $from:expr, $position:expr, $($rest:expr),*) => {
+        pages!(
+            formatcp!("{}(occurred_at, sequence) > {}{}", $indexed, $position, $until),
+            "occurred_at, sequence",
+            formatcp!("{}(occurred_at, sequence) < {}{}", $indexed, $position, $from),
+            "occurred_at desc, sequence desc",
+            $($rest),*
+        )
+    };
+}
+
+/// The statements of the pages over `ix_events_session_id`, for the parameters of session, time and sequence.
+macro_rules! session_time_pages {
+    ($session:expr, $until:expr, $from:expr, $time:expr, $sequence:expr, $($rest:expr),*) => {{
+        const POSITION: &str = formatcp!("({}, {}, {})", $session, $time, $sequence);
+        const FORWARDS: &str = formatcp!(
+            "session_id is not null
+             and (session_id, occurred_at, sequence) > {POSITION}
+             and (session_id, occurred_at) < ({session}, {})
+             and session_id >= {session} and session_id <= {session}",
+            $until,
+            session = $session
+        );
+        const BACKWARDS: &str = formatcp!(
+            "session_id is not null
+             and (session_id, occurred_at, sequence) < {POSITION}
+             and (session_id, occurred_at) >= ({session}, {})
+             and session_id >= {session} and session_id <= {session}",
+            $from,
+            session = $session
+        );
+        pages!(
+            FORWARDS,
+            "session_id, occurred_at, sequence",
+            BACKWARDS,
+            "session_id desc, occurred_at desc, sequence desc",
+            $($rest),*
         )
     }};
 }
 
-/// The statements of the four pages over `uq_events_sequence`: of a spirit. The arguments are the parameters of the
-/// position and of the highest sequence, and those of [`sequence_page`].
+/// The statements of filtered pages, by index, direction and view.
+pub(in crate::store) const FILTERED_PAGES: [&str; 12] = {
+    const POSITION: &str = "($12, $13)";
+    const UNTIL: &str = " and occurred_at < $7";
+    const FROM: &str = " and occurred_at >= $6";
+    const IN_SESSION: &str =
+        formatcp!("sequence <= $14 and occurred_at >= $6 and occurred_at < $7 and {FILTERED}");
+    const OTHERS: &str = formatcp!("$2::text is null and {IN_SESSION}");
+    const TYPE: &str = "event_type = ($3::text[])[1] and ";
+    flat([
+        time_pages!("", UNTIL, FROM, POSITION, OTHERS, "$15", "$16"),
+        time_pages!(TYPE, UNTIL, FROM, POSITION, OTHERS, "$15", "$16"),
+        session_time_pages!("$2", "$7", "$6", "$12", "$13", IN_SESSION, "$15", "$16"),
+    ])
+};
+
+/// The statements of pages without a filter, in the same order. `$7` is the event type or the session.
+pub(in crate::store) const PLAIN_PAGES: [&str; 12] = {
+    const POSITION: &str = "($2, $3)";
+    const LIVE: &str = "sequence <= $4 and not is_deleted";
+    flat([
+        time_pages!("", "", "", POSITION, LIVE, "$5", "$6"),
+        time_pages!("event_type = $7 and ", "", "", POSITION, LIVE, "$5", "$6"),
+        session_time_pages!("$7", "'infinity'", "'-infinity'", "$2", "$3", LIVE, "$5", "$6"),
+    ])
+};
+
+/// The statements of the pages over `uq_events_sequence`: of a spirit. The arguments are the parameters of the position
+/// and of the highest sequence, and the other arguments of [`pages`].
 macro_rules! spirit_sequence_pages {
-    ($after:expr, $max:expr, $($rest:expr),*) => {{
-        const FORWARDS: &str = formatcp!("sequence > {} and sequence <= {}", $after, $max);
-        const BACKWARDS: &str = formatcp!("sequence < {} and sequence <= {}", $after, $max);
-        [
-            sequence_page!(FULL_PAGE_COLUMNS, "asc", FORWARDS, "sequence", $($rest),*),
-            sequence_page!(BASIC_PAGE_COLUMNS, "asc", FORWARDS, "sequence", $($rest),*),
-            sequence_page!(FULL_PAGE_COLUMNS, "desc", BACKWARDS, "sequence", $($rest),*),
-            sequence_page!(BASIC_PAGE_COLUMNS, "desc", BACKWARDS, "sequence", $($rest),*),
-        ]
-    }};
+    ($after:expr, $max:expr, $($rest:expr),*) => {
+        pages!(
+            formatcp!("sequence > {} and sequence <= {}", $after, $max),
+            "sequence",
+            formatcp!("sequence < {} and sequence <= {}", $after, $max),
+            "sequence desc",
+            $($rest),*
+        )
+    };
 }
 
-/// The statements of the four pages over `ix_events_session_sequence`. The session is in ranges instead of an equality:
-/// for an equality and without statistics, PostgreSQL might read the sequences of the whole spirit, and a prepared
-/// statement would keep that plan. Each range has one bound at each end, since PostgreSQL starts a scan at the first of
-/// several.
+/// The statements of the pages over `ix_events_session_sequence`, for the parameters of session, position and highest
+/// sequence.
 macro_rules! session_sequence_pages {
     ($session:expr, $after:expr, $max:expr, $($rest:expr),*) => {{
         const FORWARDS: &str = formatcp!(
@@ -153,33 +175,34 @@ macro_rules! session_sequence_pages {
             after = $after,
             max = $max
         );
-        [
-            sequence_page!(FULL_PAGE_COLUMNS, "asc", FORWARDS, "session_id, sequence", $($rest),*),
-            sequence_page!(BASIC_PAGE_COLUMNS, "asc", FORWARDS, "session_id, sequence", $($rest),*),
-            sequence_page!(FULL_PAGE_COLUMNS, "desc", BACKWARDS, "session_id desc, sequence", $($rest),*),
-            sequence_page!(BASIC_PAGE_COLUMNS, "desc", BACKWARDS, "session_id desc, sequence", $($rest),*),
-        ]
+        pages!(
+            FORWARDS,
+            "session_id, sequence",
+            BACKWARDS,
+            "session_id desc, sequence desc",
+            $($rest),*
+        )
     }};
 }
 
-/// The statements of filtered pages in sequence order: of a spirit and of a session, by direction and view.
+/// The statements of filtered pages in sequence order: of a spirit and of a session, by direction and view. `$12` is the
+/// time of the position, which has no meaning in this order.
 pub(in crate::store) const FILTERED_SEQUENCE_PAGES: [&str; 8] = {
-    const PARAMETERS: [&str; 3] = ["$12", "$15", "$16"];
-    const OTHERS: &str = formatcp!("occurred_at >= $6 and occurred_at < $7 and {FILTERED}");
-    const OF_SPIRIT: &str = formatcp!("$2::text is null and {OTHERS}");
+    const IN_SESSION: &str =
+        formatcp!("$12::timestamptz is not null and occurred_at >= $6 and occurred_at < $7 and {FILTERED}");
+    const OTHERS: &str = formatcp!("$2::text is null and {IN_SESSION}");
     flat([
-        spirit_sequence_pages!("$13", "$14", OF_SPIRIT, PARAMETERS),
-        session_sequence_pages!("$2", "$13", "$14", OTHERS, PARAMETERS),
+        spirit_sequence_pages!("$13", "$14", OTHERS, "$15", "$16"),
+        session_sequence_pages!("$2", "$13", "$14", IN_SESSION, "$15", "$16"),
     ])
 };
 
 /// The statements of pages in sequence order without a filter, in the same order. `$7` is the session.
 pub(in crate::store) const PLAIN_SEQUENCE_PAGES: [&str; 8] = {
-    const PARAMETERS: [&str; 3] = ["$2", "$5", "$6"];
-    const LIVE: &str = "not is_deleted";
+    const LIVE: &str = "$2::timestamptz is not null and not is_deleted";
     flat([
-        spirit_sequence_pages!("$3", "$4", LIVE, PARAMETERS),
-        session_sequence_pages!("$7", "$3", "$4", LIVE, PARAMETERS),
+        spirit_sequence_pages!("$3", "$4", LIVE, "$5", "$6"),
+        session_sequence_pages!("$7", "$3", "$4", LIVE, "$5", "$6"),
     ])
 };
 
@@ -198,7 +221,7 @@ const fn flat<const GROUPS: usize, const PAGES: usize>(
 /// The order is that of the index that the statement must scan. Without it the planner may choose another index of the
 /// spirit while the table has no statistics, and read all its events for the count of a short time range.
 macro_rules! count {
-    ($indexed:expr) => {
+    ($indexed:expr, $order:expr) => {
         formatcp!(
             "select count(*)
              from (
@@ -206,15 +229,20 @@ macro_rules! count {
                  from events
                  where {indexed}
                  and {FILTERED}
-                 order by occurred_at, sequence
+                 order by {order}
              ) as selected",
-            indexed = $indexed
+            indexed = $indexed,
+            order = $order
         )
     };
 }
 
 /// The statements that count events, by index: of a spirit, of an event type, of a session.
-pub(in crate::store) const COUNTS: [&str; 3] = [count!(IN_SPIRIT), count!(IN_EVENT_TYPE), count!(IN_SESSION)];
+pub(in crate::store) const COUNTS: [&str; 3] = [
+    count!(IN_SPIRIT, "occurred_at, sequence"),
+    count!(IN_EVENT_TYPE, "occurred_at, sequence"),
+    count!(IN_SESSION, "session_id, occurred_at, sequence"),
+];
 
 /// The statements that read the position of an event of a session, counted from the end: in replay order and in
 /// sequence order.
@@ -224,7 +252,7 @@ pub(in crate::store) const NTH_FROM_END: [&str; 2] = [
          from events
          where {IN_SESSION}
          and coalesce(sequence <= $12 and {FILTERED}, false)
-         order by occurred_at desc, sequence desc
+         order by session_id desc, occurred_at desc, sequence desc
          limit 1
          offset (select $13::bigint)"
     ),

@@ -11,7 +11,7 @@ use super::event_pages::{
 use super::long_values::long_values;
 use super::page_rows::{PageRow, PageRows};
 use crate::domain::event::{Event, Order, Position, View};
-use crate::domain::filter::{EventFilter, Selection, start_of_year};
+use crate::domain::filter::{EventFilter, Selection};
 use crate::domain::meta::Meta;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::session::Statement;
@@ -59,7 +59,7 @@ impl Reader {
     /// Returns a page of the selected events.
     pub async fn list_events(&mut self, query: &EventQuery) -> Result<EventPage, StoreError> {
         let (mut start, mut offset) = match query.start {
-            PageStart::Offset(offset) => (beginning(query.order, query.after_sequence), offset),
+            PageStart::Offset(offset) => (beginning(query), offset),
             PageStart::After(position) => (position, 0),
         };
         loop {
@@ -157,18 +157,27 @@ impl Reader {
     }
 }
 
-/// Returns the position before every event in this order, or before those after a sequence.
-fn beginning(order: Order, after_sequence: i64) -> Position {
-    if order.is_descending() {
-        Position {
-            occurred_at: start_of_year(10_000),
+/// Returns the position before every selected event in the query's order. It is within the filter's range of time, because
+/// the scan of the index starts at it.
+fn beginning(query: &EventQuery) -> Position {
+    let filter = &query.selection.filter;
+    match query.order {
+        Order::NewestFirst => Position {
+            occurred_at: filter.until(),
+            sequence: 0,
+        },
+        Order::OldestFirst => Position {
+            occurred_at: filter.from(),
+            sequence: 0,
+        },
+        Order::Sequence => Position {
+            occurred_at: filter.from(),
+            sequence: query.after_sequence,
+        },
+        Order::SequenceDesc => Position {
+            occurred_at: filter.until(),
             sequence: i64::MAX,
-        }
-    } else {
-        Position {
-            occurred_at: start_of_year(1),
-            sequence: after_sequence,
-        }
+        },
     }
 }
 

@@ -17,7 +17,7 @@ use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{TestServer, eventually, reachable_dir};
 use crate::support::health_watch::HealthWatch;
-use crate::support::load::{Load, connections, short_timeouts};
+use crate::support::load::{CALLERS, Load, connections, short_timeouts};
 
 const TERMINATE_SERVER_CONNECTIONS: &str = "
     select pg_terminate_backend(pid)
@@ -56,7 +56,7 @@ async fn calls_are_unavailable_while_the_database_has_no_free_connection() {
     })
     .await;
     health.wait_for(NotServing).await;
-    load.wait_for_refusals(50).await;
+    load.wait_for_refusals(CALLERS).await;
     for other in others {
         other.close().await.unwrap();
     }
@@ -89,7 +89,7 @@ async fn a_temporarily_read_only_database_serves_reads_and_rejects_creates() {
     let load = Load::start(&server, &spirit_id).await;
     load.wait_for_creates(50).await;
     alter_system(&mut observer, "default_transaction_read_only = on").await;
-    load.wait_for_refusals(20).await;
+    load.wait_for_refusals(CALLERS).await;
     let mut events = server.events();
     let mut attempts = 0;
     let rejected = eventually("a create is rejected", async || {
@@ -126,7 +126,7 @@ async fn statements_blocked_by_a_table_lock_time_out_and_work_again_after_it() {
         .execute(&mut *lock)
         .await
         .unwrap();
-    load.wait_for_refusals(20).await;
+    load.wait_for_refusals(CALLERS).await;
     assert!(
         connections(&mut observer).await <= connections_before + 10,
         "blocked statements open no further connections"

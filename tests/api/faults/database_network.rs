@@ -13,7 +13,7 @@ use crate::support::cluster::Cluster;
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{Database, Settings, TestServer, eventually, skipped_behind_pooler};
 use crate::support::health_watch::HealthWatch;
-use crate::support::load::{Load, connections, short_timeouts};
+use crate::support::load::{CALLERS, Load, connections, short_timeouts};
 use crate::support::proxy::{NetworkState, Proxy};
 use crate::support::scrape::{Scrape, metric_reaches};
 
@@ -67,7 +67,7 @@ async fn the_server_recovers_from_network_delay_cut_connections_and_packet_loss(
     load.wait_for_creates(20).await;
     for state in [NetworkState::Cut, NetworkState::Stalled] {
         proxy.set(state);
-        load.wait_for_refusals(20).await;
+        load.wait_for_refusals(CALLERS).await;
         health.wait_for(NotServing).await;
         proxy.set(NetworkState::Up);
         health.wait_for(Serving).await;
@@ -96,7 +96,7 @@ async fn dead_connections_are_replaced(set: impl FnOnce(&mut Settings)) {
     for _ in 0..2 {
         load.wait_for_creates(50).await;
         proxy.set(NetworkState::Blackholed);
-        load.wait_for_refusals(20).await;
+        load.wait_for_refusals(CALLERS).await;
         health.wait_for(NotServing).await;
         proxy.set(NetworkState::Up);
         health.wait_for(Serving).await;

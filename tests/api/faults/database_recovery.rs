@@ -12,7 +12,7 @@ use crate::support::builders::{create, event, keyed, list, refused};
 use crate::support::cluster::Cluster;
 use crate::support::harness::{TestServer, eventually};
 use crate::support::health_watch::HealthWatch;
-use crate::support::load::{Load, acknowledged, connections, short_timeouts};
+use crate::support::load::{CALLERS, Load, acknowledged, connections, short_timeouts};
 use crate::support::scrape::Scrape;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +26,7 @@ async fn calls_are_unavailable_while_the_database_recovers() {
     cluster.kill().await;
     cluster.run_in_recovery().await;
     health.wait_for(NotServing).await;
-    load.wait_for_refusals(50).await;
+    load.wait_for_refusals(CALLERS).await;
     // Without short timeouts: it opens its connections beside the load, in the same process.
     let another = tokio::spawn(TestServer::start_on(Arc::clone(&cluster.database), |_| {}));
     cluster.promote().await;

@@ -19,7 +19,8 @@ use crate::support::builders::{keyed, list};
 use crate::support::connections::CONNECTIONS_MAX;
 use crate::support::harness::{PATIENCE, Settings, TestServer, eventually};
 
-const CALLERS: usize = 8;
+/// Number of concurrent callers.
+pub const CALLERS: usize = 8;
 /// Prefix of the callers' dedupe keys; other events of a test have other keys.
 const KEY_PREFIX: &str = "load ";
 /// Timeouts of a server under load on an idle machine; a call may run into several of them one after another.

@@ -100,6 +100,13 @@ pub async fn empty(server: &TestServer) -> Planner {
     }
 }
 
+/// Loads the first hundred events of the data set into a migrated database and returns a planner on it.
+pub async fn small(server: &TestServer) -> Planner {
+    let mut planner = empty(server).await;
+    planner.execute(&LOAD.replace("299999", "99")).await;
+    planner
+}
+
 /// Loads the data set into a migrated database and returns a planner on it.
 pub async fn loaded(server: &TestServer) -> Planner {
     let mut planner = empty(server).await;
