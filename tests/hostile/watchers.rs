@@ -46,7 +46,7 @@ async fn growth_of_stalled_watchers(creates: impl Fn(&str) -> Vec<CreateEventReq
     let idle = host.resident().saturating_sub(before);
     for create in creates(&spirit_id) {
         events.create_event(create).await.unwrap();
-        sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(50)).await;
     }
     sleep(Duration::from_secs(1)).await;
     let growth = host.resident().saturating_sub(before);

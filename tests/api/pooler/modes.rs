@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::support::builders::{create, event};
 use crate::support::harness::{Database, PATIENCE, Settings, TestServer, eventually};
-use crate::support::live::{now, watch};
+use crate::support::live::{Watcher, now, watch};
 use crate::support::pgbouncer::{
     IGNORE_OPTIONS, MAX_PREPARED_STATEMENTS, Mode, PgBouncer, program, supports_prepared_statements,
 };
@@ -241,6 +241,17 @@ async fn session_settings_dropped_by_a_pooler_are_logged_as_statements_that_set_
     assert_eq!(logged_repair(&pooled).await, None);
 }
 
+/// Creates three events on the server and asserts that the watcher of another server receives each. The default interval of
+/// the fallback poll is ten seconds, and one may be due.
+async fn receives_events_at_once(watcher: &mut Watcher, server: &TestServer, spirit_id: &str) {
+    let start = Instant::now();
+    for sequence in 1..=3 {
+        create(&mut server.events(), event(spirit_id)).await;
+        assert_eq!(watcher.sequences(1).await, [sequence]);
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_behind_a_pooler_receive_notifications_over_a_direct_connection() {
     if program().is_none() {
@@ -254,13 +265,7 @@ async fn streams_behind_a_pooler_receive_notifications_over_a_direct_connection(
     let spirit_id = first.spirit().await;
     let mut watcher = watch(&second, now(&spirit_id)).await.unwrap();
     watcher.caught_up().await;
-    // The fallback poll runs every ten seconds, and one may be due.
-    let start = Instant::now();
-    for sequence in 1..=3 {
-        create(&mut first.events(), event(&spirit_id)).await;
-        assert_eq!(watcher.sequences(1).await, [sequence]);
-    }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    receives_events_at_once(&mut watcher, &first, &spirit_id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,12 +284,7 @@ async fn streams_behind_a_pooler_poll_for_events_without_a_direct_connection() {
     let spirit_id = first.spirit().await;
     let mut watcher = watch(&second, now(&spirit_id)).await.unwrap();
     watcher.caught_up().await;
-    let start = Instant::now();
-    for sequence in 1..=3 {
-        create(&mut first.events(), event(&spirit_id)).await;
-        assert_eq!(watcher.sequences(1).await, [sequence]);
-    }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    receives_events_at_once(&mut watcher, &first, &spirit_id).await;
     let mut connection = pooled.database.connect().await;
     let (listening,): (i64,) = sqlx::query_as(
         "select count(*) from pg_stat_activity where datname = current_database() and query ilike 'listen%'",

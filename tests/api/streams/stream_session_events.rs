@@ -21,6 +21,17 @@ async fn replay(server: &TestServer, request: StreamSessionEventsRequest) -> Res
         .collect())
 }
 
+/// Asserts that a replay returns these events.
+async fn assert_replays(
+    server: &TestServer,
+    request: StreamSessionEventsRequest,
+    expected: &[&Event],
+    what: &str,
+) {
+    let replayed = replay(server, request).await.unwrap();
+    assert_eq!(replayed.iter().collect::<Vec<_>>(), expected, "{what}");
+}
+
 /// Replays a session to the end of the stream, with the cursor of each event.
 async fn replay_with_cursors(
     server: &TestServer,
@@ -72,12 +83,7 @@ async fn a_replay_sends_every_event_that_matches_the_filter_in_replay_order() {
                 ..stream(&spirit_id, session)
             };
             let expected = select(&events, Some(session), &filter, EventOrder::OldestFirst);
-            let replayed = replay(&server, request).await.unwrap();
-            assert_eq!(
-                replayed.iter().collect::<Vec<_>>(),
-                expected,
-                "{name}, session {session}"
-            );
+            assert_replays(&server, request, &expected, &format!("{name}, session {session}")).await;
         }
     }
 }
@@ -117,12 +123,13 @@ async fn start_and_limit_of_a_replay_apply_after_the_filter() {
                     0 => &expected[..],
                     limit => &expected[..limit.min(expected.len())],
                 };
-                let replayed = replay(&server, request).await.unwrap();
-                assert_eq!(
-                    replayed.iter().collect::<Vec<_>>(),
+                assert_replays(
+                    &server,
+                    request,
                     limited,
-                    "{name}, {start:?}, limit {limit}"
-                );
+                    &format!("{name}, {start:?}, limit {limit}"),
+                )
+                .await;
             }
         }
     }
