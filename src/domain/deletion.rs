@@ -1,4 +1,4 @@
-//! Soft deletes of many events at once, and their undoing.
+//! Bulk soft deletes and their restores.
 
 use super::Time;
 use super::filter::Selection;
@@ -26,7 +26,7 @@ pub struct Deleted {
     pub deleted_at: Option<Time>,
 }
 
-/// A restore of the events that a deletion took.
+/// A restore of the events that a deletion marked.
 #[derive(Clone, Debug)]
 pub struct Restoration {
     pub spirit_id: SpiritId,

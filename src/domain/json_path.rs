@@ -1,5 +1,5 @@
 //! Rules for the SQL/JSON paths of filters that PostgreSQL does not check itself: a path is a predicate, is nested at most
-//! [`JSON_PATH_LEVELS_MAX`] levels deep, has no regular expression, and its evaluation needs a bounded amount of memory.
+//! [`JSON_PATH_LEVELS_MAX`] levels deep, has no regular expression and no variable, and its evaluation needs a bounded amount of memory.
 //!
 //! PostgreSQL decides what a path is. The rules apply to the form in which it prints a path that it has parsed: keys,
 //! variables and strings in quotes, keywords in lower case, and a binary operator in parentheses unless its precedence
@@ -17,6 +17,8 @@ pub enum PathRule {
     Levels(usize),
     #[error("must not use like_regex")]
     LikeRegex,
+    #[error("must not use variables, since none have values")]
+    Variable,
     #[error("must be a predicate, such as $.n >= 3 or exists($.a)")]
     NotAPredicate,
     #[error(
@@ -53,6 +55,9 @@ pub fn check_printed(path: &str) -> Result<(), PathRule> {
     let path = path.strip_prefix("strict ").unwrap_or(&path);
     if path.contains(" like_regex ") {
         return Err(PathRule::LikeRegex);
+    }
+    if path.contains("$\"\"") {
+        return Err(PathRule::Variable);
     }
     if !is_predicate(path) {
         return Err(PathRule::NotAPredicate);
@@ -257,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_expressions_are_refused_and_texts_that_name_them_are_not() {
+    fn regular_expressions_and_variables_are_refused_and_texts_that_name_them_are_not() {
         for (path, expected) in [
             (r#"($."a" like_regex "x")"#, Err(PathRule::LikeRegex)),
             (
@@ -265,6 +270,8 @@ mod tests {
                 Err(PathRule::LikeRegex),
             ),
             (r#"($."like_regex" == " like_regex ")"#, Ok(())),
+            (r#"($."a" == $"x")"#, Err(PathRule::Variable)),
+            (r#"($."$x" == "$\"x\"")"#, Ok(())),
             (r#"($."a\" like_regex \"" == 1)"#, Ok(())),
         ] {
             assert_eq!(check_printed(path), expected, "{path}");

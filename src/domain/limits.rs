@@ -39,6 +39,8 @@ pub const FILTER_VALUES_MAX: usize = 100;
 pub const BATCH_ITEMS_MAX: usize = 1_000;
 /// Maximum bytes of a batch request on the wire.
 pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Maximum bytes of the reply to a batch, which is the default limit of gRPC clients.
+pub const BATCH_REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Maximum number of events of one soft delete.
 pub const DELETION_EVENTS_MAX: i64 = 100_000;
 /// Default number of rows of a page.

@@ -2,21 +2,26 @@
 
 use std::collections::HashMap;
 
+use prost::Message as _;
+
+use super::pb::batch_create_events_result::Result as Item;
 use super::{convert, pb};
 use crate::domain::access::SpiritScope;
 use crate::domain::event::{BatchMode, Created, Event, NewEvent};
 use crate::domain::ids::{EventId, SpiritId};
+use crate::domain::limits::BATCH_REPLY_BYTES_MAX;
 use crate::domain::refusal::Refusal;
 use crate::store::{Consistency, Store, StoreError};
 
 type ItemResult = Result<Created, StoreError>;
 
-/// Stores a batch. Returns a result for each item, in request order. Fails if an atomic batch is refused.
+/// Stores a batch. Returns a result for each item, in request order, and at most [`BATCH_REPLY_BYTES_MAX`]. Fails if an
+/// atomic batch is refused.
 pub(super) async fn create(
     store: &Store,
     batch: convert::Batch,
     scope: &SpiritScope,
-) -> Result<Vec<pb::BatchCreateEventsResult>, StoreError> {
+) -> Result<pb::BatchCreateEventsResponse, StoreError> {
     let convert::Batch { mode, items } = batch;
     let mut checked = CheckedBatch::default();
     for item in items {
@@ -27,10 +32,31 @@ pub(super) async fn create(
     }
     let results = checked.store(store, mode).await?;
     let duplicates = duplicates(store, &results).await?;
-    Ok(results
+    let results = results
         .into_iter()
         .map(|result| convert::batch_result(result, &duplicates))
-        .collect())
+        .collect();
+    let mut response = pb::BatchCreateEventsResponse { results };
+    if response.encoded_len() > BATCH_REPLY_BYTES_MAX {
+        response.results.iter_mut().for_each(shorten_duplicate);
+    }
+    Ok(response)
+}
+
+/// Leaves the event of a duplicate with its identifiers. The texts of an event that was stored now are as long as in the
+/// request, and a thousand errors fit, but the texts of a duplicate can be longer.
+fn shorten_duplicate(result: &mut pb::BatchCreateEventsResult) {
+    if let Some(Item::Created(created)) = &mut result.result
+        && created.outcome() != pb::CreateOutcome::Created
+        && let Some(event) = created.event.take()
+    {
+        created.event = Some(pb::Event {
+            id: event.id,
+            spirit_id: event.spirit_id,
+            sequence: event.sequence,
+            ..pb::Event::default()
+        });
+    }
 }
 
 /// The items of a batch, divided into those to store and those that are refused already.

@@ -39,8 +39,8 @@ impl pb::event_service_server::EventService for EventApi {
     ) -> Result<Response<pb::BatchCreateEventsResponse>, Status> {
         let scope = spirit_scope(&request);
         let batch = convert::batch(request.into_inner(), &self.0.limits)?;
-        let results = batch::create(&self.0.store, batch, &scope).await?;
-        Ok(Response::new(pb::BatchCreateEventsResponse { results }))
+        let response = batch::create(&self.0.store, batch, &scope).await?;
+        Ok(Response::new(response))
     }
 
     type IngestEventsStream = IngestStream;

@@ -36,7 +36,7 @@ impl pb::session_service_server::SessionService for SessionApi {
         let mut reader = self.0.store.read(consistency(&request)?);
         let (spirit_id, session_id) = convert::get_session(request.into_inner())?;
         let session = if scope.holds(spirit_id) {
-            reader.get_session(spirit_id, &session_id, true).await?
+            reader.get_session(spirit_id, &session_id).await?
         } else {
             None
         };

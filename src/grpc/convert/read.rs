@@ -68,7 +68,8 @@ pub(crate) fn list(
     let view = view_cut_to(&mut f, view, content_bytes_max);
     f.finish(())?;
 
-    let hash = QueryHash::of_events("ListEvents", &selection, order.name());
+    let range = format!("{} after {after_sequence}", order.name());
+    let hash = QueryHash::of_events("ListEvents", &selection, &range);
     let start = page_start(hash, &page_token)?.map_or(PageStart::Offset(offset), PageStart::After);
     let query = EventQuery {
         selection,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::HeaderMap;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
@@ -20,6 +21,9 @@ const METADATA_BYTES_MAX: usize = 6 * 1024 - 256;
 const HEADER_OVERHEAD: usize = 32;
 /// Delay before a client should retry after overload or a transient fault.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The trailer with the delay of `RetryInfo` in milliseconds, which the retry policy of a gRPC client obeys.
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Builds a [`Status`] with `ErrorInfo` and further details.
 pub(super) struct StatusBuilder {
@@ -109,7 +113,14 @@ impl StatusBuilder {
             }
             details.set_bad_request(violations);
         }
-        Status::with_error_details(self.code, self.message.clone(), details)
+        let delay = details.retry_info().and_then(|info| info.retry_delay);
+        let mut status = Status::with_error_details(self.code, self.message.clone(), details);
+        if let Some(delay) = delay {
+            let millis = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            let value = MetadataValue::from(millis);
+            status.metadata_mut().insert(RETRY_PUSHBACK, value);
+        }
+        status
     }
 
     /// Omits the least useful part: the last of several bad fields, then everything except the reason and a

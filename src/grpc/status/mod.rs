@@ -274,6 +274,10 @@ fn of_refusal(refusal: Refusal) -> StatusBuilder {
             actual,
         } => {
             let mut status = mismatch("SEQUENCE_MISMATCH", "session_last_sequence", expected, actual);
+            status.message = format!(
+                "expected_session_last_sequence is {expected}, but the session's last_sequence is {actual}; read again, \
+                 then decide again"
+            );
             status.add_metadata("session_id", session_id);
             status
         }

@@ -75,8 +75,8 @@ impl LiveStreams {
         if last.is_none() && replay.follow {
             return Err(Refusal::SpiritNotFound(spirit_id).into());
         }
-        if let ReplayStart::AfterSequence(sequence) = replay.start {
-            check_start(sequence, last.unwrap_or_default())?;
+        if let (ReplayStart::AfterSequence(sequence), Some(last)) = (replay.start, last) {
+            check_start(sequence, last)?;
         }
         let streams = self.clone();
         Ok(Pages::spawn(self.settings.stall_limit, |sender| async move {

@@ -1,4 +1,4 @@
-//! The connection pool for reads and edits; each call runs one statement.
+//! The connection pool for reads, edits and deletions. A call runs one statement, or one transaction.
 //!
 //! sqlx's own pool pings a connection at each acquire and each release, which makes a read three round trips.
 //! This pool pings only connections that were idle for a while. When the future of a running statement is

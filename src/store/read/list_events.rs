@@ -51,7 +51,8 @@ pub struct EventPage {
     pub events: Vec<Event>,
     /// Whether more events follow.
     pub more: bool,
-    /// The number of events of this length that a page has room for, at most [`NEXT_SIZE_MAX`].
+    /// Size of the next page: the number of events that fit if they are as long as those of this page, at most
+    /// [`NEXT_SIZE_MAX`].
     pub next_size: usize,
 }
 

@@ -12,17 +12,20 @@ use crate::domain::limits::PAGE_BYTES;
 pub(in crate::store) const SESSION_COLUMNS: &str = "spirit_id, session_id, active_minute, title, owner, meta::text as meta, \
      revision, updated_at";
 
-/// The last live event of the session `row`, or of one before it: a seek of `ix_events_session_id`, in an order that no
-/// other index has, since without statistics PostgreSQL might read all events of the spirit for an equality. The session's
-/// minute bounds the search, so soft-deleted later events cost nothing.
-pub(super) const LAST_LIVE_EVENT: &str = "
-    select events.spirit_id, events.session_id, events.occurred_at
+/// The last live event of the session `row`: a seek of `ix_events_session_id`. The range is written as in the pages of a
+/// session's events. It starts at the session's active minute, so later events, which are all soft-deleted, cost nothing,
+/// and a session without live events is not searched.
+pub(in crate::store) const LAST_LIVE_EVENT: &str = "
+    select events.occurred_at
     from events
-    where (events.spirit_id, events.session_id, events.occurred_at)
-        < (row.spirit_id, row.session_id, row.active_minute + interval '1 minute')
+    where events.spirit_id = row.spirit_id
     and events.session_id is not null
+    and (events.session_id, events.occurred_at) < (row.session_id, row.active_minute + interval '1 minute')
+    and events.session_id >= row.session_id
+    and events.session_id <= row.session_id
+    and row.active_minute is not null
     and not events.is_deleted
-    order by events.spirit_id desc, events.session_id desc, events.occurred_at desc, events.sequence desc
+    order by events.session_id desc, events.occurred_at desc, events.sequence desc
     limit 1";
 
 /// The number of live events of the session `row`, and the time of the first of them.
@@ -117,8 +120,7 @@ macro_rules! plain_page {
                  order by {order}
                  limit (select $5::bigint)
              ) as row
-             left join lateral ({LAST_LIVE_EVENT}) as last
-                 on last.spirit_id = row.spirit_id and last.session_id = row.session_id",
+             left join lateral ({LAST_LIVE_EVENT}) as last on true",
             owner = $owner,
             condition = plain_condition($range),
             order = RANGES[$range].1
@@ -146,8 +148,7 @@ macro_rules! filtered_page {
                  ) as candidates
                  where coalesce({FILTER}, false)
              ) as row
-             left join lateral ({LAST_LIVE_EVENT}) as last
-                 on last.spirit_id = row.spirit_id and last.session_id = row.session_id
+             left join lateral ({LAST_LIVE_EVENT}) as last on true
              where ($11::timestamptz is null or last.occurred_at >= $11)
              and ($12::timestamptz is null or last.occurred_at < $12)
              order by {order}
@@ -182,7 +183,8 @@ macro_rules! filtered_page {
              select
                  $1, '', null, null, null, null, 0, null, 0, null, null, 0, 0, number, session_id, active_minute
              from scan
-             where not exists (select from page)",
+             where not exists (select from page)
+             order by {order}",
             owner = $owner,
             condition = RANGES[$range].0,
             order = RANGES[$range].1,

@@ -60,9 +60,8 @@ pub(in crate::store) const GET: &str = formatcp!(
          where spirit_id = $1
          and session_id = $2
      ) as row
-     cross join lateral ({COUNTS} and $3::boolean) as counts
-     left join lateral ({LAST_LIVE_EVENT}) as live
-         on live.spirit_id = row.spirit_id and live.session_id = row.session_id
+     cross join lateral ({COUNTS}) as counts
+     left join lateral ({LAST_LIVE_EVENT}) as live on true
      left join lateral ({LAST_EVENT}) as last
          on last.spirit_id = row.spirit_id and last.session_id = row.session_id"
 );
@@ -74,20 +73,18 @@ impl Reader {
         &mut self,
         spirit_id: SpiritId,
         session_id: &str,
-        with_counts: bool,
     ) -> Result<Option<Session>, StoreError> {
         let statement = || {
             sqlx::query_as::<_, SessionRow>(GET)
                 .bind(spirit_id.0)
                 .bind(session_id.to_owned())
-                .bind(with_counts)
         };
-        let mut row = self.counted(statement(), with_counts).await?.pop();
+        let mut row = self.all_heavy(statement()).await?.pop();
         if row.is_none() && self.leave_standby() {
-            row = self.counted(statement(), with_counts).await?.pop();
+            row = self.all_heavy(statement()).await?.pop();
         }
         let exists = |row: &SessionRow| row.last_sequence > 0 || row.revision > 0;
-        Ok(row.filter(exists).map(|row| row.into_session(with_counts)))
+        Ok(row.filter(exists).map(|row| row.into_session(true)))
     }
 
     /// Runs a statement that may count the events of its sessions, which takes long for long sessions.

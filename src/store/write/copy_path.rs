@@ -9,11 +9,11 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::copy_events::copy_events;
-use super::fast_path::{AdvancedRow, Gains, activity_of, is_taken_key};
+use super::fast_path::{AdvancedRow, Gains, is_taken_key};
 use super::job::Job;
 use super::literals::{IDS, NUMBERS, bigints, push, uuids};
 use super::outcome::Failure;
-use super::session_activity::{ActiveSessions, activate_sessions};
+use super::session_activity::{ActiveSessions, activate_sessions, activity_of};
 use super::writer::FlushSession;
 use crate::domain::event::NewEvent;
 use crate::store::pg::session::PgSession;
@@ -51,7 +51,10 @@ pub(super) async fn copy_and_commit(
         ended.map_err(|error| Failure::uncommitted(error.into()))?;
         return Ok(None);
     }
-    let mut unknown = activity.unknown(sessions, activity_of(&rows));
+    let mut unknown = activity.unknown(
+        sessions,
+        activity_of(rows.iter().map(|row| (row.id, row.activity))),
+    );
     unknown.retain(|(spirit_id, _), _| rows.iter().any(|row| row.id == spirit_id.0));
     let activated = activate_sessions(session, &unknown).await;
     activated.map_err(|error| Failure::uncommitted(error.into()))?;

@@ -5,6 +5,7 @@ use const_format::{concatcp, formatcp};
 use super::session_activity::RAISE_ACTIVE_MINUTE;
 use crate::store::pg::rows::{BASIC_COLUMNS, FULL_COLUMNS};
 use crate::store::read::event_pages::FILTERED;
+use crate::store::read::session_pages::LAST_LIVE_EVENT;
 
 /// Waits for the lock of the spirit and returns its last sequence. Creates of the spirit wait meanwhile.
 pub(in crate::store) const LOCK_SPIRIT: &str = "
@@ -61,36 +62,25 @@ pub(in crate::store) const RESTORE_EVENT: &str = formatcp!(
      returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
 );
 
-/// Sets the active minute of a session. The search for it starts at the old one, in the order of `ix_events_session_id`
-/// alone, and finds an event of an earlier session if this one has no live event.
-const LOWER: &str = "
-    update sessions
-    set active_minute = (
-        select date_trunc('minute', live.occurred_at, 'UTC')
-        from (
-            select events.spirit_id, events.session_id, events.occurred_at
-            from events
-            where (events.spirit_id, events.session_id, events.occurred_at)
-                < (sessions.spirit_id, sessions.session_id, sessions.active_minute + interval '1 minute')
-            and events.session_id is not null
-            and not events.is_deleted
-            order by events.spirit_id desc, events.session_id desc, events.occurred_at desc, events.sequence desc
-            limit 1
-        ) as live
-        where live.spirit_id = sessions.spirit_id
-        and live.session_id = sessions.session_id
-    )";
+/// Sets the active minute of the session `row`. The search for it starts at the old one.
+const LOWER: &str = formatcp!(
+    "update sessions as row
+     set active_minute = (
+         select date_trunc('minute', last.occurred_at, 'UTC')
+         from ({LAST_LIVE_EVENT}) as last
+     )"
+);
 
-/// Sets the active minute of the session from which a deletion took events.
+/// Sets the active minute of the session in which a deletion marked events.
 pub(in crate::store) const LOWER_ACTIVE_MINUTE: &str = concatcp!(
     LOWER,
     "
-    where spirit_id = $1
-    and session_id = $2
-    and active_minute is not null"
+    where row.spirit_id = $1
+    and row.session_id = $2
+    and row.active_minute is not null"
 );
 
-/// Sets the active minutes of all sessions from which the deletion at time `$2` took events.
+/// Sets the active minutes of all sessions in which the deletion at time `$2` marked events.
 pub(in crate::store) const LOWER_ACTIVE_MINUTES: &str = concatcp!(
     LOWER,
     "
@@ -108,9 +98,9 @@ pub(in crate::store) const LOWER_ACTIVE_MINUTES: &str = concatcp!(
         where session_id is not null
         group by session_id
     ) as deleted
-    where sessions.spirit_id = $1
-    and sessions.session_id = deleted.session_id
-    and sessions.active_minute <= deleted.occurred_at"
+    where row.spirit_id = $1
+    and row.session_id = deleted.session_id
+    and row.active_minute <= deleted.occurred_at"
 );
 
 /// The live events above sequence `$12` of a selection: by sequence, of a session, by time.
@@ -181,7 +171,7 @@ pub(in crate::store) const COUNT_SELECTED: [&str; 3] =
 pub(in crate::store) const DELETE_EVENTS: [&str; 3] =
     [delete_events!(0), delete_events!(1), delete_events!(2)];
 
-/// Restores the events that a deletion took, and raises the active minutes of their sessions. Returns their number.
+/// Restores the events that a deletion marked, and raises the active minutes of their sessions. Returns their number.
 pub(in crate::store) const RESTORE_EVENTS: &str = concatcp!(
     "with restored as (
          update events

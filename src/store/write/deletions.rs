@@ -132,7 +132,7 @@ impl EventWriter {
             .map_err(StoreError::from)
     }
 
-    /// Restores the events that a deletion took and that are deleted since. Returns their number.
+    /// Restores the events that a deletion marked and that are still deleted. Returns their number.
     pub async fn restore_events(&self, restoration: Restoration) -> Result<i64, StoreError> {
         let Restoration {
             spirit_id,

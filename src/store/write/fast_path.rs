@@ -18,7 +18,7 @@ use super::copy_path::copy_and_commit;
 use super::job::{Decision, Job};
 use super::outcome::{Failure, Outcome};
 use super::session_activity::{
-    ActiveSessions, ActivityCache, ActivityRow, RAISE_ACTIVE_MINUTE, active_sessions, columns,
+    ActiveSessions, ActivityCache, ActivityRow, RAISE_ACTIVE_MINUTE, active_sessions, activity_of, columns,
 };
 use super::writer::FlushSession;
 use crate::domain::admission::Admitted;
@@ -63,7 +63,7 @@ pub(super) struct AdvancedRow {
     /// The time of the transaction.
     now: DateTime<Utc>,
     #[sqlx(flatten)]
-    activity: ActivityRow,
+    pub(super) activity: ActivityRow,
 }
 
 /// Returns whether no item has a guard and no two items have the same dedupe key.
@@ -120,15 +120,11 @@ pub(super) async fn insert_and_commit(
         insert_in_one_statement(pg, jobs, gains, &sessions, activity).await?
     };
     let Some(rows) = rows else { return Ok(None) };
-    session.activity.remember(&sessions, activity_of(&rows));
+    session.activity.remember(
+        &sessions,
+        activity_of(rows.iter().map(|row| (row.id, row.activity))),
+    );
     Ok(Some(outcomes(jobs, rows)))
-}
-
-/// Returns a function that finds the activity of a spirit that gained events.
-pub(super) fn activity_of(rows: &[AdvancedRow]) -> impl Fn(SpiritId) -> Option<ActivityRow> {
-    let by_spirit: HashMap<SpiritId, ActivityRow> =
-        rows.iter().map(|row| (SpiritId(row.id), row.activity)).collect();
-    move |spirit_id| by_spirit.get(&spirit_id).copied()
 }
 
 /// Returns whether the error means that a dedupe key was taken.
@@ -148,7 +144,7 @@ async fn insert_in_one_statement(
     let mut epochs: HashMap<SpiritId, i64> = HashMap::new();
     for (&(spirit_id, session_id), &minute) in sessions {
         match cache.epoch_of(spirit_id, session_id, minute) {
-            // Both generations of the cache hold bounds of a spirit under one epoch only.
+            // `epoch_of` returns the same epoch for all sessions of a spirit.
             Some(epoch) => {
                 epochs.insert(spirit_id, epoch);
             }

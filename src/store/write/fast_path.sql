@@ -8,8 +8,8 @@
 -- does.
 --
 -- $4 is the activity epoch that the writer expects of each spirit, null if it expects none: sessions whose active
--- minutes it knows to be new enough are not recorded again. A spirit with another epoch, or all of them if the server
--- has been started anew since ($5), count as locked.
+-- minutes it knows to be new enough are not recorded again. A spirit with another epoch, or all of them if PostgreSQL
+-- was restarted since ($5), count as locked.
 with locked as (
     select id, activity_epoch
     from spirits

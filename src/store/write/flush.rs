@@ -15,7 +15,7 @@ use super::dedupe_keys::read_dedupe_keys;
 use super::job::{Decision, Job};
 use super::literals::{IDS, NUMBERS, bigints, push, uuids};
 use super::outcome::{Failure, Outcome};
-use super::session_activity::{ActivityRow, activate_sessions, active_sessions};
+use super::session_activity::{ActivityRow, activate_sessions, active_sessions, activity_of};
 use super::session_last_sequences::read_session_last_sequences;
 use super::writer::FlushSession;
 use crate::domain::admission::{FlushState, SpiritState};
@@ -93,9 +93,10 @@ pub(super) async fn decide_and_commit(
         .instrument(spans::statement(ADVANCE_SPIRITS))
         .await?;
     let sessions = active_sessions(admitted(&written.outcomes).map(|(event, _)| event));
-    session
-        .activity
-        .remember(&sessions, activity_of(&written.spirits));
+    session.activity.remember(
+        &sessions,
+        activity_of(written.spirits.iter().map(|row| (row.id, row.activity))),
+    );
     Ok(written.outcomes)
 }
 
@@ -148,7 +149,10 @@ async fn decide_and_insert(
         .collect();
     let last_sequences = insert_admitted(session, &outcomes).await?;
     let sessions = active_sessions(admitted(&outcomes).map(|(event, _)| event));
-    let unknown = activity.unknown(&sessions, activity_of(&opened.spirits));
+    let unknown = activity.unknown(
+        &sessions,
+        activity_of(opened.spirits.iter().map(|row| (row.id, row.activity))),
+    );
     activate_sessions(session, &unknown).await?;
     Ok(Written {
         outcomes,
@@ -163,13 +167,6 @@ fn admitted(outcomes: &[Outcome]) -> impl Iterator<Item = (&NewEvent, i64)> {
         .iter()
         .flat_map(Outcome::admitted)
         .map(|(event, sequence)| (event.as_ref(), sequence))
-}
-
-/// Returns a function that finds the activity of a spirit of the flush.
-fn activity_of(rows: &[SpiritRow]) -> impl Fn(SpiritId) -> Option<ActivityRow> {
-    let by_spirit: HashMap<SpiritId, ActivityRow> =
-        rows.iter().map(|row| (SpiritId(row.id), row.activity)).collect();
-    move |spirit_id| by_spirit.get(&spirit_id).copied()
 }
 
 /// Returns the spirits of the jobs, each once, sorted: spirits are locked in this order.

@@ -47,6 +47,15 @@ pub(super) struct ActivityRow {
     pub(super) server_started_at: DateTime<Utc>,
 }
 
+/// Returns a function that finds the activity of a spirit of a flush.
+pub(super) fn activity_of(
+    spirits: impl Iterator<Item = (Uuid, ActivityRow)>,
+) -> impl Fn(SpiritId) -> Option<ActivityRow> {
+    let by_spirit: HashMap<SpiritId, ActivityRow> =
+        spirits.map(|(id, activity)| (SpiritId(id), activity)).collect();
+    move |spirit_id| by_spirit.get(&spirit_id).copied()
+}
+
 /// The sessions that gain events in a flush, each with the minute of its newest new event, in the order of their keys.
 pub(super) type ActiveSessions<'e> = BTreeMap<(SpiritId, &'e str), DateTime<Utc>>;
 

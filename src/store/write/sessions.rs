@@ -1,6 +1,6 @@
 //! Sets title, owner and meta of sessions.
 
-use uuid::Uuid;
+use sqlx::types::chrono::{DateTime, Utc};
 
 use super::EventWriter;
 use crate::domain::edit::{SessionEdit, SessionTarget, check_revision};
@@ -11,7 +11,7 @@ use crate::domain::spirit::fold_name;
 use crate::store::pg::error::StoreError;
 
 /// Sets the fields of a session at revision `$8`, or creates its row if the spirit is live. Returns a row if the session was
-/// written.
+/// written. The spirit's row cannot be removed before the session is committed.
 pub(in crate::store) const UPDATE_SESSION: &str = "
     insert into sessions (spirit_id, session_id, title, title_folded, owner, meta, revision, updated_at)
     select spirits.id, $2, $3, $4, $5, $6::jsonb, 1, now()
@@ -27,10 +27,11 @@ pub(in crate::store) const UPDATE_SESSION: &str = "
         revision = sessions.revision + 1,
         updated_at = now()
     where sessions.revision = $8
-    returning spirit_id";
+    returning meta::text, revision, updated_at";
 
 impl EventWriter {
-    /// Edits a session and returns it as edited.
+    /// Edits a session and returns it as edited, with the counts and times from before the edit. Nothing is read after the
+    /// commit, since a read that fails would hide that the edit took effect.
     pub async fn edit_session(
         &self,
         target: &SessionTarget,
@@ -43,43 +44,47 @@ impl EventWriter {
         } = target;
         loop {
             let mut reader = self.reads.primary();
-            let stored = reader.get_session(*spirit_id, session_id, false).await?;
+            let stored = reader.get_session(*spirit_id, session_id).await?;
             if stored.is_none() && reader.get_spirit(*spirit_id, false).await?.is_none() {
                 return Err(Refusal::SpiritNotFound(*spirit_id).into());
             }
             let exists = stored.is_some();
             let session = stored.unwrap_or_else(|| Session::empty(*spirit_id, session_id.clone()));
             check_revision(*expected_revision, session.revision)?;
-            let fields = edit.apply(&session).map_err(Refusal::from)?;
-            let is_done = match fields {
-                Some(fields) => self.update_session_row(&session, fields, exists).await?,
-                None => true,
+            let Some(fields) = edit.apply(&session).map_err(Refusal::from)? else {
+                return Ok(session);
             };
-            if is_done {
-                let edited = reader.get_session(*spirit_id, session_id, true).await?;
-                return Ok(edited.unwrap_or(session));
+            if let Some(edited) = self.update_session_row(session, fields, exists).await? {
+                return Ok(edited);
             }
         }
     }
 
-    /// Updates the session; returns false if its revision has changed since it was read, or if its spirit is gone.
+    /// Updates the session; returns `None` if its revision has changed since it was read, or if its spirit is gone.
     async fn update_session_row(
         &self,
-        read: &Session,
+        read: Session,
         fields: SessionFields,
         exists: bool,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Session>, StoreError> {
         let SessionFields { title, owner, meta } = fields;
-        let statement = sqlx::query_as::<_, (Uuid,)>(UPDATE_SESSION)
+        let statement = sqlx::query_as::<_, (Option<String>, i64, DateTime<Utc>)>(UPDATE_SESSION)
             .bind(read.spirit_id.0)
             .bind(read.session_id.as_str())
             .bind(title.as_deref())
             .bind(title.as_deref().map(fold_name))
-            .bind(owner)
+            .bind(owner.as_deref())
             .bind(meta.as_ref().map(Meta::as_json))
             .bind(exists)
             .bind(read.revision);
         let row = self.pool.optional(statement).await?;
-        Ok(row.is_some())
+        Ok(row.map(|(meta, revision, updated_at)| Session {
+            title,
+            owner,
+            meta: meta.map(Meta::from_json),
+            revision,
+            updated_at: Some(updated_at),
+            ..read
+        }))
     }
 }

@@ -31,6 +31,9 @@ async fn an_api_key_over_its_call_rate_is_rejected_with_a_retry_delay() {
         .retry_delay
         .expect("retry_delay");
     assert!(retry_delay <= Duration::from_millis(500), "{retry_delay:?}");
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
+    let pushback: u128 = pushback.to_str().unwrap().parse().unwrap();
+    assert_eq!(pushback, retry_delay.as_nanos().div_ceil(1_000_000));
     other.call().await.expect("each key has a call rate of its own");
     tokio::time::sleep(retry_delay).await; // the delay that the error requests
     guarded.admin.call().await.unwrap();

@@ -2,12 +2,13 @@
 
 use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
 use elephantasm_events::grpc::pb::{
-    BatchCreateEventsRequest, BatchMode, CreateEventRequest, CreateEventResponse, CreateOutcome, OnDuplicate,
+    BatchCreateEventsRequest, BatchMode, CreateEventRequest, CreateEventResponse, CreateOutcome, Event,
+    OnDuplicate,
 };
 use tonic::{Code, Response, Status};
 use tonic_types::{RpcStatusExt as _, pb as rpc};
 
-use crate::support::builders::{event, keyed, list, metadata, refused};
+use crate::support::builders::{at, create, event, keyed, list, metadata, refused};
 use crate::support::harness::TestServer;
 
 /// The item's reply, which must be a success.
@@ -241,4 +242,63 @@ async fn an_atomic_batch_fails_with_the_error_of_its_lowest_failing_index() {
         "1",
         "the guard sees the item before it"
     );
+}
+
+#[tokio::test]
+async fn a_reply_with_a_thousand_long_duplicates_is_at_most_4_mib() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let existing = CreateEventRequest {
+        meta_summary: Some("x".repeat(16 * 1024)),
+        ..keyed(&spirit_id, "k")
+    };
+    let existing = create(&mut server.events(), existing).await;
+    let duplicate = CreateEventRequest {
+        on_duplicate: OnDuplicate::ReturnExisting.into(),
+        ..keyed(&spirit_id, "k")
+    };
+    let mut requests = vec![duplicate; 999];
+    requests.push(event(&spirit_id));
+    let results = batch(&server, BatchMode::Atomic, requests).await.unwrap();
+    let named = Event {
+        id: existing.id,
+        spirit_id: existing.spirit_id,
+        sequence: 1,
+        ..Event::default()
+    };
+    for item in &results[..999] {
+        assert_eq!(created(item).event.as_ref(), Some(&named));
+        assert_eq!(created(item).outcome(), CreateOutcome::Duplicate);
+    }
+    let new = created(&results[999]).event.as_ref().unwrap();
+    assert_eq!((new.sequence, new.event_type()), (2, "message.in"));
+}
+
+#[tokio::test]
+async fn a_reply_with_a_thousand_long_errors_is_at_most_4_mib() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    let bad = CreateEventRequest {
+        spirit_id: "x".repeat(100),
+        event_type: "x".repeat(101),
+        session_id: Some("x".repeat(256)),
+        role: Some("x".repeat(51)),
+        author: Some("x".repeat(256)),
+        source_uri: Some(String::new()),
+        dedupe_key: Some("x".repeat(256)),
+        importance_score: Some(2.0),
+        on_duplicate: 9,
+        expected_last_sequence: Some(-1),
+        expected_session_last_sequence: Some(-1),
+        reply_view: 9,
+        occurred_at: Some(at(i64::MAX)),
+        ..CreateEventRequest::default()
+    };
+    let mut requests = vec![bad; 999];
+    requests.push(event(&spirit_id));
+    let results = batch(&server, BatchMode::Partial, requests).await.unwrap();
+    for item in &results[..999] {
+        error(item, Code::InvalidArgument, "INVALID_FIELD");
+    }
+    assert_eq!(created(&results[999]).event.as_ref().unwrap().sequence, 1);
 }

@@ -168,6 +168,8 @@ fn refused_paths() -> Vec<(String, &'static str)> {
         ("$.a LIKE_REGEX \"x\" flag \"i\"", "like_regex"),
         ("$.a \\u006cike_regex \"x\"", "like_regex"),
         ("exists($.a ? (@ like_regex \"x\"))", "like_regex"),
+        ("$x == 1", "must not use variables"),
+        ("$.a == $\"b\"", "must not use variables"),
         ("$.a", "must be a predicate"),
         ("$", "must be a predicate"),
         ("true", "must be a predicate"),

@@ -314,6 +314,25 @@ async fn soft_delete_events_refuses_unknown_spirits_and_selections_of_everything
     assert_eq!(fields, ["deleted_at", "spirit_id", "session_id"]);
 }
 
+/// Moves the events of a spirit to sessions of ten events each.
+async fn spread_over_sessions(server: &TestServer, spirit_id: &str) {
+    let mut connection = server.database.connect().await;
+    for sql in [
+        "update events set session_id = 's-' || sequence / 10 where spirit_id = $1::text::uuid",
+        "insert into sessions (spirit_id, session_id, active_minute)
+         select spirit_id, session_id, date_trunc('minute', max(occurred_at), 'UTC')
+         from events
+         where spirit_id = $1::text::uuid
+         group by spirit_id, session_id",
+    ] {
+        sqlx::query(sql)
+            .bind(spirit_id)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_of_100000_events_does_not_block_other_spirits_and_one_more_is_refused() {
     const MAX: i64 = 100_000;
@@ -323,6 +342,7 @@ async fn a_deletion_of_100000_events_does_not_block_other_spirits_and_one_more_i
     .await;
     let (spirit_id, other) = (server.spirit().await, server.spirit().await);
     insert_events(&server, &spirit_id, MAX + 1).await;
+    spread_over_sessions(&server, &spirit_id).await;
     let everything = SoftDeleteEventsRequest {
         after_sequence: Some(0),
         ..of_spirit(&spirit_id)

@@ -7,7 +7,7 @@ use super::reads::{LOOKUP, PAGE, Read, SCAN, read, scopes};
 pub fn pages() -> Vec<Read> {
     const FIRST: &str = "'0001-01-01Z'";
     let spirit_id = spirit(7);
-    let mut reads = vec![read(SCAN, "get_session", [&spirit_id, "'s-60'", "true"])];
+    let mut reads = vec![read(SCAN, "get_session", [&spirit_id, "'s-60'"])];
     for (scope, owner) in [("spirit", None), ("owner", Some("'owner 4'"))] {
         for range in ["same_minute", "earlier", "empty"] {
             for (minute, after) in [("'10000-01-01Z'", "''"), ("'2025-01-02 12:00Z'", "'s-5'")] {
