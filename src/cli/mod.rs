@@ -1,9 +1,12 @@
 //! The command line: one file for each subcommand. Without a subcommand the binary serves.
 
 mod bench;
+mod changes;
 mod client;
 mod database;
+mod follow;
 mod healthcheck;
+mod history;
 mod import;
 mod key;
 mod migrate;
@@ -55,6 +58,10 @@ enum Command {
     Session(session::SessionArgs),
     /// Print new events of a spirit or a session as they are stored
     Tail(tail::TailArgs),
+    /// Print the changes of one event, newest first
+    History(history::HistoryArgs),
+    /// Print the changes of a spirit's events in the order of their commits
+    Changes(changes::ChangesArgs),
     /// Measure a running server
     Bench(bench::BenchArgs),
     /// Check a running server; exit code 0 if it serves, 1 if not
@@ -83,6 +90,8 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(Command::Replay(args)) => replay::run(args).await,
             Some(Command::Session(args)) => session::run(args).await,
             Some(Command::Tail(args)) => tail::run(args).await,
+            Some(Command::History(args)) => history::run(args).await,
+            Some(Command::Changes(args)) => changes::run(args).await,
             Some(Command::Bench(args)) => bench::run(args).await,
             Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         }

@@ -28,6 +28,15 @@ pub struct Access {
     pub expires_at: Option<Time>,
 }
 
+/// The caller of an edit of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Editor {
+    /// The spirits that the caller may see.
+    pub scope: SpiritScope,
+    /// Prefix of the caller's API key, which the history of the events records; `None` on a server without API keys.
+    pub key_prefix: Option<String>,
+}
+
 /// The permission that a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::Time;
+use super::change::ChangePosition;
 use super::event::Position;
 use super::filter::{QueryHash, start_of_year};
 use super::ids::SpiritId;
@@ -158,6 +159,21 @@ impl CursorPosition for SessionListPosition {
         Some(Self {
             active_minute,
             session_id: read_text(rest)?,
+        })
+    }
+}
+
+impl CursorPosition for ChangePosition {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.spirit_id.0.as_bytes());
+        bytes.extend(self.change.to_be_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (spirit_id, change) = bytes.split_first_chunk()?;
+        Some(Self {
+            spirit_id: SpiritId(Uuid::from_bytes(*spirit_id)),
+            change: i64::from_be_bytes(change.try_into().ok()?),
         })
     }
 }

@@ -15,6 +15,8 @@ pub struct Deletion {
     pub expected_last_sequence: Option<i64>,
     /// The last sequence of the session that the deletion requires; `None` = any. Only with a session.
     pub expected_session_last_sequence: Option<i64>,
+    /// Prefix of the API key with which the events are deleted, for their history.
+    pub changed_by: Option<String>,
 }
 
 /// The outcome of a [`Deletion`].
@@ -34,4 +36,6 @@ pub struct Restoration {
     pub deleted_at: Time,
     /// Restores the events of this session only; `None` = all.
     pub session_id: Option<String>,
+    /// Prefix of the API key with which the events are restored, for their history.
+    pub changed_by: Option<String>,
 }

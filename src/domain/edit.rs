@@ -34,6 +34,8 @@ pub struct EventTarget {
     /// The spirits that the event may belong to; an event of another spirit counts as unknown.
     pub scope: SpiritScope,
     pub expected_revision: Option<i64>,
+    /// Prefix of the API key with which the edit is made, for the event's history.
+    pub changed_by: Option<String>,
 }
 
 /// Identifies the spirit to edit.
@@ -99,7 +101,9 @@ pub struct EventFields {
 }
 
 impl EventFields {
-    fn of(event: &Event) -> Self {
+    /// Returns the mutable fields of an event in the FULL view.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
         Self {
             meta_summary: event.meta_summary.clone(),
             importance_score: event.importance_score,

@@ -43,6 +43,8 @@ pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 pub const BATCH_REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Maximum number of events of one soft delete.
 pub const DELETION_EVENTS_MAX: i64 = 100_000;
+/// Maximum number of events of one entry of the change history.
+pub const CHANGE_EVENTS_MAX: i64 = 1_000;
 /// Default number of rows of a page.
 pub const PAGE_SIZE_DEFAULT: i32 = 50;
 /// Maximum number of rows of a page.

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod change;
 pub mod cursor;
 pub mod dedupe;
 pub mod deletion;

@@ -58,6 +58,12 @@ pub enum Refusal {
         /// The stored value.
         actual: i64,
     },
+    /// Changes after the position of a reader are no longer stored.
+    #[error("changes before {oldest} are no longer stored")]
+    ChangesGone {
+        /// The oldest change after the position that is stored, or the next one to be drawn.
+        oldest: i64,
+    },
     /// A field is invalid: together with the stored data, or in one item of a batch or of an ingest stream.
     #[error(transparent)]
     Invalid(#[from] Invalid),

@@ -14,6 +14,8 @@ pub struct Spirit {
     pub description: Option<String>,
     pub meta: Meta,
     pub last_sequence: i64,
+    /// Number of the newest change of its events.
+    pub last_change: i64,
     pub revision: i64,
     pub deleted_at: Option<Time>,
     pub created_at: Time,

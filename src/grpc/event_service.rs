@@ -2,14 +2,15 @@
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::auth::{reply_in_scope, spirit_scope};
+use super::auth::{editor, reply_in_scope, spirit_scope};
 use super::consistency::consistency;
 use super::context::Context;
+use super::encoders::{ChangeEncoder, SessionEncoder, WatchEncoder};
 use super::ingest::IngestStream;
 use super::json_path::with_checked_path;
-use super::streams::{SessionEncoder, SessionStream, WatchEncoder, WatchStream};
+use super::streams::{ChangeStream, SessionStream, WatchStream};
 use super::{batch, convert, pb};
-use crate::domain::access::SpiritScope;
+use crate::domain::access::{Editor, SpiritScope};
 use crate::domain::edit::{EventEdit, EventTarget};
 use crate::domain::event::{Created, View};
 use crate::domain::refusal::Refusal;
@@ -138,8 +139,8 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::UpdateEventRequest>,
     ) -> Result<Response<pb::UpdateEventResponse>, Status> {
-        let scope = spirit_scope(&request);
-        let (target, edit) = convert::event_edit(request.into_inner(), &scope, &self.0.limits)?;
+        let editor = editor(&request);
+        let (target, edit) = convert::event_edit(request.into_inner(), editor, &self.0.limits)?;
         let event = self.edit(target, &edit).await?;
         Ok(Response::new(pb::UpdateEventResponse { event }))
     }
@@ -148,8 +149,8 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::SoftDeleteEventRequest>,
     ) -> Result<Response<pb::SoftDeleteEventResponse>, Status> {
-        let scope = spirit_scope(&request);
-        let target = convert::soft_delete_event(request.into_inner(), &scope)?;
+        let editor = editor(&request);
+        let target = convert::soft_delete_event(request.into_inner(), editor)?;
         let event = self.edit(target, &EventEdit::deletion(true)).await?;
         Ok(Response::new(pb::SoftDeleteEventResponse { event }))
     }
@@ -158,8 +159,8 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::RestoreEventRequest>,
     ) -> Result<Response<pb::RestoreEventResponse>, Status> {
-        let scope = spirit_scope(&request);
-        let target = convert::restore_event(request.into_inner(), &scope)?;
+        let editor = editor(&request);
+        let target = convert::restore_event(request.into_inner(), editor)?;
         let event = self.edit(target, &EventEdit::deletion(false)).await?;
         Ok(Response::new(pb::RestoreEventResponse { event }))
     }
@@ -168,10 +169,10 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::SoftDeleteEventsRequest>,
     ) -> Result<Response<pb::SoftDeleteEventsResponse>, Status> {
-        let scope = spirit_scope(&request);
+        let Editor { scope, key_prefix } = editor(&request);
         let request = request.into_inner();
         let path = convert::unchecked_path(request.filter.as_ref());
-        let converted = convert::deletion(request, &self.0.limits);
+        let converted = convert::deletion(request, key_prefix, &self.0.limits);
         let mut reader = self.0.store.read(Consistency::Strong);
         let deletion = with_checked_path(&mut reader, path, converted).await?;
         scope.check(deletion.selection.spirit_id)?;
@@ -183,8 +184,8 @@ impl pb::event_service_server::EventService for EventApi {
         &self,
         request: Request<pb::RestoreEventsRequest>,
     ) -> Result<Response<pb::RestoreEventsResponse>, Status> {
-        let scope = spirit_scope(&request);
-        let restoration = convert::restoration(request.into_inner())?;
+        let Editor { scope, key_prefix } = editor(&request);
+        let restoration = convert::restoration(request.into_inner(), key_prefix)?;
         scope.check(restoration.spirit_id)?;
         let restored_count = self.0.store.write.restore_events(restoration).await?;
         Ok(Response::new(pb::RestoreEventsResponse { restored_count }))
@@ -205,6 +206,32 @@ impl pb::event_service_server::EventService for EventApi {
             Ok(pb::CountEventsResponse { count })
         })
         .await
+    }
+
+    async fn list_event_changes(
+        &self,
+        request: Request<pb::ListEventChangesRequest>,
+    ) -> Result<Response<pb::ListEventChangesResponse>, Status> {
+        let scope = spirit_scope(&request);
+        let mut reader = self.0.store.read(consistency(&request)?);
+        let (query, hash) = convert::list_event_changes(request.into_inner(), &scope)?;
+        let page = reader.list_event_changes(query).await?;
+        Ok(Response::new(convert::change_page(page, hash)))
+    }
+
+    type WatchChangesStream = ChangeStream;
+
+    async fn watch_changes(
+        &self,
+        request: Request<pb::WatchChangesRequest>,
+    ) -> Result<Response<ChangeStream>, Status> {
+        let scope = spirit_scope(&request);
+        consistency(&request)?; // checked only: live changes are always read from the primary
+        let watch = convert::watch_changes(request.into_inner())?;
+        scope.check(watch.spirit_id)?;
+        let (start, pages) = self.0.store.live.watch_changes(watch).await?;
+        let stream = ChangeStream::new(ChangeEncoder::new(start), pages, self.0.shutdown.clone());
+        Ok(Response::new(stream))
     }
 }
 

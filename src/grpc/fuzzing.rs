@@ -7,7 +7,8 @@ use tonic::Status;
 
 use super::status::ApiError;
 use super::{convert, pb};
-use crate::domain::access::SpiritScope;
+use crate::domain::access::{Editor, SpiritScope};
+use crate::domain::change::ChangePosition;
 use crate::domain::cursor::{
     CursorPosition, NamedSpiritPosition, NewestSpiritPosition, Phase, SessionListPosition,
     SessionStreamPosition, decode, encode,
@@ -35,19 +36,21 @@ pub fn requests(bytes: &[u8]) {
     read(bytes, |r| convert::batch(r, &LIMITS));
     read(bytes, |r| convert::ingest(r, &LIMITS).event);
     read(bytes, |r| convert::get_event(r, scope));
-    read(bytes, |r| convert::event_edit(r, scope, &LIMITS));
+    read(bytes, |r| convert::event_edit(r, editor(), &LIMITS));
     read(bytes, |r| convert::watch(r, &LIMITS));
     read(bytes, |r| convert::count(r, &LIMITS));
-    read(bytes, |r| convert::soft_delete_event(r, scope));
-    read(bytes, |r| convert::restore_event(r, scope));
+    read(bytes, |r| convert::soft_delete_event(r, editor()));
+    read(bytes, |r| convert::restore_event(r, editor()));
     if let Some((_, hash)) = read(bytes, |r| convert::list(r, &LIMITS)) {
         assert_list_accepts_its_token(bytes, hash);
     }
     if let Some((_, hash)) = read(bytes, |r| convert::replay(r, &LIMITS)) {
         assert_replay_accepts_its_cursor(bytes, hash);
     }
-    read(bytes, |r| convert::deletion(r, &LIMITS));
-    read(bytes, convert::restoration);
+    read(bytes, |r| convert::deletion(r, None, &LIMITS));
+    read(bytes, |r| convert::restoration(r, None));
+    read(bytes, |r| convert::list_event_changes(r, scope));
+    read(bytes, convert::watch_changes);
     read(bytes, |r| convert::list_sessions(r, &LIMITS));
     read(bytes, convert::get_session);
     read(bytes, |r| convert::session_edit(r, &LIMITS));
@@ -120,6 +123,13 @@ fn assert_accepted_as_returned(event: NewEvent) {
     assert_eq!(convert::event(again.stored(1, now)), returned);
 }
 
+fn editor() -> Editor {
+    Editor {
+        scope: SpiritScope::All,
+        key_prefix: None,
+    }
+}
+
 fn position() -> Position {
     Position {
         occurred_at: start_of_year(2_000),
@@ -183,6 +193,7 @@ fn assert_canonical_or_invalid(text: &str) {
     assert_canonical_or_invalid_as::<Position>(text);
     assert_canonical_or_invalid_as::<SessionStreamPosition>(text);
     assert_canonical_or_invalid_as::<SessionListPosition>(text);
+    assert_canonical_or_invalid_as::<ChangePosition>(text);
     assert_canonical_or_invalid_as::<NewestSpiritPosition>(text);
     assert_canonical_or_invalid_as::<NamedSpiritPosition>(text);
 }

@@ -12,6 +12,7 @@ mod codec;
 mod consistency;
 mod context;
 mod convert;
+mod encoders;
 mod event_service;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

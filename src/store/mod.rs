@@ -30,13 +30,14 @@ use read::ReadRouter;
 
 pub use keys::{ApiKey, ApiKeys, NewApiKey};
 pub use live::{
-    ListenSettings, LivePage, LiveSettings, LiveStreams, Pages, Replay, ReplayStart, StreamPage, Watch,
-    WatchStart,
+    ChangeWatch, ListenSettings, LivePage, LiveSettings, LiveStreams, Pages, Replay, ReplayStart, StreamPage,
+    StreamRow, Watch, WatchStart,
 };
 pub use pg::error::StoreError;
 pub use pg::fair_semaphore::Tenant;
 pub use pg::standby::StandbySettings;
 pub use pg::startup_error::StartupError;
+pub use read::changes::{ChangePage, ChangeQuery};
 pub use read::list_events::{EventPage, EventQuery, PageStart};
 pub use read::sessions::{SessionPage, SessionQuery};
 pub use read::spirits::{SpiritOrder, SpiritPage, SpiritQuery};
@@ -189,8 +190,9 @@ impl Store {
         if let Some(standby) = &self.standby {
             self.metrics.set_standby_lag(standby.lag());
         }
-        let (spirits, streams) = self.live.subscription_counts();
-        self.metrics.set_live(spirits, streams);
+        let counts = self.live.subscription_counts();
+        self.metrics
+            .set_live(counts.spirits, counts.events, counts.changes);
         self.metrics.gather()
     }
 

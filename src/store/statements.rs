@@ -2,13 +2,15 @@
 //! them on the migrated schema and check its columns and, where it matters, its plan.
 
 use super::keys;
-use super::live::{notifier, page};
+use super::live::{changes as live_changes, notifier, page};
 use super::pg::{backfill, migrate, standby};
 use super::read::event_pages::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
-use super::read::{event_pages, get_event, json_path, long_values, session_pages, sessions, spirits};
+use super::read::{
+    changes, event_pages, get_event, json_path, long_values, session_pages, sessions, spirits,
+};
 use super::write::{
-    self, copy_events, copy_path, dedupe_keys, deletion_statements, fast_path, flush, session_activity,
-    session_last_sequences,
+    self, copy_events, copy_path, dedupe_keys, deletion_statements, event_updates, fast_path, flush,
+    session_activity, session_last_sequences,
 };
 
 /// Names and texts of the statements.
@@ -152,6 +154,9 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("live/spirit/basic/plain", page::PLAIN[1]),
     ("live/session/full/plain", page::PLAIN[2]),
     ("live/session/basic/plain", page::PLAIN[3]),
+    ("list_event_changes", changes::LIST),
+    ("live/changes", live_changes::CHANGES),
+    ("live/change_bounds", live_changes::CHANGE_BOUNDS),
     ("live/notify", notifier::NOTIFY),
     ("live/poll", notifier::POLL),
     ("create_spirit", write::INSERT_SPIRIT),
@@ -163,7 +168,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("count_spirits", spirits::COUNT),
     ("count_spirits/listed", spirits::COUNT_LISTED),
     ("last_sequence", spirits::LAST_SEQUENCE),
-    ("update_event", write::UPDATE_EVENT),
+    ("update_events", event_updates::UPDATE_EVENTS),
     ("update_spirit", write::UPDATE_SPIRIT),
     ("update_session", write::UPDATE_SESSION),
     ("delete/lock", deletion_statements::LOCK_SPIRIT),

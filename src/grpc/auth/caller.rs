@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::keyring::CachedKey;
-use crate::domain::access::{Access, SpiritScope};
+use crate::domain::access::{Access, Editor, SpiritScope};
 use crate::domain::ids::SpiritId;
 use crate::grpc::status::ApiError;
 
@@ -17,6 +17,14 @@ pub(super) struct Caller(pub(super) Arc<CachedKey>);
 pub(in crate::grpc) fn spirit_scope<T>(request: &Request<T>) -> SpiritScope {
     let caller = request.extensions().get::<Caller>();
     caller.map_or_else(SpiritScope::none, |Caller(key)| key.scope.clone())
+}
+
+/// Returns the caller of an edit of events. It may see no spirit if the request did not pass the auth layer.
+pub(in crate::grpc) fn editor<T>(request: &Request<T>) -> Editor {
+    Editor {
+        scope: spirit_scope(request),
+        key_prefix: access(request).ok().and_then(|access| access.key_prefix),
+    }
 }
 
 /// Returns what the caller may do. Fails if the request did not pass the auth layer.

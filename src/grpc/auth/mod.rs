@@ -27,7 +27,7 @@ use caller::Caller;
 use keyring::{CachedKey, Lookup};
 use rules::Requirement;
 
-pub(super) use caller::{access, reply_in_scope, spirit_scope};
+pub(super) use caller::{access, editor, reply_in_scope, spirit_scope};
 pub use keyring::Keyring;
 
 /// Refuses calls that the caller's API key does not allow.

@@ -40,13 +40,16 @@ impl Requirement {
             "EventService/GetEvent"
             | "EventService/ListEvents"
             | "EventService/CountEvents"
+            | "EventService/ListEventChanges"
             | "SessionService/ListSessions"
             | "SessionService/GetSession"
             | "SpiritService/GetSpirit"
             | "SpiritService/ListSpirits"
             | "SpiritService/CountSpirits"
             | "AccessService/GetAccess" => (Permission::Read, false),
-            "EventService/StreamSessionEvents" | "EventService/WatchEvents" => (Permission::Read, true),
+            "EventService/StreamSessionEvents" | "EventService/WatchEvents" | "EventService/WatchChanges" => {
+                (Permission::Read, true)
+            }
             "EventService/CreateEvent"
             | "EventService/BatchCreateEvents"
             | "EventService/UpdateEvent"

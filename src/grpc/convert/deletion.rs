@@ -9,7 +9,11 @@ use crate::domain::limits::{Limits, SESSION_ID_CHARS_MAX};
 use crate::grpc::pb;
 
 /// Converts a soft delete of many events.
-pub(crate) fn deletion(request: pb::SoftDeleteEventsRequest, limits: &Limits) -> Result<Deletion, Invalid> {
+pub(crate) fn deletion(
+    request: pb::SoftDeleteEventsRequest,
+    changed_by: Option<String>,
+    limits: &Limits,
+) -> Result<Deletion, Invalid> {
     let pb::SoftDeleteEventsRequest {
         spirit_id,
         session_id,
@@ -44,6 +48,7 @@ pub(crate) fn deletion(request: pb::SoftDeleteEventsRequest, limits: &Limits) ->
             expected_session_last_sequence,
         ),
         selection,
+        changed_by,
     };
     f.finish(deletion)
 }
@@ -57,7 +62,10 @@ pub(crate) fn deletion_response(deleted: Deleted) -> pb::SoftDeleteEventsRespons
 }
 
 /// Converts a restore of the events of a deletion.
-pub(crate) fn restoration(request: pb::RestoreEventsRequest) -> Result<Restoration, Invalid> {
+pub(crate) fn restoration(
+    request: pb::RestoreEventsRequest,
+    changed_by: Option<String>,
+) -> Result<Restoration, Invalid> {
     let pb::RestoreEventsRequest {
         spirit_id,
         deleted_at,
@@ -71,6 +79,7 @@ pub(crate) fn restoration(request: pb::RestoreEventsRequest) -> Result<Restorati
         spirit_id: SpiritId(f.uuid("spirit_id", &spirit_id)),
         deleted_at: time(&mut f, "deleted_at", deleted_at.unwrap_or_default()),
         session_id: session_id.map(|text| f.chars("session_id", text, SESSION_ID_CHARS_MAX)),
+        changed_by,
     };
     f.finish(restoration)
 }

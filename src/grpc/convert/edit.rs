@@ -3,7 +3,7 @@
 use prost_types::FieldMask;
 
 use super::fields::{enumeration, meta};
-use crate::domain::access::SpiritScope;
+use crate::domain::access::Editor;
 use crate::domain::edit::{Change, EventEdit, EventTarget};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::invalid::{Fields, Invalid};
@@ -101,7 +101,7 @@ pub(super) fn expected_revision(fields: &mut Fields, revision: Option<i64>) -> O
 /// Converts an update of an event.
 pub(crate) fn event_edit(
     request: pb::UpdateEventRequest,
-    scope: &SpiritScope,
+    editor: Editor,
     limits: &Limits,
 ) -> Result<(EventTarget, EventEdit), Invalid> {
     let pb::UpdateEventRequest {
@@ -118,7 +118,7 @@ pub(crate) fn event_edit(
         expected_revision,
     } = request;
     let mut f = Fields::default();
-    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, scope);
+    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, editor);
     let mutable = [
         "meta_summary",
         "importance_score",
@@ -148,7 +148,7 @@ pub(crate) fn event_edit(
 /// Converts a soft delete of an event.
 pub(crate) fn soft_delete_event(
     request: pb::SoftDeleteEventRequest,
-    scope: &SpiritScope,
+    editor: Editor,
 ) -> Result<EventTarget, Invalid> {
     let pb::SoftDeleteEventRequest {
         event_id,
@@ -156,14 +156,14 @@ pub(crate) fn soft_delete_event(
         expected_revision,
     } = request;
     let mut f = Fields::default();
-    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, scope);
+    let target = event_target(&mut f, &event_id, spirit_id, expected_revision, editor);
     f.finish(target)
 }
 
 /// Converts a restore of an event, which has the same fields as a soft delete.
 pub(crate) fn restore_event(
     request: pb::RestoreEventRequest,
-    scope: &SpiritScope,
+    editor: Editor,
 ) -> Result<EventTarget, Invalid> {
     let pb::RestoreEventRequest {
         event_id,
@@ -175,7 +175,7 @@ pub(crate) fn restore_event(
         spirit_id,
         expected_revision,
     };
-    soft_delete_event(request, scope)
+    soft_delete_event(request, editor)
 }
 
 fn event_target(
@@ -183,11 +183,14 @@ fn event_target(
     event_id: &str,
     spirit_id: Option<String>,
     revision: Option<i64>,
-    scope: &SpiritScope,
+    editor: Editor,
 ) -> EventTarget {
     EventTarget {
         id: EventId(f.uuid("event_id", event_id)),
-        scope: scope.narrow(spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)))),
+        scope: editor
+            .scope
+            .narrow(spirit_id.map(|text| SpiritId(f.uuid("spirit_id", &text)))),
         expected_revision: expected_revision(f, revision),
+        changed_by: editor.key_prefix,
     }
 }

@@ -3,6 +3,7 @@
 //! Every request is destructured exhaustively, so a new field does not compile until it is handled. Code that
 //! receives the converted values does not check them again.
 
+mod change;
 mod create;
 mod deletion;
 mod edit;
@@ -14,10 +15,13 @@ mod session;
 mod spirit;
 pub mod timestamp;
 
+pub(super) use change::{change_page, list_event_changes, watch_changes};
 pub(super) use create::{Batch, IngestItem, batch, ingest, new_event};
 pub(super) use deletion::{deletion, deletion_response, restoration};
 pub(super) use edit::{event_edit, restore_event, soft_delete_event};
-pub(super) use outbound::{access, batch_result, create_response, event, outcome, receipt, session, spirit};
+pub(super) use outbound::{
+    access, batch_result, change, create_response, event, outcome, receipt, session, spirit,
+};
 pub(super) use page::event_page;
 pub(super) use read::{count, get_event, list, replay, unchecked_path, watch};
 pub(super) use session::{get_session, list_sessions, session_edit, session_page};

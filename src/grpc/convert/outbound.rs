@@ -6,6 +6,7 @@ use prost_types::Struct;
 
 use super::timestamp::timestamp_of;
 use crate::domain::access::{Access, Role};
+use crate::domain::change::{ChangeKind, EventChange, FormerValues};
 use crate::domain::event::{Created, Event};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::meta::Meta;
@@ -73,11 +74,56 @@ pub(crate) fn spirit(spirit: Spirit) -> pb::Spirit {
         description: spirit.description,
         meta: Some(meta(&spirit.meta)),
         last_sequence: spirit.last_sequence,
+        last_change: spirit.last_change,
         is_deleted: spirit.deleted_at.is_some(),
         deleted_at: spirit.deleted_at.map(timestamp_of),
         revision: spirit.revision,
         created_at: Some(timestamp_of(spirit.created_at)),
         updated_at: Some(timestamp_of(spirit.updated_at)),
+    }
+}
+
+/// Converts a change of events.
+pub(crate) fn change(change: EventChange) -> pb::EventChange {
+    let kind = match change.kind {
+        ChangeKind::Updated => pb::ChangeKind::Updated,
+        ChangeKind::Deleted => pb::ChangeKind::Deleted,
+        ChangeKind::Restored => pb::ChangeKind::Restored,
+    };
+    pb::EventChange {
+        spirit_id: change.spirit_id.to_string(),
+        change: change.change,
+        kind: kind.into(),
+        event_ids: change.event_ids.iter().map(EventId::to_string).collect(),
+        sequences: change.sequences,
+        fields: change.fields,
+        previous: change.previous.map(former_values),
+        revision: change.revision,
+        changed_at: Some(timestamp_of(change.changed_at)),
+        changed_by: change.changed_by.unwrap_or_default(),
+    }
+}
+
+/// Converts the former values of an event's fields to an event that has these fields alone.
+fn former_values(former: FormerValues) -> pb::Event {
+    let FormerValues {
+        meta_summary,
+        importance_score,
+        meta: former_meta,
+        role,
+        author,
+        is_deleted,
+        deleted_at,
+    } = former;
+    pb::Event {
+        meta_summary,
+        importance_score,
+        meta: former_meta.as_ref().map(meta),
+        role,
+        author,
+        is_deleted,
+        deleted_at: deleted_at.map(timestamp_of),
+        ..pb::Event::default()
     }
 }
 

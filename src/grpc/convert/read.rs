@@ -1,5 +1,6 @@
 //! Converts requests that read events: of one event, lists, counts, replays and watches.
 
+use super::change::watch_start;
 use super::fields::{content_bytes_max_of, enumeration, json_path, meta, offset, view_cut_to};
 use super::page::{page_start, position};
 use super::timestamp::{time, time_of};
@@ -180,10 +181,7 @@ pub(crate) fn watch(request: pb::WatchEventsRequest, limits: &Limits) -> Result<
             Some(Start::AfterSequence(sequence)) => {
                 WatchStart::After(f.at_least("after_sequence", sequence, 0))
             }
-            Some(Start::StartAt(start)) => match enumeration(&mut f, "start_at", start) {
-                pb::WatchStart::Unspecified | pb::WatchStart::FromNow => WatchStart::Now,
-                pb::WatchStart::FromBeginning => WatchStart::After(0),
-            },
+            Some(Start::StartAt(start)) => watch_start(&mut f, start),
         },
     };
     f.finish(watch)

@@ -193,7 +193,7 @@ fn unary_method(service: &str, method: &MethodDescriptorProto) -> UnaryMethod {
     match (is_write, name) {
         (true, "CreateEvent" | "BatchCreateEvents" | "CreateSpirit") => UnaryMethod::Create,
         (true, _) => UnaryMethod::Edit,
-        (false, "ListEvents" | "ListSessions" | "ListSpirits") => UnaryMethod::ReadPage,
+        (false, "ListEvents" | "ListEventChanges" | "ListSessions" | "ListSpirits") => UnaryMethod::ReadPage,
         (false, _) => UnaryMethod::Read,
     }
 }

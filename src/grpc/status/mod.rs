@@ -7,6 +7,7 @@
 //! | dedupe key taken | `ALREADY_EXISTS` | treat the event as stored, or use another dedupe key |
 //! | revision or sequence mismatch | `ABORTED` | read again, then decide again |
 //! | too many events for one deletion | `FAILED_PRECONDITION` | select fewer events |
+//! | changes that are no longer stored | `OUT_OF_RANGE` | read the events again, then watch changes from there |
 //! | missing or invalid API key | `UNAUTHENTICATED` | send an API key that is neither revoked nor expired |
 //! | API key without permission | `PERMISSION_DENIED` | use another API key |
 //! | web page of another origin, on a server without API keys | `PERMISSION_DENIED` | allow the origin |
@@ -256,6 +257,14 @@ fn of_refusal(refusal: Refusal) -> StatusBuilder {
             "TOO_MANY_EVENTS",
             format!("more than {max} events are selected, nothing was deleted; select fewer"),
             &[("max", max.to_string())],
+        ),
+        Refusal::ChangesGone { oldest } => StatusBuilder::new(
+            Code::OutOfRange,
+            "CHANGES_GONE",
+            format!(
+                "changes before {oldest} are no longer stored; read the events again, then watch from there"
+            ),
+            &[("oldest_change", oldest.to_string())],
         ),
         Refusal::Duplicate {
             dedupe_key,

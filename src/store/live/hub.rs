@@ -1,6 +1,6 @@
 //! The subscriptions of this process's streams to spirits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -10,9 +10,33 @@ use crate::domain::ids::SpiritId;
 
 /// Wakes the streams that are subscribed to a spirit. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Hub(Arc<Mutex<HashMap<SpiritId, Entry>>>);
+pub(super) struct Hub(Arc<Mutex<HashMap<(SpiritId, Topic), Entry>>>);
 
-/// The subscriptions to one spirit.
+/// The rows of a spirit that a stream sends. A commit of events does not wake the streams of changes, and the reverse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::store) enum Topic {
+    /// New events, and whether the spirit is soft-deleted.
+    Events,
+    /// Changes of events.
+    Changes,
+}
+
+impl Topic {
+    pub(super) const ALL: [Self; 2] = [Self::Events, Self::Changes];
+}
+
+/// The number of subscriptions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct SubscriptionCounts {
+    /// Spirits that have subscriptions.
+    pub(in crate::store) spirits: usize,
+    /// Subscriptions to events.
+    pub(in crate::store) events: usize,
+    /// Subscriptions to changes.
+    pub(in crate::store) changes: usize,
+}
+
+/// The subscriptions to one topic of a spirit.
 struct Entry {
     signal: watch::Sender<Signal>,
     /// Number of subscriptions; the entry is removed with the last one.
@@ -21,35 +45,37 @@ struct Entry {
     polled: Polled,
 }
 
-/// The state of a spirit that a poll reads. If it differs from the last poll's, the streams have to read.
+/// The state of a topic that a poll reads. If it differs from the last poll's, the streams have to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Polled {
-    pub(super) last_sequence: i64,
+    /// The last sequence or the last change.
+    pub(super) last: i64,
     pub(super) is_deleted: bool,
 }
 
 /// A signal to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// Read: the spirit may have new events, or may have been deleted or restored.
+    /// Read: the topic may have new rows.
     Read,
     /// End: the database does not answer.
     End,
 }
 
-/// A stream's subscription to a spirit; dropping it unsubscribes.
+/// A stream's subscription to a topic of a spirit; dropping it unsubscribes.
 pub(super) struct Subscription {
     hub: Hub,
     spirit_id: SpiritId,
+    topic: Topic,
     signal: watch::Receiver<Signal>,
 }
 
 impl Hub {
-    /// Subscribes to a spirit. A signal sent from now on wakes the subscription; of several pending signals
+    /// Subscribes to a topic of a spirit. A signal sent from now on wakes the subscription; of several pending signals
     /// it receives the last one.
-    pub(super) fn subscribe(&self, spirit_id: SpiritId) -> Subscription {
+    pub(super) fn subscribe(&self, spirit_id: SpiritId, topic: Topic) -> Subscription {
         let mut entries = self.lock();
-        let entry = entries.entry(spirit_id).or_insert_with(|| Entry {
+        let entry = entries.entry((spirit_id, topic)).or_insert_with(|| Entry {
             signal: watch::Sender::new(Signal::Read),
             subscriptions: 0,
             polled: Polled::default(),
@@ -59,18 +85,19 @@ impl Hub {
         Subscription {
             hub: self.clone(),
             spirit_id,
+            topic,
             signal,
         }
     }
 
-    /// Wakes the streams of changed spirits.
-    pub(super) fn wake(&self, spirit_ids: &[SpiritId]) {
+    /// Wakes the streams of spirits that have new rows.
+    pub(super) fn wake(&self, spirit_ids: &[SpiritId], topic: Topic) {
         let entries = self.lock();
         if entries.is_empty() {
             return;
         }
         for spirit_id in spirit_ids {
-            if let Some(entry) = entries.get(spirit_id) {
+            if let Some(entry) = entries.get(&(*spirit_id, topic)) {
                 entry.signal.send_replace(Signal::Read);
             }
         }
@@ -88,21 +115,29 @@ impl Hub {
 
     /// Returns the spirits that have subscriptions.
     pub(super) fn subscribed_spirits(&self) -> Vec<SpiritId> {
-        self.lock().keys().copied().collect()
-    }
-
-    /// Returns the number of spirits that have subscriptions, and the number of subscriptions.
-    pub(super) fn subscription_counts(&self) -> (usize, usize) {
         let entries = self.lock();
-        (
-            entries.len(),
-            entries.values().map(|entry| entry.subscriptions).sum(),
-        )
+        let spirit_ids: HashSet<SpiritId> = entries.keys().map(|(spirit_id, _)| *spirit_id).collect();
+        spirit_ids.into_iter().collect()
     }
 
-    /// Records the state that a poll has read, and wakes the spirit's streams if it has changed.
-    pub(super) fn record_poll(&self, spirit_id: SpiritId, polled: Polled) {
-        if let Some(entry) = self.lock().get_mut(&spirit_id)
+    /// Returns the numbers of subscriptions.
+    pub(super) fn subscription_counts(&self) -> SubscriptionCounts {
+        let spirits = self.subscribed_spirits().len();
+        let entries = self.lock();
+        let count = |topic| {
+            let of_topic = entries.iter().filter(|((_, other), _)| *other == topic);
+            of_topic.map(|(_, entry)| entry.subscriptions).sum()
+        };
+        SubscriptionCounts {
+            spirits,
+            events: count(Topic::Events),
+            changes: count(Topic::Changes),
+        }
+    }
+
+    /// Records the state of a topic that a poll has read, and wakes its streams if it has changed.
+    pub(super) fn record_poll(&self, spirit_id: SpiritId, topic: Topic, polled: Polled) {
+        if let Some(entry) = self.lock().get_mut(&(spirit_id, topic))
             && entry.polled != polled
         {
             entry.polled = polled;
@@ -116,7 +151,7 @@ impl Hub {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SpiritId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(SpiritId, Topic), Entry>> {
         self.0.lock()
     }
 }
@@ -139,10 +174,11 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut entries = self.hub.lock();
-        if let Some(entry) = entries.get_mut(&self.spirit_id) {
+        let key = (self.spirit_id, self.topic);
+        if let Some(entry) = entries.get_mut(&key) {
             entry.subscriptions -= 1;
             if entry.subscriptions == 0 {
-                entries.remove(&self.spirit_id);
+                entries.remove(&key);
             }
         }
     }

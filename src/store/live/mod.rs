@@ -1,11 +1,13 @@
-//! Streams of events: replays, followed replays and watches.
+//! Streams of events and of their changes: replays, followed replays and watches.
 //!
-//! The table is the only source of events: a stream reads page after page, each after the last sequence that
+//! The tables are the only source: a stream reads page after page of its [`feed`], each after the last number that
 //! it has read. The [`hub`] only wakes a stream when a read may find new events, so a wake-up that is
-//! repeated, late or lost loses no event. [`notifier`] sends wake-ups to other instances, receives theirs,
+//! repeated, late or lost loses nothing. [`notifier`] sends wake-ups to other instances, receives theirs,
 //! and polls as a fallback. [`shared_reads`] lets streams that need the same page share a read. A stream
 //! subscribes before it reads.
 
+pub(super) mod changes;
+mod feed;
 mod hub;
 pub(super) mod notifier;
 pub(super) mod page;
@@ -25,10 +27,14 @@ use shared_reads::SharedReads;
 use super::pg::metrics::StoreMetrics;
 use super::pg::pool::ConnectionPool;
 use super::read::ReadRouter;
+use crate::domain::change::EventChange;
+use crate::domain::event::Event;
 use crate::domain::ids::SpiritId;
 
+pub use changes::ChangeWatch;
+pub use feed::{LivePage, StreamRow};
+pub(super) use hub::{SubscriptionCounts, Topic};
 pub use notifier::ListenSettings;
-pub use page::LivePage;
 pub use page_sender::{Pages, StreamPage};
 pub use replay::{Replay, ReplayStart};
 pub use watch::{Watch, WatchStart};
@@ -53,7 +59,8 @@ pub struct LiveStreams {
     reads: ReadRouter,
     pool: ConnectionPool,
     announcer: Announcer,
-    shared_reads: SharedReads,
+    shared_events: SharedReads<Event>,
+    shared_changes: SharedReads<EventChange>,
     settings: LiveSettings,
     metrics: StoreMetrics,
 }
@@ -77,7 +84,8 @@ impl LiveStreams {
             reads,
             pool,
             announcer,
-            shared_reads: SharedReads::default(),
+            shared_events: SharedReads::default(),
+            shared_changes: SharedReads::default(),
             settings,
             metrics,
         }
@@ -88,8 +96,8 @@ impl LiveStreams {
         self.announcer.hub.end_all();
     }
 
-    /// Returns the number of spirits that have subscriptions, and the number of subscriptions.
-    pub(super) fn subscription_counts(&self) -> (usize, usize) {
+    /// Returns the numbers of subscriptions.
+    pub(super) fn subscription_counts(&self) -> SubscriptionCounts {
         self.announcer.hub.subscription_counts()
     }
 }
@@ -109,10 +117,10 @@ impl Announcer {
         Self { hub, notifier }
     }
 
-    /// Announces spirits that have new events or were deleted or restored. Call it after the commit.
-    pub(super) fn announce(&self, spirit_ids: &[SpiritId]) {
-        self.hub.wake(spirit_ids);
-        self.notifier.announce(spirit_ids);
+    /// Announces spirits that have new rows of a topic. Call it after the commit.
+    pub(super) fn announce(&self, spirit_ids: &[SpiritId], topic: Topic) {
+        self.hub.wake(spirit_ids, topic);
+        self.notifier.announce(spirit_ids, topic);
     }
 
     /// Ends the exchange of notifications.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::hub::{Hub, Polled};
+use super::hub::{Hub, Polled, Topic};
 use crate::domain::ids::{SpiritId, parse_uuid};
 use crate::panics::keep_running;
 use crate::store::pg::error::StoreError;
@@ -37,6 +37,8 @@ pub struct ListenSettings {
 const CHANNEL: &str = "elephantasm_events";
 /// The payload for "any spirit may have changed".
 const ALL: &str = "*";
+/// Precedes the id of a spirit whose events have changed. A spirit with new events is named by its id alone.
+const CHANGES: &str = "c:";
 /// Maximum number of spirits that one notification names; PostgreSQL limits a payload to 8,000 bytes.
 const NAMED_MAX: usize = 200;
 /// Interval of the poll while LISTEN works, in case a notification is lost. Also the time without a notification
@@ -63,7 +65,7 @@ pub(in crate::store) const NOTIFY: &str =
 
 /// Reads the state of spirits that have subscriptions.
 pub(in crate::store) const POLL: &str = "
-    select id, last_sequence, deleted_at is not null as is_deleted
+    select id, last_sequence, last_change, deleted_at is not null as is_deleted
     from spirits
     where id = any($1)";
 
@@ -76,8 +78,8 @@ struct Shared {
     settings: ListenSettings,
     /// Id of this instance, which marks its notifications.
     instance: String,
-    /// Spirits to name in the next notification.
-    changed: Mutex<HashSet<SpiritId>>,
+    /// Spirits and topics to name in the next notification.
+    changed: Mutex<HashSet<(SpiritId, Topic)>>,
     /// Wakes the sender when `changed` is not empty.
     pending: Notify,
     /// The pool of the listening connection. `PgListener` returns its connection to the pool in a task.
@@ -121,10 +123,11 @@ impl Notifier {
         notifier
     }
 
-    /// Notifies other instances of changed spirits, in the background.
-    pub(super) fn announce(&self, spirit_ids: &[SpiritId]) {
+    /// Notifies other instances of spirits that have new rows of a topic, in the background.
+    pub(super) fn announce(&self, spirit_ids: &[SpiritId], topic: Topic) {
         if self.0.settings.notify {
-            self.0.changed.lock().extend(spirit_ids);
+            let changed = spirit_ids.iter().map(|spirit_id| (*spirit_id, topic));
+            self.0.changed.lock().extend(changed);
             self.0.pending.notify_one();
         }
     }
@@ -154,8 +157,8 @@ impl Notifier {
             let named = if changed.len() > NAMED_MAX {
                 ALL.to_owned()
             } else {
-                let ids: Vec<String> = changed.iter().map(ToString::to_string).collect();
-                ids.join(",")
+                let names: Vec<String> = changed.iter().map(name_of).collect();
+                names.join(",")
             };
             if let Err(error) = self.notify(&named).await {
                 tracing::debug!(%error, "a notification to other instances was not sent");
@@ -292,9 +295,9 @@ impl Notifier {
         match payload.split_once('|') {
             Some((instance, _)) if instance == self.0.instance => {}
             Some((_, named)) if named != ALL => {
-                let spirit_ids: Vec<SpiritId> =
-                    named.split(',').filter_map(parse_uuid).map(SpiritId).collect();
-                hub.wake(&spirit_ids);
+                for (spirit_id, topic) in named.split(',').filter_map(named_in) {
+                    hub.wake(&[spirit_id], topic);
+                }
             }
             _ => hub.wake_all(),
         }
@@ -318,11 +321,16 @@ impl Notifier {
         let ids: Vec<Uuid> = spirit_ids.iter().map(|id| id.0).collect();
         let rows: Vec<PollRow> = self.0.pool.all(sqlx::query_as(POLL).bind(ids)).await?;
         for row in rows {
-            let polled = Polled {
-                last_sequence: row.last_sequence,
-                is_deleted: row.is_deleted,
-            };
-            hub.record_poll(SpiritId(row.id), polled);
+            for topic in Topic::ALL {
+                let polled = Polled {
+                    last: match topic {
+                        Topic::Events => row.last_sequence,
+                        Topic::Changes => row.last_change,
+                    },
+                    is_deleted: row.is_deleted,
+                };
+                hub.record_poll(SpiritId(row.id), topic, polled);
+            }
         }
         Ok(())
     }
@@ -332,5 +340,23 @@ impl Notifier {
 struct PollRow {
     id: Uuid,
     last_sequence: i64,
+    last_change: i64,
     is_deleted: bool,
+}
+
+/// Returns the name of a topic of a spirit in a notification.
+fn name_of((spirit_id, topic): &(SpiritId, Topic)) -> String {
+    match topic {
+        Topic::Events => spirit_id.to_string(),
+        Topic::Changes => format!("{CHANGES}{spirit_id}"),
+    }
+}
+
+/// Returns the topic of a spirit that a notification names.
+fn named_in(name: &str) -> Option<(SpiritId, Topic)> {
+    let (id, topic) = match name.strip_prefix(CHANGES) {
+        Some(id) => (id, Topic::Changes),
+        None => (name, Topic::Events),
+    };
+    Some((SpiritId(parse_uuid(id)?), topic))
 }

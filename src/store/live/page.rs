@@ -5,9 +5,13 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row as _};
 use uuid::Uuid;
 
+use super::feed::{Feed, FeedId, LivePage};
+use super::hub::Topic;
+use super::shared_reads::SharedReads;
 use super::{LiveStreams, PAGE_BYTES};
 use crate::domain::event::{Event, View};
 use crate::domain::filter::{QueryHash, Selection};
+use crate::domain::ids::SpiritId;
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::session::Statement;
@@ -24,22 +28,7 @@ pub(super) struct LiveQuery {
     pub(super) selection: Selection,
     pub(super) view: View,
     /// Hash of the selection; streams with the same hash share reads.
-    pub(super) hash: QueryHash,
-}
-
-/// A page of new events of a spirit.
-#[derive(Debug)]
-pub struct LivePage {
-    /// Matching events in sequence order.
-    pub events: Vec<Event>,
-    /// Highest sequence that was examined for the page, whether or not its event matched the filter.
-    pub scanned: i64,
-    /// Whether the page reached the spirit's `last_sequence`.
-    pub is_last: bool,
-    /// Whether the spirit is soft-deleted, so that no new events follow the last page.
-    pub is_deleted: bool,
-    /// The number of events of this length that a page has room for.
-    pub(super) next_size: usize,
+    hash: QueryHash,
 }
 
 /// Maximum number of events in a page.
@@ -80,20 +69,34 @@ impl FromRow<'_, PgRow> for LiveRow {
     }
 }
 
-impl LiveStreams {
-    /// Reads a page of at most `size` events after this sequence. Fails with `Refusal::SpiritNotFound` if the
-    /// spirit does not exist; a soft-deleted spirit exists.
+impl Feed for LiveQuery {
+    type Row = Event;
+    const TOPIC: Topic = Topic::Events;
+
+    fn spirit_id(&self) -> SpiritId {
+        self.selection.spirit_id
+    }
+
+    fn id(&self) -> FeedId {
+        (self.hash, self.view)
+    }
+
+    fn number(row: &Event) -> i64 {
+        row.sequence
+    }
+
+    /// Reads a page. Fails with `Refusal::SpiritNotFound` if the spirit does not exist; a soft-deleted spirit exists.
     ///
     /// Spirit and events are read in one snapshot, and sequence order is commit order within a spirit. So every
     /// event up to the spirit's `last_sequence` is visible, and no later commit can add one below it.
-    pub(super) async fn live_page(
+    async fn page(
         &self,
-        query: &LiveQuery,
+        streams: &LiveStreams,
         after: i64,
         size: usize,
-    ) -> Result<LivePage, StoreError> {
-        let in_filter = |error: StoreError| error.in_filter(&query.selection.filter);
-        let rows = self.pool.all(page_statement(query, after, size)).await;
+    ) -> Result<LivePage<Event>, StoreError> {
+        let in_filter = |error: StoreError| error.in_filter(&self.selection.filter);
+        let rows = streams.pool.all(page_statement(self, after, size)).await;
         let rows = rows.map_err(in_filter)?;
         let Some(&LiveRow {
             last_sequence,
@@ -102,28 +105,35 @@ impl LiveStreams {
             ..
         }) = rows.first()
         else {
-            return Err(Refusal::SpiritNotFound(query.selection.spirit_id).into());
+            return Err(Refusal::SpiritNotFound(self.selection.spirit_id).into());
         };
         let mut rows: Vec<PageRow> = rows.into_iter().filter_map(|row| row.event).collect();
         rows.sort_by_key(PageRow::sequence);
         let is_full = rows.len() >= size;
-        let mut page = PageRows::fitting(rows, query.view, size, PAGE_BYTES);
+        let mut page = PageRows::fitting(rows, self.view, size, PAGE_BYTES);
         let incomplete = page.incomplete();
         if !incomplete.is_empty() {
-            let statement = long_values(&query.selection, query.view, incomplete);
-            page.complete(self.pool.all(statement).await.map_err(in_filter)?);
+            let statement = long_values(&self.selection, self.view, incomplete);
+            page.complete(streams.pool.all(statement).await.map_err(in_filter)?);
         }
         let scanned = match page.end {
             Some(end) if is_full || page.is_cut => end.sequence,
             _ => bound.max(after),
         };
+        let next_size = page.next_size(PAGE_SIZE);
+        let rows = page.into_events();
         Ok(LivePage {
-            next_size: page.next_size(PAGE_SIZE),
-            events: page.into_events(),
+            committed_at: rows.first().map(|first| first.created_at),
+            rows,
             scanned,
             is_last: scanned >= last_sequence,
-            is_deleted,
+            is_final: is_deleted,
+            next_size,
         })
+    }
+
+    fn shared_reads(streams: &LiveStreams) -> &SharedReads<Event> {
+        &streams.shared_events
     }
 }
 

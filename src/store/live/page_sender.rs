@@ -11,26 +11,25 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
 use super::PAGE_BYTES;
-use super::page::LivePage;
-use crate::domain::event::Event;
+use super::feed::{LivePage, StreamRow};
 use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::fair_semaphore::Tenant;
 use crate::store::pg::spans;
 
-/// A page of a stream: several events, or one item that is not an event.
+/// A page of a stream: several rows, or one item that is not a row.
 #[derive(Debug)]
-pub enum StreamPage {
+pub enum StreamPage<R> {
     /// Events in replay order with sequences up to `bound`.
     Replay {
-        events: Vec<Event>,
+        events: Vec<R>,
         /// The spirit's `last_sequence` at the start of the replay.
         bound: i64,
     },
-    /// Events in sequence order.
-    Live(Arc<LivePage>),
-    /// Every matching event up to this sequence was sent; new events follow.
+    /// Rows in the order of their numbers.
+    Live(Arc<LivePage<R>>),
+    /// Every matching row up to this number was sent; new rows follow.
     CaughtUp(i64),
-    /// No event was sent for the heartbeat interval; events up to this sequence were examined.
+    /// No row was sent for the heartbeat interval; rows up to this number were examined.
     Heartbeat(i64),
 }
 
@@ -42,8 +41,8 @@ pub(super) type StreamEnd = Result<(), StoreError>;
 
 /// The receiving end of the channel, read by the response body. Dropping it ends the stream's task.
 #[derive(Debug)]
-pub struct Pages {
-    next: mpsc::Receiver<(StreamPage, OwnedSemaphorePermit)>,
+pub struct Pages<R> {
+    next: mpsc::Receiver<(StreamPage<R>, OwnedSemaphorePermit)>,
     end: oneshot::Receiver<StreamEnd>,
     progress: Progress,
     permits: Arc<Semaphore>,
@@ -60,8 +59,8 @@ struct Progress {
 }
 
 /// The sending end of the channel, held by the stream's task.
-pub(super) struct PageSender {
-    pages: mpsc::Sender<(StreamPage, OwnedSemaphorePermit)>,
+pub(super) struct PageSender<R> {
+    pages: mpsc::Sender<(StreamPage<R>, OwnedSemaphorePermit)>,
     progress: Progress,
     stall_limit: Duration,
     /// Permits for the pages that the stream holds, the one that the client takes included.
@@ -69,12 +68,12 @@ pub(super) struct PageSender {
 }
 
 /// The permit to read and send a page.
-pub(super) struct PagePermit<'s> {
-    sender: &'s PageSender,
+pub(super) struct PagePermit<'s, R> {
+    sender: &'s PageSender<R>,
     permit: OwnedSemaphorePermit,
 }
 
-impl Pages {
+impl<R: StreamRow> Pages<R> {
     /// Creates a stream that ends without a page.
     #[must_use]
     pub fn none() -> Self {
@@ -82,7 +81,7 @@ impl Pages {
     }
 
     /// Runs `work` in a task and returns the pages that it sends.
-    pub(super) fn spawn<W>(stall_limit: Duration, work: impl FnOnce(PageSender) -> W) -> Self
+    pub(super) fn spawn<W>(stall_limit: Duration, work: impl FnOnce(PageSender<R>) -> W) -> Self
     where
         W: Future<Output = StreamEnd> + Send + 'static,
     {
@@ -116,7 +115,7 @@ impl Pages {
 
     /// Polls for the next page; after the last page, for the result of the stream. Poll once the client has taken
     /// the previous page, since this releases its permits.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamPage, Result<(), StoreError>>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamPage<R>, Result<(), StoreError>>> {
         self.taken = None;
         if let Some((page, permit)) = ready!(self.next.poll_recv(cx)) {
             self.taken = Some(permit);
@@ -133,32 +132,32 @@ impl Pages {
     }
 }
 
-impl Drop for Pages {
+impl<R> Drop for Pages<R> {
     fn drop(&mut self) {
         self.permits.close();
     }
 }
 
-impl StreamPage {
-    /// Returns whether the page is a single event that is larger than the byte budget of a page.
+impl<R: StreamRow> StreamPage<R> {
+    /// Returns whether the page is a single row that is larger than the byte budget of a page.
     fn is_oversized(&self) -> bool {
-        let events = match self {
+        let rows = match self {
             Self::Replay { events, .. } => events.as_slice(),
-            Self::Live(page) => page.events.as_slice(),
+            Self::Live(page) => page.rows.as_slice(),
             Self::CaughtUp(_) | Self::Heartbeat(_) => &[],
         };
-        match events {
-            [event] => event.text_bytes() > PAGE_BYTES,
+        match rows {
+            [row] => row.text_bytes() > PAGE_BYTES,
             _ => false,
         }
     }
 }
 
-impl PageSender {
+impl<R: StreamRow> PageSender<R> {
     /// Waits until a page can be read and sent; `None` if the client has gone away. Call it before reading the
     /// page, so that nothing is read for a client that does not take it. Fails with `Stalled` when the client has
     /// taken no item for the stall limit.
-    pub(super) async fn reserve(&self) -> Result<Option<PagePermit<'_>>, StoreError> {
+    pub(super) async fn reserve(&self) -> Result<Option<PagePermit<'_, R>>, StoreError> {
         let permit = self.acquire().await?;
         Ok(permit.map(|permit| PagePermit { sender: self, permit }))
     }
@@ -185,10 +184,10 @@ impl PageSender {
     }
 }
 
-impl PagePermit<'_> {
+impl<R: StreamRow> PagePermit<'_, R> {
     /// Sends a page. An oversized one is sent once the client has taken every page before it, and nothing is read
     /// until the client has taken it, too. Fails with `Stalled` after the stall limit.
-    pub(super) async fn send(mut self, page: StreamPage) -> Result<(), StoreError> {
+    pub(super) async fn send(mut self, page: StreamPage<R>) -> Result<(), StoreError> {
         if page.is_oversized() {
             while self.permit.num_permits() < PAGES_MAX {
                 match self.sender.acquire().await? {

@@ -5,12 +5,13 @@
 //! Bound and pages are read from one server; if the standby fails, further pages are read from the primary,
 //! which has at least the same events.
 
+use super::page::LiveQuery;
 use super::page_sender::{PageSender, Pages, StreamEnd, StreamPage};
 use super::watch::{LiveTail, check_start};
 use super::{LiveStreams, PAGE_BYTES};
 use crate::domain::Time;
 use crate::domain::cursor::{Phase, SessionStreamPosition};
-use crate::domain::event::{Order, Position, View};
+use crate::domain::event::{Event, Order, Position, View};
 use crate::domain::filter::{Selection, start_of_year};
 use crate::domain::refusal::Refusal;
 use crate::store::pg::error::StoreError;
@@ -57,7 +58,7 @@ impl LiveStreams {
     /// # Errors
     /// With `follow`, `Refusal::SpiritNotFound` for an unknown spirit. Otherwise the replay of such a spirit is
     /// empty. `Refusal::Invalid` for a start beyond `last_sequence`.
-    pub async fn replay(&self, replay: Replay, consistency: Consistency) -> Result<Pages, StoreError> {
+    pub async fn replay(&self, replay: Replay, consistency: Consistency) -> Result<Pages<Event>, StoreError> {
         let spirit_id = replay.selection.spirit_id;
         let mut reader = if replay.follow {
             self.reads.primary()
@@ -67,7 +68,7 @@ impl LiveStreams {
         // Subscribe before reading the bound, so that no commit in between is missed.
         let live = replay
             .follow
-            .then(|| self.tail(replay.selection.clone(), replay.view));
+            .then(|| self.tail(LiveQuery::new(replay.selection.clone(), replay.view)));
         let mut last = reader.last_sequence(spirit_id).await?;
         if last < Some(highest_sequence_seen(replay.start)) && reader.leave_standby() {
             last = reader.last_sequence(spirit_id).await?;
@@ -76,7 +77,7 @@ impl LiveStreams {
             return Err(Refusal::SpiritNotFound(spirit_id).into());
         }
         if let (ReplayStart::AfterSequence(sequence), Some(last)) = (replay.start, last) {
-            check_start(sequence, last)?;
+            check_start("after_sequence", sequence, "last_sequence", last)?;
         }
         let streams = self.clone();
         Ok(Pages::spawn(self.settings.stall_limit, |sender| async move {
@@ -93,8 +94,8 @@ impl LiveStreams {
         replay: Replay,
         mut reader: Reader,
         last: i64,
-        live: Option<LiveTail>,
-        sender: &PageSender,
+        live: Option<LiveTail<LiveQuery>>,
+        sender: &PageSender<Event>,
     ) -> StreamEnd {
         let mut left = replay.limit.unwrap_or(u64::MAX);
         let (bound, past_replay) = match (replay.start, &live) {
@@ -122,7 +123,7 @@ async fn send_replay(
     replay: &Replay,
     bound: i64,
     left: &mut u64,
-    sender: &PageSender,
+    sender: &PageSender<Event>,
 ) -> Result<bool, StoreError> {
     let mut position = replay_start(reader, replay, bound).await?;
     let mut size = FIRST_PAGE_SIZE;

@@ -10,35 +10,38 @@ use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::LiveStreams;
-use super::page::{LivePage, LiveQuery};
-use crate::domain::event::View;
-use crate::domain::filter::QueryHash;
+use super::feed::{Feed, FeedId, LivePage, StreamRow};
 use crate::panics::keep_running;
 use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::spans;
 
-type Page = Result<Arc<LivePage>, StoreError>;
+type Page<R> = Result<Arc<LivePage<R>>, StoreError>;
 
 /// Identifies a page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct PageId {
-    query: QueryHash,
-    view: View,
-    /// The sequence after which the page starts.
+    feed: FeedId,
+    /// The number after which the page starts.
     after: i64,
 }
 
 /// The streams that wait for the next read, by page.
-type WaitingStreams = HashMap<PageId, Vec<oneshot::Sender<Page>>>;
+type WaitingStreams<R> = HashMap<PageId, Vec<oneshot::Sender<Page<R>>>>;
 
 /// The pages that are being read, each with the streams that wait for its next read. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct SharedReads(Arc<Mutex<WaitingStreams>>);
+#[derive(Clone)]
+pub(super) struct SharedReads<R>(Arc<Mutex<WaitingStreams<R>>>);
 
-impl SharedReads {
+impl<R> Default for SharedReads<R> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<R: StreamRow> SharedReads<R> {
     /// Takes the streams that wait for the next read of a page. If there are none, removes the page's entry
     /// and returns `None`.
-    fn take(&self, page: PageId) -> Option<Vec<oneshot::Sender<Page>>> {
+    fn take(&self, page: PageId) -> Option<Vec<oneshot::Sender<Page<R>>>> {
         let mut reads = self.0.lock();
         let mut waiting = std::mem::take(reads.get_mut(&page)?);
         waiting.retain(|stream| !stream.is_closed());
@@ -51,26 +54,30 @@ impl SharedReads {
 }
 
 impl LiveStreams {
-    /// Returns the page after this sequence, from a read that began after this call. `size` is the number of
-    /// events for which the page probably has room; a page that is shared can have another size.
-    pub(super) async fn shared_live_page(&self, query: &Arc<LiveQuery>, after: i64, size: usize) -> Page {
+    /// Returns the page after this number, from a read that began after this call. `size` is the number of
+    /// rows for which the page probably has room; a page that is shared can have another size.
+    pub(super) async fn shared_live_page<F: Feed>(
+        &self,
+        feed: &Arc<F>,
+        after: i64,
+        size: usize,
+    ) -> Page<F::Row> {
         let page = PageId {
-            query: query.hash,
-            view: query.view,
+            feed: feed.id(),
             after,
         };
         let (reply, answer) = oneshot::channel();
         let is_first = {
-            let mut reads = self.shared_reads.0.lock();
+            let mut reads = F::shared_reads(self).0.lock();
             let is_first = !reads.contains_key(&page);
             reads.entry(page).or_default().push(reply);
             is_first
         };
         if is_first {
             // The read runs in a task of its own, because the first stream may end before the others.
-            let (streams, query) = (self.clone(), Arc::clone(query));
+            let (streams, feed) = (self.clone(), Arc::clone(feed));
             let read = keep_running("shared read", async move || {
-                streams.read_shared(page, &query, size).await;
+                streams.read_shared(page, &feed, size).await;
             });
             tokio::spawn(read.instrument(spans::current()));
         }
@@ -78,10 +85,10 @@ impl LiveStreams {
     }
 
     /// Reads the page until no stream waits for another read of it.
-    async fn read_shared(&self, page: PageId, query: &Arc<LiveQuery>, size: usize) {
-        while let Some(mut waiting) = self.shared_reads.take(page) {
+    async fn read_shared<F: Feed>(&self, page: PageId, feed: &Arc<F>, size: usize) {
+        while let Some(mut waiting) = F::shared_reads(self).take(page) {
             let result = tokio::select! {
-                result = self.live_page(query, page.after, size) => result.map(Arc::new),
+                result = feed.page(self, page.after, size) => result.map(Arc::new),
                 () = all_gone(&mut waiting) => continue,
             };
             for reply in waiting {
@@ -94,7 +101,7 @@ impl LiveStreams {
 }
 
 /// Resolves when every waiting stream has ended.
-async fn all_gone(waiting: &mut [oneshot::Sender<Page>]) {
+async fn all_gone<R: StreamRow>(waiting: &mut [oneshot::Sender<Page<R>>]) {
     for stream in waiting {
         stream.closed().await;
     }

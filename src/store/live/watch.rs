@@ -1,5 +1,5 @@
-//! Watch: sends a spirit's events in sequence order, then new events as they are committed. A followed replay
-//! ends with the same live part.
+//! Watch: sends the rows of a feed in the order of their numbers, then new rows as they are committed. A followed
+//! replay ends with the same live part.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,11 +7,12 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::LiveStreams;
+use super::feed::{Feed, LivePage};
 use super::hub::{Signal, Subscription};
-use super::page::{LivePage, LiveQuery, PAGE_SIZE};
+use super::page::{LiveQuery, PAGE_SIZE};
 use super::page_sender::{PagePermit, PageSender, Pages, StreamEnd, StreamPage};
 use crate::domain::Time;
-use crate::domain::event::View;
+use crate::domain::event::{Event, View};
 use crate::domain::filter::Selection;
 use crate::domain::invalid::Invalid;
 use crate::domain::refusal::Refusal;
@@ -28,21 +29,23 @@ pub struct Watch {
 /// The start of a watch.
 #[derive(Clone, Copy, Debug)]
 pub enum WatchStart {
-    /// Starts after this sequence.
+    /// Starts after this number.
     After(i64),
-    /// Starts with the next event that is committed.
+    /// Starts with the first event, or with the oldest change that is stored.
+    Beginning,
+    /// Starts with the next row that is committed.
     Now,
 }
 
 /// The live part of a stream: its position and its subscription.
-pub(super) struct LiveTail {
-    query: Arc<LiveQuery>,
+pub(super) struct LiveTail<F> {
+    feed: Arc<F>,
     subscription: Subscription,
-    /// Highest sequence that was examined.
+    /// Highest number that was examined.
     scanned: i64,
-    /// Number of events to read in the next page.
+    /// Number of rows to read in the next page.
     size: usize,
-    /// Number of events that may still be sent.
+    /// Number of rows that may still be sent.
     left: u64,
     /// Whether `CaughtUp` was sent.
     caught_up: bool,
@@ -55,36 +58,41 @@ impl LiveStreams {
     ///
     /// # Errors
     /// `Refusal::SpiritNotFound` for an unknown spirit; `Refusal::Invalid` for a start beyond `last_sequence`.
-    pub async fn watch(&self, watch: Watch) -> Result<(i64, Pages), StoreError> {
+    pub async fn watch(&self, watch: Watch) -> Result<(i64, Pages<Event>), StoreError> {
         let Watch {
             selection,
             view,
             start,
         } = watch;
         let spirit_id = selection.spirit_id;
-        let live = self.tail(selection, view);
+        let live = self.tail(LiveQuery::new(selection, view));
         let last = self.reads.primary().last_sequence(spirit_id).await?;
         let last = last.ok_or(Refusal::SpiritNotFound(spirit_id))?;
         let scanned = match start {
             WatchStart::Now => last,
+            WatchStart::Beginning => 0,
             WatchStart::After(sequence) => {
-                check_start(sequence, last)?;
+                check_start("after_sequence", sequence, "last_sequence", last)?;
                 sequence
             }
         };
-        let streams = self.clone();
-        let live = live.at(scanned, u64::MAX);
-        let pages = Pages::spawn(self.settings.stall_limit, |sender| async move {
-            streams.run_live(live, &sender).await
-        });
-        Ok((scanned, pages))
+        Ok((scanned, self.watch_from(live, scanned)))
     }
 
-    /// Subscribes to the spirit and returns the live part of a stream, positioned at the beginning.
-    pub(super) fn tail(&self, selection: Selection, view: View) -> LiveTail {
+    /// Starts to send the rows after this number.
+    pub(super) fn watch_from<F: Feed>(&self, live: LiveTail<F>, number: i64) -> Pages<F::Row> {
+        let streams = self.clone();
+        let live = live.at(number, u64::MAX);
+        Pages::spawn(self.settings.stall_limit, |sender| async move {
+            streams.run_live(live, &sender).await
+        })
+    }
+
+    /// Subscribes to the feed and returns the live part of a stream, positioned at the beginning.
+    pub(super) fn tail<F: Feed>(&self, feed: F) -> LiveTail<F> {
         LiveTail {
-            subscription: self.announcer.hub.subscribe(selection.spirit_id),
-            query: Arc::new(LiveQuery::new(selection, view)),
+            subscription: self.announcer.hub.subscribe(feed.spirit_id(), F::TOPIC),
+            feed: Arc::new(feed),
             scanned: 0,
             size: PAGE_SIZE,
             left: u64::MAX,
@@ -93,31 +101,35 @@ impl LiveStreams {
         }
     }
 
-    /// Sends the events after the position, then new events as they are committed. Ends at the limit of events,
-    /// when the spirit is deleted, when the database does not answer, or when the client has gone away.
-    pub(super) async fn run_live(&self, mut live: LiveTail, sender: &PageSender) -> StreamEnd {
+    /// Sends the rows after the position, then new rows as they are committed. Ends at the limit of rows, when no
+    /// rows can follow, when the database does not answer, or when the client has gone away.
+    pub(super) async fn run_live<F: Feed>(
+        &self,
+        mut live: LiveTail<F>,
+        sender: &PageSender<F::Row>,
+    ) -> StreamEnd {
         while live.left > 0 {
             live.subscription.mark_seen();
             let Some(permit) = sender.reserve().await? else {
                 return Ok(());
             };
-            let page = self
-                .shared_live_page(&live.query, live.scanned, live.size)
-                .await?;
+            let page = self.shared_live_page(&live.feed, live.scanned, live.size).await?;
             live.size = page.next_size;
             let page = live.within_limit(page);
-            let (is_last, is_deleted) = (page.is_last, page.is_deleted);
+            let (is_last, is_final) = (page.is_last, page.is_final);
             live.scanned = page.scanned;
-            if let Some(first) = page.events.first() {
-                if live.caught_up {
+            if !page.rows.is_empty() {
+                if let Some(committed_at) = page.committed_at
+                    && live.caught_up
+                {
                     self.metrics
                         .live
                         .delivery_lag
-                        .observe(seconds_since(first.created_at));
+                        .observe(seconds_since(committed_at));
                 }
                 live.send(permit, StreamPage::Live(page)).await?;
             } else if live.sent.elapsed() >= self.settings.heartbeat {
-                // Reports progress to a client whose filter matches no events.
+                // Reports progress to a client whose filter matches no rows.
                 live.send(permit, StreamPage::Heartbeat(live.scanned)).await?;
             } else {
                 drop(permit);
@@ -125,8 +137,8 @@ impl LiveStreams {
             if !is_last || live.left == 0 {
                 continue;
             }
-            if is_deleted {
-                return Err(Refusal::SpiritNotFound(live.query.selection.spirit_id).into());
+            if is_final {
+                return Err(Refusal::SpiritNotFound(live.feed.spirit_id()).into());
             }
             if !live.caught_up && !live.send_caught_up(sender).await? {
                 return Ok(());
@@ -139,7 +151,11 @@ impl LiveStreams {
     }
 
     /// Waits for a signal to read and sends heartbeats. Returns false if the client has gone away.
-    async fn wait(&self, live: &mut LiveTail, sender: &PageSender) -> Result<bool, StoreError> {
+    async fn wait<F: Feed>(
+        &self,
+        live: &mut LiveTail<F>,
+        sender: &PageSender<F::Row>,
+    ) -> Result<bool, StoreError> {
         loop {
             let heartbeat = tokio::time::sleep_until(live.sent + self.settings.heartbeat);
             tokio::select! {
@@ -164,8 +180,8 @@ fn seconds_since(time: Time) -> f64 {
     since.unwrap_or_default().as_secs_f64()
 }
 
-impl LiveTail {
-    /// Sets the sequence after which it continues, and the number of events that may still be sent.
+impl<F: Feed> LiveTail<F> {
+    /// Sets the number after which it continues, and how many rows may still be sent.
     pub(super) fn at(self, scanned: i64, left: u64) -> Self {
         Self {
             // A forged cursor must not start a scan of negative sequences.
@@ -176,8 +192,8 @@ impl LiveTail {
         }
     }
 
-    /// Sends `CaughtUp`, unless the limit of events is reached. Returns false if the client has gone away.
-    pub(super) async fn send_caught_up(&mut self, sender: &PageSender) -> Result<bool, StoreError> {
+    /// Sends `CaughtUp`, unless the limit of rows is reached. Returns false if the client has gone away.
+    pub(super) async fn send_caught_up(&mut self, sender: &PageSender<F::Row>) -> Result<bool, StoreError> {
         self.caught_up = true;
         if self.left > 0 {
             let Some(permit) = sender.reserve().await? else {
@@ -188,36 +204,35 @@ impl LiveTail {
         Ok(true)
     }
 
-    async fn send(&mut self, permit: PagePermit<'_>, page: StreamPage) -> Result<(), StoreError> {
+    async fn send(
+        &mut self,
+        permit: PagePermit<'_, F::Row>,
+        page: StreamPage<F::Row>,
+    ) -> Result<(), StoreError> {
         permit.send(page).await?;
         self.sent = Instant::now();
         Ok(())
     }
 
-    /// Cuts the page to the number of events that may still be sent.
-    fn within_limit(&mut self, page: Arc<LivePage>) -> Arc<LivePage> {
-        let count = page.events.len() as u64;
+    /// Cuts the page to the number of rows that may still be sent.
+    fn within_limit(&mut self, page: Arc<LivePage<F::Row>>) -> Arc<LivePage<F::Row>> {
+        let count = page.rows.len() as u64;
         if count <= self.left {
             self.left -= count;
             return page;
         }
         let keep = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let events = page.events[..keep].to_vec();
         self.left = 0;
-        Arc::new(LivePage {
-            scanned: events.last().map_or(self.scanned, |last| last.sequence),
-            events,
-            ..*page
-        })
+        let scanned = page.rows[..keep].last().map_or(self.scanned, F::number);
+        page.cut(keep, scanned)
     }
 }
 
-/// Checks that a stream starts at most after the spirit's last sequence.
-pub(super) fn check_start(after_sequence: i64, last_sequence: i64) -> Result<(), Refusal> {
-    if after_sequence > last_sequence {
-        let rule =
-            format_args!("must be at most the spirit's last_sequence {last_sequence}, is {after_sequence}");
-        return Err(Invalid::field("after_sequence", rule).into());
+/// Checks that a stream starts at most after the spirit's last number. `field` and `last_field` are their names.
+pub(super) fn check_start(field: &str, after: i64, last_field: &str, last: i64) -> Result<(), Refusal> {
+    if after > last {
+        let rule = format_args!("must be at most the spirit's {last_field} {last}, is {after}");
+        return Err(Invalid::field(field, rule).into());
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::pool::PoolUsage;
+use crate::domain::change::ChangeKind;
 use crate::metrics::Registry;
 
 const SECONDS: [f64; 13] = [
@@ -21,6 +22,7 @@ pub(in crate::store) struct StoreMetrics {
     registry: Registry,
     pub(in crate::store) queue: QueueMetrics,
     pub(in crate::store) flushes: FlushMetrics,
+    changes: IntCounterVec,
     pool: PoolMetrics,
     pub(in crate::store) live: LiveMetrics,
     standby: StandbyMetrics,
@@ -32,6 +34,7 @@ impl Default for StoreMetrics {
         Self {
             queue: QueueMetrics::new(&registry),
             flushes: FlushMetrics::new(&registry),
+            changes: change_counters(&registry),
             pool: PoolMetrics::new(&registry),
             live: LiveMetrics::new(&registry),
             standby: StandbyMetrics::new(&registry),
@@ -72,10 +75,16 @@ impl StoreMetrics {
         self.standby.lag.set(seconds);
     }
 
-    /// Sets the numbers of spirits that have subscriptions and of subscriptions.
-    pub(in crate::store) fn set_live(&self, spirits: usize, streams: usize) {
+    /// Counts changes that were committed.
+    pub(in crate::store) fn count_changes(&self, kind: ChangeKind, count: u64) {
+        self.changes.with_label_values(&[kind.name()]).inc_by(count);
+    }
+
+    /// Sets the number of spirits that have subscriptions, and the numbers of subscriptions to events and to changes.
+    pub(in crate::store) fn set_live(&self, spirits: usize, streams: usize, change_streams: usize) {
         self.live.spirits.set(number(spirits));
         self.live.streams.set(number(streams));
+        self.live.change_streams.set(number(change_streams));
     }
 
     /// Returns the current values of all metrics.
@@ -202,10 +211,24 @@ impl PoolMetrics {
     }
 }
 
+fn change_counters(registry: &Registry) -> IntCounterVec {
+    let counters = registry.counters(
+        "events_changes_total",
+        "Changes of events committed, by kind; a bulk change counts once for each 1,000 events",
+        &["kind"],
+    );
+    // Creates each series with 0, so that the first count is visible as an increase.
+    for kind in ChangeKind::ALL {
+        counters.with_label_values(&[kind.name()]);
+    }
+    counters
+}
+
 /// Metrics of live streams.
 #[derive(Clone)]
 pub(in crate::store) struct LiveMetrics {
     streams: IntGauge,
+    change_streams: IntGauge,
     spirits: IntGauge,
     /// Time from an event's commit to its delivery to a stream that had caught up.
     pub(in crate::store) delivery_lag: Histogram,
@@ -219,6 +242,10 @@ impl LiveMetrics {
             streams: registry.gauge(
                 "events_live_streams",
                 "Streams that follow a spirit or a session",
+            ),
+            change_streams: registry.gauge(
+                "events_live_change_streams",
+                "Streams that follow the changes of a spirit",
             ),
             spirits: registry.gauge("events_live_spirits", "Spirits that are followed by a stream"),
             delivery_lag: registry.histogram(

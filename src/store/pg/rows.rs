@@ -24,8 +24,7 @@ pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text
 pub(in crate::store) const CONTENT_BYTES: &str = "octet_length(content) as content_bytes";
 
 /// Columns of a spirit.
-pub(in crate::store) const SPIRIT_COLUMNS: &str =
-    "id, name, description, meta::text as meta, last_sequence, revision, deleted_at, created_at, updated_at";
+pub(in crate::store) const SPIRIT_COLUMNS: &str = "id, name, description, meta::text as meta, last_sequence, last_change, revision, deleted_at, created_at, updated_at";
 
 /// A row of [`BASIC_COLUMNS`] and [`FULL_COLUMNS`]. Its columns are read by index, which is several times faster
 /// than by name.
@@ -98,6 +97,7 @@ pub(in crate::store) struct SpiritRow {
     description: Option<String>,
     meta: String,
     last_sequence: i64,
+    last_change: i64,
     revision: i64,
     deleted_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
@@ -112,6 +112,7 @@ impl From<SpiritRow> for Spirit {
             description: row.description,
             meta: Meta::from_json(row.meta),
             last_sequence: row.last_sequence,
+            last_change: row.last_change,
             revision: row.revision,
             deleted_at: row.deleted_at,
             created_at: row.created_at,

@@ -234,7 +234,7 @@ async fn answer_apart(gets: Vec<Get>, connections: &ConnectionPool) -> Result<()
 }
 
 /// Returns the spirit that a request names; `None` if it names none.
-fn named_spirit(scope: &SpiritScope) -> Option<Uuid> {
+pub(super) fn named_spirit(scope: &SpiritScope) -> Option<Uuid> {
     match scope {
         SpiritScope::One(owner) => Some(owner.0),
         SpiritScope::All | SpiritScope::Listed(_) => None,

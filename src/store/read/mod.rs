@@ -1,8 +1,9 @@
-//! Reads: single events, pages of events, counts, sessions and spirits.
+//! Reads: single events, pages of events, their changes, counts, sessions and spirits.
 //!
 //! A [`Reader`] belongs to one call or one stream. It reads from the standby if the call allows that and the
 //! standby is fresh, and from the primary otherwise.
 
+pub(super) mod changes;
 pub(super) mod event_pages;
 pub(super) mod get_event;
 pub(super) mod json_path;

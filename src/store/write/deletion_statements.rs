@@ -1,8 +1,10 @@
-//! The statements of soft deletes and restores.
+//! The statements of soft deletes and restores. Each runs in a transaction that has locked the spirit by an earlier
+//! statement, so that it reads the newest state of the spirit and its events.
 
 use const_format::{concatcp, formatcp};
 
 use super::session_activity::RAISE_ACTIVE_MINUTE;
+use crate::domain::limits::CHANGE_EVENTS_MAX;
 use crate::store::pg::rows::{BASIC_COLUMNS, FULL_COLUMNS};
 use crate::store::read::event_pages::FILTERED;
 use crate::store::read::session_pages::LAST_LIVE_EVENT;
@@ -14,52 +16,74 @@ pub(in crate::store) const LOCK_SPIRIT: &str = "
     where id = any($1::uuid[])
     for no key update";
 
-/// Draws the time of a deletion, which no other deletion of the spirit has. Active minutes may become lower.
-const DRAW_DELETED_AT: &str = "
-    update spirits
-    set activity_epoch = activity_epoch + 1,
-        last_deleted_at = greatest(statement_timestamp(), last_deleted_at + interval '1 microsecond')
-    where id = $1
-    returning last_deleted_at";
+/// The time of a deletion, which no other deletion of the spirit has.
+const DELETED_AT: &str = "greatest(statement_timestamp(), last_deleted_at + interval '1 microsecond')";
 
-/// Changes an event and soft-deletes it.
-pub(in crate::store) const DELETE_EVENT: &str = formatcp!(
-    "with deletion as ({DRAW_DELETED_AT})
-     update events
-     set meta_summary = $4,
-         importance_score = $5,
-         meta = $6::jsonb,
-         role = $7,
-         author = $8,
-         is_deleted = true,
-         deleted_at = deletion.last_deleted_at,
-         revision = revision + 1,
-         updated_at = deletion.last_deleted_at
-     from deletion
-     where id = $2
-     and spirit_id = $1
-     and (id, spirit_id) >= ($2, $1)
-     and revision = $3
-     returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
+/// Columns of an event that was changed.
+const EVENT_NAMES: &str = formatcp!("{BASIC_COLUMNS}, content, meta");
+
+/// Changes an event, soft-deletes or restores it, and records the change.
+macro_rules! change_event {
+    ($draw:expr, $deletion:expr, $kind:expr) => {
+        formatcp!(
+            "with drawn as ({draw}),
+             edited as (
+                 update events
+                 set meta_summary = $4,
+                     importance_score = $5,
+                     meta = $6::jsonb,
+                     role = $7,
+                     author = $8,
+                     {deletion},
+                     revision = revision + 1
+                 from drawn
+                 where id = $2
+                 and spirit_id = $1
+                 and (id, spirit_id) >= ($2, $1)
+                 and revision = $3
+                 returning {BASIC_COLUMNS}, {FULL_COLUMNS}
+             ),
+             recorded as (
+                 insert into changes (
+                     spirit_id, change, kind, event_id, sequence, fields, previous, revision, changed_at, changed_by
+                 )
+                 select
+                     edited.spirit_id, drawn.last_change, '{kind}', edited.id, edited.sequence, $9::text[],
+                     $10::jsonb, edited.revision, edited.updated_at, $11::text
+                 from edited
+                 cross join drawn
+             )
+             select {EVENT_NAMES}
+             from edited",
+            draw = $draw,
+            deletion = $deletion,
+            kind = $kind,
+        )
+    };
+}
+
+/// Changes an event and soft-deletes it. Active minutes may become lower.
+pub(in crate::store) const DELETE_EVENT: &str = change_event!(
+    formatcp!(
+        "update spirits
+         set activity_epoch = activity_epoch + 1,
+             last_deleted_at = {DELETED_AT},
+             last_change = last_change + 1
+         where id = $1
+         returning last_deleted_at, last_change"
+    ),
+    "is_deleted = true, deleted_at = drawn.last_deleted_at, updated_at = drawn.last_deleted_at",
+    "deleted"
 );
 
 /// Changes an event and restores it.
-pub(in crate::store) const RESTORE_EVENT: &str = formatcp!(
-    "update events
-     set meta_summary = $4,
-         importance_score = $5,
-         meta = $6::jsonb,
-         role = $7,
-         author = $8,
-         is_deleted = false,
-         deleted_at = null,
-         revision = revision + 1,
-         updated_at = statement_timestamp()
-     where id = $2
-     and spirit_id = $1
-     and (id, spirit_id) >= ($2, $1)
-     and revision = $3
-     returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
+pub(in crate::store) const RESTORE_EVENT: &str = change_event!(
+    "update spirits
+     set last_change = last_change + 1
+     where id = $1
+     returning last_change",
+    "is_deleted = false, deleted_at = null, updated_at = statement_timestamp()",
+    "restored"
 );
 
 /// Sets the active minute of the session `row`. The search for it starts at the old one.
@@ -142,23 +166,77 @@ macro_rules! count_selected {
     }};
 }
 
+/// Records a change of many events, those of `changed`, in steps with a change number each. Draws the numbers and sets
+/// other columns of the spirit with them.
+macro_rules! recorded {
+    ($other_columns:expr, $kind:expr, $changed_by:expr) => {
+        formatcp!(
+            "steps as (
+                 select
+                     step, array_agg(id order by sequence) as event_ids,
+                     array_agg(sequence order by sequence) as sequences, max(updated_at) as changed_at
+                 from (
+                     select
+                         id, sequence, updated_at,
+                         (row_number() over (order by sequence) - 1) / {CHANGE_EVENTS_MAX} as step
+                     from changed
+                 ) as numbered
+                 group by step
+             ),
+             drawn as (
+                 update spirits
+                 set {other_columns}
+                     last_change = spirits.last_change + drawn.count
+                 from (select count(*) as count from steps) as drawn
+                 where spirits.id = $1
+                 and drawn.count > 0
+                 returning spirits.last_change - drawn.count + 1 as first_change
+             ),
+             recorded as (
+                 insert into changes (
+                     spirit_id, change, kind, event_ids, sequences, fields, changed_at, changed_by
+                 )
+                 select
+                     $1, drawn.first_change + steps.step, '{kind}', steps.event_ids, steps.sequences,
+                     array['is_deleted'], steps.changed_at, {changed_by}::text
+                 from steps
+                 cross join drawn
+             )",
+            other_columns = $other_columns,
+            kind = $kind,
+            changed_by = $changed_by,
+        )
+    };
+}
+
 macro_rules! delete_events {
     ($index:expr) => {{
         const SELECTED_EVENTS: &str = SELECTED[$index];
+        const RECORDED: &str = recorded!(
+            "activity_epoch = activity_epoch + 1,
+             last_deleted_at = (select deleted_at from deletion),",
+            "deleted",
+            "$13"
+        );
         formatcp!(
-            "with deletion as ({DRAW_DELETED_AT}),
-             deleted as (
+            "with deletion as (
+                 select {DELETED_AT} as deleted_at
+                 from spirits
+                 where id = $1
+             ),
+             changed as (
                  update events
                  set is_deleted = true,
-                     deleted_at = deletion.last_deleted_at,
+                     deleted_at = deletion.deleted_at,
                      revision = revision + 1,
-                     updated_at = deletion.last_deleted_at
+                     updated_at = deletion.deleted_at
                  from deletion
                  where {SELECTED_EVENTS}
-                 returning events.deleted_at
-             )
-             select count(*), max(deleted_at)
-             from deleted"
+                 returning events.id, events.sequence, events.updated_at
+             ),
+             {RECORDED}
+             select count(*), max(updated_at)
+             from changed"
         )
     }};
 }
@@ -171,28 +249,33 @@ pub(in crate::store) const COUNT_SELECTED: [&str; 3] =
 pub(in crate::store) const DELETE_EVENTS: [&str; 3] =
     [delete_events!(0), delete_events!(1), delete_events!(2)];
 
-/// Restores the events that a deletion marked, and raises the active minutes of their sessions. Returns their number.
-pub(in crate::store) const RESTORE_EVENTS: &str = concatcp!(
-    "with restored as (
-         update events
-         set is_deleted = false,
-             deleted_at = null,
-             revision = revision + 1,
-             updated_at = statement_timestamp()
-         where spirit_id = $1
-         and is_deleted
-         and deleted_at = $2
-         and ($3::text is null or session_id = $3)
-         returning session_id, occurred_at
-     ),
-     activated as (
-         insert into sessions (spirit_id, session_id, active_minute)
-         select $1, session_id, date_trunc('minute', max(occurred_at), 'UTC')
-         from restored
-         where session_id is not null
-         group by session_id",
-    RAISE_ACTIVE_MINUTE,
-    ")
-     select count(*)
-     from restored"
-);
+/// Restores the events that a deletion marked, records the change, and raises the active minutes of their sessions. Returns
+/// the number of events.
+pub(in crate::store) const RESTORE_EVENTS: &str = {
+    const RECORDED: &str = recorded!("", "restored", "$4");
+    formatcp!(
+        "with changed as (
+             update events
+             set is_deleted = false,
+                 deleted_at = null,
+                 revision = revision + 1,
+                 updated_at = statement_timestamp()
+             where spirit_id = $1
+             and is_deleted
+             and deleted_at = $2
+             and ($3::text is null or session_id = $3)
+             returning id, sequence, updated_at, session_id, occurred_at
+         ),
+         {RECORDED},
+         activated as (
+             insert into sessions (spirit_id, session_id, active_minute)
+             select $1, session_id, date_trunc('minute', max(occurred_at), 'UTC')
+             from changed
+             where session_id is not null
+             group by session_id
+             {RAISE_ACTIVE_MINUTE}
+         )
+         select count(*)
+         from changed"
+    )
+};

@@ -19,13 +19,15 @@ use super::session_activity::{ActiveSessions, activate_sessions};
 use super::session_last_sequences::SESSION_LAST_SEQUENCES;
 use crate::domain::Time;
 use crate::domain::admission::{check_last_sequence, check_session_last_sequence};
+use crate::domain::change::{ChangeKind, ChangedFields};
 use crate::domain::deletion::{Deleted, Deletion, Restoration};
 use crate::domain::edit::EventFields;
 use crate::domain::event::Event;
 use crate::domain::ids::SpiritId;
-use crate::domain::limits::DELETION_EVENTS_MAX;
+use crate::domain::limits::{CHANGE_EVENTS_MAX, DELETION_EVENTS_MAX};
 use crate::domain::refusal::Refusal;
 use crate::domain::session::minute_of;
+use crate::store::live::Topic;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::EventRow;
 use crate::store::pg::session::{PgSession, Statement};
@@ -59,14 +61,20 @@ impl EventWriter {
         &self,
         read: &Event,
         fields: EventFields,
+        changed_by: Option<String>,
     ) -> Result<Option<Event>, StoreError> {
         let (id, spirit_id, revision) = (read.id, read.spirit_id, read.revision);
+        let ChangedFields { names, previous } = ChangedFields::between(read, &fields);
+        let kind = if fields.is_deleted {
+            ChangeKind::Deleted
+        } else {
+            ChangeKind::Restored
+        };
         let change = async move |session: &mut PgSession| {
             lock(session, spirit_id).await?;
-            let sql = if fields.is_deleted {
-                DELETE_EVENT
-            } else {
-                RESTORE_EVENT
+            let sql = match kind {
+                ChangeKind::Deleted => DELETE_EVENT,
+                ChangeKind::Updated | ChangeKind::Restored => RESTORE_EVENT,
             };
             let statement = sqlx::query_as::<_, EventRow>(sql)
                 .bind(spirit_id.0)
@@ -76,7 +84,10 @@ impl EventWriter {
                 .bind(fields.importance_score)
                 .bind(fields.meta.as_json())
                 .bind(fields.role)
-                .bind(fields.author);
+                .bind(fields.author)
+                .bind(names)
+                .bind(previous)
+                .bind(changed_by);
             let Some(row) = optional(session, statement).await? else {
                 rollback(session).await?;
                 return Ok(None);
@@ -94,9 +105,14 @@ impl EventWriter {
             commit(session).await?;
             Ok(Some(event))
         };
-        self.pool
+        let changed = self
+            .pool
             .transaction(move |session| Box::pin(change(session)))
-            .await
+            .await?;
+        if changed.is_some() {
+            self.record_changes(spirit_id, kind, 1);
+        }
+        Ok(changed)
     }
 
     /// Soft-deletes the selected events in one transaction.
@@ -116,7 +132,9 @@ impl EventWriter {
         let counted = self.pool.all_heavy(statement).await;
         let counted = counted.map_err(|error| error.in_filter(&selection.filter))?;
         check_count(counted.first().map_or(0, |(count,)| *count))?;
-        self.pool
+        let spirit_id = selection.spirit_id;
+        let deleted = self
+            .pool
             .transaction(move |session| {
                 Box::pin(async move {
                     match delete_events(session, &deletion).await {
@@ -128,8 +146,9 @@ impl EventWriter {
                     }
                 })
             })
-            .await?
-            .map_err(StoreError::from)
+            .await??;
+        self.record_changes(spirit_id, ChangeKind::Deleted, deleted.count);
+        Ok(deleted)
     }
 
     /// Restores the events that a deletion marked and that are still deleted. Returns their number.
@@ -138,6 +157,7 @@ impl EventWriter {
             spirit_id,
             deleted_at,
             session_id,
+            changed_by,
         } = restoration;
         let restored = self.pool.transaction(move |session| {
             Box::pin(async move {
@@ -148,13 +168,25 @@ impl EventWriter {
                 let statement = sqlx::query_as::<_, (i64,)>(RESTORE_EVENTS)
                     .bind(spirit_id.0)
                     .bind(deleted_at)
-                    .bind(session_id);
+                    .bind(session_id)
+                    .bind(changed_by);
                 let count = optional(session, statement).await?;
                 commit(session).await?;
                 Ok(Ok(count.map_or(0, |(count,)| count)))
             })
         });
-        restored.await?.map_err(StoreError::from)
+        let restored_count = restored.await??;
+        self.record_changes(spirit_id, ChangeKind::Restored, restored_count);
+        Ok(restored_count)
+    }
+
+    /// Counts the changes of this number of events after their commit, and wakes the streams that follow them.
+    fn record_changes(&self, spirit_id: SpiritId, kind: ChangeKind, events: i64) {
+        let steps = events.unsigned_abs().div_ceil(CHANGE_EVENTS_MAX.unsigned_abs());
+        if steps > 0 {
+            self.metrics.count_changes(kind, steps);
+            self.announcer.announce(&[spirit_id], Topic::Changes);
+        }
     }
 }
 
@@ -165,6 +197,7 @@ async fn delete_events(session: &mut PgSession, deletion: &Deletion) -> Result<D
         after_sequence,
         expected_last_sequence,
         expected_session_last_sequence,
+        changed_by,
     } = deletion;
     let spirit_id = selection.spirit_id;
     let last_sequence = lock(session, spirit_id).await?;
@@ -176,7 +209,9 @@ async fn delete_events(session: &mut PgSession, deletion: &Deletion) -> Result<D
     }
 
     let sql = DELETE_EVENTS[Scan::of(deletion) as usize];
-    let statement = bind_selection(sqlx::query_as(sql), selection).bind(after_sequence);
+    let statement = bind_selection(sqlx::query_as(sql), selection)
+        .bind(after_sequence)
+        .bind(changed_by);
     let deleted = optional(session, statement).await;
     let deleted = deleted.map_err(|error| error.in_filter(&selection.filter))?;
     let (count, deleted_at): (i64, Option<DateTime<Utc>>) = deleted.unwrap_or_default();

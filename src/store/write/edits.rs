@@ -3,36 +3,18 @@
 //! An edit reads the row, computes the new values and updates the row if its revision is unchanged; otherwise
 //! it starts over, so concurrent merge patches all take effect. Each step is one statement, so a caller that
 //! goes away leaves no edit half done; a soft delete or restore of an event is a transaction of [`super::deletions`].
+//! Both record a change of the event.
 
 use const_format::formatcp;
 
 use super::EventWriter;
-use crate::domain::edit::{
-    EventEdit, EventFields, EventTarget, SpiritEdit, SpiritFields, SpiritTarget, check_revision,
-};
+use crate::domain::edit::{EventEdit, EventTarget, SpiritEdit, SpiritFields, SpiritTarget, check_revision};
 use crate::domain::event::Event;
 use crate::domain::refusal::Refusal;
 use crate::domain::spirit::{Spirit, fold_name};
+use crate::store::live::Topic;
 use crate::store::pg::error::StoreError;
-use crate::store::pg::rows::{BASIC_COLUMNS, EventRow, FULL_COLUMNS, SPIRIT_COLUMNS, SpiritRow};
-
-/// The row comparison adds nothing to the equalities. It makes the planner choose the primary key on a table that was
-/// empty when the statement was prepared; otherwise each edit would read all events of the spirit.
-pub(in crate::store) const UPDATE_EVENT: &str = formatcp!(
-    "update events set
-             meta_summary = $4,
-             importance_score = $5,
-             meta = $6::jsonb,
-             role = $7,
-             author = $8,
-             revision = revision + 1,
-             updated_at = now()
-         where id = $1
-         and spirit_id = $2
-         and (id, spirit_id) >= ($1, $2)
-         and revision = $3
-         returning {BASIC_COLUMNS}, {FULL_COLUMNS}"
-);
+use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow};
 
 pub(in crate::store) const UPDATE_SPIRIT: &str = formatcp!(
     "update spirits set
@@ -64,10 +46,11 @@ impl EventWriter {
             let Some(fields) = edit.apply(&event).map_err(Refusal::from)? else {
                 return Ok(event);
             };
+            let changed_by = target.changed_by.clone();
             let edited = if fields.is_deleted == event.deleted_at.is_some() {
-                self.update_event_row(&event, fields).await?
+                self.updates.update(event, fields, changed_by).await?
             } else {
-                self.change_deletion(&event, fields).await?
+                self.change_deletion(&event, fields, changed_by).await?
             };
             if let Some(edited) = edited {
                 return Ok(edited);
@@ -86,25 +69,10 @@ impl EventWriter {
                 return Ok(spirit);
             };
             if let Some(edited) = self.update_spirit_row(&spirit, fields).await? {
-                self.announcer.announce(&[edited.id]);
+                self.announcer.announce(&[edited.id], Topic::Events);
                 return Ok(edited);
             }
         }
-    }
-
-    /// Updates the event, without its deletion; returns `None` if its revision has changed since it was read.
-    async fn update_event_row(&self, read: &Event, fields: EventFields) -> Result<Option<Event>, StoreError> {
-        let statement = sqlx::query_as::<_, EventRow>(UPDATE_EVENT)
-            .bind(read.id.0)
-            .bind(read.spirit_id.0)
-            .bind(read.revision)
-            .bind(fields.meta_summary)
-            .bind(fields.importance_score)
-            .bind(fields.meta.as_json())
-            .bind(fields.role)
-            .bind(fields.author);
-        let row = self.pool.optional(statement).await?;
-        Ok(row.map(Event::from))
     }
 
     /// Updates the spirit; returns `None` if its revision has changed since it was read.

@@ -11,6 +11,7 @@ pub(super) mod dedupe_keys;
 pub(super) mod deletion_statements;
 mod deletions;
 mod edits;
+pub(super) mod event_updates;
 pub(super) mod fast_path;
 pub(super) mod flush;
 mod job;
@@ -35,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use event_updates::EventUpdates;
 use flush::Lock;
 use job::{Answer, Job};
 use locked_spirits::LockedSpirits;
@@ -51,7 +53,7 @@ use crate::domain::event::{BatchMode, Created, NewEvent};
 use crate::domain::ids::SpiritId;
 use crate::panics::keep_running;
 
-pub(super) use edits::{UPDATE_EVENT, UPDATE_SPIRIT};
+pub(super) use edits::UPDATE_SPIRIT;
 pub(super) use sessions::UPDATE_SESSION;
 pub(super) use spirits::INSERT_SPIRIT;
 
@@ -86,6 +88,7 @@ pub struct EventWriter {
     refused: Arc<AtomicU64>,
     closing: CancellationToken,
     writers: TaskTracker,
+    updates: EventUpdates,
     pool: ConnectionPool,
     reads: ReadRouter,
     announcer: Announcer,
@@ -142,6 +145,7 @@ impl EventWriter {
             refused,
             closing,
             writers,
+            updates: EventUpdates::new(pool.clone(), announcer.clone(), metrics.clone()),
             pool,
             reads,
             announcer,

@@ -11,7 +11,7 @@ use super::outcome::{Failure, Outcome};
 use super::session_activity::ActivityCache;
 use crate::domain::ids::SpiritId;
 use crate::panics::caught;
-use crate::store::live::Announcer;
+use crate::store::live::{Announcer, Topic};
 use crate::store::pg::error::StoreError;
 use crate::store::pg::metrics::{FlushMetrics, StoreMetrics};
 use crate::store::pg::pool::PING_AFTER_IDLE;
@@ -147,7 +147,8 @@ impl Writer {
         match &result {
             Ok(outcomes) => {
                 count_events(jobs, outcomes, &self.metrics.flushes);
-                self.announcer.announce(&spirits_with_new_events(outcomes));
+                self.announcer
+                    .announce(&spirits_with_new_events(outcomes), Topic::Events);
             }
             Err(_) => self.metrics.flushes.failures.inc(),
         }

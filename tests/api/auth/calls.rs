@@ -3,10 +3,11 @@
 use elephantasm_events::grpc::pb;
 use elephantasm_events::grpc::pb::{
     CountEventsRequest, CountSpiritsRequest, CreateSpiritRequest, GetEventRequest, GetSessionRequest,
-    GetSpiritRequest, IngestEventsRequest, ListSessionsRequest, ListSpiritsRequest, RestoreEventRequest,
-    RestoreEventsRequest, RestoreSpiritRequest, SoftDeleteEventRequest, SoftDeleteEventsRequest,
-    SoftDeleteSpiritRequest, UpdateEventRequest, UpdateSessionRequest, UpdateSpiritRequest,
-    WatchEventsRequest, WatchStart, ingest_events_response, watch_events_request,
+    GetSpiritRequest, IngestEventsRequest, ListEventChangesRequest, ListSessionsRequest, ListSpiritsRequest,
+    RestoreEventRequest, RestoreEventsRequest, RestoreSpiritRequest, SoftDeleteEventRequest,
+    SoftDeleteEventsRequest, SoftDeleteSpiritRequest, UpdateEventRequest, UpdateSessionRequest,
+    UpdateSpiritRequest, WatchChangesRequest, WatchEventsRequest, WatchStart, ingest_events_response,
+    watch_changes_request, watch_events_request,
 };
 use prost::Message as _;
 use tonic::{Response, Status, Streaming};
@@ -157,6 +158,24 @@ async fn call_event_rpc(rpc: &str, caller: &Caller, subject: &Subject) -> Result
             };
             reply(events.restore_events(request)).await?;
             true
+        }
+        "EventService/ListEventChanges" => {
+            let request = ListEventChangesRequest {
+                event_id,
+                ..Default::default()
+            };
+            !reply(events.list_event_changes(request))
+                .await?
+                .changes
+                .is_empty()
+        }
+        "EventService/WatchChanges" => {
+            let start = watch_changes_request::Start::StartAt(WatchStart::FromBeginning.into());
+            let request = WatchChangesRequest {
+                spirit_id,
+                start: Some(start),
+            };
+            sends_a_message(events.watch_changes(request).await).await?
         }
         unknown => not_covered(unknown),
     })

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use elephantasm_events::domain::access::Role;
 use elephantasm_events::grpc::pb;
-use elephantasm_events::grpc::pb::{GetEventRequest, GetSpiritRequest};
+use elephantasm_events::grpc::pb::{GetEventRequest, GetSpiritRequest, UpdateEventRequest};
 use prost::Message as _;
 use prost_types::method_options::IdempotencyLevel;
 use prost_types::{FileDescriptorSet, MethodOptions};
@@ -78,6 +78,7 @@ async fn outcome(rpc: &str, caller: &Caller, subject: &Subject) -> Outcome {
 /// The outcome for a spirit outside the scope of a key with the required role, or the reason of its `NOT_FOUND`.
 fn expected_outside_scope(rpc: &Rpc) -> Result<Outcome, &'static str> {
     match rpc.name.as_str() {
+        "EventService/ListEventChanges" => Ok(Outcome::EmptyReply),
         _ if rpc.names_event => Err("EVENT_NOT_FOUND"),
         "SessionService/GetSession" => Err("SESSION_NOT_FOUND"),
         "EventService/ListEvents"
@@ -91,10 +92,16 @@ fn expected_outside_scope(rpc: &Rpc) -> Result<Outcome, &'static str> {
     }
 }
 
-/// Creates a spirit with one event.
+/// Creates a spirit with one event, and edits the event.
 pub async fn create_subject(guarded: &KeyedServer, name: &str) -> Subject {
     let spirit_id = guarded.admin.spirit(name).await;
     let event_id = guarded.admin.event(&spirit_id).await.id;
+    let request = UpdateEventRequest {
+        event_id: event_id.clone(),
+        role: Some("assistant".to_owned()),
+        ..Default::default()
+    };
+    guarded.admin.events().update_event(request).await.unwrap();
     Subject { spirit_id, event_id }
 }
 
@@ -184,7 +191,10 @@ async fn assert_unchanged(guarded: &KeyedServer, foreign: &Subject) {
         .unwrap()
         .spirit
         .unwrap();
-    assert_eq!((spirit.revision, spirit.last_sequence), (1, 1));
+    assert_eq!(
+        (spirit.revision, spirit.last_sequence, spirit.last_change),
+        (1, 1, 1)
+    );
     let request = GetEventRequest {
         event_id: foreign.event_id.clone(),
         ..Default::default()
@@ -194,5 +204,5 @@ async fn assert_unchanged(guarded: &KeyedServer, foreign: &Subject) {
         .unwrap()
         .event
         .unwrap();
-    assert_eq!(event.revision, 1);
+    assert_eq!(event.revision, 2);
 }

@@ -10,6 +10,7 @@ pub mod error_metadata;
 pub mod errors;
 pub mod get_event;
 pub mod health_reflection;
+pub mod list_event_changes;
 pub mod list_events;
 pub mod list_sessions;
 pub mod list_sessions_filters;

@@ -9,8 +9,8 @@ const EVENT: &str = "id UUID, spirit_id UUID, sequence INT8, event_type TEXT, me
     occurred_at TIMESTAMPTZ, session_id TEXT, role TEXT, author TEXT, source_uri TEXT, dedupe_key TEXT, \
     importance_score FLOAT8, revision INT8, deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, \
     updated_at TIMESTAMPTZ, content TEXT, meta TEXT";
-const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequence INT8, revision INT8, \
-    deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
+const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequence INT8, last_change INT8, \
+    revision INT8, deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 const SESSION: &str = "spirit_id UUID, session_id TEXT, active_minute TIMESTAMPTZ, title TEXT, owner TEXT, meta TEXT, \
     revision INT8, updated_at TIMESTAMPTZ, event_count INT8, first_occurred_at TIMESTAMPTZ, \
@@ -19,17 +19,24 @@ const FILTERED_SESSION: &str = const_format::concatcp!(
     SESSION,
     ", scanned INT8, end_session_id TEXT, end_active_minute TIMESTAMPTZ"
 );
+const CHANGE: &str = "change INT8, spirit_id UUID, kind TEXT, event_ids UUID[], sequences INT8[], fields TEXT[], \
+    has_previous BOOL, meta_summary TEXT, importance_score FLOAT8, meta TEXT, role TEXT, author TEXT, is_deleted BOOL, \
+    deleted_at TIMESTAMPTZ, revision INT8, changed_at TIMESTAMPTZ, changed_by TEXT";
 const ADVANCED: &str =
     "id UUID, base INT8, now TIMESTAMPTZ, activity_epoch INT8, server_started_at TIMESTAMPTZ";
 
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 43] = [
+const COLUMNS: [(&str, &str); 46] = [
+    ("list_event_changes", "{change}, found INT8"),
     ("list_events", "{event}, value_bytes INT4, content_bytes INT4"),
     ("check_json_path", "printed TEXT"),
     ("long_values/", "{event}, content_bytes INT4"),
     ("get_event_cut", "{event}, content_bytes INT4"),
     ("get_event", "{event}"),
-    ("update_event", "{event}"),
+    (
+        "update_events",
+        "ordinal INT8, meta TEXT, revision INT8, updated_at TIMESTAMPTZ",
+    ),
     ("count_events/", "count INT8"),
     ("nth_from_end", "occurred_at TIMESTAMPTZ, sequence INT8"),
     ("list_sessions_filtered", FILTERED_SESSION),
@@ -70,7 +77,12 @@ const COLUMNS: [(&str, &str); 43] = [
         "is_standby BOOL, replayed INT8, system_identifier INT8, timeline INT8, database INT8",
     ),
     ("live/notify", "set_config TEXT, pg_notify VOID"),
-    ("live/poll", "id UUID, last_sequence INT8, is_deleted BOOL"),
+    (
+        "live/poll",
+        "id UUID, last_sequence INT8, last_change INT8, is_deleted BOOL",
+    ),
+    ("live/changes", "{change}, spirit_last_change INT8"),
+    ("live/change_bounds", "last_change INT8, oldest_change INT8"),
     (
         "live/",
         "{event}, value_bytes INT4, content_bytes INT4, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8",
@@ -98,6 +110,7 @@ fn expected(name: &str) -> String {
         .iter()
         .find(|(prefix, _)| name.starts_with(prefix))
         .map_or("", |(_, columns)| columns)
+        .replace("{change}", CHANGE)
         .replace("{event}", EVENT)
         .replace("{spirit}", SPIRIT)
 }

@@ -82,7 +82,7 @@ async fn follow_transition(servers: &Servers, spirit_id: &str, rng: &mut Rng) ->
                 Item::Event(event) if past_replay => live.push(event.sequence),
                 Item::Event(event) => replayed.push(event.sequence),
                 Item::CaughtUp => past_replay = true,
-                Item::Heartbeat => {}
+                Item::Heartbeat | Item::Change(_) => {}
             }
             if live.len() == live_wanted {
                 break;

@@ -2,11 +2,13 @@
 
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::stream_session_events_response::Item as SessionItem;
+use elephantasm_events::grpc::pb::watch_changes_request::Start as ChangeStart;
+use elephantasm_events::grpc::pb::watch_changes_response::Item as ChangeItem;
 use elephantasm_events::grpc::pb::watch_events_request::Start;
 use elephantasm_events::grpc::pb::watch_events_response::Item as WatchItem;
 use elephantasm_events::grpc::pb::{
-    Event, SoftDeleteSpiritRequest, StreamSessionEventsRequest, StreamSessionEventsResponse,
-    WatchEventsRequest, WatchEventsResponse, WatchStart,
+    Event, EventChange, SoftDeleteSpiritRequest, StreamSessionEventsRequest, StreamSessionEventsResponse,
+    WatchChangesRequest, WatchChangesResponse, WatchEventsRequest, WatchEventsResponse, WatchStart,
 };
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -20,6 +22,7 @@ use crate::support::harness::{PATIENCE, TestServer};
 #[derive(Debug)]
 pub enum Item {
     Event(Box<Event>),
+    Change(Box<EventChange>),
     CaughtUp,
     Heartbeat,
 }
@@ -56,6 +59,19 @@ impl Message for StreamSessionEventsResponse {
     }
 }
 
+impl Message for WatchChangesResponse {
+    type Position = i64;
+
+    fn split(self) -> (Item, i64) {
+        let item = match self.item.expect("an item") {
+            ChangeItem::Change(change) => Item::Change(Box::new(change)),
+            ChangeItem::CaughtUp(_) => Item::CaughtUp,
+            ChangeItem::Heartbeat(_) => Item::Heartbeat,
+        };
+        (item, self.last_change)
+    }
+}
+
 /// Reads a live stream. Every wait is limited by [`PATIENCE`].
 pub struct Reader<M>(pub Streaming<M>);
 
@@ -74,6 +90,23 @@ impl<M: Message> Reader<M> {
             Some((Item::Event(event), position)) => (*event, position),
             other => panic!("no event: {other:?}"),
         }
+    }
+
+    /// Reads the next item, which must be a change.
+    pub async fn change(&mut self) -> EventChange {
+        match self.next().await.unwrap() {
+            Some((Item::Change(change), _)) => *change,
+            other => panic!("no change: {other:?}"),
+        }
+    }
+
+    /// Reads the next items, which must be changes; returns their numbers.
+    pub async fn changes(&mut self, count: usize) -> Vec<i64> {
+        let mut changes = Vec::new();
+        for _ in 0..count {
+            changes.push(self.change().await.change);
+        }
+        changes
     }
 
     /// Reads the next items, which must be events; returns their sequences.
@@ -171,6 +204,29 @@ pub fn after(spirit_id: &str, sequence: i64) -> WatchEventsRequest {
         start: Some(Start::AfterSequence(sequence)),
         ..now(spirit_id)
     }
+}
+
+/// Starts a watch of changes.
+pub async fn watch_changes(
+    server: &TestServer,
+    spirit_id: &str,
+    start: Option<ChangeStart>,
+) -> Result<Reader<WatchChangesResponse>, Status> {
+    let request = WatchChangesRequest {
+        spirit_id: spirit_id.to_owned(),
+        start,
+    };
+    let response = server.events().watch_changes(request).await?;
+    Ok(Reader(response.into_inner()))
+}
+
+/// Starts a watch of the changes after this number.
+pub async fn changes_after(
+    server: &TestServer,
+    spirit_id: &str,
+    change: i64,
+) -> Result<Reader<WatchChangesResponse>, Status> {
+    watch_changes(server, spirit_id, Some(ChangeStart::AfterChange(change))).await
 }
 
 /// A replay of a session that continues with new events (`follow`).

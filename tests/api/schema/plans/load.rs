@@ -10,11 +10,13 @@ use crate::support::harness::TestServer;
 
 /// 300,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
 /// has sessions of 1 to 60 events and a long one of 1,200, with owners; one event in 1,000 has a rare type, one a rare
-/// role, and one a rare author. 2,000 API keys. The tables get no statistics.
+/// role, and one a rare author. 50,000 changes of one event each and 2,050 of 50. 2,000 API keys. The tables get no
+/// statistics.
 const LOAD: &str = "
     alter table spirits set (autovacuum_enabled = off);
     alter table events set (autovacuum_enabled = off);
     alter table sessions set (autovacuum_enabled = off);
+    alter table changes set (autovacuum_enabled = off);
     alter table keys set (autovacuum_enabled = off);
 
     insert into spirits (id, name, name_folded, last_sequence, created_at, activity_epoch)
@@ -52,6 +54,17 @@ const LOAD: &str = "
     from events
     where session_id is not null
     group by spirit_id, session_id;
+
+    insert into changes (spirit_id, change, kind, event_id, sequence, fields, previous, revision, changed_at)
+    select spirit_id, sequence, 'updated', id, sequence, '{role}', '{}', 2, now()
+    from events
+    where sequence <= 1000;
+
+    insert into changes (spirit_id, change, kind, event_ids, sequences, fields, changed_at)
+    select spirit_id, 1001 + sequence / 50, 'deleted', array_agg(id), array_agg(sequence), '{is_deleted}', now()
+    from events
+    where sequence <= 2000
+    group by spirit_id, sequence / 50;
 
     insert into keys (prefix, secret_sha256, name, role)
     select 'ek_' || n, decode(repeat('00', 32), 'hex'), 'key ' || n, 'reader'

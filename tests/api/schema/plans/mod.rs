@@ -126,13 +126,19 @@ async fn with_statistics(planner: &mut Planner) -> Vec<String> {
     failures
 }
 
-/// The indexes of events and sessions that statements may use, by prefix of their name.
-const INDEXES: [(&str, &[&str]); 32] = [
+/// The indexes of events, sessions and changes that statements may use, by prefix of their name.
+const INDEXES: [(&str, &[&str]); 35] = [
     ("ingest/dedupe_keys", &["uq_events_dedupe_key"]),
     ("ingest/session_last_sequences", &["ix_events_session_sequence"]),
     ("long_values", &["pk_events"]),
     ("live/spirit", &["uq_events_sequence"]),
     ("live/session", &["ix_events_session_sequence"]),
+    ("live/changes", &["pk_changes"]),
+    ("live/change_bounds", &["pk_changes"]),
+    (
+        "list_event_changes",
+        &["ix_changes_event_id", "ix_changes_event_ids"],
+    ),
     ("list_events_by_sequence/spirit", &["uq_events_sequence"]),
     ("list_events_by_sequence/session", &["ix_events_session_sequence"]),
     ("list_events/spirit", &["ix_events_occurred_at"]),
@@ -144,7 +150,7 @@ const INDEXES: [(&str, &[&str]); 32] = [
     ("nth_from_end/replay", &["ix_events_session_id"]),
     ("nth_from_end/sequence", &["ix_events_session_sequence"]),
     ("get_event", &["pk_events"]),
-    ("update_event", &["pk_events"]),
+    ("update_events", &["pk_events"]),
     (
         "list_sessions/spirit",
         &[
@@ -200,7 +206,7 @@ const INDEXES: [(&str, &[&str]); 32] = [
     ("delete/events/session", &["ix_events_session_sequence"]),
 ];
 
-/// Plans that use another index of events or sessions than they may, or none.
+/// Plans that use another index of events, sessions or changes than they may, or none.
 async fn wrong_indexes(planner: &mut Planner) -> Vec<String> {
     let mut failures = Vec::new();
     for Read {

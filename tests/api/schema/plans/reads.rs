@@ -48,6 +48,7 @@ pub fn reads() -> Vec<Read> {
         lookups(),
         flushes(),
         live_pages(),
+        changes(),
         spirit_pages(),
     ];
     reads.into_iter().flatten().collect()
@@ -248,6 +249,10 @@ fn scans() -> Vec<Read> {
 /// Look-ups by key: events, spirits, sessions and API keys.
 fn lookups() -> Vec<Read> {
     let (event, owner) = (format!("'{:032}'", 7), spirit(8));
+    let (events, none) = (ids(1), "'{null}'");
+    let update = [
+        &owner, &events, "'{1}'", none, none, "'{{}}'", none, none, "'{role}'", "'{{}}'", none,
+    ];
     vec![
         read(LOOKUP, "get_event", [&ids(32), "null", "null"]),
         read(LOOKUP, "get_event", [&ids(32), "null", &ids(50)]),
@@ -255,11 +260,7 @@ fn lookups() -> Vec<Read> {
         read(LOOKUP, "get_event_cut", [&event, "null", "null", "false", "100"]),
         read(LOOKUP, "get_event_cut", [&event, &owner, &ids(1), "true", "100"]),
         read(LOOKUP, "get_events_basic", [&ids(50), &ids(50)]),
-        read(
-            SCAN,
-            "update_event",
-            [&event, &owner, "1", "null", "null", "'{}'", "null", "null"],
-        ),
+        read(LOOKUP, "update_events", update),
         read(LOOKUP, "live/poll", [&ids(20)]),
         read(LOOKUP, "get_spirit", [&owner, "false"]),
         read(
@@ -365,6 +366,30 @@ fn live_pages() -> Vec<Read> {
         }
     }
     reads
+}
+
+/// Pages of changes: of an event and of a spirit, first and deep.
+fn changes() -> Vec<Read> {
+    let (event, owner) = (format!("'{:032}'", 7), spirit(8));
+    let (last, own) = (
+        "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+        format!("array[{owner}]::uuid[]"),
+    );
+    vec![
+        read(
+            LOOKUP,
+            "list_event_changes",
+            [&event, "null", "null", last, "9223372036854775807", "51"],
+        ),
+        read(
+            LOOKUP,
+            "list_event_changes",
+            [&event, &owner, &own, &owner, "10", "51"],
+        ),
+        read(LIST, "live/changes", [&owner, "0", "500"]),
+        read(LIST, "live/changes", [&owner, "2000", "500"]),
+        read(LOOKUP, "live/change_bounds", [&owner]),
+    ]
 }
 
 /// Pages of spirits.

@@ -41,15 +41,17 @@ pub fn pages() -> Vec<Read> {
 pub fn deletions() -> Vec<Read> {
     let (event, owner) = (format!("'{:032}'", 7), spirit(8));
     let now = "now()";
-    let fields = [&owner, &event, "1", "null", "null", "'{}'", "null", "null"];
+    let fields = [
+        &owner, &event, "1", "null", "null", "'{}'", "null", "null", "'{role}'", "'{}'", "null",
+    ];
     let mut reads = vec![
         read(LOOKUP, "delete/lock", [&format!("'{{{:032}}}'", 8)]),
         read(LOOKUP, "delete/event", fields),
-        read(SCAN, "delete/restore_event", fields),
+        read(LOOKUP, "delete/restore_event", fields),
         read(SCAN, "delete/lower_active_minute", [&owner, "'long'"]),
         read(SCAN, "delete/lower_active_minutes", [&owner, now]),
-        read(SCAN, "delete/restore_events", [&owner, now, "null"]),
-        read(SCAN, "delete/restore_events", [&owner, now, "'long'"]),
+        read(LOOKUP, "delete/restore_events", [&owner, now, "null", "null"]),
+        read(LOOKUP, "delete/restore_events", [&owner, now, "'long'", "null"]),
     ];
     for (access, scope) in scopes().into_iter().filter(|(access, _)| *access != "type") {
         for after in ["0", "3990"] {
@@ -68,7 +70,7 @@ pub fn deletions() -> Vec<Read> {
                 });
                 reads.push(Read {
                     statement: "delete/events/occurred_at".to_owned(),
-                    arguments: arguments(&["0"]),
+                    arguments: arguments(&["0", "null"]),
                     rule: LOOKUP,
                 });
             }
@@ -79,7 +81,7 @@ pub fn deletions() -> Vec<Read> {
             });
             reads.push(Read {
                 statement: format!("delete/events/{access}"),
-                arguments: arguments(&[after]),
+                arguments: arguments(&[after, "null"]),
                 rule: LOOKUP,
             });
         }

@@ -1,4 +1,4 @@
-//! `tail`: prints events as they are stored, and resumes when the server is available again.
+//! Prints the items of a live stream, for `tail` and `changes`, and resumes when the server is available again.
 
 mod source;
 
@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncWriteExt as _, Interest, Stdout};
 use tokio::net::unix::pipe;
@@ -17,138 +16,79 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::client::{AddrArgs, Connection, explain};
+use super::client::{Connection, explain};
 use super::print::Form;
 use super::printable::printable;
-use super::spirits::{UnknownName, resolve};
-use crate::config::BadSettings;
-use crate::grpc::pb::EventFilter;
-use source::{Source, Start, Step};
+use source::{Item, Step};
 
-#[derive(Args, Debug)]
-pub(super) struct TailArgs {
-    /// Spirit to watch, by name or id
-    #[arg(long, value_name = "NAME|ID")]
-    spirit: String,
+pub(super) use source::{Source, Start};
 
-    /// Session to follow: its last events in replay order, then new ones
-    #[arg(long, value_name = "ID")]
-    session: Option<String>,
-
-    /// Start after this position: the `sequence` of an event, or with --session its `cursor` in --json
-    #[arg(long, value_name = "SEQUENCE|CURSOR", conflicts_with_all = ["last", "from_beginning"])]
-    after: Option<String>,
-
-    /// Start with this number of last events of the session [default: 10]
-    #[arg(long, value_name = "COUNT", requires = "session", conflicts_with = "from_beginning", value_parser = clap::value_parser!(i32).range(1..))]
-    last: Option<i32>,
-
-    /// Start with the first event; without it a spirit is watched from now on
-    #[arg(long)]
-    from_beginning: bool,
-
-    /// Only events of this type; can be repeated
-    #[arg(long = "type", value_name = "TYPE")]
-    event_types: Vec<String>,
-
-    /// Only events of this role; can be repeated
-    #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<String>,
-
-    /// Print a JSON object a line instead of text
-    #[arg(long)]
-    json: bool,
-
-    #[command(flatten)]
-    addr: AddrArgs,
-}
-
-/// Default of `--last`.
-const LAST_DEFAULT: i32 = 10;
 /// Back-off before the stream is resumed: the first and the longest pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Time limit for printing the current line when the command is stopped.
 const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl TailArgs {
-    fn start(&self) -> Result<Start, BadSettings> {
-        Ok(match (&self.after, &self.session) {
-            (Some(cursor), Some(_)) => Start::Cursor(cursor.clone()),
-            (Some(sequence), None) => match sequence.parse() {
-                Ok(sequence @ 0..) => Start::Sequence(sequence),
-                _ => {
-                    return Err(BadSettings(format!(
-                        "--after {sequence} is not a sequence; a cursor needs --session"
-                    )));
-                }
-            },
-            (None, _) if self.from_beginning => Start::Beginning,
-            (None, Some(_)) => Start::Last(self.last.unwrap_or(LAST_DEFAULT)),
-            (None, None) => Start::Now,
-        })
-    }
-}
-
-pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
-    let start = args.start()?;
-    let channel = args.addr.connect().await?;
-    let source = Source {
-        spirit_id: resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?,
-        session_id: args.session,
-        filter: EventFilter {
-            event_types: args.event_types,
-            roles: args.roles,
-            ..EventFilter::default()
-        },
-    };
-    let mut tail = Tail {
+/// Prints the items of a stream from this start. With `is_endless` it resumes whenever the server is available again,
+/// and finally prints the position to resume from; otherwise it ends when the stored items were printed.
+pub(super) async fn follow(
+    channel: Connection,
+    source: Source,
+    start: Start,
+    form: Form,
+    is_endless: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut printer = Printer {
         source,
         start,
         moved: false,
-        form: Form::new(args.json),
+        form,
+        is_endless,
         out: tokio::io::stdout(),
     };
     let stop = CancellationToken::new();
     let result = tokio::select! {
-        result = tail.print(channel, &stop) => result,
+        result = printer.print(channel, &stop) => result,
         stopped = wait_for_stop(&stop) => stopped,
     };
-    if tail.moved {
-        eprintln!("resume with --after {}", tail.start);
+    if printer.moved && is_endless {
+        eprintln!("resume with --after {}", printer.start);
     }
     result.map(|()| ExitCode::SUCCESS)
 }
 
-struct Tail {
+struct Printer {
     source: Source,
     /// The position to resume from.
     start: Start,
     /// Whether the server has sent anything, so that `start` is a position to resume from.
     moved: bool,
     form: Form,
+    is_endless: bool,
     out: Stdout,
 }
 
 /// The reason for the end of printing.
 enum Stop {
     Requested,
+    /// The stored items were printed.
+    CaughtUp,
     Server(Status),
     Output(io::Error),
 }
 
-impl Tail {
-    /// Prints until it is stopped or the output is closed. Resumes whenever the server is available again.
+impl Printer {
+    /// Prints until it is stopped or the output is closed.
     async fn print(&mut self, channel: Connection, stop: &CancellationToken) -> anyhow::Result<()> {
         let mut pause = BACKOFF.0;
         let mut is_resuming = false;
         loop {
             let mut has_received = false;
             let status = match self.print_stream(channel.clone(), stop, &mut has_received).await {
-                Stop::Requested => return Ok(()),
+                Stop::Requested | Stop::CaughtUp => return Ok(()),
                 Stop::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 Stop::Output(error) => return Err(error).context("cannot write"),
-                Stop::Server(status) if is_transient(&status) => status,
+                Stop::Server(status) if self.is_endless && is_transient(&status) => status,
                 Stop::Server(status) => return Err(explain(status)),
             };
             if !self.moved
@@ -194,24 +134,32 @@ impl Tail {
                 None => return Stop::Requested,
             };
             *has_received = true;
+            let is_caught_up = step.is_caught_up;
             if let Err(error) = self.take(step).await {
                 return Stop::Output(error);
+            }
+            if is_caught_up && !self.is_endless {
+                return Stop::CaughtUp;
             }
         }
     }
 
-    /// Prints the event of a step, if it has one, and then advances the position to resume from.
-    async fn take(&mut self, Step { event, after }: Step) -> io::Result<()> {
-        if let Some(event) = event {
-            let cursor = match &after {
-                Start::Cursor(cursor) => Some(cursor.as_str()),
-                _ => None,
-            };
-            let mut text = Vec::new();
-            self.form.write(&mut text, event, cursor)?;
-            self.out.write_all(&text).await?;
-            self.out.flush().await?;
+    /// Prints the item of a step, if it has one, and then advances the position to resume from.
+    async fn take(&mut self, Step { item, after, .. }: Step) -> io::Result<()> {
+        let mut text = Vec::new();
+        match item {
+            Some(Item::Event(event)) => {
+                let cursor = match &after {
+                    Start::Cursor(cursor) => Some(cursor.as_str()),
+                    _ => None,
+                };
+                self.form.write(&mut text, *event, cursor)?;
+            }
+            Some(Item::Change(change)) => self.form.write_change(&mut text, *change)?,
+            None => {}
         }
+        self.out.write_all(&text).await?;
+        self.out.flush().await?;
         self.start = after;
         self.moved = true;
         Ok(())
