@@ -13,6 +13,7 @@ mod backup;
 mod bench;
 mod call_log;
 mod cancelled_calls;
+mod changes;
 mod commands;
 mod drain;
 mod durations;

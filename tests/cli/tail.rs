@@ -12,15 +12,20 @@ use tokio::time::timeout;
 use crate::harness::{Exited, PATIENCE, Server, TestDir, event, eventually, finish, signal};
 
 /// A running `tail`.
-struct Tail {
+/// A running command that prints items until it is stopped.
+pub struct Tail {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Tail {
     fn start(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Self {
+        Self::run(test_dir, server, &[&["tail"], arguments].concat())
+    }
+
+    pub fn run(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Self {
         let mut child = test_dir
-            .command(&[&["tail"], arguments].concat())
+            .command(arguments)
             .env("EVENTS_ADDR", &server.addr)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -37,7 +42,7 @@ impl Tail {
             .expect("tail has not ended")
     }
 
-    async fn event(&mut self) -> Value {
+    pub async fn event(&mut self) -> Value {
         serde_json::from_str(&self.line().await).unwrap()
     }
 
@@ -50,7 +55,7 @@ impl Tail {
         contents
     }
 
-    async fn interrupt(self) -> Exited {
+    pub async fn interrupt(self) -> Exited {
         signal(self.child.id().unwrap(), "INT").await;
         self.wait_for_exit().await
     }

@@ -5,6 +5,7 @@
 //! events at a constant rate. Every status is checked and counted. The stored events belong to new spirits
 //! named `bench-…`.
 
+mod edits;
 mod idle;
 mod ingest;
 mod replies;
@@ -36,6 +37,8 @@ pub(super) enum Workload {
     Ingest,
     /// GetEvent of a random event
     Get,
+    /// UpdateEvent of a random event
+    Edit,
     /// ListEvents, the newest --page-size of a random spirit, or a page at --page-depth
     List,
     /// StreamSessionEvents of a whole session
@@ -107,7 +110,11 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     partial: bool,
 
-    /// Events stored before the measurement, for get, list, replay, sessions and mixed; for replay, in one session
+    /// Events of the first spirit edited per second during the load
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    edits: usize,
+
+    /// Events stored before the measurement, for get, edit, list, replay, sessions and mixed; for replay, in one session
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, value_parser = at_least_one())]
     events: usize,
 
@@ -226,9 +233,16 @@ async fn closed_loop(channels: &[Connection], data: &Arc<Data>, args: &BenchArgs
             callers.spawn(workload::run(channel, Arc::clone(data), args.clone(), clock));
         }
     }
+    let edits = (args.edits > 0).then(|| {
+        let channel = channels[0].clone();
+        tokio::spawn(edits::run(channel, Arc::clone(data), args.clone(), clock))
+    });
     let mut tally = Tally::new()?;
     while let Some(joined) = callers.join_next().await {
         tally.add(&joined??)?;
+    }
+    if let Some(edits) = edits {
+        edits.await??;
     }
     Ok(tally)
 }

@@ -15,7 +15,7 @@ use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::session_service_client::SessionServiceClient;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
 use crate::grpc::pb::{
-    BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, ListEventsRequest,
+    BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, ListEventsRequest, UpdateEventRequest,
     UpdateSessionRequest,
 };
 use crate::grpc::timestamp_of;
@@ -24,6 +24,8 @@ use crate::grpc::timestamp_of;
 pub(super) const SESSION: &str = "bench";
 /// The owner of some sessions, and their number.
 pub(super) const OWNER: (&str, usize) = ("bench", 50);
+/// Number of events that are edited during another load.
+const EDITED: u64 = 100;
 /// Allowance for the fields of an event other than its content.
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
@@ -58,7 +60,12 @@ impl Data {
         };
         if matches!(
             args.workload,
-            Workload::Get | Workload::List | Workload::Replay | Workload::Sessions | Workload::Mixed
+            Workload::Get
+                | Workload::Edit
+                | Workload::List
+                | Workload::Replay
+                | Workload::Sessions
+                | Workload::Mixed
         ) {
             let mut events =
                 EventServiceClient::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX);
@@ -70,7 +77,21 @@ impl Data {
                 data.set_owners(channel, args.events).await?;
             }
         }
+        if args.edits > 0 {
+            let mut events = EventServiceClient::new(channels[0].clone());
+            data.store_edited(&mut events).await?;
+        }
         Ok(data)
+    }
+
+    /// Returns an edit of a random event, which changes it.
+    pub(super) fn edit(&self) -> UpdateEventRequest {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        UpdateEventRequest {
+            event_id: self.event_ids[fastrand::usize(..self.event_ids.len())].clone(),
+            meta_summary: Some(format!("summary {number}")),
+            ..UpdateEventRequest::default()
+        }
     }
 
     /// Returns a create request with a unique dedupe key. Requests are spread evenly over the spirits.
@@ -132,6 +153,18 @@ impl Data {
             }
         }
         ensure!(self.event_ids.len() == count, "not every event was stored");
+        Ok(())
+    }
+
+    /// Stores the events of the first spirit that are edited during the load.
+    async fn store_edited(&mut self, events: &mut EventServiceClient<Connection>) -> anyhow::Result<()> {
+        for number in 0..EDITED {
+            let mut request = self.create_for(number, 0);
+            request.dedupe_key = None;
+            let response = events.create_event(request).await.map_err(explain)?;
+            self.event_ids
+                .extend(response.into_inner().event.map(|event| event.id));
+        }
         Ok(())
     }
 

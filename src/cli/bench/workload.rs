@@ -72,6 +72,7 @@ impl Caller {
         match workload {
             Workload::Batch => self.batch().await,
             Workload::Get => self.get().await,
+            Workload::Edit => self.edit().await,
             Workload::List => self.list().await,
             Workload::Replay => self.replay().await,
             Workload::Sessions => self.sessions().await,
@@ -107,6 +108,11 @@ impl Caller {
             ..GetEventRequest::default()
         };
         let response = self.events.get_event(request).await?.into_inner();
+        complete(response.event.is_some()).map(|()| 1)
+    }
+
+    async fn edit(&mut self) -> Result<usize, Status> {
+        let response = self.events.update_event(self.data.edit()).await?.into_inner();
         complete(response.event.is_some()).map(|()| 1)
     }
 

@@ -271,7 +271,7 @@ async fn a_page_of_large_former_values_ends_early_and_continues() {
     let spirit_id = server.spirit().await;
     let created = create(&mut server.events(), event(&spirit_id)).await;
     for n in 0..EDITS {
-        let meta = object([("t", text(&n.to_string().repeat(30_000)))]);
+        let meta = object([("t", text(&format!("{n:02}").repeat(30_000)))]);
         update(
             &server,
             UpdateEventRequest {

@@ -249,9 +249,9 @@ fn scans() -> Vec<Read> {
 /// Look-ups by key: events, spirits, sessions and API keys.
 fn lookups() -> Vec<Read> {
     let (event, owner) = (format!("'{:032}'", 7), spirit(8));
-    let (events, none) = (ids(1), "'{null}'");
+    let (events, none, json) = (ids(1), "'{null}'", "'{\"{}\"}'");
     let update = [
-        &owner, &events, "'{1}'", none, none, "'{{}}'", none, none, "'{role}'", "'{{}}'", none,
+        &owner, &events, "'{1}'", none, none, json, none, none, "'{role}'", json, none,
     ];
     vec![
         read(LOOKUP, "get_event", [&ids(32), "null", "null"]),
