@@ -200,6 +200,11 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("ingest/insert", flush::INSERT_EVENTS),
     ("ingest/fast_path", fast_path::FAST_PATH),
     ("ingest/fast_path_activating", fast_path::FAST_PATH_ACTIVATING),
+    ("ingest/fast_path_waiting", fast_path::FAST_PATH_WAITING),
+    (
+        "ingest/fast_path_waiting_activating",
+        fast_path::FAST_PATH_WAITING_ACTIVATING,
+    ),
     ("ingest/activate_sessions", session_activity::ACTIVATE_SESSIONS),
     ("ingest/advance_free", copy_path::ADVANCE_FREE_SPIRITS),
     ("ingest/copy", copy_events::COPY_EVENTS),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::arguments::add_events;
 use super::copy_events::COPY_EVENTS_MIN;
 use super::copy_path::copy_and_commit;
+use super::flush::Lock;
 use super::job::{Decision, Job};
 use super::outcome::{Failure, Outcome};
 use super::session_activity::{
@@ -30,6 +31,8 @@ use crate::store::pg::spans;
 
 const TEMPLATE: &str = include_str!("fast_path.sql");
 const ACTIVATE_SESSIONS: &str = "{activate_sessions}";
+
+const SKIP_LOCKED: &str = " skip locked";
 
 /// The statement for a flush whose sessions are known to be recorded.
 pub(in crate::store) const FAST_PATH: &str = str_replace!(TEMPLATE, ACTIVATE_SESSIONS, "");
@@ -52,6 +55,11 @@ activated as (
     )
 );
 
+/// The statements for a flush of one spirit, which wait until it is no longer locked.
+pub(in crate::store) const FAST_PATH_WAITING: &str = str_replace!(FAST_PATH, SKIP_LOCKED, "");
+pub(in crate::store) const FAST_PATH_WAITING_ACTIVATING: &str =
+    str_replace!(FAST_PATH_ACTIVATING, SKIP_LOCKED, "");
+
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// A spirit that gained events.
@@ -66,8 +74,15 @@ pub(super) struct AdvancedRow {
     pub(super) activity: ActivityRow,
 }
 
-/// Returns whether no item has a guard and no two items have the same dedupe key.
-pub(super) fn is_eligible(jobs: &[Job]) -> bool {
+/// Returns whether no item has a guard, no two items have the same dedupe key, and, to wait for a spirit, all items are
+/// of this spirit and few enough for one statement.
+pub(super) fn is_eligible(jobs: &[Job], lock: Lock) -> bool {
+    if let Lock::WaitFor(spirit_id) = lock {
+        let mut items = jobs.iter().flat_map(|job| &job.items);
+        if count_events(jobs) >= COPY_EVENTS_MIN || items.any(|item| item.spirit_id != spirit_id) {
+            return false;
+        }
+    }
     let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
     jobs.iter().flat_map(|job| &job.items).all(|item| {
         item.expected_last_sequence.is_none()
@@ -77,6 +92,10 @@ pub(super) fn is_eligible(jobs: &[Job]) -> bool {
                 .as_deref()
                 .is_none_or(|key| keys.insert((item.spirit_id, key)))
     })
+}
+
+fn count_events(jobs: &[Job]) -> usize {
+    jobs.iter().map(|job| job.items.len()).sum()
 }
 
 /// The spirits that gain events in a flush.
@@ -103,21 +122,21 @@ impl Gains {
     }
 }
 
-/// Stores the jobs whose spirits exist and are neither deleted nor locked; the other jobs stay undecided. If a
-/// job has several spirits, all jobs are stored or none, so that no job is stored in part. Returns `None` if a
+/// Stores the jobs whose spirits exist and are neither deleted nor locked; the other jobs stay undecided. A spirit for
+/// which `lock` waits does not count as locked. If a job has several spirits, all jobs are stored or none, so that no job is stored in part. Returns `None` if a
 /// dedupe key was taken; nothing was changed then.
 pub(super) async fn insert_and_commit(
     session: &mut FlushSession,
     jobs: &[Job],
+    lock: Lock,
 ) -> Result<Option<Vec<Outcome>>, Failure> {
     let gains = Gains::of(jobs);
-    let events: usize = jobs.iter().map(|job| job.items.len()).sum();
     let sessions = active_sessions(jobs.iter().flat_map(|job| &job.items).map(Arc::as_ref));
-    let rows = if events >= COPY_EVENTS_MIN {
+    let rows = if count_events(jobs) >= COPY_EVENTS_MIN {
         copy_and_commit(session, jobs, &gains, &sessions).await?
     } else {
         let FlushSession { pg, activity } = session;
-        insert_in_one_statement(pg, jobs, gains, &sessions, activity).await?
+        insert_in_one_statement(pg, jobs, gains, &sessions, activity, lock).await?
     };
     let Some(rows) = rows else { return Ok(None) };
     session.activity.remember(
@@ -139,6 +158,7 @@ async fn insert_in_one_statement(
     gains: Gains,
     sessions: &ActiveSessions<'_>,
     cache: &ActivityCache,
+    lock: Lock,
 ) -> Result<Option<Vec<AdvancedRow>>, Failure> {
     let mut unknown = ActiveSessions::new();
     let mut epochs: HashMap<SpiritId, i64> = HashMap::new();
@@ -153,10 +173,11 @@ async fn insert_in_one_statement(
             }
         }
     }
-    let statement = if unknown.is_empty() {
-        FAST_PATH
-    } else {
-        FAST_PATH_ACTIVATING
+    let statement = match (lock, unknown.is_empty()) {
+        (Lock::Skip, true) => FAST_PATH,
+        (Lock::Skip, false) => FAST_PATH_ACTIVATING,
+        (Lock::WaitFor(_), true) => FAST_PATH_WAITING,
+        (Lock::WaitFor(_), false) => FAST_PATH_WAITING_ACTIVATING,
     };
     let arguments = arguments(jobs, gains, &epochs, cache, &unknown);
     let arguments = arguments.map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;

@@ -1,6 +1,7 @@
 -- The fast path of a flush, in one statement: lock the spirits that are neither locked nor deleted, draw
 -- their sequences, insert, record the sessions. Returns a row for each of these spirits; events of other spirits are
--- not stored. If $3, nothing is stored unless all the spirits could be locked.
+-- not stored. If $3, nothing is stored unless all the spirits could be locked. A flush of one spirit that was found
+-- locked waits for it instead of skipping it.
 -- A dedupe key that is taken violates the unique constraint, and nothing is stored.
 --
 -- A row lock returns the newest version of the row, whose last_sequence is final under the lock, so the

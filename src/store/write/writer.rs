@@ -178,8 +178,8 @@ impl Writer {
         jobs: &[Job],
         lock: Lock,
     ) -> Result<Vec<Outcome>, Failure> {
-        if lock == Lock::Skip && self.full_flushes == 0 && fast_path::is_eligible(jobs) {
-            if let Some(outcomes) = fast_path::insert_and_commit(session, jobs).await? {
+        if self.full_flushes == 0 && fast_path::is_eligible(jobs, lock) {
+            if let Some(outcomes) = fast_path::insert_and_commit(session, jobs, lock).await? {
                 return Ok(outcomes);
             }
             self.full_flushes = FULL_FLUSHES;

@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb;
+use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::stream_session_events_request::Start;
 use elephantasm_events::grpc::pb::{
-    CountEventsRequest, CountSpiritsRequest, CreateEventRequest, CreateOutcome, GetSpiritRequest,
-    ListSessionsRequest, ListSpiritsRequest, OnDuplicate, StreamSessionEventsRequest, UpdateEventRequest,
+    CountEventsRequest, CountSpiritsRequest, CreateEventRequest, CreateOutcome, Event, GetSpiritRequest,
+    ListEventChangesRequest, ListSessionsRequest, ListSpiritsRequest, OnDuplicate,
+    StreamSessionEventsRequest, UpdateEventRequest,
 };
 use elephantasm_events::store::StandbySettings;
 use prost::Message as _;
 use prost_types::method_options::IdempotencyLevel;
 use prost_types::{FileDescriptorSet, MethodOptions};
 use tonic::Request;
+use tonic::transport::Channel;
 
 use crate::support::builders::{
     bad_fields, create, drain, event_at, get, keyed, list, stored_event, stream, strong,
@@ -118,6 +121,17 @@ pub fn count(spirit_id: &str) -> CountEventsRequest {
     }
 }
 
+/// Edits an event, which becomes the one that the service returns.
+async fn edit(events: &mut EventServiceClient<Channel>, event: &mut Event) {
+    let request = UpdateEventRequest {
+        event_id: event.id.clone(),
+        role: Some("edited".to_owned()),
+        ..UpdateEventRequest::default()
+    };
+    let response = events.update_event(request).await.unwrap();
+    *event = response.into_inner().event.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_counts_and_replays_may_lag_with_the_standby_and_strong_ones_do_not() {
     let pair = Pair::start(NO_LAG_LIMIT).await;
@@ -133,7 +147,8 @@ async fn lists_counts_and_replays_may_lag_with_the_standby_and_strong_ones_do_no
     })
     .await;
     pair.pause_replay().await;
-    let stored = create(&mut events, event_at(&spirit_id, "s", 1)).await;
+    let mut stored = create(&mut events, event_at(&spirit_id, "s", 1)).await;
+    edit(&mut events, &mut stored).await;
     pair.server.spirit().await;
 
     for is_strong in [false, true] {
@@ -155,6 +170,12 @@ async fn lists_counts_and_replays_may_lag_with_the_standby_and_strong_ones_do_no
         assert_eq!(listed.len(), found, "ListEvents, strong: {is_strong}");
         let counted = call!(events, count_events, count(&spirit_id)).count;
         assert_eq!(counted, i64::from(is_strong), "CountEvents, strong: {is_strong}");
+        let request = ListEventChangesRequest {
+            event_id: stored.id.clone(),
+            ..ListEventChangesRequest::default()
+        };
+        let changes = call!(events, list_event_changes, request).changes;
+        assert_eq!(changes.len(), found, "ListEventChanges, strong: {is_strong}");
         let request = ListSessionsRequest {
             spirit_id: spirit_id.clone(),
             ..ListSessionsRequest::default()

@@ -2,6 +2,7 @@
 //! plans, with the private cluster's settings and with PostgreSQL's defaults, and for the store's own settings also on
 //! a new database and on a large table without statistics.
 
+mod changes;
 mod load;
 mod reads;
 mod sessions;

@@ -1,7 +1,7 @@
 //! Every statement that reads tables of the service, with arguments of every kind, and what its plan must satisfy.
 
 use super::load::{COMMON, FILTERS, RARE, SESSIONS, spirit};
-use super::sessions;
+use super::{changes, sessions};
 
 /// A statement with arguments, and the rule that its plan must satisfy.
 pub struct Read {
@@ -31,7 +31,7 @@ pub const LOOKUP: Rule = Rule {
     by_spirit: false,
     in_order: false,
 };
-const LIST: Rule = Rule {
+pub const LIST: Rule = Rule {
     by_spirit: false,
     in_order: true,
 };
@@ -48,7 +48,7 @@ pub fn reads() -> Vec<Read> {
         lookups(),
         flushes(),
         live_pages(),
-        changes(),
+        changes::pages(),
         spirit_pages(),
     ];
     reads.into_iter().flatten().collect()
@@ -310,6 +310,12 @@ fn flushes() -> Vec<Read> {
             &gains("'{NULL,NULL}'".to_owned()),
             &session,
         ),
+        insert("ingest/fast_path_waiting", &gains("'{1,NULL}'".to_owned()), &[]),
+        insert(
+            "ingest/fast_path_waiting_activating",
+            &gains("'{NULL,NULL}'".to_owned()),
+            &session,
+        ),
         insert("ingest/insert", &[ids(2)], &[]),
         read(
             LOOKUP,
@@ -366,30 +372,6 @@ fn live_pages() -> Vec<Read> {
         }
     }
     reads
-}
-
-/// Pages of changes: of an event and of a spirit, first and deep.
-fn changes() -> Vec<Read> {
-    let (event, owner) = (format!("'{:032}'", 7), spirit(8));
-    let (last, own) = (
-        "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
-        format!("array[{owner}]::uuid[]"),
-    );
-    vec![
-        read(
-            LOOKUP,
-            "list_event_changes",
-            [&event, "null", "null", last, "9223372036854775807", "51"],
-        ),
-        read(
-            LOOKUP,
-            "list_event_changes",
-            [&event, &owner, &own, &owner, "10", "51"],
-        ),
-        read(LIST, "live/changes", [&owner, "0", "500"]),
-        read(LIST, "live/changes", [&owner, "2000", "500"]),
-        read(LOOKUP, "live/change_bounds", [&owner]),
-    ]
 }
 
 /// Pages of spirits.
