@@ -5,6 +5,7 @@
 //! - [`cli`]: the subcommands of the binary;
 //! - [`server`]: assembles services and middleware, serves, and drains;
 //! - [`admin`]: serves metrics and readiness to operators over HTTP;
+//! - [`gateway`]: translates Connect and gRPC-Web to gRPC and back;
 //! - [`grpc`]: converts messages to domain types and back, authenticates calls, chooses status codes;
 //! - [`store`]: all SQL: the write path, replay and live streams on PostgreSQL;
 //! - [`embedded_postgres`]: runs a private PostgreSQL, independent of the other layers;
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod embedded_postgres;
+pub mod gateway;
 pub mod grpc;
 pub mod metrics;
 pub mod panics;

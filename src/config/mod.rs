@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 pub use database::{DatabaseArgs, Pooler};
 pub(crate) use secret::read_secret;
-pub use serve::{AuthSettings, ConnectionLimits, KeyLimits, Reflection, ServeArgs};
+pub use serve::{ANY_ORIGIN, AuthSettings, ConnectionLimits, KeyLimits, Reflection, ServeArgs};
 pub use tls::{ClientAuth, TlsArgs, TlsFiles};
 
 /// Heading in `--help` for settings of deployments with a pooler or a standby.

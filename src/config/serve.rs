@@ -85,9 +85,9 @@ pub struct ServeArgs {
     #[arg(long, env = "EVENTS_MAX_REPLY_BYTES", value_name = "BYTES", default_value_t = 256 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_048_576..), help_heading = RARELY_NEEDED)]
     pub max_reply_bytes: u32,
 
-    /// Origin of web pages that may call a server without API keys, such as https://app.example.com; can be
-    /// repeated [default: none]
-    #[arg(long = "cors-origin", env = "EVENTS_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', help_heading = RARELY_NEEDED)]
+    /// Origin of web pages that may call the server, such as https://app.example.com, or * for every origin
+    /// once there are API keys; can be repeated [default: none]
+    #[arg(long = "cors-origin", env = "EVENTS_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin, help_heading = RARELY_NEEDED)]
     pub cors_origins: Vec<String>,
 
     /// Name of this host that callers of a loopback listener without API keys may use, such as
@@ -98,6 +98,26 @@ pub struct ServeArgs {
     /// Open client connections; further connections are closed at once
     #[arg(long, env = "EVENTS_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = RARELY_NEEDED)]
     pub max_connections: u32,
+
+    /// Time that an HTTP/1.1 connection may wait for the headers of its next request
+    #[arg(long, env = "EVENTS_HTTP1_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration(1..=3_600), help_heading = RARELY_NEEDED)]
+    pub http1_idle_timeout: Duration,
+}
+
+/// The value of `--cors-origin` that allows every origin, on a server with API keys.
+pub const ANY_ORIGIN: &str = "*";
+
+/// Parses an origin as browsers send it: scheme, host and port, without a path.
+fn origin(text: &str) -> Result<String, String> {
+    let is_origin = || {
+        let (scheme, host) = text.split_once("://")?;
+        let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+        (is_plain(scheme) && is_plain(host) && !host.contains(['/', '@', '?', '#'])).then_some(())
+    };
+    if text == ANY_ORIGIN || is_origin().is_some() {
+        return Ok(text.to_owned());
+    }
+    Err("an origin is a scheme, a host and a port if it is not the default, without a path".to_owned())
 }
 
 /// Authentication and its limits.
@@ -137,10 +157,12 @@ pub struct KeyLimits {
 pub struct ConnectionLimits {
     /// Open connections; further connections are closed at once.
     pub connections_max: usize,
-    /// Time limit of a connection's TLS handshake and HTTP/2 preface.
+    /// Time limit of a connection's TLS handshake and first bytes.
     pub handshake: Duration,
     /// Idle time of a connection before an HTTP/2 keepalive ping.
     pub ping_interval: Duration,
+    /// Time that an HTTP/1.1 connection may wait for the headers of its next request.
+    pub http1_idle: Duration,
 }
 
 impl ServeArgs {

@@ -34,7 +34,8 @@ pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};
 pub use middleware::{
     CallLayer, ConnectionReplies, DeadlineLayer, ErrorLayer, KeylessStreamLayer, OriginRules, PanicLayer,
-    ProtocolLayer, ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits,
+    ProtocolLayer, ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits, Translated,
 };
 pub use session_service::SessionApi;
 pub use spirit_service::SpiritApi;
+pub use status::MessageError;

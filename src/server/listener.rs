@@ -1,9 +1,9 @@
 //! Accepts connections: bounds their number, performs TLS handshakes and closes silent connections.
 //!
-//! A connection is passed on once its client has sent the HTTP/2 preface; from then on keepalive pings detect
-//! a dead connection. Until then it is a pending handshake with a time limit. The number of pending
-//! handshakes is bounded as well: above the bound the oldest is closed, so that silent clients do not lock
-//! out others.
+//! A connection is passed on once its first bytes tell HTTP/2 from HTTP/1.1; from then on keepalive pings or the idle
+//! limit of HTTP/1.1 detect a dead connection. Until then it is a pending handshake with a time limit. The number of
+//! pending handshakes is bounded as well: above the bound the oldest is closed, so that silent clients do not lock out
+//! others.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use const_format::formatcp;
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -34,13 +34,6 @@ const PENDING_MAX: usize = 1_000;
 /// The preface that every HTTP/2 client sends first.
 const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_BYTES: usize = 24;
-/// The reply to a client that does not start with the HTTP/2 preface.
-const HTTP1_REPLY: &str = formatcp!(
-    "HTTP/1.1 505 HTTP Version Not Supported\r\n\
-    content-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{HTTP1_TEXT}",
-    HTTP1_TEXT.len()
-);
-const HTTP1_TEXT: &str = "This port serves gRPC, which needs HTTP/2. See docs/tour.md for a first request.\n";
 /// Pause after a failed accept, for example when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Minimum interval between two warnings.
@@ -48,13 +41,21 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 /// Capacity of the channel of accepted connections that the server has not received yet.
 const READY_MAX: usize = 16;
 
-/// A client's connection whose HTTP/2 preface has been read already.
+/// A client's connection whose first bytes have been read already.
 pub(super) struct Connection {
     wire: Wire,
     replies: Arc<ConnectionReplies>,
-    /// Bytes of the preface that `poll_read` has returned.
-    preface_returned: usize,
+    version: HttpVersion,
+    /// The bytes that have been read, and that `poll_read` has not returned yet.
+    start: Bytes,
     _permit: OwnedSemaphorePermit,
+}
+
+/// The version of HTTP that a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HttpVersion {
+    One,
+    Two,
 }
 
 type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -169,7 +170,7 @@ impl PendingHandshakes {
     }
 }
 
-/// Performs the TLS handshake, if TLS is on, and reads the HTTP/2 preface.
+/// Performs the TLS handshake, if TLS is on, and reads the first bytes.
 async fn handshake(
     tcp: TcpStream,
     acceptor: Option<TlsAcceptor>,
@@ -181,45 +182,38 @@ async fn handshake(
         Some(acceptor) => Either::Right(Box::new(tls_handshake(tcp, &acceptor).await?)),
         None => Either::Left(tcp),
     };
-    read_preface(&mut wire).await?;
+    let (version, start) = read_start(&mut wire).await?;
     Ok(Connection {
         wire,
         replies,
-        preface_returned: 0,
+        version,
+        start,
         _permit: permit,
     })
 }
 
-/// Reads the HTTP/2 preface. If the client sends anything else, replies with an HTTP/1.1 error and fails.
-async fn read_preface(wire: &mut Wire) -> io::Result<()> {
-    let mut preface = [0; PREFACE_BYTES];
+/// Reads until the bytes are the HTTP/2 preface or differ from it. Fails if they cannot be HTTP at all.
+async fn read_start(wire: &mut Wire) -> io::Result<(HttpVersion, Bytes)> {
+    let mut start = [0; PREFACE_BYTES];
     let mut read = 0;
     while read < PREFACE_BYTES {
-        let count = wire.read(&mut preface[read..]).await?;
+        let count = wire.read(&mut start[read..]).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         read += count;
-        if preface[..read] != PREFACE[..read] {
+        if start[..read] != PREFACE[..read] {
             // Other protocols, such as TLS to a server without it, do not begin with text.
-            if preface[0].is_ascii_graphic() || preface[0].is_ascii_whitespace() {
-                reply_in_http1(wire).await?;
+            if start[0].is_ascii_graphic() || start[0].is_ascii_whitespace() {
+                return Ok((HttpVersion::One, Bytes::copy_from_slice(&start[..read])));
             }
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the client does not speak HTTP/2",
+                "the client does not speak HTTP",
             ));
         }
     }
-    Ok(())
-}
-
-async fn reply_in_http1(wire: &mut Wire) -> io::Result<()> {
-    wire.write_all(HTTP1_REPLY.as_bytes()).await?;
-    // Closing with unread bytes would reset the connection before the client has read the answer.
-    wire.shutdown().await?;
-    copy(wire, &mut sink()).await?;
-    Ok(())
+    Ok((HttpVersion::Two, Bytes::from_static(PREFACE)))
 }
 
 async fn tls_handshake(tcp: TcpStream, acceptor: &TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
@@ -252,6 +246,11 @@ impl Connected for Connection {
 }
 
 impl Connection {
+    /// Returns the version of HTTP that the client speaks.
+    pub(super) fn version(&self) -> HttpVersion {
+        self.version
+    }
+
     /// Fails once the connection has to be closed. A client that reads nothing blocks the writes of the
     /// connection, and HTTP/2 does not read while it cannot write, so both check it.
     fn check_open(&self, cx: &Context<'_>) -> io::Result<()> {
@@ -268,10 +267,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.preface_returned < PREFACE_BYTES {
-            let end = PREFACE_BYTES.min(self.preface_returned + buffer.remaining());
-            buffer.put_slice(&PREFACE[self.preface_returned..end]);
-            self.preface_returned = end;
+        if !self.start.is_empty() {
+            let count = self.start.len().min(buffer.remaining());
+            buffer.put_slice(&self.start.split_to(count));
             return Poll::Ready(Ok(()));
         }
         self.check_open(cx)?;

@@ -5,6 +5,7 @@
 
 mod drain;
 mod health;
+mod http1;
 mod listener;
 mod services;
 mod settings;
@@ -13,7 +14,7 @@ mod tls;
 pub(crate) mod write_coalescer;
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{self, pending};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -23,14 +24,17 @@ use futures_util::TryStreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::transport::Server;
+use tower::Layer as _;
 
 use crate::admin::{self, Admin, Stage};
 use crate::grpc::{CallLayer, Context, Keyring, ReplyBudget};
 use crate::store::Store;
 use drain::drain;
 use health::{Health, probe_database};
+use http1::Http1;
+use listener::HttpVersion;
 use startup::{check_authentication, prepare_database};
 use write_coalescer::WriteCoalescer;
 
@@ -41,7 +45,7 @@ pub use tls::Tls;
 /// The sockets that the server listens on.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For gRPC.
+    /// For calls.
     pub calls: TcpListener,
     /// For operators, see [`admin`].
     pub admin: Option<TcpListener>,
@@ -104,13 +108,33 @@ pub async fn run(
     };
     let layers = services::layers(calls, &settings, &context, &migrated, &keyring, addr);
     let routes = services::routes(health_service, context, auth.reflection)?;
+    let http1 = Http1 {
+        service: layers.layer(routes.clone().prepare()),
+        idle: settings.connections.http1_idle,
+        shutdown: shutdown.clone(),
+        connections: TaskTracker::new(),
+    };
+    let http1_connections = http1.connections.clone();
     let connections = listener::incoming(listener, settings.tls.clone(), settings.connections, replies)
-        .map_ok(WriteCoalescer::new);
-    let server = http2(settings.connections.ping_interval)
+        .try_filter_map(move |connection| {
+            future::ready(Ok(match connection.version() {
+                HttpVersion::One => {
+                    http1.serve(connection);
+                    None
+                }
+                HttpVersion::Two => Some(WriteCoalescer::new(connection)),
+            }))
+        });
+    let http2 = http2(settings.connections.ping_interval)
         .layer(layers)
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
-    let mut server = tokio::spawn(server);
+    let mut server = tokio::spawn(async move {
+        let served = http2.await;
+        http1_connections.close();
+        http1_connections.wait().await;
+        served
+    });
 
     let outcome = tokio::select! {
         // Biased, because on shutdown a server without connections ends at once and must still be drained.

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tonic::service::Routes;
+use tower::layer::util::Identity;
+use tower::util::{Either, option_layer};
+use tower_http::cors::CorsLayer;
 
 use super::ServerSettings;
 use crate::config::Reflection;
+use crate::gateway::{CorsOrigins, GatewayLayer, MessageLayer, cors_layer};
 use crate::grpc::pb::access_service_server::AccessServiceServer;
 use crate::grpc::pb::event_service_server::EventServiceServer;
 use crate::grpc::pb::session_service_server::SessionServiceServer;
@@ -44,6 +48,8 @@ fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
 
 /// The middleware of every call, outermost first.
 pub(super) type Layers = (
+    Either<CorsLayer, Identity>,
+    GatewayLayer,
     CallLayer,
     ProtocolLayer,
     KeylessStreamLayer,
@@ -53,6 +59,7 @@ pub(super) type Layers = (
     ReadyLayer,
     AuthLayer,
     ReplyLayer,
+    MessageLayer,
 );
 
 pub(super) fn layers(
@@ -67,7 +74,14 @@ pub(super) fn layers(
         is_loopback: addr.ip().to_canonical().is_loopback(),
         ..settings.origins.clone()
     };
+    let cors = CorsOrigins {
+        origins: settings.origins.cors_origins.clone(),
+        keyring: keyring.clone(),
+    };
+    let message_bytes_max = settings.message_bytes_max;
     (
+        option_layer(cors_layer(cors)),
+        GatewayLayer { message_bytes_max },
         calls,
         ProtocolLayer {
             keyring: keyring.clone(),
@@ -78,9 +92,7 @@ pub(super) fn layers(
         DeadlineLayer {
             answer_within: settings.call_limit,
         },
-        ErrorLayer {
-            message_bytes_max: settings.message_bytes_max,
-        },
+        ErrorLayer { message_bytes_max },
         ReadyLayer {
             ready: Arc::clone(migrated),
             shutdown: context.shutdown.clone(),
@@ -90,5 +102,6 @@ pub(super) fn layers(
             reflection: settings.auth.reflection,
         },
         ReplyLayer,
+        MessageLayer { message_bytes_max },
     )
 }

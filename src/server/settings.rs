@@ -15,7 +15,7 @@ use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
 /// commit of [`FLUSH_ITEMS_MAX`] events, and more items would only wait in the server instead of in the
 /// client.
 const INGEST_WINDOW: usize = 256;
-/// Time limit of a connection's TLS handshake and HTTP/2 preface. Long enough for slow networks; the number of
+/// Time limit of a connection's TLS handshake and first bytes. Long enough for slow networks; the number of
 /// pending handshakes is bounded as well, so a silent client does not shut out others in that time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle time of a connection before an HTTP/2 keepalive ping. Below the idle timeouts of common load balancers
@@ -82,6 +82,7 @@ impl TryFrom<&ServeArgs> for ServerSettings {
                 connections_max: to_usize(args.max_connections),
                 handshake: HANDSHAKE_TIMEOUT,
                 ping_interval: PING_INTERVAL,
+                http1_idle: args.http1_idle_timeout,
             },
             replies: ReplyLimits {
                 connection_bytes_max: to_usize(args.max_connection_reply_bytes),

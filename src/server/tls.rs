@@ -27,8 +27,8 @@ use crate::panics::keep_running;
 
 /// Interval of the checks for changed files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// The ALPN name of HTTP/2, the protocol of gRPC.
-const ALPN: &[u8] = b"h2";
+/// The ALPN names of the protocols, the preferred one first.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The TLS configuration of new connections. Cheap to clone; a reload changes all clones.
 #[derive(Clone)]
@@ -153,7 +153,7 @@ impl Contents {
                     files.key.display()
                 )
             })?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
         Ok(config)
     }
 

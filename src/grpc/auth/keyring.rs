@@ -198,7 +198,8 @@ impl Keyring {
     }
 
     /// Returns whether an API key is known to have been created, so that every call needs a key.
-    pub(in crate::grpc) fn is_keyed(&self) -> bool {
+    #[must_use]
+    pub fn is_keyed(&self) -> bool {
         self.0.is_keyed.load(Ordering::Acquire)
     }
 }

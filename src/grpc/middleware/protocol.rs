@@ -1,5 +1,6 @@
-//! Rejects requests that are not gRPC before they are executed: unknown paths, methods other than POST, other
-//! content types and, on a server without API keys, requests of foreign web pages.
+//! Rejects requests that are not calls before they are executed: unknown paths, methods other than POST, other
+//! content types and, on a server without API keys, requests of foreign web pages. Calls over other protocols arrive here
+//! as gRPC, marked as [`Translated`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Status;
@@ -20,6 +21,14 @@ use crate::grpc::status::ApiError;
 
 const GRPC: &str = "application/grpc";
 const GRPC_STATUS: &str = "grpc-status";
+/// The header of a rejection that names the content types of calls.
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+const CONTENT_TYPES: &str = "application/grpc, application/grpc-web, application/grpc-web-text, application/json, \
+    application/proto, application/connect+json, application/connect+proto";
+
+/// Marks a gRPC request that was translated from another protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Translated;
 
 /// Passes gRPC requests on and rejects all others.
 #[derive(Clone)]
@@ -74,12 +83,16 @@ where
 
 impl ProtocolLayer {
     fn check<B>(&self, request: &Request<B>, is_grpc: bool) -> Result<(), Rejection> {
+        let is_translated = || request.extensions().get::<Translated>().is_some();
         if !self.keyring.is_keyed() {
-            let checked = self.origins.check(request, is_grpc);
+            let checked = self.origins.check(request, is_grpc && !is_translated());
             checked.map_err(|foreign| Rejection::Foreign(foreign.to_string()))?;
         }
         let is_post = request.method() == Method::POST;
         match (methods::exists(request.uri().path()), is_post, is_grpc) {
+            (true, true, true) if request.version() < Version::HTTP_2 && !is_translated() => {
+                Err(Rejection::HttpVersion)
+            }
             (true, true, true) => Ok(()),
             (false, true, true) => Err(Rejection::UnknownMethod),
             (false, _, _) => Err(Rejection::NotFound),
@@ -103,6 +116,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 enum Rejection {
     Foreign(String),
     UnknownMethod,
+    HttpVersion,
     NotFound,
     MethodNotAllowed,
     UnsupportedMediaType,
@@ -115,17 +129,24 @@ impl Rejection {
             Self::Foreign(text) if is_grpc => return grpc_response(ApiError::OriginNotAllowed(text.clone())),
             Self::UnknownMethod => return grpc_response(ApiError::UnknownMethod),
             Self::Foreign(text) => (StatusCode::FORBIDDEN, text.clone()),
+            Self::HttpVersion => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "gRPC needs HTTP/2; over HTTP/1.1 use Connect or gRPC-Web".to_owned(),
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
-                "this server has no such path; it serves gRPC over HTTP/2".to_owned(),
+                "this server has no such path; it serves gRPC, gRPC-Web and Connect".to_owned(),
             ),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
-                "gRPC calls use the method POST".to_owned(),
+                "calls use the method POST; GET is for unary calls that only read".to_owned(),
             ),
             Self::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "this server serves gRPC: send content-type application/grpc".to_owned(),
+                format!(
+                    "send one of these content types: {CONTENT_TYPES}; application/connect+… is for streams, \
+                     application/json and application/proto are for all other calls"
+                ),
             ),
         };
         let mut response = Response::new(TextOr::Text {
@@ -144,6 +165,9 @@ impl Rejection {
         headers.insert(GRPC_STATUS, HeaderValue::from(Status::from(error).code() as i32));
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(ACCEPT_POST, HeaderValue::from_static(CONTENT_TYPES));
         }
         response
     }

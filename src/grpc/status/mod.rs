@@ -12,6 +12,7 @@
 //! | API key without permission | `PERMISSION_DENIED` | use another API key |
 //! | web page of another origin, on a server without API keys | `PERMISSION_DENIED` | allow the origin |
 //! | unknown method | `UNIMPLEMENTED` | use stubs of the server's version |
+//! | compression other than gzip, or a stream of requests over another protocol than gRPC | `UNIMPLEMENTED` | use gzip; use gRPC |
 //! | queue full, API key over its limits, too many keyless streams, replies not read, message too large | `RESOURCE_EXHAUSTED` | retry after a delay; send less |
 //! | database unavailable, server starting or draining | `UNAVAILABLE` | retry; creates with a dedupe key are safe |
 //! | time limit exceeded | `DEADLINE_EXCEEDED` | retry with a longer deadline |
@@ -19,6 +20,7 @@
 
 mod builder;
 mod code;
+mod message;
 mod translate;
 
 use std::time::Duration;
@@ -31,6 +33,7 @@ use uuid::Uuid;
 use builder::{StatusBuilder, truncated};
 
 pub(super) use code::{Severity, StatusCode};
+pub use message::MessageError;
 pub(super) use translate::translate;
 
 use super::call_info::current;
@@ -82,6 +85,12 @@ pub(super) enum ApiError {
     OriginNotAllowed(String),
     #[error("the server has no such method")]
     UnknownMethod,
+    /// The message is compressed with an encoding of this name.
+    #[error("unknown compression: {0}")]
+    UnknownCompression(String),
+    /// The call has a stream of requests, over another protocol than gRPC.
+    #[error("the call needs gRPC")]
+    NeedsGrpc,
     #[error("deadline exceeded")]
     Deadline,
     #[error("shutting down")]
@@ -90,6 +99,8 @@ pub(super) enum ApiError {
     Starting,
     #[error("the call panicked")]
     Panicked,
+    #[error("{0}")]
+    Unwritable(String),
 }
 
 impl From<Refusal> for ApiError {
@@ -195,12 +206,25 @@ fn of_error(error: ApiError) -> StatusBuilder {
             "the server has no such method; list its methods by reflection, or use stubs of its version",
             &[],
         ),
+        ApiError::UnknownCompression(name) => StatusBuilder::new(
+            Code::Unimplemented,
+            "UNKNOWN_COMPRESSION",
+            format!("the server does not know the compression {}; use gzip or none", truncated(&name)),
+            &[],
+        ),
+        ApiError::NeedsGrpc => StatusBuilder::new(
+            Code::Unimplemented,
+            "NEEDS_GRPC",
+            "the method takes a stream of requests, which needs gRPC over HTTP/2",
+            &[],
+        ),
         ApiError::Deadline => deadline_exceeded(
             "the deadline passed; a create may have been stored, and a retry with its dedupe key is safe",
         ),
         ApiError::ShuttingDown => shutting_down(),
         ApiError::Starting => database_unavailable("the server is starting; retry soon"),
         ApiError::Panicked => internal("the call panicked; the panic is in the log"),
+        ApiError::Unwritable(cause) => internal(&cause),
     }
 }
 
