@@ -327,4 +327,23 @@ python_packages() {
     echo "$dir"
 }
 
+# Builds the TypeScript client in a copy below the target directory, with the packages of its lock file, and prints the
+# directory.
+typescript_client() {
+    local dir major
+    command -v npm >/dev/null || install_packages "nodejs npm" "nodejs npm" node >&2 || return 1
+    major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge 20 ] || return 1
+    dir=$(target_dir)/typescript
+    mkdir -p "$dir"
+    cp -Rp clients/typescript/{package.json,package-lock.json,buf.gen.yaml,tsconfig.json,src} "$dir"
+    (
+        cd "$dir" &&
+            { [ node_modules -nt package-lock.json ] || within 300 npm ci --no-audit --no-fund --loglevel=error; } &&
+            PATH=$PWD/node_modules/.bin:$PATH &&
+            buf generate "$OLDPWD" --template buf.gen.yaml --include-imports && tsc
+    ) >&2 || return 1
+    echo "$dir"
+}
+
 target_dir() { echo "${CARGO_TARGET_DIR:-$PWD/target}"; }

@@ -12,7 +12,7 @@ use super::{BadSettings, DatabaseArgs, LogArgs, RARELY_NEEDED, TlsArgs, variable
 /// Flags of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
-    /// Address for gRPC; port 0 takes a free port
+    /// Address for calls; port 0 takes a free port
     #[arg(
         long,
         env = "EVENTS_LISTEN_ADDR",

@@ -8,6 +8,7 @@ mod auth;
 mod faults;
 mod operations;
 mod pooler;
+mod protocols;
 mod rpc;
 mod schema;
 mod standby;

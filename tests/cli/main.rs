@@ -15,6 +15,7 @@ mod call_log;
 mod cancelled_calls;
 mod changes;
 mod commands;
+mod curl;
 mod drain;
 mod durations;
 mod import;

@@ -143,6 +143,11 @@ async fn invalid_settings_exit_with_code_2_and_a_clear_message() {
             &["--log-format", "xml"],
             &["xml", "text", "json"],
         ),
+        (
+            "an origin with a path",
+            &["--cors-origin", "https://app.example.com/"],
+            &["--cors-origin", "without a path"],
+        ),
         ("an invalid log filter", &["--log", "a=b=c"], &["--log"]),
         (
             "an event larger than a message",

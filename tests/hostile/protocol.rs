@@ -24,7 +24,7 @@ async fn send_almost_calls(raw: &Raw, authorization: &str) {
     let with =
         |content_type: &'static str| vec![("authorization", authorization), ("content-type", content_type)];
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"] {
-        for content_type in [GRPC, "text/plain"] {
+        for content_type in [GRPC, "text/plain", "application/json"] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let reply = raw
                 .call(method.clone(), CREATE_SPIRIT, &with(content_type), body())
@@ -36,10 +36,8 @@ async fn send_almost_calls(raw: &Raw, authorization: &str) {
     for content_type in [
         "text/plain",
         "application/x-www-form-urlencoded",
-        "application/json",
-        "application/grpc-web",
-        "application/grpc-web+proto",
-        "application/grpc-web-text",
+        "application/connect+json",
+        "application/connect+proto",
         "application/grpc+json",
         "application/grpcish",
     ] {
@@ -102,22 +100,33 @@ async fn requests_that_are_not_grpc_are_rejected_and_store_nothing() {
 #[tokio::test]
 async fn a_client_of_http_1_gets_a_readable_answer() {
     let host = Host::start(&[]).await;
-    for request in [
-        "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(),
-        format!("POST {CREATE_SPIRIT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhello"),
-        "\r\n".to_owned(),
+    let post = |content_type| {
+        format!(
+            "POST {CREATE_SPIRIT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-type: {content_type}\r\ncontent-length: 5\r\n\r\nhello"
+        )
+    };
+    for (request, status, text) in [
+        (
+            "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned(),
+            "404",
+            "gRPC",
+        ),
+        (post("text/plain"), "415", "content types"),
+        (post(GRPC), "505", "HTTP/2"),
+        ("hello\r\n\r\n".to_owned(), "400", ""),
     ] {
         let mut connection = TcpStream::connect(host.addr()).await.unwrap();
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 505 "), "{answer}");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(
             head.contains(&format!("content-length: {}\r\n", body.len())),
             "{answer}"
         );
-        assert!(body.contains("gRPC"), "{answer}");
+        assert!(body.contains(text), "{answer}");
     }
     // The start of a TLS handshake.
     let mut connection = TcpStream::connect(host.addr()).await.unwrap();

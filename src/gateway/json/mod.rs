@@ -26,7 +26,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_field_survives_a_round_trip() {
-        let json = r#"{"spiritId":"s","occurredAt":"2026-01-02T03:04:05.678Z","meta":{"a":[1,-2.5,null,true,"x",{}],"b":1e300},"importanceScore":0.5,"onDuplicate":"ON_DUPLICATE_REJECT","expectedLastSequence":"9223372036854775807","replyView":"EVENT_VIEW_BASIC"}"#;
+        let json = r#"{"spiritId":"s","occurredAt":"2026-01-02T03:04:05.678Z","meta":{"a":[1,-2.5,null,true,"x",{}],"b":1e+300},"importanceScore":0.5,"onDuplicate":"ON_DUPLICATE_REJECT","expectedLastSequence":"9223372036854775807","replyView":"EVENT_VIEW_BASIC"}"#;
         let request = create(json).expect("valid");
         assert_eq!(request.expected_last_sequence, Some(i64::MAX));
         assert_eq!(request.on_duplicate(), pb::OnDuplicate::Reject);
@@ -85,7 +85,7 @@ mod tests {
             "[]",
             "{} {}",
             "null",
-            "{\"a\":\u{1}}",
+            "{\"content\":\u{1}}",
             "{\"content\":\"\\ud800\"}",
         ] {
             assert!(

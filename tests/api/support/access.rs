@@ -45,9 +45,14 @@ pub struct Key {
 impl Key {
     /// A client of this server that sends the API key.
     pub fn caller(&self, server: &TestServer) -> Caller {
+        self.caller_over(server.channel())
+    }
+
+    /// A client of this channel that sends the API key.
+    pub fn caller_over(&self, channel: Channel) -> Caller {
         Caller {
             key: self.clone(),
-            channel: channel_with_authorization(server, &format!("Bearer {}", self.text)),
+            channel: InterceptedService::new(channel, Authorization(format!("Bearer {}", self.text))),
         }
     }
 }

@@ -5,11 +5,13 @@ pub mod builders;
 #[path = "../../shared/certificates.rs"]
 pub mod certificates;
 pub mod cluster;
+pub mod connect_proxy;
 #[path = "../../shared/connections.rs"]
 pub mod connections;
 pub mod frames;
 pub mod harness;
 pub mod health_watch;
+pub mod http;
 pub mod live;
 pub mod load;
 pub mod model;
