@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, FutureExt as _, MapOk, TryFutureExt as _};
 use http::header::CONTENT_TYPE;
-use http::{Method as HttpMethod, Request, Response};
+use http::{HeaderValue, Method as HttpMethod, Request, Response};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Status;
@@ -68,7 +68,7 @@ enum Protocol {
 
 impl Protocol {
     fn of<B>(request: &Request<B>) -> Self {
-        let content_type = request.headers().get(CONTENT_TYPE).map(|value| value.as_bytes());
+        let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         if content_type == Some(GRPC) {
             return Self::Other;
         }

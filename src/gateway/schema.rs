@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use prost::Message as _;
-use prost_reflect::prost_types::FileDescriptorSet;
 use prost_reflect::prost_types::method_options::IdempotencyLevel;
-use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
+use prost_reflect::prost_types::{FileDescriptorSet, MethodOptions};
+use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor, ServiceDescriptor};
 
 use crate::grpc::pb;
 
@@ -55,7 +55,7 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 
 static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
     let services: Vec<_> = POOL.services().collect();
-    let methods = services.iter().flat_map(|service| service.methods());
+    let methods = services.iter().flat_map(ServiceDescriptor::methods);
     methods
         .map(|method| {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
@@ -67,7 +67,7 @@ static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(|| {
 impl Method {
     fn new(method: &MethodDescriptor) -> Self {
         let proto = method.method_descriptor_proto();
-        let level = proto.options.as_ref().map(|options| options.idempotency_level());
+        let level = proto.options.as_ref().map(MethodOptions::idempotency_level);
         Self {
             request: method.input(),
             reply: method.output(),
