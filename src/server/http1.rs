@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -56,13 +57,14 @@ where
     /// Serves a connection in a task of its own.
     pub(super) fn serve(&self, connection: Connection) {
         let replies = connection.connect_info();
-        let service = self
-            .service
-            .clone()
-            .map_request(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(Arc::clone(&replies));
-                request.map(|body| Body::new(RequestBody { inner: Some(body) }))
-            });
+        let has_request = Arc::new(AtomicBool::new(false));
+        let begun = Arc::clone(&has_request);
+        let prepare = move |mut request: Request<Incoming>| {
+            begun.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(Arc::clone(&replies));
+            request.map(|body| Body::new(RequestBody { inner: Some(body) }))
+        };
+        let service = self.service.clone().map_request(prepare);
         let served = Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.idle)
@@ -75,6 +77,10 @@ where
             let ended = tokio::select! {
                 ended = &mut served => ended,
                 () = shutdown.cancelled() => {
+                    // For hyper, a connection that waits for its first request is not idle.
+                    if !has_request.load(Ordering::Relaxed) {
+                        return;
+                    }
                     served.as_mut().graceful_shutdown();
                     served.await
                 }

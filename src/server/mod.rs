@@ -15,6 +15,7 @@ pub(crate) mod write_coalescer;
 
 use std::convert::Infallible;
 use std::future::{self, pending};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -23,18 +24,22 @@ use anyhow::Context as _;
 use futures_util::TryStreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::Layer as _;
 
 use crate::admin::{self, Admin, Stage};
+use crate::config::ConnectionLimits;
 use crate::grpc::{CallLayer, Context, Keyring, ReplyBudget};
 use crate::store::Store;
 use drain::drain;
 use health::{Health, probe_database};
 use http1::Http1;
-use listener::HttpVersion;
+use listener::{Connection, HttpVersion};
+use services::Layers;
 use startup::{check_authentication, prepare_database};
 use write_coalescer::WriteCoalescer;
 
@@ -108,33 +113,15 @@ pub async fn run(
     };
     let layers = services::layers(calls, &settings, &context, &migrated, &keyring, addr);
     let routes = services::routes(health_service, context, auth.reflection)?;
-    let http1 = Http1 {
-        service: layers.layer(routes.clone().prepare()),
-        idle: settings.connections.http1_idle,
-        shutdown: shutdown.clone(),
-        connections: TaskTracker::new(),
-    };
-    let http1_connections = http1.connections.clone();
-    let connections = listener::incoming(listener, settings.tls.clone(), settings.connections, replies)
-        .try_filter_map(move |connection| {
-            future::ready(Ok(match connection.version() {
-                HttpVersion::One => {
-                    http1.serve(connection);
-                    None
-                }
-                HttpVersion::Two => Some(WriteCoalescer::new(connection)),
-            }))
-        });
-    let http2 = http2(settings.connections.ping_interval)
-        .layer(layers)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
-    let mut server = tokio::spawn(async move {
-        let served = http2.await;
-        http1_connections.close();
-        http1_connections.wait().await;
-        served
-    });
+    let connections = listener::incoming(listener, settings.tls.clone(), settings.connections, replies);
+    let served = serve(
+        connections,
+        layers,
+        routes,
+        settings.connections,
+        shutdown.clone(),
+    );
+    let mut server = tokio::spawn(served);
 
     let outcome = tokio::select! {
         // Biased, because on shutdown a server without connections ends at once and must still be drained.
@@ -157,6 +144,40 @@ pub async fn run(
     drain(server, &store, settings.drain_limit).await;
     drop(admin);
     outcome
+}
+
+/// Serves connections of both versions of HTTP until `shutdown` is cancelled and all calls have ended.
+async fn serve(
+    connections: ReceiverStream<io::Result<Connection>>,
+    layers: Layers,
+    routes: Routes,
+    limits: ConnectionLimits,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let http1 = Http1 {
+        service: layers.layer(routes.clone().prepare()),
+        idle: limits.http1_idle,
+        shutdown: shutdown.clone(),
+        connections: TaskTracker::new(),
+    };
+    let http1_connections = http1.connections.clone();
+    let http2_connections = connections.try_filter_map(move |connection| {
+        future::ready(Ok(match connection.version() {
+            HttpVersion::One => {
+                http1.serve(connection);
+                None
+            }
+            HttpVersion::Two => Some(WriteCoalescer::new(connection)),
+        }))
+    });
+    let served = http2(limits.ping_interval)
+        .layer(layers)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(http2_connections, shutdown.cancelled_owned())
+        .await;
+    http1_connections.close();
+    http1_connections.wait().await;
+    served
 }
 
 async fn follow_tls_files(tls: Option<&Tls>) -> Infallible {

@@ -1,6 +1,7 @@
 //! The JSON form of Protobuf messages, in both directions.
 
 mod long_integers;
+mod place;
 mod read;
 mod structs;
 mod write;

@@ -3,9 +3,7 @@
 //! The JSON is encoded while it is parsed, without an intermediate value, so a request takes about the memory of its
 //! text, whatever it contains.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
-use std::fmt::{self, Display};
+use std::fmt;
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
@@ -16,7 +14,7 @@ use prost_reflect::prost_types::{Duration, FieldMask};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::long_integers::long_integers;
+use super::place::{Context, Place};
 use super::structs::StructFields;
 use crate::grpc::{MessageError, timestamp_of};
 
@@ -28,15 +26,8 @@ pub(in crate::gateway) fn message_of_json(
     descriptor: &MessageDescriptor,
     json: &[u8],
 ) -> Result<Bytes, MessageError> {
-    let context = Context {
-        long_integers: long_integers(json),
-        violation: RefCell::default(),
-    };
-    let place = Place {
-        context: &context,
-        parent: None,
-        name: Name::Field(""),
-    };
+    let context = Context::new(json);
+    let place = Place::root(&context);
     let mut out = Vec::with_capacity(json.len());
     let fields = Fields {
         descriptor,
@@ -46,75 +37,10 @@ pub(in crate::gateway) fn message_of_json(
     let mut text = serde_json::Deserializer::from_slice(json);
     match text.deserialize_map(fields).and_then(|()| text.end()) {
         Ok(()) => Ok(out.into()),
-        Err(error) => Err(match context.violation.take() {
+        Err(error) => Err(match context.into_violation() {
             Some((field, rule)) => MessageError::Field(field, rule),
             None => MessageError::Undecodable(format!("not the JSON of a request: {error}")),
         }),
-    }
-}
-
-/// The state of reading one text.
-struct Context {
-    /// The bits of the doubles that stand for integers that are too long.
-    long_integers: HashSet<u64>,
-    /// Path and rule of the first field that is refused.
-    violation: RefCell<Option<(String, String)>>,
-}
-
-/// A place in the JSON, for errors.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'p> {
-    context: &'p Context,
-    parent: Option<&'p Place<'p>>,
-    name: Name<'p>,
-}
-
-#[derive(Clone, Copy)]
-enum Name<'p> {
-    Field(&'p str),
-    Index(usize),
-}
-
-impl<'p> Place<'p> {
-    pub(super) fn field(&'p self, name: &'p str) -> Self {
-        Self {
-            name: Name::Field(name),
-            parent: Some(self),
-            context: self.context,
-        }
-    }
-
-    pub(super) fn index(&'p self, index: usize) -> Self {
-        Self {
-            name: Name::Index(index),
-            parent: Some(self),
-            context: self.context,
-        }
-    }
-
-    /// Returns whether a double stands for an integer that is too long.
-    pub(super) fn is_long_integer(&self, value: f64) -> bool {
-        self.context.long_integers.contains(&value.abs().to_bits())
-    }
-
-    /// Records that the value at this place breaks a rule, and returns an error that ends the parsing.
-    pub(super) fn refuse<E: Error>(&self, rule: impl Display) -> E {
-        *self.context.violation.borrow_mut() = Some((self.to_string(), rule.to_string()));
-        E::custom("refused")
-    }
-}
-
-impl Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(parent) = self.parent else {
-            return Ok(());
-        };
-        parent.fmt(f)?;
-        match self.name {
-            Name::Field(name) if parent.parent.is_some() => write!(f, ".{name}"),
-            Name::Field(name) => f.write_str(name),
-            Name::Index(index) => write!(f, "[{index}]"),
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use prost::encoding;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::read::{Place, encode_bytes, encode_text};
+use super::place::Place;
+use super::read::{encode_bytes, encode_text};
 
 /// Magnitude up to which a double holds every integer.
 const INTEGER_MAX: u64 = 1 << 53;

@@ -1,9 +1,9 @@
 //! Errors of messages that are converted before they reach a handler.
 
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::ApiError;
-use super::builder::truncated;
+use super::builder::{StatusBuilder, truncated};
+use super::{ApiError, internal, of_error};
 use crate::domain::invalid::Invalid;
 
 /// An error of a request in the form in which it arrived, or of a reply in the form in which it is sent.
@@ -31,14 +31,25 @@ pub enum MessageError {
 
 impl From<MessageError> for Status {
     fn from(error: MessageError) -> Self {
-        let error = match error {
-            MessageError::TooLarge(_) => ApiError::MessageTooLarge(error.to_string()),
-            MessageError::Undecodable(message) => ApiError::Undecodable(truncated(&message)),
-            MessageError::Field(field, rule) => ApiError::Invalid(Invalid::field(field, rule)),
-            MessageError::UnknownCompression(name) => ApiError::UnknownCompression(name),
-            MessageError::NeedsGrpc => ApiError::NeedsGrpc,
-            MessageError::Unwritable(_) => ApiError::Unwritable(error.to_string()),
-        };
-        error.into()
+        ApiError::from(error).into()
+    }
+}
+
+pub(super) fn of_message(error: MessageError) -> StatusBuilder {
+    let unimplemented = |reason, message| StatusBuilder::new(Code::Unimplemented, reason, message, &[]);
+    match error {
+        MessageError::TooLarge(_) => of_error(ApiError::MessageTooLarge(error.to_string())),
+        MessageError::Undecodable(message) => of_error(ApiError::Undecodable(truncated(&message))),
+        MessageError::Field(field, rule) => of_error(Invalid::field(field, rule).into()),
+        MessageError::UnknownCompression(name) => {
+            let name = truncated(&name);
+            let message = format!("the server does not know the compression {name}; use gzip or none");
+            unimplemented("UNKNOWN_COMPRESSION", message)
+        }
+        MessageError::NeedsGrpc => {
+            let message = "the method takes a stream of requests, which needs gRPC over HTTP/2";
+            unimplemented("NEEDS_GRPC", message.to_owned())
+        }
+        MessageError::Unwritable(_) => internal(&error.to_string()),
     }
 }

@@ -31,6 +31,7 @@ use tonic_types::{FieldViolation, pb as rpc};
 use uuid::Uuid;
 
 use builder::{StatusBuilder, truncated};
+use message::of_message;
 
 pub(super) use code::{Severity, StatusCode};
 pub use message::MessageError;
@@ -85,12 +86,8 @@ pub(super) enum ApiError {
     OriginNotAllowed(String),
     #[error("the server has no such method")]
     UnknownMethod,
-    /// The message is compressed with an encoding of this name.
-    #[error("unknown compression: {0}")]
-    UnknownCompression(String),
-    /// The call has a stream of requests, over another protocol than gRPC.
-    #[error("the call needs gRPC")]
-    NeedsGrpc,
+    #[error(transparent)]
+    Message(#[from] MessageError),
     #[error("deadline exceeded")]
     Deadline,
     #[error("shutting down")]
@@ -99,8 +96,6 @@ pub(super) enum ApiError {
     Starting,
     #[error("the call panicked")]
     Panicked,
-    #[error("{0}")]
-    Unwritable(String),
 }
 
 impl From<Refusal> for ApiError {
@@ -206,25 +201,13 @@ fn of_error(error: ApiError) -> StatusBuilder {
             "the server has no such method; list its methods by reflection, or use stubs of its version",
             &[],
         ),
-        ApiError::UnknownCompression(name) => StatusBuilder::new(
-            Code::Unimplemented,
-            "UNKNOWN_COMPRESSION",
-            format!("the server does not know the compression {}; use gzip or none", truncated(&name)),
-            &[],
-        ),
-        ApiError::NeedsGrpc => StatusBuilder::new(
-            Code::Unimplemented,
-            "NEEDS_GRPC",
-            "the method takes a stream of requests, which needs gRPC over HTTP/2",
-            &[],
-        ),
+        ApiError::Message(error) => of_message(error),
         ApiError::Deadline => deadline_exceeded(
             "the deadline passed; a create may have been stored, and a retry with its dedupe key is safe",
         ),
         ApiError::ShuttingDown => shutting_down(),
         ApiError::Starting => database_unavailable("the server is starting; retry soon"),
         ApiError::Panicked => internal("the call panicked; the panic is in the log"),
-        ApiError::Unwritable(cause) => internal(&cause),
     }
 }
 

@@ -92,7 +92,7 @@ async fn a_refused_call_is_answered_while_its_request_is_still_being_sent() {
     let mut start = [0; 12];
     connection.read_exact(&mut start).await.unwrap();
     assert_eq!(&start, b"HTTP/1.1 501");
-    connection.write_all(&[b' '; 1_000_000]).await.unwrap();
+    connection.write_all(&vec![b' '; 1_000_000]).await.unwrap();
     let health = "POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
                   content-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
     connection.write_all(health.as_bytes()).await.unwrap();
