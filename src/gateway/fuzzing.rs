@@ -3,8 +3,8 @@
 use super::json::{json_of_message, message_of_json};
 use super::schema;
 
-/// Reads the bytes as the JSON of every type of request. Asserts that an accepted request is a valid message, and that the
-/// JSON of this message is accepted as the same message.
+/// Reads the bytes as the JSON of every type of request. Asserts that the message of an accepted request, written as
+/// JSON, is accepted again as the same message.
 pub fn json(bytes: &[u8]) {
     for (path, method) in schema::methods() {
         let Ok(message) = message_of_json(&method.request, bytes) else {

@@ -13,8 +13,8 @@ use crate::grpc::MessageError;
 pub(super) const GZIP: &str = "gzip";
 /// Name of no encoding in headers.
 pub(super) const IDENTITY: &str = "identity";
-/// Size from which replies are compressed. Below it a reply fits into a few packets, so compression would cost more time
-/// than it saves.
+/// Size from which replies are compressed. Below it a reply fits into a few packets, so compression would cost more
+/// time than it saves.
 pub(super) const COMPRESSED_BYTES_MIN: usize = 4 * 1024;
 
 /// Decompresses a message. Ends with an error as soon as the result exceeds `max` bytes.

@@ -1,4 +1,5 @@
-//! The innermost layer: converts the messages of a call between JSON and Protobuf, and decompresses and compresses them.
+//! The innermost layer: converts the messages of a call between JSON and Protobuf, and decompresses and compresses
+//! them.
 
 use std::convert::Infallible;
 use std::future::ready;

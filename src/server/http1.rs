@@ -26,8 +26,8 @@ use super::HEADER_BYTES_MAX;
 use super::listener::Connection;
 use crate::gateway::BoxError;
 
-/// Maximum size of a connection's read and write buffers: a request's headers and some more, so that a pipelining client
-/// cannot take much memory.
+/// Maximum size of a connection's read buffer and of its write buffer: the headers of a request and some more, so that
+/// a client that pipelines requests cannot take much memory.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of an unread request body that are still received, so that the client reads its reply.

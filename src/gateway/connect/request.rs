@@ -39,8 +39,8 @@ pub(super) fn asks_for_proto(uri: &Uri) -> bool {
     query(uri, "encoding").as_deref() == Some("proto")
 }
 
-/// Translates a request. The error of a bad one is the answer of the innermost layer, so that it is authenticated, counted
-/// and logged as other errors are. `message_bytes_max` is the maximum size of its message.
+/// Translates a request. The innermost layer answers a bad one with its error, so that the call is authenticated,
+/// counted and logged as others are. `message_bytes_max` is the maximum size of its message.
 pub(in crate::gateway) fn translate_request(
     call: Call,
     mut request: Request<Body>,

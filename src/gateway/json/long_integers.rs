@@ -7,8 +7,8 @@ use std::collections::HashSet;
 /// Digits of the longest integers that serde reads as integers.
 const DIGITS_MAX: usize = 19;
 
-/// Returns the magnitudes of the integers with more than [`DIGITS_MAX`] digits and without fraction and exponent, as bits
-/// of doubles.
+/// Returns the magnitudes of the integers with more than [`DIGITS_MAX`] digits and without fraction and exponent, as
+/// bits of doubles.
 pub(super) fn long_integers(json: &[u8]) -> HashSet<u64> {
     let mut found = HashSet::new();
     let mut at = 0;
