@@ -20,7 +20,7 @@ pub(super) struct ReplayArgs {
     spirit: String,
 
     /// Session to print
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     session: String,
 
     /// Print a JSON object a line instead of text

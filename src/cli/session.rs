@@ -72,7 +72,7 @@ struct Target {
     spirit: String,
 
     /// Id of the session
-    #[arg(value_name = "SESSION")]
+    #[arg(value_name = "SESSION", allow_negative_numbers = true)]
     session: String,
 
     #[command(flatten)]

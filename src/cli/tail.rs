@@ -18,7 +18,7 @@ pub(super) struct TailArgs {
     spirit: String,
 
     /// Session to follow: its last events in replay order, then new ones
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     session: Option<String>,
 
     /// Start after this position: the `sequence` of an event, or with --session its `cursor` in --json

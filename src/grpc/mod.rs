@@ -29,6 +29,7 @@ mod streams;
 pub use access_service::AccessApi;
 pub use auth::{AuthLayer, Keyring};
 pub use context::Context;
+pub use convert::create::check_create;
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};

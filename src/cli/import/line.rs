@@ -1,176 +1,305 @@
-//! Parses the lines of an import, JSON objects with the fields of `CreateEventRequest`.
+//! Parses the JSON text of an event, an object with the fields of `CreateEventRequest`.
 
-use std::collections::HashMap;
-
-use chrono::DateTime;
-use prost_types::Timestamp;
+use prost_types::Struct;
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 
-use crate::domain::dedupe::hex;
-use crate::grpc::JsonObject;
+use super::fault::Fault;
+use super::keys::KeyDeriver;
+use super::repair::repaired;
+use super::{meta, time};
 use crate::grpc::pb::{CreateEventRequest, EventView, OnDuplicate};
 
-/// Bytes of the hash that identifies a line.
-const HASH_BYTES: usize = 16;
-
-/// The fields of a line. `null` is the same as absent.
+/// The fields of an event, not parsed yet. `null` is the same as absent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    spirit_id: Option<String>,
-    event_type: Option<String>,
-    content: Option<String>,
-    meta_summary: Option<String>,
-    occurred_at: Option<String>,
-    session_id: Option<String>,
-    role: Option<String>,
-    author: Option<String>,
-    meta: Option<JsonObject>,
-    source_uri: Option<String>,
-    dedupe_key: Option<String>,
-    importance_score: Option<f64>,
-    on_duplicate: Option<String>,
-    expected_last_sequence: Option<i64>,
-    expected_session_last_sequence: Option<i64>,
+struct Fields<'a> {
+    #[serde(borrow)]
+    spirit_id: Option<&'a RawValue>,
+    event_type: Option<&'a RawValue>,
+    content: Option<&'a RawValue>,
+    meta_summary: Option<&'a RawValue>,
+    occurred_at: Option<&'a RawValue>,
+    session_id: Option<&'a RawValue>,
+    role: Option<&'a RawValue>,
+    author: Option<&'a RawValue>,
+    meta: Option<&'a RawValue>,
+    source_uri: Option<&'a RawValue>,
+    dedupe_key: Option<&'a RawValue>,
+    importance_score: Option<&'a RawValue>,
+    on_duplicate: Option<&'a RawValue>,
+    expected_last_sequence: Option<&'a RawValue>,
+    expected_session_last_sequence: Option<&'a RawValue>,
+
+    // The fields that `replay --json` prints and only the service sets.
+    id: Option<IgnoredAny>,
+    #[serde(rename = "sequence")]
+    _sequence: Option<IgnoredAny>,
+    content_bytes: Option<IgnoredAny>,
+    #[serde(rename = "revision")]
+    _revision: Option<IgnoredAny>,
+    is_deleted: Option<bool>,
+    #[serde(rename = "deleted_at")]
+    _deleted_at: Option<IgnoredAny>,
+    #[serde(rename = "created_at")]
+    _created_at: Option<IgnoredAny>,
+    #[serde(rename = "updated_at")]
+    _updated_at: Option<IgnoredAny>,
+    #[serde(rename = "cursor")]
+    _cursor: Option<IgnoredAny>,
 }
 
-/// Parses lines. A line that has neither a dedupe key nor the fields from which the server derives one gets a
-/// dedupe key derived from its text, so that an import can be repeated.
-pub(super) struct LineParser {
+/// What the flags of an import change about the reading of events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leniency {
+    /// Replace lone surrogates and U+0000 by U+FFFD.
+    pub(super) repair: bool,
+    /// Read times without a zone as UTC.
+    pub(super) assume_utc: bool,
+}
+
+/// An event that can be sent.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) request: CreateEventRequest,
+    /// Characters that were replaced.
+    pub(super) repaired: u64,
+    /// Number of values in `meta`.
+    pub(super) values: usize,
+}
+
+/// Parses the events of one source. An event that has neither a dedupe key nor the fields from which the server derives
+/// one gets a derived key.
+pub(super) struct EventParser {
+    /// Empty if no spirit was looked up.
     spirit_id: String,
-    /// Number of occurrences of each line that gets a derived dedupe key, by hash.
-    seen: HashMap<[u8; HASH_BYTES], u64>,
+    leniency: Leniency,
+    keys: KeyDeriver,
 }
 
-impl LineParser {
-    pub(super) fn new(spirit_id: String) -> Self {
+impl EventParser {
+    pub(super) fn new(spirit_id: String, source: String, leniency: Leniency) -> Self {
         Self {
+            keys: KeyDeriver::new(spirit_id.clone(), source),
             spirit_id,
-            seen: HashMap::new(),
+            leniency,
         }
     }
 
-    /// Returns the request of a line, or `None` for a blank line. The error is a message for the user.
-    pub(super) fn parse(&mut self, line: &[u8]) -> Result<Option<CreateEventRequest>, String> {
-        let text = std::str::from_utf8(line)
-            .map_err(|_| "is not valid UTF-8".to_owned())?
-            .trim();
+    /// Returns the event of a record, or `None` for a blank line.
+    pub(super) fn parse(&mut self, record: &[u8]) -> Result<Option<Parsed>, Fault> {
+        let text = std::str::from_utf8(record).map_err(|_| Fault::new("not UTF-8", "is not valid UTF-8"))?;
+        let text = text.trim().trim_start_matches('\u{feff}').trim_start();
         if text.is_empty() {
             return Ok(None);
         }
-        let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if line
-            .spirit_id
-            .as_ref()
-            .is_some_and(|id| !id.eq_ignore_ascii_case(&self.spirit_id))
-        {
-            return Err("spirit_id is not the spirit of this import".to_owned());
+        let Some(repaired) = repaired(text) else {
+            return self.event(text, text).map(Some);
+        };
+        if !self.leniency.repair {
+            let found = repaired.description();
+            let text = format!("holds {found}, which cannot be stored; --repair replaces it by U+FFFD");
+            return Err(Fault::new(found, text));
         }
-        let has_dedupe_key =
-            line.dedupe_key.is_some() || (line.source_uri.is_some() && line.occurred_at.is_some());
-        let dedupe_key = if has_dedupe_key {
-            line.dedupe_key
-        } else {
-            Some(self.derive_dedupe_key(text))
-        };
-        let on_duplicate = match line.on_duplicate {
-            None => OnDuplicate::ReturnExisting,
-            Some(name) => OnDuplicate::from_str_name(&name).ok_or_else(|| {
-                format!(
-                    "on_duplicate must be ON_DUPLICATE_REJECT or ON_DUPLICATE_RETURN_EXISTING, is \"{name}\""
-                )
-            })?,
-        };
-        Ok(Some(CreateEventRequest {
-            spirit_id: self.spirit_id.clone(),
-            event_type: line.event_type.unwrap_or_default(),
-            content: line.content,
-            meta_summary: line.meta_summary,
-            occurred_at: line.occurred_at.as_deref().map(timestamp).transpose()?,
-            session_id: line.session_id,
-            role: line.role,
-            author: line.author,
-            meta: line.meta.map(|JsonObject(value)| value),
-            source_uri: line.source_uri,
-            dedupe_key,
-            importance_score: line.importance_score,
-            on_duplicate: on_duplicate.into(),
-            expected_last_sequence: line.expected_last_sequence,
-            expected_session_last_sequence: line.expected_session_last_sequence,
-            reply_view: EventView::Unspecified.into(),
-        }))
+        let mut parsed = self.event(&repaired.text, text)?;
+        parsed.repaired = repaired.surrogates + repaired.nulls;
+        Ok(Some(parsed))
     }
 
-    /// Returns a dedupe key derived from the spirit, the line and its ordinal among equal lines.
-    fn derive_dedupe_key(&mut self, text: &str) -> String {
-        let hash: [u8; HASH_BYTES] = std::array::from_fn({
-            let digest = Sha256::digest(text);
-            move |i| digest[i]
-        });
-        let ordinal = self.seen.entry(hash).or_default();
-        *ordinal += 1;
-        let digest = Sha256::digest(format!("{}|{ordinal}|{text}", self.spirit_id));
-        format!("import:{}", hex(&digest[..HASH_BYTES]))
+    /// Parses JSON text. A dedupe key is derived from the text before its repair.
+    fn event(&mut self, json: &str, original: &str) -> Result<Parsed, Fault> {
+        if !json.starts_with('{') {
+            return Err(Fault::new("not a JSON object", "is not a JSON object"));
+        }
+        let fields: Fields = serde_json::from_str(json).map_err(|error| json_fault(&error))?;
+        self.check_export(&fields)?;
+        let mut values = 0;
+        let occurred_at = match fields.occurred_at {
+            Some(raw) => Some(time::timestamp(&time_text(raw)?, self.leniency.assume_utc)?),
+            None => None,
+        };
+        let mut request = CreateEventRequest {
+            spirit_id: self.spirit_id.clone(),
+            event_type: text("event_type", fields.event_type)?.unwrap_or_default(),
+            content: text("content", fields.content)?,
+            meta_summary: text("meta_summary", fields.meta_summary)?,
+            occurred_at,
+            session_id: text("session_id", fields.session_id)?,
+            role: text("role", fields.role)?,
+            author: text("author", fields.author)?,
+            meta: object(fields.meta, &mut values)?,
+            source_uri: text("source_uri", fields.source_uri)?,
+            dedupe_key: text("dedupe_key", fields.dedupe_key)?,
+            importance_score: value("importance_score", fields.importance_score, "a number")?,
+            on_duplicate: on_duplicate(fields.on_duplicate)?.into(),
+            expected_last_sequence: value(
+                "expected_last_sequence",
+                fields.expected_last_sequence,
+                "an integer",
+            )?,
+            expected_session_last_sequence: value(
+                "expected_session_last_sequence",
+                fields.expected_session_last_sequence,
+                "an integer",
+            )?,
+            reply_view: EventView::Unspecified.into(),
+        };
+        let server_derives = request.source_uri.is_some() && request.occurred_at.is_some();
+        if request.dedupe_key.is_none() && !server_derives {
+            request.dedupe_key = Some(self.keys.key(original));
+        }
+        Ok(Parsed {
+            request,
+            repaired: 0,
+            values,
+        })
+    }
+
+    /// Checks that an event which was exported keeps its meaning: it may come from another spirit, but not without its
+    /// mark of deletion or the rest of its content.
+    fn check_export(&self, fields: &Fields) -> Result<(), Fault> {
+        if fields.is_deleted == Some(true) {
+            return Err(Fault::new(
+                "deleted event",
+                "is a deleted event, which would be stored as a live one",
+            ));
+        }
+        if fields.content_bytes.is_some() {
+            let text = "has content_bytes: its content is only the beginning of the event's";
+            return Err(Fault::new("cut content", text));
+        }
+        let spirit_id = text("spirit_id", fields.spirit_id)?;
+        let is_foreign = spirit_id.is_some_and(|id| !id.eq_ignore_ascii_case(&self.spirit_id));
+        if is_foreign && fields.id.is_none() && !self.spirit_id.is_empty() {
+            return Err(Fault::new(
+                "event of another spirit",
+                "spirit_id is not the spirit of this import",
+            ));
+        }
+        Ok(())
     }
 }
 
-fn timestamp(text: &str) -> Result<Timestamp, String> {
-    let time = DateTime::parse_from_rfc3339(text)
-        .map_err(|error| format!("occurred_at must be a time such as 2025-10-17T14:23:15Z: {error}"))?;
-    Ok(Timestamp {
-        seconds: time.timestamp(),
-        nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0),
-    })
+/// Describes a fault of JSON without the list of all fields and without the line, which is always the first.
+fn json_fault(error: &serde_json::Error) -> Fault {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    let text = text.split(", expected one of").next().unwrap_or(text);
+    let kind = match error.classify() {
+        serde_json::error::Category::Data if text.starts_with("unknown field") => "unknown field",
+        serde_json::error::Category::Data if text.starts_with("duplicate field") => "duplicate key",
+        serde_json::error::Category::Data => "field of a wrong type",
+        _ => "not JSON",
+    };
+    let text = match kind {
+        "not JSON" => format!("is not JSON: {text}"),
+        "duplicate key" => format!("{text}: duplicate keys in an object"),
+        _ => text.to_owned(),
+    };
+    Fault::new(kind, format!("{text} (column {})", error.column()))
+}
+
+/// Parses a field that is present.
+fn value<T: DeserializeOwned>(name: &str, raw: Option<&RawValue>, what: &str) -> Result<Option<T>, Fault> {
+    let Some(raw) = raw else { return Ok(None) };
+    let value = serde_json::from_str(raw.get())
+        .map_err(|_| Fault::new("field of a wrong type", format!("{name} must be {what}")))?;
+    Ok(Some(value))
+}
+
+fn text(name: &str, raw: Option<&RawValue>) -> Result<Option<String>, Fault> {
+    value(name, raw, "a text")
+}
+
+fn object(raw: Option<&RawValue>, values: &mut usize) -> Result<Option<Struct>, Fault> {
+    raw.map(|raw| meta::object(raw, values)).transpose()
+}
+
+/// Returns the text of a time. An epoch number may be a number or a text.
+fn time_text(raw: &RawValue) -> Result<String, Fault> {
+    if raw.get().starts_with('"') {
+        return Ok(text("occurred_at", Some(raw))?.unwrap_or_default());
+    }
+    Ok(raw.get().to_owned())
+}
+
+fn on_duplicate(raw: Option<&RawValue>) -> Result<OnDuplicate, Fault> {
+    match text("on_duplicate", raw)? {
+        None => Ok(OnDuplicate::ReturnExisting),
+        Some(name) => OnDuplicate::from_str_name(&name).ok_or_else(|| {
+            let text = format!(
+                "on_duplicate must be ON_DUPLICATE_REJECT or ON_DUPLICATE_RETURN_EXISTING, is \"{name}\""
+            );
+            Fault::new("on_duplicate", text)
+        }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(parser: &mut LineParser, line: &str) -> CreateEventRequest {
-        parser
-            .parse(line.as_bytes())
-            .expect("a good line")
-            .expect("not blank")
-    }
-
-    #[test]
-    fn equal_lines_get_distinct_dedupe_keys_which_are_the_same_in_the_next_run() {
-        let lines = [
-            r#"{"event_type":"a","content":"x"}"#,
-            r#"{"event_type":"a","content":"x"}"#,
-        ];
-        let keys = || {
-            let mut parser = LineParser::new("s".to_owned());
-            lines.map(|line| parse(&mut parser, line).dedupe_key)
+    fn parse(line: &str, repair: bool) -> Result<Parsed, String> {
+        let leniency = Leniency {
+            repair,
+            assume_utc: false,
         };
-        let [first, second] = keys();
-        assert!(first.is_some() && first != second);
-        assert_eq!(keys(), [first, second]);
+        let mut parser = EventParser::new("s".to_owned(), "file".to_owned(), leniency);
+        let parsed = parser.parse(line.as_bytes()).map_err(|fault| fault.text)?;
+        Ok(parsed.expect("not blank"))
     }
 
     #[test]
-    fn a_line_with_a_dedupe_key_or_with_source_uri_and_time_gets_no_derived_dedupe_key() {
-        let mut parser = LineParser::new("s".to_owned());
+    fn an_event_with_a_dedupe_key_or_with_source_uri_and_time_gets_no_derived_dedupe_key() {
         let sourced = r#"{"event_type":"a","content":"","source_uri":"u","occurred_at":"2025-01-01T00:00:00Z","role":null}"#;
-        assert_eq!(parse(&mut parser, sourced).dedupe_key, None);
+        let key = |line: &str| parse(line, false).expect("an event").request.dedupe_key;
+        assert_eq!(key(sourced), None);
         let keyed = r#"{"event_type":"a","content":"","dedupe_key":"k"}"#;
-        assert_eq!(parse(&mut parser, keyed).dedupe_key.as_deref(), Some("k"));
+        assert_eq!(key(keyed).as_deref(), Some("k"));
+        let plain = r#"{"event_type":"a","content":""}"#;
+        assert!(key(plain).is_some());
+        assert_eq!(key(plain), key(&format!("\u{feff} {plain}\t\r")), "trimmed");
     }
 
     #[test]
-    fn the_error_of_a_bad_line_names_the_fault() {
-        let mut parser = LineParser::new("s".to_owned());
+    fn the_fault_of_a_bad_line_names_it() {
         for (line, word) in [
-            ("{", "EOF"),
-            (r#"{"event_typ":"a"}"#, "event_typ"),
+            ("{", "is not JSON"),
+            ("7", "is not a JSON object"),
+            (r#"{"event_typ":"a"}"#, "unknown field `event_typ` (column"),
+            (r#"{"content":"a","content":"b"}"#, "duplicate field `content`"),
+            (r#"{"content":[]}"#, "content must be a text"),
+            (r#"{"meta":{"k":1,"k":2}}"#, "meta.k"),
             (r#"{"occurred_at":"yesterday"}"#, "occurred_at"),
+            (r#"{"occurred_at":true}"#, "occurred_at"),
             (r#"{"on_duplicate":"MAYBE"}"#, "on_duplicate"),
             (r#"{"spirit_id":"other"}"#, "spirit_id"),
+            (r#"{"content":"\ud83d"}"#, "half of a surrogate pair"),
+            (r#"{"content":"\u0000"}"#, "U+0000"),
+            (r#"{"is_deleted":true}"#, "deleted"),
+            (r#"{"content_bytes":5}"#, "content_bytes"),
         ] {
-            let fault = parser.parse(line.as_bytes()).expect_err("a bad line");
+            let fault = parse(line, false).expect_err("a bad line");
             assert!(fault.contains(word), "{line}: {fault}");
         }
+    }
+
+    #[test]
+    fn a_repaired_line_has_the_key_of_its_original_text() {
+        let damaged = parse(r#"{"content":"a\ud83d"}"#, true).expect("an event");
+        let replaced = parse(r#"{"content":"a\ufffd"}"#, true).expect("an event");
+        assert_eq!(damaged.request.content.as_deref(), Some("a\u{fffd}"));
+        assert_eq!((damaged.repaired, replaced.repaired), (1, 0));
+        assert_ne!(damaged.request.dedupe_key, replaced.request.dedupe_key);
+    }
+
+    #[test]
+    fn an_exported_event_is_an_event_of_any_spirit() {
+        let exported = r#"{"id":"e","spirit_id":"other","sequence":7,"event_type":"a","content":"c","revision":1,
+            "is_deleted":false,"created_at":"x","updated_at":"x","deleted_at":null,"cursor":"c"}"#;
+        let request = parse(exported, false).expect("an event").request;
+        assert_eq!((request.spirit_id.as_str(), request.content()), ("s", "c"));
     }
 }

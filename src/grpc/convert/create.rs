@@ -84,6 +84,12 @@ pub(crate) fn new_event(
     f.finish(event)
 }
 
+/// Checks the fields of a create by the rules of CreateEvent, without a server. Fields that the server would derive or
+/// look up are not checked.
+pub fn check_create(request: pb::CreateEventRequest, limits: &Limits) -> Result<(), Invalid> {
+    new_event(request, String::new(), limits).map(drop)
+}
+
 /// A batch, with a result of validation for each item.
 pub(crate) struct Batch {
     pub(crate) mode: BatchMode,

@@ -4,7 +4,7 @@
 //! receives the converted values does not check them again.
 
 mod change;
-mod create;
+pub(super) mod create;
 mod deletion;
 mod edit;
 mod fields;

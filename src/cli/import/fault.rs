@@ -1,0 +1,109 @@
+//! Faults of an import, and the report of them: the first in full, the others as counts by kind.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use indicatif::ProgressBar;
+
+use super::super::printable::printable;
+
+/// Number of faults that are printed in full.
+pub(super) const SHOWN_MAX: usize = 20;
+/// Number of kinds that are counted separately.
+const KINDS_MAX: usize = 50;
+
+/// The reason why a line is not stored as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// The kind under which faults are counted.
+    pub(super) kind: Cow<'static, str>,
+    /// The reason in full.
+    pub(super) text: String,
+}
+
+impl Fault {
+    pub(super) fn new(kind: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
+        Self {
+            kind: kind.into(),
+            text: text.into(),
+        }
+    }
+}
+
+/// The position of an event in its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Line of its first byte, from 1.
+    pub(super) line: u64,
+    /// Number of the event in a document that is not read by lines, from 1.
+    pub(super) element: Option<u64>,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.element {
+            None => write!(f, "line {}", self.line),
+            Some(element) => write!(f, "element {element} (line {})", self.line),
+        }
+    }
+}
+
+/// Prints faults to stderr.
+pub(super) struct FaultReport {
+    progress: ProgressBar,
+    shown: usize,
+    /// Number of faults by kind that were not printed.
+    more: BTreeMap<Cow<'static, str>, u64>,
+}
+
+impl FaultReport {
+    pub(super) fn new(progress: ProgressBar) -> Self {
+        Self {
+            progress,
+            shown: 0,
+            more: BTreeMap::new(),
+        }
+    }
+
+    /// Prints the fault, or counts it once [`SHOWN_MAX`] faults are printed. `label` is the file's name, empty for a
+    /// single source.
+    pub(super) fn fault(&mut self, label: &str, at: Position, fault: Fault) {
+        if self.shown < SHOWN_MAX {
+            self.shown += 1;
+            self.say(label, &format!("{at}: {}", fault.text));
+            return;
+        }
+        let kind = if self.more.len() < KINDS_MAX || self.more.contains_key(&fault.kind) {
+            fault.kind
+        } else {
+            Cow::Borrowed("of other kinds")
+        };
+        *self.more.entry(kind).or_default() += 1;
+    }
+
+    /// Prints a sentence about a source.
+    pub(super) fn say(&self, label: &str, text: &str) {
+        let separator = if label.is_empty() { "" } else { ": " };
+        self.print(&format!("{label}{separator}{text}"));
+    }
+
+    /// Prints the counts of the faults that were not printed in full.
+    pub(super) fn finish(&self) {
+        let total: u64 = self.more.values().sum();
+        if total == 0 {
+            return;
+        }
+        let kinds: Vec<String> = self
+            .more
+            .iter()
+            .map(|(kind, count)| format!("{count} × {kind}"))
+            .collect();
+        self.print(&format!("and {total} more: {}", kinds.join(", ")));
+    }
+
+    fn print(&self, text: &str) {
+        let text = printable(text);
+        self.progress.suspend(|| eprintln!("{text}"));
+    }
+}

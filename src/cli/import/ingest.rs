@@ -1,0 +1,176 @@
+//! The ingest stream of an import, and the meaning of its replies.
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Status, Streaming};
+use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
+
+use super::super::client::Connection;
+use super::fault::Fault;
+use super::tally::Outcome;
+use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::grpc::pb::ingest_events_response::Result as Item;
+use crate::grpc::pb::{CreateEventRequest, CreateOutcome, IngestEventsRequest, IngestEventsResponse};
+
+/// A connection that has at most one open stream.
+pub(super) struct Ingest {
+    events: EventServiceClient<Connection>,
+    stream: Option<Stream>,
+}
+
+struct Stream {
+    /// Unbounded, because the budget of the readers bounds what is sent.
+    requests: mpsc::UnboundedSender<IngestEventsRequest>,
+    replies: Streaming<IngestEventsResponse>,
+}
+
+/// The meaning of a reply.
+pub(super) enum Answer {
+    Final(Outcome),
+    /// The event was not stored for a reason that passes.
+    Retry(Status),
+    /// No other event of this import can be stored either.
+    Fatal(Status),
+}
+
+impl Ingest {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self {
+            events: EventServiceClient::new(connection),
+            stream: None,
+        }
+    }
+
+    /// Opens a new stream in place of the last.
+    pub(super) async fn open(&mut self) -> Result<(), Status> {
+        self.close();
+        let (requests, outgoing) = mpsc::unbounded_channel();
+        let outgoing = UnboundedReceiverStream::new(outgoing);
+        let replies = self.events.ingest_events(outgoing).await?.into_inner();
+        self.stream = Some(Stream { requests, replies });
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self) {
+        self.stream = None;
+    }
+
+    /// Sends an event. If the stream has ended, its end is the next reply.
+    pub(super) fn send(&self, request: CreateEventRequest) {
+        let item = IngestEventsRequest {
+            request_id: String::new(),
+            create: Some(request),
+        };
+        if let Some(stream) = &self.stream {
+            let _ = stream.requests.send(item);
+        }
+    }
+
+    /// Returns the next reply. Cancel safe.
+    pub(super) async fn reply(&mut self) -> Result<IngestEventsResponse, Status> {
+        let ended = || Status::unavailable("the stream has ended");
+        let stream = self.stream.as_mut().ok_or_else(ended)?;
+        stream.replies.message().await?.ok_or_else(ended)
+    }
+}
+
+/// Returns the meaning of a reply to the event with this dedupe key.
+pub(super) fn answer(response: IngestEventsResponse, dedupe_key: Option<&str>) -> Answer {
+    match response.result {
+        Some(Item::Receipt(receipt)) => Answer::Final(match receipt.outcome() {
+            CreateOutcome::Created | CreateOutcome::Unspecified => Outcome::Created,
+            CreateOutcome::Duplicate => Outcome::Duplicate,
+            CreateOutcome::DuplicateDifferent => Outcome::Different(different(dedupe_key, &receipt.event_id)),
+        }),
+        Some(Item::Error(error)) => refusal(error, dedupe_key),
+        None => Answer::Final(Outcome::Bad(Fault::new(
+            "no answer",
+            "the server gave no result for this line",
+        ))),
+    }
+}
+
+fn refusal(error: rpc::Status, dedupe_key: Option<&str>) -> Answer {
+    let code = Code::from_i32(error.code);
+    match code {
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
+            Answer::Retry(Status::new(code, error.message))
+        }
+        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound => {
+            Answer::Fatal(Status::new(code, error.message))
+        }
+        Code::AlreadyExists => Answer::Final(taken(&error, dedupe_key)),
+        _ => Answer::Final(Outcome::Bad(fault(&error))),
+    }
+}
+
+/// Returns the outcome of an event with `ON_DUPLICATE_REJECT` whose dedupe key is taken.
+fn taken(error: &rpc::Status, dedupe_key: Option<&str>) -> Outcome {
+    let metadata = error
+        .get_details_error_info()
+        .map(|info| info.metadata)
+        .unwrap_or_default();
+    match metadata.get("existing_event_id") {
+        Some(_)
+            if metadata
+                .get("different")
+                .is_some_and(|different| different == "false") =>
+        {
+            Outcome::Duplicate
+        }
+        Some(existing) => Outcome::Different(different(dedupe_key, existing)),
+        None => Outcome::Bad(fault(error)),
+    }
+}
+
+fn different(dedupe_key: Option<&str>, existing: &str) -> Fault {
+    let key = dedupe_key.map_or_else(String::new, |key| format!(" \"{key}\""));
+    Fault::new(
+        "different",
+        format!("not stored: its dedupe key{key} is taken by event {existing}, whose content differs"),
+    )
+}
+
+/// Returns the fault of a refused event. Field paths lack the prefix `create.` of the stream's items.
+fn fault(error: &rpc::Status) -> Fault {
+    let Some(bad_request) = error.get_details_bad_request() else {
+        let reason = error.get_details_error_info().map(|info| info.reason);
+        return Fault::new(reason.unwrap_or_default(), error.message.clone());
+    };
+    let violations = bad_request.field_violations.into_iter().map(|violation| {
+        let field = violation
+            .field
+            .strip_prefix("create.")
+            .unwrap_or(&violation.field);
+        (field.to_owned(), violation.description)
+    });
+    bad_fields(violations)
+}
+
+/// Returns the fault of an event with these bad fields, each with the rule that it breaks.
+pub(super) fn bad_fields(violations: impl Iterator<Item = (String, String)>) -> Fault {
+    let (fields, texts): (Vec<_>, Vec<_>) = violations
+        .map(|(field, rule)| {
+            let text = format!("{field} {rule}");
+            (field, text)
+        })
+        .unzip();
+    Fault::new(format!("bad {}", fields.join(", ")), texts.join("; "))
+}
+
+/// Returns the fault of the first unanswered event if the stream ended because of it.
+pub(super) fn message_fault(status: &Status) -> Option<Fault> {
+    let reason = status.get_details_error_info()?.reason;
+    let is_message = matches!(reason.as_str(), "MESSAGE_TOO_LARGE" | "UNDECODABLE");
+    is_message.then(|| Fault::new(reason, status.message()))
+}
+
+/// Returns true if a stream that ended with this status may be opened again. An error without a reason comes from the
+/// transport.
+pub(super) fn is_transient(status: &Status) -> bool {
+    let is_retryable = matches!(
+        status.code(),
+        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
+    );
+    is_retryable || (status.code() != Code::Unimplemented && status.get_details_error_info().is_none())
+}

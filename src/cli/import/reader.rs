@@ -1,0 +1,206 @@
+//! Reads sources, each in a thread of its own: a few are read ahead, and their events are handed out in the order of the
+//! sources.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use indicatif::ProgressBar;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use super::fault::{Fault, Position};
+use super::line::{EventParser, Leniency, Parsed};
+use super::sources::Source;
+use super::split::{LARGE_BYTES, Splitter, Step};
+use super::text;
+
+/// Number of sources that are read at the same time.
+const READERS: usize = 4;
+/// Bytes of a source's events that are in memory. A larger event is in memory alone.
+const BUDGET_BYTES: usize = LARGE_BYTES;
+/// Bytes that an event is counted beside its text, and for each value of its `meta`.
+const EVENT_BYTES: usize = 512;
+const VALUE_BYTES: usize = 96;
+/// Capacity of the channel of a reader; the budget is the bound for events.
+const CHANNEL_ITEMS: usize = 64;
+
+/// A message of a reader.
+pub(super) enum Message {
+    /// An event, and the memory that it holds until it is dropped.
+    Event(Position, Box<Parsed>, OwnedSemaphorePermit),
+    /// A record that is no event.
+    Bad(Position, Fault),
+    /// The source cannot be read, or not to its end.
+    Broken(String),
+    /// The end of the source.
+    End,
+}
+
+/// The sources that are read or will be.
+pub(super) struct Readers {
+    waiting: VecDeque<(usize, Source)>,
+    reading: VecDeque<(usize, mpsc::Receiver<Message>)>,
+    /// Index of the source whose events are handed out.
+    turn: watch::Sender<usize>,
+    spirit_id: String,
+    leniency: Leniency,
+    progress: ProgressBar,
+}
+
+impl Readers {
+    pub(super) fn new(
+        sources: Vec<Source>,
+        spirit_id: String,
+        leniency: Leniency,
+        progress: ProgressBar,
+    ) -> Self {
+        Self {
+            waiting: sources.into_iter().enumerate().collect(),
+            reading: VecDeque::new(),
+            turn: watch::Sender::new(0),
+            spirit_id,
+            leniency,
+            progress,
+        }
+    }
+
+    /// Returns the next message with the index of its source; `None` after the last. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<(usize, Message)> {
+        self.start();
+        let (index, messages) = self.reading.front_mut()?;
+        let index = *index;
+        if let Some(message) = messages.recv().await {
+            return Some((index, message));
+        }
+        self.leave(index);
+        Some((index, Message::End))
+    }
+
+    /// Stops reading a source if it is still read.
+    pub(super) fn leave(&mut self, index: usize) {
+        if self.reading.front().is_some_and(|(front, _)| *front == index) {
+            self.reading.pop_front();
+            self.turn.send_replace(index + 1);
+        }
+    }
+
+    fn start(&mut self) {
+        while self.reading.len() < READERS
+            && let Some((index, source)) = self.waiting.pop_front()
+        {
+            let (sender, receiver) = mpsc::channel(CHANNEL_ITEMS);
+            let parser = EventParser::new(self.spirit_id.clone(), source.name.clone(), self.leniency);
+            let reader = Reader {
+                index,
+                source,
+                parser,
+                progress: self.progress.clone(),
+                budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
+                turn: self.turn.subscribe(),
+                sender,
+            };
+            tokio::task::spawn_blocking(move || reader.run());
+            self.reading.push_back((index, receiver));
+        }
+    }
+}
+
+/// The thread of one source. It ends when nobody takes its messages.
+struct Reader {
+    index: usize,
+    source: Source,
+    parser: EventParser,
+    progress: ProgressBar,
+    budget: Arc<Semaphore>,
+    turn: watch::Receiver<usize>,
+    sender: mpsc::Sender<Message>,
+}
+
+/// Nobody takes the messages of the reader.
+struct Abandoned;
+
+impl Reader {
+    fn run(mut self) {
+        let text = match text::open(&self.source.origin, self.progress.clone()) {
+            Ok(text) => text,
+            Err(error) => {
+                // Nobody may be there any more to be told.
+                let _ = self.send(Message::Broken(error.to_string()));
+                return;
+            }
+        };
+        let mut splitter = Splitter::new(text);
+        let mut whole_budget = None;
+        loop {
+            let step = splitter.step();
+            let sent = match step {
+                Ok(Step::Large) => self
+                    .wait_for_whole_budget()
+                    .map(|permit| whole_budget = Some(permit)),
+                Ok(Step::Record(at)) => self.record(at, splitter.take(), whole_budget.take()),
+                Ok(Step::TooLong(at)) => {
+                    whole_budget = None;
+                    self.send(Message::Bad(
+                        at,
+                        Fault::new("too long", "is longer than any event"),
+                    ))
+                }
+                Ok(Step::Broken(text)) => self.end(text.to_owned()),
+                Ok(Step::End) => Err(Abandoned),
+                Err(error) => self.end(format!("cannot be read to its end: {error}")),
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn record(
+        &mut self,
+        at: Position,
+        record: Vec<u8>,
+        whole_budget: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Abandoned> {
+        let bytes = record.len();
+        let parsed = self.parser.parse(&record);
+        drop(record);
+        let parsed = match parsed {
+            Ok(None) => return Ok(()),
+            Ok(Some(parsed)) => parsed,
+            Err(fault) => return self.send(Message::Bad(at, fault)),
+        };
+        let permit = match whole_budget {
+            Some(permit) => permit,
+            None => self.acquire(bytes + EVENT_BYTES + parsed.values * VALUE_BYTES)?,
+        };
+        self.send(Message::Event(at, Box::new(parsed), permit))
+    }
+
+    /// Waits until the events before this one are stored, in this source and in all before it.
+    fn wait_for_whole_budget(&mut self) -> Result<OwnedSemaphorePermit, Abandoned> {
+        let index = self.index;
+        let turn = Handle::current().block_on(self.turn.wait_for(|turn| *turn >= index));
+        turn.map(drop).map_err(|_| Abandoned)?;
+        self.acquire(BUDGET_BYTES)
+    }
+
+    fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Abandoned> {
+        let permits = u32::try_from(bytes.min(BUDGET_BYTES)).unwrap_or(u32::MAX);
+        let acquire = async {
+            tokio::select! {
+                permit = Arc::clone(&self.budget).acquire_many_owned(permits) => permit.map_err(|_| Abandoned),
+                () = self.sender.closed() => Err(Abandoned),
+            }
+        };
+        Handle::current().block_on(acquire)
+    }
+
+    fn send(&self, message: Message) -> Result<(), Abandoned> {
+        self.sender.blocking_send(message).map_err(|_| Abandoned)
+    }
+
+    fn end(&self, text: String) -> Result<(), Abandoned> {
+        self.send(Message::Broken(text))?;
+        Err(Abandoned)
+    }
+}
