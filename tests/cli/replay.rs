@@ -58,7 +58,7 @@ async fn replay_json_prints_the_session_in_the_order_of_the_imported_file() {
 }
 
 #[tokio::test]
-async fn replayed_json_can_be_imported_again_with_equal_fields() {
+async fn replayed_json_can_be_imported_into_another_spirit_with_equal_fields() {
     let test_dir = TestDir::new();
     let server = garden(&test_dir).await;
     let replay = |spirit| ["replay", "--spirit", spirit, "--session", "tomatoes", "--json"];
@@ -90,10 +90,9 @@ async fn replayed_json_can_be_imported_again_with_equal_fields() {
             })
             .collect()
     };
-    let lines: Vec<String> = comparable_fields(&first).iter().map(Value::to_string).collect();
     let import = ["import", "-", "--spirit", "Copy"];
     server
-        .command_with_stdin(&test_dir, &import, &lines.join("\n"))
+        .command_with_stdin(&test_dir, &import, &first)
         .await
         .exits_with(0);
     let second = server
@@ -211,5 +210,28 @@ async fn session_lists_titles_and_rewinds_sessions_and_undoes_a_rewind() {
 
     let cleared = run(&with(&["set", "tomatoes", "--title", "", "--owner", ""])).await;
     assert!(cleared.contains("tomatoes  -  -"), "{cleared}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_id_may_be_a_negative_number() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let input = r#"{"event_type": "a", "content": "in the group", "session_id": "-100123"}"#;
+    server
+        .command_with_stdin(&test_dir, &["import", "-", "--spirit", "Fern"], input)
+        .await
+        .exits_with(0);
+    for arguments in [
+        &["replay", "--spirit", "Fern", "--session", "-100123"][..],
+        &["replay", "--spirit", "Fern", "--session=-100123"],
+        &["session", "get", "-100123", "--spirit", "Fern"],
+    ] {
+        let exited = server.command(&test_dir, arguments).await.exits_with(0);
+        let shown = ["in the group", "-100123"]
+            .iter()
+            .any(|text| exited.stdout.contains(text));
+        assert!(shown, "{arguments:?}: {exited:?}");
+    }
     server.stop().await;
 }

@@ -127,7 +127,7 @@ fn different(dedupe_key: Option<&str>, existing: &str) -> Fault {
     let key = dedupe_key.map_or_else(String::new, |key| format!(" \"{key}\""));
     Fault::new(
         "different",
-        format!("not stored: its dedupe key{key} is taken by event {existing}, whose content differs"),
+        format!("not stored: its dedupe key{key} is taken by event {existing}, which differs from it"),
     )
 }
 

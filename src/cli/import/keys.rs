@@ -97,4 +97,16 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_hash_takes_at_most_16_bytes() {
+        const HASHES: usize = 300_000;
+        let mut counts = HashCounts::default();
+        for n in 0..HASHES as u64 {
+            counts.add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15)); // spread over all shards
+        }
+        let capacity: usize = counts.shards.iter().map(Vec::capacity).sum();
+        let bytes = capacity * size_of::<u64>() + SHARDS * size_of::<Vec<u64>>();
+        assert!(bytes <= 16 * HASHES, "{bytes} bytes");
+    }
 }

@@ -10,6 +10,7 @@ mod line;
 mod meta;
 mod reader;
 mod repair;
+mod scan;
 mod sources;
 mod split;
 mod tally;
@@ -67,10 +68,10 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let progress = tally::progress(&found.sources);
     let mut tally = Tally::new(&found.sources, progress.clone(), args.dry_run);
     if let Some(first) = found.passed_over.first() {
-        let count = found.passed_over.len();
-        tally.note(&format!(
-            "{count} files of other kinds are not read, such as {first}"
-        ));
+        tally.note(&match found.passed_over.len() {
+            1 => format!("1 file of another kind is not read: {first}"),
+            count => format!("{count} files of other kinds are not read, such as {first}"),
+        });
     }
     let (spirit_id, target) = if args.dry_run {
         let known = parse_uuid(&args.spirit).map(|id| id.to_string());

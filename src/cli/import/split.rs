@@ -3,9 +3,13 @@
 use std::io::{self, BufRead};
 
 use super::fault::Position;
+use super::scan::Scan;
 
 /// Bytes above which a record is large: it is read on only when no other line is in memory.
 pub(super) const LARGE_BYTES: usize = 1024 * 1024;
+/// Bytes that are reserved for a large record at once. A buffer that grows by doubling leaves its predecessors behind as
+/// resident memory; reserved memory that is not written takes none.
+const LARGE_RESERVE: usize = 32 * 1024 * 1024;
 /// Bytes above which a record is skipped. A message of 64 MiB, more than a server decodes, is not longer if each of its
 /// bytes is escaped.
 const RECORD_BYTES_MAX: usize = 6 * 64 * 1024 * 1024;
@@ -249,6 +253,7 @@ impl<R: BufRead> Splitter<R> {
                 self.record = Vec::new();
                 return None;
             }
+            self.record.reserve(LARGE_RESERVE);
             return Some(Step::Large);
         }
         None
@@ -262,49 +267,6 @@ impl<R: BufRead> Splitter<R> {
         } else {
             Step::Record(position)
         }
-    }
-}
-
-/// Follows brackets and strings of a JSON text.
-#[derive(Clone, Copy, Debug, Default)]
-struct Scan {
-    started: bool,
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-    /// The outermost object or array is closed.
-    ended: bool,
-}
-
-impl Scan {
-    /// Returns true if the value has ended before this byte, which belongs to what encloses it.
-    fn ends_before(&self, byte: u8) -> bool {
-        let is_outside = self.started && self.depth == 0 && !self.in_string;
-        is_outside && (matches!(byte, b',' | b']' | b'}') || byte.is_ascii_whitespace())
-    }
-
-    /// Takes a byte. Returns false if it is whitespace between tokens.
-    fn keeps(&mut self, byte: u8) -> bool {
-        self.started = true;
-        if self.in_string {
-            self.in_string = byte != b'"' || self.escaped;
-            self.escaped = byte == b'\\' && !self.escaped;
-            return true;
-        }
-        match byte {
-            b'"' => self.in_string = true,
-            b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                self.ended = self.depth == 0;
-            }
-            _ => return !byte.is_ascii_whitespace(),
-        }
-        true
-    }
-
-    fn is_between_tokens(self) -> bool {
-        self.depth > 0 && !self.in_string
     }
 }
 

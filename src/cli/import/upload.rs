@@ -22,7 +22,7 @@ use crate::grpc::pb::{CreateEventRequest, IngestEventsResponse};
 
 /// Lines that are not counted yet at which no more are taken from the readers.
 const PENDING_MAX: usize = 4_096;
-/// Attempts at a stream without any answer while the server is unavailable, overloaded or too slow.
+/// Attempts at the oldest event while the server is unavailable, overloaded or too slow.
 const ATTEMPTS_MAX: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -37,7 +37,7 @@ pub(super) struct Upload<'a> {
     unanswered: usize,
     /// The status of an event that has to be sent again; then nothing new is sent.
     failing: Option<Status>,
-    /// Failures since the last answer.
+    /// Failures since the oldest event was answered.
     failures: u32,
 }
 
@@ -134,10 +134,7 @@ impl<'a> Upload<'a> {
             Ok(response) => {
                 let key = self.first_sent().and_then(|event| event.dedupe_key.as_deref());
                 match ingest::answer(response, key) {
-                    Answer::Final(outcome) => {
-                        self.failures = 0;
-                        self.answer_first(Some(outcome));
-                    }
+                    Answer::Final(outcome) => self.answer_first(Some(outcome)),
                     Answer::Retry(status) => {
                         self.answer_first(None);
                         self.failing = Some(status);
@@ -169,19 +166,24 @@ impl<'a> Upload<'a> {
     /// Records the outcome of the oldest event that was sent; without one the event is to be sent again.
     fn answer_first(&mut self, outcome: Option<Outcome>) {
         self.unanswered = self.unanswered.saturating_sub(1);
+        let mut is_oldest = true;
         for pending in &mut self.pending {
             let State::Event { at, parsed, sent, .. } = &mut pending.state else {
                 continue;
             };
-            if std::mem::take(sent) {
-                if let Some(outcome) = outcome {
-                    if !matches!(outcome, Outcome::Bad(_)) {
-                        self.tally.repaired(parsed.repaired);
-                    }
-                    pending.state = State::Counted(*at, outcome);
-                }
-                return;
+            if !std::mem::take(sent) {
+                is_oldest = false;
+                continue;
             }
+            let Some(outcome) = outcome else { return };
+            if !matches!(outcome, Outcome::Bad(_)) {
+                self.tally.repaired(parsed.repaired);
+            }
+            pending.state = State::Counted(*at, outcome);
+            if is_oldest {
+                self.failures = 0;
+            }
+            return;
         }
     }
 

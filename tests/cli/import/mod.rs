@@ -1,4 +1,10 @@
-//! Tests of `import`: counts, bad lines, spirits by name or id.
+//! Tests of `import`: counts, bad lines, spirits by name or id. The other files cover one promise each.
+
+mod exact;
+mod faults;
+mod memory;
+mod resume;
+mod sources;
 
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{Event, ListEventsRequest, SoftDeleteSpiritRequest};
@@ -219,20 +225,25 @@ async fn import_accepts_unix_and_windows_line_endings_and_skips_blank_lines() {
 }
 
 #[tokio::test]
-async fn import_counts_duplicates_that_differ_separately() {
+async fn import_names_each_line_whose_dedupe_key_is_taken_by_another_event() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     let keyed =
         |content: &str| format!(r#"{{"event_type": "a", "content": "{content}", "dedupe_key": "k"}}"#);
-    let input = [keyed("one"), keyed("one"), keyed("other")].join("\n");
+    let strict = keyed("strict").replace('}', r#", "on_duplicate": "ON_DUPLICATE_REJECT"}"#);
+    let repeated = strict.replace("strict", "one");
+    let input = [keyed("one"), keyed("one"), keyed("other"), strict, repeated].join("\n");
     let exited = server
         .command_with_stdin(&test_dir, &["import", "-", "--spirit", "Ada"], &input)
         .await
-        .exits_with(0);
+        .exits_with(1);
     assert_eq!(
         counts(&exited).1,
-        "created 1, duplicates 2 (of them different 1), bad lines 0"
+        "created 1, duplicates 4 (of them different 2), bad lines 0"
     );
+    let id = &stored(&server, counts(&exited).0).await[0].id;
+    let named = |number| format!("line {number}: not stored: its dedupe key \"k\" is taken by event {id}");
+    exited.reports(&[&named(3), &named(4)]);
     server.stop().await;
 }
 
@@ -287,7 +298,7 @@ async fn import_finds_a_spirit_by_its_exact_name_or_its_id() {
 }
 
 #[tokio::test]
-async fn import_names_an_unreadable_file_and_creates_no_spirit() {
+async fn import_of_a_missing_file_or_an_empty_folder_creates_no_spirit() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     let missing = test_dir.path().join("missing.jsonl");
@@ -296,12 +307,14 @@ async fn import_names_an_unreadable_file_and_creates_no_spirit() {
         .command(&test_dir, &["import", missing, "--spirit", "Ada"])
         .await;
     exited.exits_with(1).reports(&["cannot open", missing]);
-    let directory = test_dir.path().to_str().unwrap();
+    let folder = test_dir.path().join("empty");
+    std::fs::create_dir(&folder).unwrap();
+    let folder = folder.to_str().unwrap();
     server
-        .command(&test_dir, &["import", directory, "--spirit", "Ada"])
+        .command(&test_dir, &["import", folder, "--spirit", "Ada"])
         .await
-        .exits_with(1)
-        .reports(&["cannot open", directory, "is a directory"]);
+        .exits_with(2)
+        .reports(&[folder, "holds no file whose name ends in .jsonl"]);
     let (spirits,): (i64,) = sqlx::query_as("select count(*) from spirits")
         .fetch_one(&mut test_dir.connect().await)
         .await
@@ -311,7 +324,7 @@ async fn import_names_an_unreadable_file_and_creates_no_spirit() {
 }
 
 #[tokio::test]
-async fn import_splits_requests_to_fit_the_servers_message_limit() {
+async fn import_names_a_line_that_exceeds_the_servers_message_limit_and_stores_the_others() {
     let test_dir = TestDir::new();
     let limits = [
         "--max-message-bytes",

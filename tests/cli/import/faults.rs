@@ -1,0 +1,87 @@
+//! The report of faults: some in full, the others as counts; one sentence for a file that holds no events.
+
+use crate::harness::{Server, TestDir, finish};
+
+use super::exact::field;
+use super::{counts, line};
+
+#[tokio::test]
+async fn import_prints_twenty_faults_in_full_and_counts_the_others_by_kind() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let mut lines = vec![line("good")];
+    lines.extend((0..30).map(|n| format!(r#"{{"event_typ": {n}}}"#)));
+    lines.extend((0..10).map(|_| r#"{"event_type": "", "content": ""}"#.to_owned()));
+    let input = lines.join("\n");
+    let exited = server
+        .command_with_stdin(&test_dir, &["import", "-", "--spirit", "Ada"], &input)
+        .await
+        .exits_with(1);
+    assert!(counts(&exited).1.ends_with("bad lines 40"), "{exited:?}");
+    let named: Vec<&str> = exited.stderr.lines().collect();
+    assert_eq!(named.len(), 21, "{exited:?}");
+    assert!(
+        named[0].starts_with("line 2: ") && named[19].starts_with("line 21: "),
+        "{named:?}"
+    );
+    assert_eq!(named[20], "and 20 more: 10 × bad event_type, 10 × unknown field");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_without_events_costs_one_sentence_and_does_not_end_the_import() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let other = test_dir.file("other.jsonl", "{\"messages\": []}\n".repeat(50_000));
+    // No field of these is wrong for `import`, but the server refuses each of them.
+    let refused = test_dir.file("refused.jsonl", "{\"content\": \"\"}\n".repeat(5_000));
+    let (utf16, good) = (field("utf16.jsonl"), field("day1.jsonl"));
+    let import = ["import", &other, &refused, &utf16, &good, "--spirit", "Ada"];
+    let exited = server.command(&test_dir, &import).await.exits_with(1);
+    let named: Vec<&str> = exited.stderr.lines().collect();
+    let [other_named, refused_named, utf16_named] = named[..] else {
+        panic!("{exited:?}");
+    };
+    assert!(
+        other_named.contains("none of the first 20 lines is an event"),
+        "{other_named}"
+    );
+    assert!(other_named.contains("unknown field `messages`"), "{other_named}");
+    assert!(
+        refused_named.contains("event_type must have 1 to 100 characters"),
+        "{refused_named}"
+    );
+    assert!(utf16_named.contains("UTF-16"), "{utf16_named}");
+    assert_eq!(
+        counts(&exited).1,
+        "created 2, duplicates 0 (of them different 0), bad lines 40, unreadable files 1"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_checks_every_line_without_a_server() {
+    let test_dir = TestDir::new();
+    let file = test_dir.file(
+        "events.jsonl",
+        [
+            &line("good"),
+            "{",
+            r#"{"event_type": "", "content": "", "importance_score": 7}"#,
+        ]
+        .join("\n"),
+    );
+    let mut command = test_dir.command(&["import", &file, "--spirit", "Ada", "--dry-run"]);
+    let exited = finish(command.env("EVENTS_ADDR", "127.0.0.1:1"))
+        .await
+        .exits_with(1);
+    assert!(
+        exited.stdout.starts_with("dry run: events 1, bad lines 2;"),
+        "{exited:?}"
+    );
+    exited.reports(&[
+        "line 2: is not JSON",
+        "line 3: event_type must have",
+        "importance_score must",
+    ]);
+}

@@ -1,0 +1,79 @@
+//! The memory of an import is bounded, however long its lines.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::harness::{Exited, Server, TestDir};
+
+use super::counts;
+
+const MIB: usize = 1024 * 1024;
+
+/// Highest resident memory of a process so far; `None` after its end and on systems without `/proc`.
+fn peak_bytes(pid: u32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Runs an import and returns its output and the highest resident memory that was seen.
+async fn import(test_dir: &TestDir, server: &Server, file: &str) -> (Exited, usize) {
+    let mut child = test_dir
+        .command(&["import", file, "--spirit", "Ada"])
+        .env("EVENTS_ADDR", &server.addr)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        peak = peak.max(peak_bytes(pid).unwrap_or_default());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    (Exited::from(child.wait_with_output().await.unwrap()), peak)
+}
+
+#[tokio::test]
+async fn lines_of_19_mib_are_stored_in_128_mib_of_memory() {
+    let test_dir = TestDir::new();
+    let limits = [
+        "serve",
+        "--max-message-bytes",
+        "33554432",
+        "--max-content-bytes",
+        "20971520",
+    ];
+    let server = Server::run(&test_dir, &mut test_dir.command(&limits)).await;
+    let line = |n: usize| {
+        format!(
+            "{{\"event_type\": \"a\", \"content\": \"{n}{}\"}}\n",
+            "x".repeat(19 * MIB)
+        )
+    };
+    let file = test_dir.file("events.jsonl", line(1) + &line(2));
+    let (exited, peak) = import(&test_dir, &server, &file).await;
+    let exited = exited.exits_with(0);
+    assert!(counts(&exited).1.starts_with("created 2, "), "{exited:?}");
+    assert!(peak <= 128 * MIB, "{} MiB", peak / MIB);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_endless_line_is_skipped_without_being_kept() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let good = r#"{"event_type": "a", "content": "good"}"#;
+    let file = test_dir.file(
+        "events.jsonl",
+        format!("{good}\n{}\n{good}", "x".repeat(50 * MIB)),
+    );
+    let (exited, peak) = import(&test_dir, &server, &file).await;
+    let exited = exited
+        .exits_with(1)
+        .reports(&["line 2: is longer than any event"]);
+    assert!(counts(&exited).1.starts_with("created 2, "), "{exited:?}");
+    assert!(peak <= 48 * MIB, "{} MiB", peak / MIB);
+    server.stop().await;
+}
