@@ -12,6 +12,7 @@
 //! - [`telemetry`]: logs and traces;
 //! - [`config`]: flags, environment variables, their defaults and bounds;
 //! - [`domain`]: pure types and rules;
+//! - [`formats`]: transcripts of other tools to events and back, independent of the other layers;
 //! - [`metrics`]: Prometheus metrics, independent of the other layers;
 //! - [`panics`]: catches panics and restarts tasks, independent of the other layers.
 //!
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod embedded_postgres;
+pub mod formats;
 pub mod gateway;
 pub mod grpc;
 pub mod metrics;

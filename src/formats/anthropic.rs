@@ -1,10 +1,10 @@
 //! Messages of Anthropic's API: requests with `messages` and `system`, replies, and single messages.
 
-use super::FormatError;
 use super::blocks::push_blocks;
 use super::json::{Fields, Json};
 use super::message::{Calls, Message, source};
 use super::output::{Id, Output};
+use super::{FormatError, time};
 
 #[derive(Debug, Default)]
 pub(super) struct Anthropic {
@@ -46,7 +46,7 @@ impl Anthropic {
                 ])),
             );
         }
-        let model = record.take_text("model");
+        let model = record.str("model").map(str::to_owned);
         let title = record.take_text("title");
         out.update_session(title.as_deref(), source(record));
         for (index, message) in messages.into_iter().enumerate() {
@@ -72,7 +72,7 @@ impl Anthropic {
     ) -> Result<(), FormatError> {
         let time = ["created_at", "timestamp"]
             .into_iter()
-            .find_map(|name| fields.take(name));
+            .find_map(|name| time::take(&mut fields, name));
         let id = fields
             .str("id")
             .map_or_else(|| Id::Position(position.to_owned()), |id| Id::Own(id.to_owned()));
@@ -90,10 +90,13 @@ impl Anthropic {
             fields.take("type");
         }
         let content = fields.take("content").unwrap_or(Json::Null);
-        let model = fields.take_text("model").or(model.map(str::to_owned));
-        if role == "assistant"
-            && let Some(model) = model
-        {
+        let is_answer = role == "assistant";
+        let own_model = if is_answer {
+            fields.take_text("model")
+        } else {
+            None
+        };
+        if let Some(model) = own_model.or(model.map(str::to_owned)).filter(|_| is_answer) {
             message.common.set("model", Json::text(&model));
             message.author = Some(model);
         }

@@ -1,11 +1,11 @@
 //! Session files of Claude Code: a JSON object a line, with a type, a session id, a UUID and a time.
 
-use super::FormatError;
 use super::blocks::push_blocks;
 use super::json::{Fields, Json};
-use super::message::{Calls, Message, source};
+use super::message::{Calls, Message, source, source_of};
 use super::output::{Draft, Id, Output};
 use super::record::event_type;
+use super::{FormatError, time};
 
 /// Record types without content of the conversation.
 const BOOKKEEPING: [&str; 14] = [
@@ -37,6 +37,14 @@ enum TitleRank {
     Given,
 }
 
+#[derive(Debug)]
+struct Title {
+    rank: TitleRank,
+    text: String,
+    /// Further fields of the record.
+    rest: Fields,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct ClaudeCode {
     session: String,
@@ -48,7 +56,7 @@ pub(super) struct ClaudeCode {
     calls: Calls,
     rank: TitleRank,
     /// A title that came before the first session id.
-    pending: Option<(TitleRank, String)>,
+    pending: Option<Title>,
 }
 
 impl ClaudeCode {
@@ -68,9 +76,9 @@ impl ClaudeCode {
         };
         out.begin(&self.session, id, record.get("timestamp"));
         if !self.session.is_empty()
-            && let Some((rank, title)) = self.pending.take()
+            && let Some(title) = self.pending.take()
         {
-            self.title(out, rank, title);
+            self.title(out, title);
         }
         let kind = record.str("type").unwrap_or_default().to_owned();
         match kind.as_str() {
@@ -92,9 +100,9 @@ impl ClaudeCode {
                     ..Draft::default()
                 });
             }
-            "summary" => self.take_title(out, TitleRank::Summary, &mut record, &["summary"]),
-            "ai-title" => self.take_title(out, TitleRank::Generated, &mut record, &["aiTitle", "title"]),
-            "custom-title" => self.take_title(out, TitleRank::Given, &mut record, &["customTitle", "title"]),
+            "summary" => self.take_title(out, TitleRank::Summary, record, &["summary"]),
+            "ai-title" => self.take_title(out, TitleRank::Generated, record, &["aiTitle", "title"]),
+            "custom-title" => self.take_title(out, TitleRank::Given, record, &["customTitle", "title"]),
             kind if BOOKKEEPING.contains(&kind) => out.skip(kind),
             kind => return out.unknown(kind, Json::Object(record), Fields::default()),
         }
@@ -104,7 +112,7 @@ impl ClaudeCode {
     /// Counts a title that belongs to no session.
     pub(super) fn finish(&mut self, out: &mut Output) {
         if self.pending.take().is_some() {
-            out.skip("summary");
+            out.skip("title");
         }
     }
 
@@ -129,10 +137,10 @@ impl ClaudeCode {
             message.common.object("source").set("uuid", uuid);
         }
         self.usage(&mut api, &mut message.first);
-        for known in ["type", "timestamp", "sessionId"] {
-            record.take(known);
+        take_envelope(&mut record);
+        if matches!(api.str("role"), Some("user" | "assistant")) {
+            api.take("role");
         }
-        api.take("role");
         if record
             .get("toolUseResult")
             .is_some_and(|result| result.to_string().len() > TOOL_USE_RESULT_BYTES_MAX)
@@ -177,21 +185,30 @@ impl ClaudeCode {
         meta
     }
 
-    fn take_title(&mut self, out: &mut Output, rank: TitleRank, record: &mut Fields, names: &[&str]) {
-        match names.iter().find_map(|name| record.take_text(name)) {
-            Some(title) if self.session.is_empty() => self.pending = Some((rank, title)),
-            Some(title) => self.title(out, rank, title),
-            None => out.skip("title"),
+    fn take_title(&mut self, out: &mut Output, rank: TitleRank, mut rest: Fields, names: &[&str]) {
+        let Some(text) = names.iter().find_map(|name| rest.take_text(name)) else {
+            out.skip("title");
+            return;
+        };
+        take_envelope(&mut rest);
+        for known in ["leafUuid", "uuid"] {
+            rest.take_text(known);
+        }
+        let title = Title { rank, text, rest };
+        if !self.session.is_empty() {
+            self.title(out, title);
+        } else if self.pending.replace(title).is_some() {
+            out.skip("title");
         }
     }
 
-    fn title(&mut self, out: &mut Output, rank: TitleRank, title: String) {
-        if rank < self.rank {
+    fn title(&mut self, out: &mut Output, title: Title) {
+        if title.rank < self.rank {
             out.skip("title");
             return;
         }
-        self.rank = rank;
-        out.update_session(Some(&title), Fields::default());
+        self.rank = title.rank;
+        out.update_session(Some(&title.text), source_of(Some("title"), title.rest));
     }
 }
 
@@ -217,12 +234,17 @@ fn is_prompt(record: &Fields, content: &Json) -> bool {
     !(has("isMeta") || has("isSidechain") || has("isCompactSummary") || has_result)
 }
 
+/// Removes the fields that every record has and whose values are in fields of the event.
+fn take_envelope(record: &mut Fields) {
+    record.take_text("type");
+    record.take_text("sessionId");
+    time::take(record, "timestamp");
+}
+
 fn push_system(out: &mut Output, meta: &Fields, mut record: Fields) {
     let is_error = record.str("level") == Some("error") || record.str("subtype") == Some("api_error");
     let content = record.take_text("content").unwrap_or_default();
-    for known in ["type", "timestamp", "sessionId"] {
-        record.take(known);
-    }
+    take_envelope(&mut record);
     let mut meta = meta.clone();
     meta.merge(source(record));
     out.push(Draft {

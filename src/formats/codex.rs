@@ -1,11 +1,11 @@
 //! Rollout files of Codex: a JSON object a line, with a time, a type and a payload.
 
-use super::FormatError;
 use super::items::{is_item, push_item};
 use super::json::{Fields, Json};
-use super::message::{Calls, Message, source};
+use super::message::{Calls, Message, source, source_of};
 use super::output::{Draft, Id, Output};
 use super::record::event_type;
+use super::{FormatError, time};
 
 /// Types of `event_msg` that repeat response items, or tell the state of the program.
 const DOUBLES: [&str; 22] = [
@@ -66,6 +66,8 @@ pub(super) struct Codex {
     model: Option<String>,
     turn: Option<String>,
     agent_path: Option<Json>,
+    /// Fields of the current line beside time, type and payload.
+    rest: Fields,
     /// The total of the last token count, which is written again when nothing was used.
     total: Option<Json>,
     calls: Calls,
@@ -80,9 +82,13 @@ impl Codex {
         let time = record.get("timestamp").cloned();
         self.begin(out, time.as_ref());
         let kind = record.str("type").unwrap_or_default().to_owned();
+        self.rest = Fields::default();
         let Some(payload) = record.take_object("payload") else {
             return self.bare(out, &kind, record, time.as_ref());
         };
+        time::take(&mut record, "timestamp");
+        record.take_text("type");
+        self.rest = record;
         match kind.as_str() {
             "session_meta" => self.session(out, payload, time.as_ref()),
             "turn_context" => {
@@ -94,8 +100,8 @@ impl Codex {
             "event_msg" => return self.event(out, payload),
             "compacted" => self.compacted(out, payload),
             kind => {
-                record.set("payload", Json::Object(payload));
-                return out.unknown(kind, Json::Object(record), self.meta());
+                self.rest.set("type", Json::text(kind));
+                return out.unknown(kind, Json::Object(payload), self.meta());
             }
         }
         Ok(())
@@ -138,6 +144,9 @@ impl Codex {
         let instructions = payload
             .take_text("instructions")
             .or_else(|| payload.take_object("base_instructions")?.take_text("text"));
+        if !self.rest.is_empty() {
+            payload.set("record", Json::Object(self.rest.clone()));
+        }
         out.update_session(None, source(payload));
         if let Some(content) = instructions {
             out.push(Draft {
@@ -232,6 +241,7 @@ impl Codex {
         meta.set_some("turn_id", self.turn.as_ref().map(Json::text));
         meta.set_some("model", self.model.as_ref().map(Json::text));
         meta.set_some("agent_path", self.agent_path.clone());
+        meta.merge(source_of(Some("record"), self.rest.clone()));
         meta
     }
 }

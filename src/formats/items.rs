@@ -203,7 +203,9 @@ fn push_output(out: &mut Output, calls: &Calls, message: &mut Message, mut item:
     if item.str("type") == Some("function_call_output") {
         item.take("type");
     }
-    item.take("role");
+    if item.str("role") == Some("tool") {
+        item.take("role");
+    }
     meta.merge(source(item));
     message.push_result(out, content, meta);
 }

@@ -2,12 +2,12 @@
 //!
 //! A record is a conversation (`{"messages": […]}`), a reply of the API, a list of items, or one message or item.
 
-use super::FormatError;
 use super::items::{is_item, push_item};
 use super::json::{Fields, Json};
 use super::message::{Calls, Message, argument_text, call_meta, source, source_of};
 use super::output::{Id, Output};
 use super::record::event_type;
+use super::{FormatError, time};
 
 #[derive(Debug, Default)]
 pub(super) struct OpenAi {
@@ -42,9 +42,13 @@ impl OpenAi {
             "created",
             record.get("created").or(record.get("created_at")).cloned(),
         );
-        common.set_some("model", record.take_text("model").map(Json::String));
+        common.set_some("model", record.str("model").map(Json::text));
         let title = record.take_text("title");
-        let usage = record.take_object("usage");
+        let usage = if messages.is_empty() {
+            None
+        } else {
+            record.take_object("usage")
+        };
         out.update_session(title.as_deref(), source(record));
         let count = messages.len();
         for (index, message) in messages.into_iter().enumerate() {
@@ -73,7 +77,7 @@ impl OpenAi {
     ) -> Result<(), FormatError> {
         let time = ["created_at", "created", "timestamp"]
             .into_iter()
-            .find_map(|name| fields.take(name));
+            .find_map(|name| time::take(&mut fields, name));
         let time = time.or_else(|| shared.get("created").cloned());
         let id = match fields.str("id") {
             Some(id) if fields.str("object") != Some("chat.completion") => Id::Own(id.to_owned()),
@@ -82,10 +86,15 @@ impl OpenAi {
         out.begin(session, id, time.as_ref());
         let mut message = Message::default();
         let is_answer = fields.str("role").is_none_or(|role| role == "assistant");
-        let model = fields
-            .take_text("model")
-            .or(shared.str("model").map(str::to_owned));
-        if is_answer && let Some(model) = model {
+        let own_model = if is_answer {
+            fields.take_text("model")
+        } else {
+            None
+        };
+        if let Some(model) = own_model
+            .or(shared.str("model").map(str::to_owned))
+            .filter(|_| is_answer)
+        {
             message.common.set("model", Json::text(&model));
             message.author = Some(model);
         }

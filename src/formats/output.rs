@@ -51,8 +51,8 @@ pub(super) struct Output {
     time_text: Option<String>,
     /// Number of events of the current record.
     events: u64,
-    /// Time of the last event of each session.
-    last: HashMap<String, DateTime<Utc>>,
+    /// Time of the last event of each session, and whether it is assumed.
+    last: HashMap<String, (DateTime<Utc>, bool)>,
     records: Vec<Record>,
     skipped: BTreeMap<String, u64>,
 }
@@ -101,7 +101,7 @@ impl Output {
 
     /// Adds an event, and an event of type `system` for each value that does not fit into its `meta`.
     pub(super) fn push(&mut self, mut draft: Draft) {
-        let occurred_at = self.next_time(&mut draft.meta);
+        let (occurred_at, is_time_assumed) = self.next_time(&mut draft.meta).unzip();
         let Fitted {
             meta,
             moved,
@@ -117,6 +117,7 @@ impl Output {
             content: draft.content,
             meta: meta.into_map(),
             occurred_at,
+            is_time_assumed: is_time_assumed.unwrap_or_default(),
         };
         self.records.push(Record::Event(Box::new(event)));
         self.push_moved(moved);
@@ -158,10 +159,13 @@ impl Output {
     }
 
     /// Adds a change of the current session. `meta` that exceeds the limits moves into events of type `system`.
-    pub(super) fn update_session(&mut self, title: Option<&str>, meta: Fields) {
+    pub(super) fn update_session(&mut self, title: Option<&str>, mut meta: Fields) {
         let title = title.map(str::trim).filter(|title| !title.is_empty());
         if self.session.is_empty() || (title.is_none() && meta.is_empty()) {
             return;
+        }
+        if let Some(title) = title.filter(|title| title.chars().count() > NAME_CHARS_MAX) {
+            meta.object("source").set("full_title", Json::text(title));
         }
         let Fitted { meta, moved, .. } = fit(meta);
         self.records.push(Record::Session(SessionUpdate {
@@ -182,13 +186,18 @@ impl Output {
 
     /// Returns the time of the next event: that of the record, but later than all events of the session before it.
     /// If the first event of a record cannot have the record's time, `meta.source.timestamp` keeps it.
-    fn next_time(&mut self, meta: &mut Fields) -> Option<DateTime<Utc>> {
-        let last = self.last.get(&self.session).copied();
-        let after_last = last.and_then(|last| last.checked_add_signed(TimeDelta::microseconds(1)));
-        let time = match (self.time, after_last) {
-            (Some(time), Some(after)) => Some(time.max(after)),
-            (time, after) => time.or(after).or(self.options.start),
+    fn next_time(&mut self, meta: &mut Fields) -> Option<(DateTime<Utc>, bool)> {
+        let after_last = self.last.get(&self.session).and_then(|(last, is_assumed)| {
+            let after = last.checked_add_signed(TimeDelta::microseconds(1))?;
+            Some((after, *is_assumed))
+        });
+        let start = self.options.start.map(|start| (start, true));
+        let next = match (self.time, after_last) {
+            (Some(time), Some((after, _))) if time < after => after_last,
+            (Some(time), _) => Some((time, false)),
+            (None, after) => after.or(start),
         };
+        let time = next.map(|(time, _)| time);
         let is_changed = self.time.is_none() || self.time != time;
         if self.events == 0
             && is_changed
@@ -199,13 +208,13 @@ impl Output {
                 source.set("timestamp", Json::String(text));
             }
         }
-        if let Some(time) = time {
+        if let Some(next) = next {
             if self.last.len() >= SESSIONS_MAX {
                 self.last.clear();
             }
-            self.last.insert(self.session.clone(), time);
+            self.last.insert(self.session.clone(), next);
         }
-        time
+        next
     }
 
     fn next_key(&mut self, event_type: &str, content: &str) -> String {

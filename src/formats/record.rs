@@ -25,8 +25,10 @@ pub struct Event {
     pub content: String,
     /// Every number in it is exact as a double.
     pub meta: Map<String, Value>,
-    /// `None` if the transcript has no times; the server then sets the time of import.
+    /// `None` if the transcript has no times and [`Options::start`](super::Options::start) is not set.
     pub occurred_at: Option<DateTime<Utc>>,
+    /// Whether the time follows from `Options::start` and not from the transcript.
+    pub is_time_assumed: bool,
     /// The same each time the transcript is converted, also after it has grown at its end.
     pub dedupe_key: Option<String>,
 }

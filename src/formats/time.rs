@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound as _, Utc};
 
-use super::json::Json;
+use super::json::{Fields, Json};
 
 /// Fractional digits of a second in stored times.
 const MICROSECOND_DIGITS: u16 = 6;
@@ -23,6 +23,12 @@ pub(super) fn parse(time: &Json) -> Option<DateTime<Utc>> {
         Json::Number(text) => from_number(text.parse().ok()?),
         _ => None,
     }
+}
+
+/// Removes and returns a field that is a time. Anything else stays.
+pub(super) fn take(fields: &mut Fields, name: &str) -> Option<Json> {
+    parse(fields.get(name)?)?;
+    fields.take(name)
 }
 
 #[allow(clippy::cast_possible_truncation)] // a cast saturates, and chrono refuses what is out of its range

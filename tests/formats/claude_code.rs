@@ -106,7 +106,7 @@ fn a_summary_before_the_first_message_is_the_title_of_the_session() {
     );
     assert_eq!(
         skipped(&convert(Format::ClaudeCode, options(), [first])),
-        ["summary"]
+        ["title"]
     );
 }
 

@@ -73,6 +73,7 @@ fn a_start_gives_times_to_a_source_without_times() {
     };
     let events = events(&convert(Format::OpenAi, options, CHAT.lines()));
     assert_eq!(events[0].occurred_at, Some(start));
+    assert!(events[0].is_time_assumed && !events[9].is_time_assumed);
     assert_in_order(&events);
     assert!(
         events

@@ -160,13 +160,14 @@ fn assert_within_limits(event: &Event) {
 fn check(format: Format, records: Vec<Value>) {
     let mut converter = Converter::new(format, options());
     for record in records {
-        let results = match converter.convert_text(&record.to_string()) {
+        let mut results = match converter.convert_text(&record.to_string()) {
             Ok(results) => results,
             Err(error) => {
                 assert_eq!(format, Format::Atif, "{error}");
                 continue;
             }
         };
+        results.extend(converter.finish());
         let mut text = String::new();
         let mut events = Vec::new();
         let mut skipped = 0;
@@ -203,7 +204,7 @@ fn check(format: Format, records: Vec<Value>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_text_is_lost_and_no_limit_is_exceeded(inner in any_json()) {
