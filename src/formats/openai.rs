@@ -44,10 +44,11 @@ impl OpenAi {
         );
         common.set_some("model", record.str("model").map(Json::text));
         let title = record.take_text("title");
-        let usage = if messages.is_empty() {
-            None
-        } else {
+        let has_answer = messages.last().is_some_and(|last| last.as_object().is_some());
+        let usage = if has_answer {
             record.take_object("usage")
+        } else {
+            None
         };
         out.update_session(title.as_deref(), source(record));
         let count = messages.len();
