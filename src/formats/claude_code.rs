@@ -62,7 +62,7 @@ pub(super) struct ClaudeCode {
 impl ClaudeCode {
     pub(super) fn convert(&mut self, out: &mut Output, record: Json) -> Result<(), FormatError> {
         self.records += 1;
-        let Json::Object(mut record) = record else {
+        let Json::Object(record) = record else {
             return out.unknown("value", record, Fields::default());
         };
         let session = record.str("sessionId").filter(|id| !id.is_empty());

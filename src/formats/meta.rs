@@ -119,7 +119,8 @@ fn exponents(value: &Json) -> usize {
     }
 }
 
-fn omit_payloads(fields: &mut Fields, count: &mut usize) {
+/// Replaces long base64 by its length and hash, and counts it.
+pub(super) fn omit_payloads(fields: &mut Fields, count: &mut usize) {
     for (name, value) in fields.values_mut() {
         match value {
             Json::String(text) if PAYLOAD_FIELDS.contains(&name) && is_base64(text) => {

@@ -32,8 +32,9 @@ mod time;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
 
-use self::json::{Json, ParseError};
+use self::json::{Fields, Json, ParseError};
 use self::output::Output;
 pub use self::record::{Event, Record, SessionUpdate, event_type};
 
@@ -87,6 +88,17 @@ pub struct Options {
     pub start: Option<DateTime<Utc>>,
     /// Makes unknown records errors.
     pub strict: bool,
+}
+
+/// Separates the text of a message's content, a string or a list of parts, from its other parts. Returns `meta` with the
+/// field `parts`, empty if the content is a single text, and with large base64 omitted.
+#[must_use]
+pub fn text_and_parts(content: Json) -> (String, Map<String, Value>) {
+    let flat = parts::flatten(content);
+    let mut meta = Fields::default();
+    meta.set_some("parts", flat.parts);
+    meta::omit_payloads(&mut meta, &mut 0);
+    (flat.text, meta.into_map())
 }
 
 /// An error of a conversion. It concerns one record; the next one can be converted.

@@ -1,20 +1,28 @@
 //! The ingest stream of an import, and the meaning of its replies.
 
+use prost_types::FieldMask;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
-use super::super::client::Connection;
+use super::super::client::{Connection, REPLY_BYTES_MAX};
 use super::fault::Fault;
 use super::tally::Outcome;
+use super::transcript::object;
+use crate::formats::SessionUpdate;
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::ingest_events_response::Result as Item;
-use crate::grpc::pb::{CreateEventRequest, CreateOutcome, IngestEventsRequest, IngestEventsResponse};
+use crate::grpc::pb::session_service_client::SessionServiceClient;
+use crate::grpc::pb::{
+    CreateEventRequest, CreateOutcome, GetEventRequest, IngestEventsRequest, IngestEventsResponse, MetaMode,
+    UpdateSessionRequest,
+};
 
 /// A connection that has at most one open stream.
 pub(super) struct Ingest {
     events: EventServiceClient<Connection>,
+    sessions: SessionServiceClient<Connection>,
     stream: Option<Stream>,
 }
 
@@ -36,7 +44,8 @@ pub(super) enum Answer {
 impl Ingest {
     pub(super) fn new(connection: Connection) -> Self {
         Self {
-            events: EventServiceClient::new(connection),
+            events: EventServiceClient::new(connection.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
+            sessions: SessionServiceClient::new(connection),
             stream: None,
         }
     }
@@ -66,11 +75,67 @@ impl Ingest {
         }
     }
 
+    /// Returns whether an event is stored with this type, content and session, at whatever time.
+    pub(super) async fn is_stored(&mut self, event_id: String, event: &CreateEventRequest) -> bool {
+        let request = GetEventRequest {
+            event_id,
+            spirit_id: Some(event.spirit_id.clone()),
+            ..GetEventRequest::default()
+        };
+        let stored = self
+            .events
+            .get_event(request)
+            .await
+            .map(|reply| reply.into_inner().event);
+        let Ok(Some(stored)) = stored else {
+            return false;
+        };
+        stored.event_type.as_ref() == Some(&event.event_type)
+            && stored.content == event.content
+            && stored.session_id == event.session_id
+    }
+
+    /// Sets the title of a session and merges its `meta`.
+    pub(super) async fn update_session(
+        &mut self,
+        spirit_id: String,
+        update: SessionUpdate,
+    ) -> Result<(), Status> {
+        let meta = object(update.meta).map_err(|fault| Status::invalid_argument(fault.text))?;
+        let mut paths = Vec::new();
+        if update.title.is_some() {
+            paths.push("title".to_owned());
+        }
+        if !meta.fields.is_empty() {
+            paths.push("meta".to_owned());
+        }
+        let request = UpdateSessionRequest {
+            spirit_id,
+            session_id: update.session_id,
+            title: update.title,
+            meta: Some(meta),
+            update_mask: Some(FieldMask { paths }),
+            meta_mode: MetaMode::MergePatch.into(),
+            ..UpdateSessionRequest::default()
+        };
+        self.sessions.update_session(request).await.map(drop)
+    }
+
     /// Returns the next reply. Cancel safe.
     pub(super) async fn reply(&mut self) -> Result<IngestEventsResponse, Status> {
         let ended = || Status::unavailable("the stream has ended");
         let stream = self.stream.as_mut().ok_or_else(ended)?;
         stream.replies.message().await?.ok_or_else(ended)
+    }
+}
+
+/// Returns the id of the event that has the dedupe key of another one.
+pub(super) fn different_event(response: &IngestEventsResponse) -> Option<String> {
+    match &response.result {
+        Some(Item::Receipt(receipt)) if receipt.outcome() == CreateOutcome::DuplicateDifferent => {
+            Some(receipt.event_id.clone())
+        }
+        _ => None,
     }
 }
 
@@ -145,6 +210,22 @@ fn fault(error: &rpc::Status) -> Fault {
         (field.to_owned(), violation.description)
     });
     bad_fields(violations)
+}
+
+/// Returns the fault of a session that the server refused.
+pub(super) fn session_fault(status: &Status) -> Fault {
+    let violations = status
+        .get_details_bad_request()
+        .map(|details| details.field_violations)
+        .unwrap_or_default();
+    if violations.is_empty() {
+        return Fault::new("bad session", status.message());
+    }
+    bad_fields(
+        violations
+            .into_iter()
+            .map(|violation| (violation.field, violation.description)),
+    )
 }
 
 /// Returns the fault of an event with these bad fields, each with the rule that it breaks.

@@ -1,14 +1,18 @@
 //! Parses the JSON text of an event, an object with the fields of `CreateEventRequest`.
 
+use std::borrow::Cow;
+
 use prost_types::Struct;
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::fault::Fault;
 use super::keys::KeyDeriver;
 use super::repair::repaired;
-use super::{meta, time};
+use super::{meta, time, transcript};
+use crate::formats::json::Json;
+use crate::formats::text_and_parts;
 use crate::grpc::pb::{CreateEventRequest, EventView, OnDuplicate};
 
 /// The fields of an event, not parsed yet. `null` is the same as absent.
@@ -18,6 +22,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     spirit_id: Option<&'a RawValue>,
     event_type: Option<&'a RawValue>,
+    /// Unlike other fields, `null` is content: none.
+    #[serde(borrow, default, deserialize_with = "present")]
     content: Option<&'a RawValue>,
     meta_summary: Option<&'a RawValue>,
     occurred_at: Option<&'a RawValue>,
@@ -67,6 +73,46 @@ pub(super) struct Parsed {
     pub(super) repaired: u64,
     /// Number of values in `meta`.
     pub(super) values: usize,
+    /// Whether the time is that of the import, because the source has none.
+    pub(super) is_time_assumed: bool,
+}
+
+/// The JSON text of a record.
+#[derive(Debug)]
+pub(super) struct RecordText<'a> {
+    pub(super) json: Cow<'a, str>,
+    /// The text before its repair.
+    original: &'a str,
+    /// Characters that were replaced.
+    pub(super) repaired: u64,
+}
+
+impl<'a> RecordText<'a> {
+    /// Returns the text, or `None` for a blank line.
+    pub(super) fn of(record: &'a [u8], leniency: Leniency) -> Result<Option<Self>, Fault> {
+        let text = std::str::from_utf8(record).map_err(|_| Fault::new("not UTF-8", "is not valid UTF-8"))?;
+        let text = text.trim().trim_start_matches('\u{feff}').trim_start();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let Some(repaired) = repaired(text) else {
+            return Ok(Some(Self {
+                json: Cow::Borrowed(text),
+                original: text,
+                repaired: 0,
+            }));
+        };
+        if !leniency.repair {
+            let found = repaired.description();
+            let text = format!("holds {found}, which cannot be stored; --repair replaces it by U+FFFD");
+            return Err(Fault::new(found, text));
+        }
+        Ok(Some(Self {
+            repaired: repaired.surrogates + repaired.nulls,
+            json: Cow::Owned(repaired.text),
+            original: text,
+        }))
+    }
 }
 
 /// Parses the events of one source. An event that has neither a dedupe key nor the fields from which the server derives
@@ -87,28 +133,9 @@ impl EventParser {
         }
     }
 
-    /// Returns the event of a record, or `None` for a blank line.
-    pub(super) fn parse(&mut self, record: &[u8]) -> Result<Option<Parsed>, Fault> {
-        let text = std::str::from_utf8(record).map_err(|_| Fault::new("not UTF-8", "is not valid UTF-8"))?;
-        let text = text.trim().trim_start_matches('\u{feff}').trim_start();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let Some(repaired) = repaired(text) else {
-            return self.event(text, text).map(Some);
-        };
-        if !self.leniency.repair {
-            let found = repaired.description();
-            let text = format!("holds {found}, which cannot be stored; --repair replaces it by U+FFFD");
-            return Err(Fault::new(found, text));
-        }
-        let mut parsed = self.event(&repaired.text, text)?;
-        parsed.repaired = repaired.surrogates + repaired.nulls;
-        Ok(Some(parsed))
-    }
-
-    /// Parses JSON text. A dedupe key is derived from the text before its repair.
-    fn event(&mut self, json: &str, original: &str) -> Result<Parsed, Fault> {
+    /// Returns the event of a record. A dedupe key is derived from the text before its repair.
+    pub(super) fn parse(&mut self, record: &RecordText) -> Result<Parsed, Fault> {
+        let json = record.json.as_ref();
         if !json.starts_with('{') {
             return Err(Fault::new("not a JSON object", "is not a JSON object"));
         }
@@ -119,10 +146,11 @@ impl EventParser {
             Some(raw) => Some(time::timestamp(&time_text(raw)?, self.leniency.assume_utc)?),
             None => None,
         };
+        let (content, parts) = content(fields.content)?;
         let mut request = CreateEventRequest {
             spirit_id: self.spirit_id.clone(),
             event_type: text("event_type", fields.event_type)?.unwrap_or_default(),
-            content: text("content", fields.content)?,
+            content,
             meta_summary: text("meta_summary", fields.meta_summary)?,
             occurred_at,
             session_id: text("session_id", fields.session_id)?,
@@ -145,14 +173,19 @@ impl EventParser {
             )?,
             reply_view: EventView::Unspecified.into(),
         };
+        if let Some(parts) = parts {
+            values += parts.fields.len();
+            request.meta.get_or_insert_default().fields.extend(parts.fields);
+        }
         let server_derives = request.source_uri.is_some() && request.occurred_at.is_some();
         if request.dedupe_key.is_none() && !server_derives {
-            request.dedupe_key = Some(self.keys.key(original));
+            request.dedupe_key = Some(self.keys.key(record.original));
         }
         Ok(Parsed {
             request,
-            repaired: 0,
+            repaired: record.repaired,
             values,
+            is_time_assumed: false,
         })
     }
 
@@ -209,6 +242,29 @@ fn value<T: DeserializeOwned>(name: &str, raw: Option<&RawValue>, what: &str) ->
     Ok(Some(value))
 }
 
+/// Accepts `null` as a value.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Returns the content, and `meta` with its parts if it is a list that is not a single text.
+fn content(raw: Option<&RawValue>) -> Result<(Option<String>, Option<Struct>), Fault> {
+    let Some(raw) = raw else {
+        return Ok((None, None));
+    };
+    match raw.get().as_bytes().first() {
+        Some(b'n') => Ok((Some(String::new()), None)),
+        Some(b'[') => {
+            let parts = Json::parse(raw.get())
+                .map_err(|error| Fault::new("not JSON", format!("content is not JSON: {error}")))?;
+            let (text, meta) = text_and_parts(parts);
+            let meta = (!meta.is_empty()).then(|| transcript::object(meta)).transpose()?;
+            Ok((Some(text), meta))
+        }
+        _ => Ok((value("content", Some(raw), "a text or a list of parts")?, None)),
+    }
+}
+
 fn text(name: &str, raw: Option<&RawValue>) -> Result<Option<String>, Fault> {
     value(name, raw, "a text")
 }
@@ -247,8 +303,10 @@ mod tests {
             assume_utc: false,
         };
         let mut parser = EventParser::new("s".to_owned(), "file".to_owned(), leniency);
-        let parsed = parser.parse(line.as_bytes()).map_err(|fault| fault.text)?;
-        Ok(parsed.expect("not blank"))
+        let text = RecordText::of(line.as_bytes(), leniency).map_err(|fault| fault.text)?;
+        parser
+            .parse(&text.expect("not blank"))
+            .map_err(|fault| fault.text)
     }
 
     #[test]
@@ -270,7 +328,7 @@ mod tests {
             ("7", "is not a JSON object"),
             (r#"{"event_typ":"a"}"#, "unknown field `event_typ` (column"),
             (r#"{"content":"a","content":"b"}"#, "duplicate field `content`"),
-            (r#"{"content":[]}"#, "content must be a text"),
+            (r#"{"content":{}}"#, "content must be a text or a list of parts"),
             (r#"{"meta":{"k":1,"k":2}}"#, "meta.k"),
             (r#"{"occurred_at":"yesterday"}"#, "occurred_at"),
             (r#"{"occurred_at":true}"#, "occurred_at"),
@@ -284,6 +342,23 @@ mod tests {
             let fault = parse(line, false).expect_err("a bad line");
             assert!(fault.contains(word), "{line}: {fault}");
         }
+    }
+
+    #[test]
+    fn content_may_be_null_or_a_list_of_parts() {
+        let request = |line: &str| parse(line, false).expect("an event").request;
+        assert_eq!(request(r#"{"content":null}"#).content.as_deref(), Some(""));
+        assert_eq!(request("{}").content, None);
+        let plain = request(r#"{"content":[{"type":"text","text":"hi"}]}"#);
+        assert_eq!((plain.content.as_deref(), plain.meta), (Some("hi"), None));
+        let mixed =
+            request(r#"{"content":[{"type":"text","text":"hi"},{"type":"image","url":"u"}],"meta":{"a":1}}"#);
+        assert_eq!(mixed.content.as_deref(), Some("hi"));
+        let meta = crate::grpc::object_of_struct(&mixed.meta.expect("parts"));
+        assert_eq!(
+            meta,
+            r#"{"a":1,"parts":[{"text_bytes":2,"type":"text"},{"type":"image","url":"u"}]}"#
+        );
     }
 
     #[test]

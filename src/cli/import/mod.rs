@@ -1,7 +1,7 @@
 //! `import`: stores events from JSON in the order of files and lines. It can be repeated without storing anything twice.
 //!
 //! A reader for each source ([`reader`]) unpacks it ([`text`]), splits it into records ([`split`]) and parses them
-//! ([`line`]). [`upload`] sends the events and [`tally`] counts what became of them.
+//! ([`line`], [`transcript`]). [`upload`] sends the events and [`tally`] counts what became of them.
 
 mod fault;
 mod ingest;
@@ -16,16 +16,19 @@ mod split;
 mod tally;
 mod text;
 mod time;
+mod transcript;
 mod upload;
 
 use std::process::ExitCode;
 
+use chrono::{DateTime, SubsecRound as _, Utc};
 use clap::Args;
 
 use self::ingest::Ingest;
 use self::line::Leniency;
 use self::reader::Readers;
 use self::tally::Tally;
+use self::transcript::{FormatArg, TranscriptOptions};
 use self::upload::{Target, Upload};
 use super::client::AddrArgs;
 use super::spirits::{UnknownName, resolve};
@@ -47,6 +50,22 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
 
+    /// Format of the files
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: FormatArg,
+
+    /// Session of all events of transcripts [default: the sessions of the transcripts]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    session: Option<String>,
+
+    /// Time of the first event of transcripts without times, such as 2026-03-01T09:00:00Z [default: now]
+    #[arg(long, value_name = "TIME", value_parser = start_time)]
+    start_time: Option<DateTime<Utc>>,
+
+    /// Refuse records of transcripts whose type is unknown, instead of storing them as events of type `system`
+    #[arg(long)]
+    strict: bool,
+
     /// Replace half surrogate pairs and U+0000, which cannot be stored, by U+FFFD
     #[arg(long)]
     repair: bool,
@@ -62,6 +81,9 @@ pub(super) struct ImportArgs {
     #[command(flatten)]
     addr: AddrArgs,
 }
+
+/// Fractional digits of a second in stored times.
+const MICROSECOND_DIGITS: u16 = 6;
 
 pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     let found = sources::find(&args.files, args.source)?;
@@ -85,8 +107,19 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         repair: args.repair,
         assume_utc: args.assume_utc,
     };
-    let readers = Readers::new(found.sources, spirit_id.clone(), leniency, progress);
-    let result = Upload::new(readers, &mut tally, target).run().await;
+    let transcripts = TranscriptOptions {
+        format: args.format,
+        session: args.session,
+        start: args
+            .start_time
+            .unwrap_or_else(Utc::now)
+            .trunc_subsecs(MICROSECOND_DIGITS),
+        strict: args.strict,
+    };
+    let readers = Readers::new(found.sources, spirit_id.clone(), leniency, transcripts, progress);
+    let result = Upload::new(readers, spirit_id.clone(), &mut tally, target)
+        .run()
+        .await;
     tally.finish();
     let scope = if args.dry_run {
         "dry run".to_owned()
@@ -100,4 +133,8 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn start_time(text: &str) -> Result<DateTime<Utc>, chrono::ParseError> {
+    DateTime::parse_from_rfc3339(text).map(DateTime::from)
 }

@@ -5,14 +5,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
+use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::fault::{Fault, Position};
-use super::line::{EventParser, Leniency, Parsed};
+use super::line::{Leniency, Parsed};
 use super::sources::Source;
 use super::split::{LARGE_BYTES, Splitter, Step};
 use super::text;
+use super::transcript::{Item, RecordParser, TranscriptOptions};
+use crate::formats::SessionUpdate;
 
 /// Number of sources that are read at the same time.
 const READERS: usize = 4;
@@ -28,6 +31,12 @@ const CHANNEL_ITEMS: usize = 64;
 pub(super) enum Message {
     /// An event, and the memory that it holds until it is dropped.
     Event(Position, Box<Parsed>, OwnedSemaphorePermit),
+    /// The title or `meta` of a session.
+    Session(Position, SessionUpdate),
+    /// A part of a transcript that is not stored, by its kind.
+    Skipped(String),
+    /// The format of the source, if it was recognised.
+    Format(&'static str),
     /// A record that is no event.
     Bad(Position, Fault),
     /// The source cannot be read, or not to its end.
@@ -44,6 +53,7 @@ pub(super) struct Readers {
     turn: watch::Sender<usize>,
     spirit_id: String,
     leniency: Leniency,
+    transcripts: TranscriptOptions,
     progress: ProgressBar,
 }
 
@@ -52,6 +62,7 @@ impl Readers {
         sources: Vec<Source>,
         spirit_id: String,
         leniency: Leniency,
+        transcripts: TranscriptOptions,
         progress: ProgressBar,
     ) -> Self {
         Self {
@@ -60,6 +71,7 @@ impl Readers {
             turn: watch::Sender::new(0),
             spirit_id,
             leniency,
+            transcripts,
             progress,
         }
     }
@@ -89,11 +101,20 @@ impl Readers {
             && let Some((index, source)) = self.waiting.pop_front()
         {
             let (sender, receiver) = mpsc::channel(CHANNEL_ITEMS);
-            let parser = EventParser::new(self.spirit_id.clone(), source.name.clone(), self.leniency);
+            let parser = RecordParser::new(
+                self.spirit_id.clone(),
+                source.name.clone(),
+                self.leniency,
+                self.transcripts.clone(),
+            );
             let reader = Reader {
                 index,
                 source,
                 parser,
+                last: Position {
+                    line: 1,
+                    element: None,
+                },
                 progress: self.progress.clone(),
                 budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
                 turn: self.turn.subscribe(),
@@ -109,7 +130,9 @@ impl Readers {
 struct Reader {
     index: usize,
     source: Source,
-    parser: EventParser,
+    parser: RecordParser,
+    /// Position of the last record.
+    last: Position,
     progress: ProgressBar,
     budget: Arc<Semaphore>,
     turn: watch::Receiver<usize>,
@@ -146,7 +169,7 @@ impl Reader {
                     ))
                 }
                 Ok(Step::Broken(text)) => self.end(text.to_owned()),
-                Ok(Step::End) => Err(Abandoned),
+                Ok(Step::End) => self.finish(),
                 Err(error) => self.end(format!("cannot be read to its end: {error}")),
             };
             if sent.is_err() {
@@ -161,19 +184,59 @@ impl Reader {
         record: Vec<u8>,
         whole_budget: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Abandoned> {
+        self.last = at;
         let bytes = record.len();
-        let parsed = self.parser.parse(&record);
+        let items = self.parser.parse(&record);
         drop(record);
-        let parsed = match parsed {
-            Ok(None) => return Ok(()),
-            Ok(Some(parsed)) => parsed,
-            Err(fault) => return self.send(Message::Bad(at, fault)),
-        };
-        let permit = match whole_budget {
-            Some(permit) => permit,
-            None => self.acquire(bytes + EVENT_BYTES + parsed.values * VALUE_BYTES)?,
-        };
-        self.send(Message::Event(at, Box::new(parsed), permit))
+        match items {
+            Ok(items) => self.items(at, bytes, items, whole_budget),
+            Err(fault) => self.send(Message::Bad(at, fault)),
+        }
+    }
+
+    /// Sends the results of a record of this length.
+    fn items(
+        &self,
+        at: Position,
+        bytes: usize,
+        items: Vec<Item>,
+        mut whole_budget: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Abandoned> {
+        let is_single = items.len() == 1;
+        if !is_single {
+            // The events of a transcript's record share the budget one after the other.
+            whole_budget = None;
+        }
+        for item in items {
+            let message = match item {
+                Item::Event(parsed) => {
+                    let bytes = if is_single {
+                        bytes
+                    } else {
+                        parsed.request.encoded_len()
+                    };
+                    let permit = match whole_budget.take() {
+                        Some(permit) => permit,
+                        None => self.acquire(bytes + EVENT_BYTES + parsed.values * VALUE_BYTES)?,
+                    };
+                    Message::Event(at, parsed, permit)
+                }
+                Item::Session(update) => Message::Session(at, update),
+                Item::Skipped(kind) => Message::Skipped(kind),
+                Item::Format(name) => Message::Format(name),
+            };
+            self.send(message)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what remains after the last record, and ends.
+    fn finish(&mut self) -> Result<(), Abandoned> {
+        match self.parser.finish() {
+            Ok(items) => self.items(self.last, 0, items, None)?,
+            Err(fault) => self.send(Message::Bad(self.last, fault))?,
+        }
+        Err(Abandoned)
     }
 
     /// Waits until the events before this one are stored, in this source and in all before it.

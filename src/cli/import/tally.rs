@@ -1,6 +1,6 @@
 //! Counts the outcomes of an import, in the order of the lines, and prints faults and progress.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
@@ -38,6 +38,8 @@ struct Counts {
     repaired: u64,
     /// Sources that were not read, or not to their end.
     broken: u64,
+    /// Changes of the title or `meta` of a session.
+    sessions: u64,
 }
 
 /// The state of a source whose first lines are all bad.
@@ -56,6 +58,10 @@ pub(super) struct Tally {
     unproven: HashMap<usize, Unproven>,
     /// The last source that has had a good line.
     proven: Option<usize>,
+    /// Number of skipped parts of transcripts by kind.
+    skipped: BTreeMap<String, u64>,
+    /// Number of sources by the format of transcripts that was recognised.
+    formats: BTreeMap<&'static str, u64>,
     report: FaultReport,
     progress: ProgressBar,
     dry_run: bool,
@@ -74,6 +80,8 @@ impl Tally {
             labels: sources.iter().map(label).collect(),
             unproven: HashMap::new(),
             proven: None,
+            skipped: BTreeMap::new(),
+            formats: BTreeMap::new(),
             report: FaultReport::new(progress.clone()),
             progress,
             dry_run,
@@ -111,6 +119,22 @@ impl Tally {
     /// Counts characters that were replaced.
     pub(super) fn repaired(&mut self, characters: u64) {
         self.counts.repaired += characters;
+    }
+
+    /// Counts a change of a session.
+    pub(super) fn session(&mut self, source: usize) {
+        self.counts.sessions += 1;
+        self.prove(source);
+    }
+
+    /// Counts a part of a transcript that is not stored.
+    pub(super) fn skipped(&mut self, kind: String) {
+        *self.skipped.entry(kind).or_default() += 1;
+    }
+
+    /// Counts a source by the format that was recognised.
+    pub(super) fn format(&mut self, name: &'static str) {
+        *self.formats.entry(name).or_default() += 1;
     }
 
     /// Counts a bad line. It is not printed before a good one, so that a file of another kind costs one sentence.
@@ -175,6 +199,21 @@ impl Tally {
     pub(super) fn finish(&self) {
         self.progress.finish_and_clear();
         self.report.finish();
+        let list = |entries: Vec<String>| entries.join(", ");
+        if !self.formats.is_empty() {
+            let files = |(name, count)| format!("{name} ({count})");
+            self.note(&format!(
+                "formats found: {}",
+                list(self.formats.iter().map(files).collect())
+            ));
+        }
+        if !self.skipped.is_empty() {
+            let kinds = |(kind, count)| format!("{count} × {kind}");
+            self.note(&format!(
+                "skipped: {}",
+                list(self.skipped.iter().map(kinds).collect())
+            ));
+        }
     }
 
     /// Returns true if every line is stored as it is.
@@ -190,6 +229,7 @@ impl Tally {
             bad,
             repaired,
             broken,
+            sessions,
         } = self.counts;
         let mut text = if self.dry_run {
             format!("events {created}, bad lines {bad}")
@@ -198,6 +238,12 @@ impl Tally {
                 "created {created}, duplicates {duplicates} (of them different {different}), bad lines {bad}"
             )
         };
+        let skipped: u64 = self.skipped.values().sum();
+        for (name, count) in [("sessions set", sessions), ("parts skipped", skipped)] {
+            if count > 0 {
+                text = format!("{text}, {name} {count}");
+            }
+        }
         if repaired > 0 {
             text = format!("{text}, characters replaced {repaired}");
         }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::Status;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::super::client::explain;
@@ -17,6 +17,7 @@ use super::line::Parsed;
 use super::reader::{Message, Readers};
 use super::tally::{Outcome, Tally, Verdict};
 use crate::domain::limits::Limits;
+use crate::formats::SessionUpdate;
 use crate::grpc::check_create;
 use crate::grpc::pb::{CreateEventRequest, IngestEventsResponse};
 
@@ -29,6 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Stores the events of an import.
 pub(super) struct Upload<'a> {
     readers: Readers,
+    spirit_id: String,
     tally: &'a mut Tally,
     target: Target,
     /// Lines that are not counted yet, oldest first.
@@ -69,9 +71,10 @@ enum State {
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn new(readers: Readers, tally: &'a mut Tally, target: Target) -> Self {
+    pub(super) fn new(readers: Readers, spirit_id: String, tally: &'a mut Tally, target: Target) -> Self {
         Self {
             readers,
+            spirit_id,
             tally,
             target,
             pending: VecDeque::new(),
@@ -89,6 +92,9 @@ impl<'a> Upload<'a> {
             let takes_more = is_reading && self.failing.is_none() && self.pending.len() < PENDING_MAX;
             tokio::select! {
                 message = self.readers.next(), if takes_more => match message {
+                    Some((source, Message::Session(at, update))) => self.session(source, at, update).await?,
+                    Some((_, Message::Skipped(kind))) => self.tally.skipped(kind),
+                    Some((_, Message::Format(name))) => self.tally.format(name),
                     Some((source, message)) => self.take(source, message),
                     None => is_reading = false,
                 },
@@ -108,6 +114,7 @@ impl<'a> Upload<'a> {
             Message::Bad(at, fault) => State::Counted(at, Outcome::Bad(fault)),
             Message::Broken(text) => State::Broken(text),
             Message::End => State::End,
+            Message::Session(..) | Message::Skipped(_) | Message::Format(_) => return, // are not in the order of events
             Message::Event(at, parsed, permit) => match &self.target {
                 Target::DryRun(limits) => {
                     self.tally.repaired(parsed.repaired);
@@ -128,9 +135,57 @@ impl<'a> Upload<'a> {
         self.pending.push_back(Pending { source, state });
     }
 
+    /// Sets the title or `meta` of a session.
+    async fn session(&mut self, source: usize, at: Position, update: SessionUpdate) -> anyhow::Result<()> {
+        loop {
+            let Target::Server(ingest) = &mut self.target else {
+                break;
+            };
+            let Err(status) = ingest
+                .update_session(self.spirit_id.clone(), update.clone())
+                .await
+            else {
+                break;
+            };
+            if status.code() == Code::InvalidArgument {
+                let state = State::Counted(at, Outcome::Bad(ingest::session_fault(&status)));
+                self.pending.push_back(Pending { source, state });
+                return Ok(());
+            }
+            self.back_off(status).await?;
+        }
+        self.failures = 0;
+        self.tally.session(source);
+        Ok(())
+    }
+
+    /// Returns whether a reply names a different event that differs in its time only, which a source without times does
+    /// not have.
+    async fn is_same_but_for_time(&mut self, response: &IngestEventsResponse) -> bool {
+        let Some(event_id) = ingest::different_event(response) else {
+            return false;
+        };
+        let first = self.pending.iter().find_map(|pending| match &pending.state {
+            State::Event {
+                parsed, sent: true, ..
+            } => Some(parsed),
+            _ => None,
+        });
+        match (first, &mut self.target) {
+            (Some(parsed), Target::Server(ingest)) if parsed.is_time_assumed => {
+                ingest.is_stored(event_id, &parsed.request).await
+            }
+            _ => false,
+        }
+    }
+
     /// Takes the reply to the oldest unanswered event, or the end of the stream.
     async fn replied(&mut self, reply: Result<IngestEventsResponse, Status>) -> anyhow::Result<()> {
         match reply {
+            Ok(response) if self.is_same_but_for_time(&response).await => {
+                self.failures = 0;
+                self.answer_first(Some(Outcome::Duplicate));
+            }
             Ok(response) => {
                 let key = self.first_sent().and_then(|event| event.dedupe_key.as_deref());
                 match ingest::answer(response, key) {
