@@ -34,3 +34,4 @@ mod tail;
 mod tls;
 mod tour;
 mod traces;
+mod transcripts;

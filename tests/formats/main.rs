@@ -46,10 +46,12 @@ fn sessions(records: &[Record]) -> Vec<SessionUpdate> {
 }
 
 fn skipped(records: &[Record]) -> Vec<&str> {
-    let kind = |record| match record {
-        &Record::Skipped { ref kind } => Some(kind.as_str()),
-        _ => None,
-    };
+    fn kind(record: &Record) -> Option<&str> {
+        match record {
+            Record::Skipped { kind } => Some(kind),
+            _ => None,
+        }
+    }
     records.iter().filter_map(kind).collect()
 }
 

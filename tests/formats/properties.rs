@@ -137,7 +137,7 @@ fn records(format: Format, inner: &Value) -> Vec<Value> {
 fn marks(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::String(text) if text.starts_with("mark") => {
-            found.push(text.split('x').next().unwrap_or_default().to_owned() + "x")
+            found.push(text.split('x').next().unwrap_or_default().to_owned() + "x");
         }
         Value::Array(items) => items.iter().for_each(|item| marks(item, found)),
         Value::Object(fields) => fields.values().for_each(|value| marks(value, found)),
@@ -175,15 +175,11 @@ fn check(format: Format, records: Vec<Value>) {
             match result {
                 Record::Event(event) => {
                     assert_within_limits(event);
-                    text += &format!(
-                        "{} {:?} {}",
-                        event.content,
-                        event,
-                        Value::Object(event.meta.clone())
-                    );
+                    let meta = Value::Object(event.meta.clone());
+                    text.extend([format!("{} {event:?} {meta}", event.content)]);
                     events.push((**event).clone());
                 }
-                Record::Session(session) => text += &format!("{session:?}"),
+                Record::Session(session) => text.extend([format!("{session:?}")]),
                 Record::Skipped { .. } => skipped += 1,
             }
         }
