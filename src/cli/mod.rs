@@ -50,7 +50,7 @@ enum Command {
     Migrate(Box<migrate::MigrateArgs>),
     /// Create, list and revoke API keys
     Key(key::KeyArgs),
-    /// Store events from JSON lines
+    /// Store events from JSON files and from transcripts of other tools
     Import(import::ImportArgs),
     /// Print a session in replay order
     Replay(replay::ReplayArgs),

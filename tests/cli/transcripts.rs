@@ -15,18 +15,25 @@ const CHAT: &str = r#"{"id": "chat", "messages": [
     {"role": "tool", "tool_call_id": "c1", "content": "ok"}ADDED
 ]}"#;
 
-/// Runs an import into the spirit Ada and returns its counts.
-async fn import(server: &Server, test_dir: &TestDir, arguments: &[&str], code: i32) -> (String, Exited) {
+/// Runs an import into the spirit Ada and returns the spirit's id, the counts and the whole output.
+async fn import(
+    server: &Server,
+    test_dir: &TestDir,
+    arguments: &[&str],
+    code: i32,
+) -> (String, String, Exited) {
     let arguments = [&["import", "--spirit", "Ada"], arguments].concat();
     let exited = server.command(test_dir, &arguments).await.exits_with(code);
-    let (_, counts) = exited.stdout.split_once(": ").unwrap();
-    (counts.split_once(';').unwrap().0.to_owned(), exited)
+    let (scope, counts) = exited.stdout.split_once(": ").unwrap();
+    let spirit_id = scope.trim_start_matches("spirit ").to_owned();
+    let counts = counts.split_once(';').unwrap().0.to_owned();
+    (spirit_id, counts, exited)
 }
 
 /// The events of a session in replay order.
-async fn replay(server: &Server, session_id: &str) -> Vec<Event> {
+async fn replay(server: &Server, spirit_id: &str, session_id: &str) -> Vec<Event> {
     let request = StreamSessionEventsRequest {
-        spirit_id: server.spirit("Ada").await,
+        spirit_id: spirit_id.to_owned(),
         session_id: session_id.to_owned(),
         ..StreamSessionEventsRequest::default()
     };
@@ -46,9 +53,9 @@ async fn replay(server: &Server, session_id: &str) -> Vec<Event> {
     events
 }
 
-async fn session(server: &Server, session_id: &str) -> Session {
+async fn session(server: &Server, spirit_id: &str, session_id: &str) -> Session {
     let request = GetSessionRequest {
-        spirit_id: server.spirit("Ada").await,
+        spirit_id: spirit_id.to_owned(),
         session_id: session_id.to_owned(),
     };
     let mut sessions = SessionServiceClient::new(server.channel().await);
@@ -71,7 +78,7 @@ async fn a_transcript_that_grows_is_imported_again_and_only_its_new_events_are_s
     let server = Server::start(&test_dir).await;
     let beginning: String = CLAUDE.lines().take(4).map(|line| format!("{line}\n")).collect();
     let file = test_dir.file("session.jsonl", beginning);
-    let (counts, exited) = import(&server, &test_dir, &[&file], 0).await;
+    let (_, counts, exited) = import(&server, &test_dir, &[&file], 0).await;
     assert_eq!(
         counts,
         "created 5, duplicates 0 (of them different 0), bad lines 0, parts skipped 1"
@@ -82,12 +89,12 @@ async fn a_transcript_that_grows_is_imported_again_and_only_its_new_events_are_s
     ]);
 
     test_dir.file("session.jsonl", CLAUDE);
-    let (counts, _) = import(&server, &test_dir, &[&file, "--format", "claude-code"], 0).await;
+    let (spirit, counts, _) = import(&server, &test_dir, &[&file, "--format", "claude-code"], 0).await;
     assert_eq!(
         counts,
         "created 9, duplicates 5 (of them different 0), bad lines 0, sessions set 2, parts skipped 3"
     );
-    let events = replay(&server, "cc-1").await;
+    let events = replay(&server, &spirit, "cc-1").await;
     assert_eq!(
         types(&events)[..6],
         [
@@ -100,9 +107,12 @@ async fn a_transcript_that_grows_is_imported_again_and_only_its_new_events_are_s
         ]
     );
     assert_eq!(events.len(), 14);
-    assert_eq!(session(&server, "cc-1").await.title(), "Rounding in the basket");
+    assert_eq!(
+        session(&server, &spirit, "cc-1").await.title(),
+        "Rounding in the basket"
+    );
 
-    let (counts, exited) = import(&server, &test_dir, &[&file, "--strict"], 1).await;
+    let (_, counts, exited) = import(&server, &test_dir, &[&file, "--strict"], 1).await;
     assert!(
         counts.contains("duplicates 13 ") && counts.contains("bad lines 1"),
         "{counts}"
@@ -117,28 +127,28 @@ async fn transcripts_without_times_are_replayed_in_their_order_and_can_be_repeat
     let server = Server::start(&test_dir).await;
     let file = test_dir.file("chat.json", CHAT.replace("ADDED", ""));
     for expected in [
-        "created 4, duplicates 0 (of them different 0), bad lines 0",
-        "created 0, duplicates 4 (of them different 0), bad lines 0",
+        "created 4, duplicates 0 (of them different 0), bad lines 0, sessions set 1",
+        "created 0, duplicates 4 (of them different 0), bad lines 0, sessions set 1",
     ] {
-        let (counts, _) = import(&server, &test_dir, &[&file], 0).await;
+        let (_, counts, _) = import(&server, &test_dir, &[&file], 0).await;
         assert_eq!(counts, expected);
     }
     test_dir.file(
         "chat.json",
         CHAT.replace("ADDED", r#",{"role": "assistant", "content": "Done."}"#),
     );
-    let (counts, _) = import(&server, &test_dir, &[&file], 0).await;
+    let (spirit, counts, _) = import(&server, &test_dir, &[&file], 0).await;
     assert_eq!(
         counts,
-        "created 1, duplicates 4 (of them different 0), bad lines 0"
+        "created 1, duplicates 4 (of them different 0), bad lines 0, sessions set 1"
     );
-    let events = replay(&server, "chat").await;
+    let events = replay(&server, &spirit, "chat").await;
     assert_eq!(
         types(&events),
         ["system", "message.in", "tool.call", "tool.result", "message.out"]
     );
 
-    let (_, exited) = import(&server, &test_dir, &[&file, "--format", "atif"], 1).await;
+    let (_, _, exited) = import(&server, &test_dir, &[&file, "--format", "atif"], 1).await;
     exited.reports(&["is in another format: an ATIF trajectory has an array of steps"]);
     server.stop().await;
 }
@@ -161,23 +171,23 @@ async fn a_folder_may_hold_files_of_several_formats() {
     );
     test_dir.file("mixed/m.json", include_str!("../formats/files/anthropic.json"));
     let folder = folder.to_str().unwrap();
-    let (dry, _) = import(&server, &test_dir, &[folder, "--dry-run"], 0).await;
+    let (_, dry, _) = import(&server, &test_dir, &[folder, "--dry-run"], 0).await;
     assert!(dry.starts_with("events 41, bad lines 0"), "{dry}");
     let start = ["--start-time", "2026-01-01T00:00:00Z"];
-    let (counts, exited) = import(&server, &test_dir, &[&[folder], &start[..]].concat(), 0).await;
+    let (spirit, counts, exited) = import(&server, &test_dir, &[&[folder], &start[..]].concat(), 0).await;
     assert!(counts.starts_with("created 41, duplicates 0"), "{counts}");
     exited.reports(&["formats found: anthropic (1), atif (1), codex (1)"]);
 
-    let contents: Vec<_> = replay(&server, "s")
+    let contents: Vec<_> = replay(&server, &spirit, "s")
         .await
         .into_iter()
         .map(|event| event.content)
         .collect();
     assert_eq!(contents, [Some("hi".to_owned()), Some(String::new())]);
-    let said = replay(&server, "m.json#1").await;
+    let said = replay(&server, &spirit, "m.json#1").await;
     assert_eq!(said[0].occurred_at.as_ref().unwrap().seconds, 1_767_225_600);
     assert_eq!(said.last().unwrap().content(), "A ball and a hat.");
-    let run = session(&server, "run-7").await;
+    let run = session(&server, &spirit, "run-7").await;
     assert_eq!(run.event_count, Some(12));
     assert!(run.meta.unwrap().fields.contains_key("source"));
     server.stop().await;

@@ -91,7 +91,8 @@ impl<R: BufRead> Splitter<R> {
     }
 
     /// Determines the layout. A text that begins with `[` is an array; one whose first line is incomplete at the end
-    /// of a token has values over several lines.
+    /// of a token has values over several lines. A following line that begins with a bracket is indented then, since it
+    /// may be a record of its own otherwise.
     fn first(&mut self) -> io::Result<Step> {
         let Some(byte) = self.skip_whitespace(|_| false)? else {
             return Ok(Step::End);
@@ -108,7 +109,7 @@ impl<R: BufRead> Splitter<R> {
         };
         let mut scan = Scan::default();
         let compact: Vec<u8> = self.record.iter().copied().filter(|b| scan.keeps(*b)).collect();
-        if scan.is_between_tokens() && matches!(self.skip_whitespace(|_| false)?, Some(b'"' | b'}')) {
+        if scan.is_between_tokens() && self.goes_on()? {
             self.layout = Some(Layout::Values);
             self.record = compact;
             self.scan = scan;
@@ -121,6 +122,16 @@ impl<R: BufRead> Splitter<R> {
         }
         self.layout = Some(Layout::Lines);
         Ok(step)
+    }
+
+    /// Skips whitespace and returns whether the incomplete first line goes on after it.
+    fn goes_on(&mut self) -> io::Result<bool> {
+        let is_indented = matches!(self.input.fill_buf()?.first(), Some(b' ' | b'\t'));
+        Ok(match self.skip_whitespace(|_| false)? {
+            Some(b'"' | b'}') => true,
+            Some(b'{' | b'[') => is_indented,
+            _ => false,
+        })
     }
 
     fn line(&mut self) -> io::Result<Step> {
@@ -314,6 +325,21 @@ mod tests {
         let (truncated, _) = split("{\"a\": 1, \"b\": \"cut\n{\"a\": 1}\n");
         assert_eq!(truncated.len(), 2, "{truncated:?}");
         assert_eq!(split("").1, Step::End);
+    }
+
+    #[test]
+    fn a_value_goes_on_with_an_indented_bracket() {
+        let (records, end) = split("{\"a\": [\n  {\"b\": 1},\n{}\n]}\n{}\n");
+        assert_eq!(
+            records,
+            [
+                "element 1 (line 1): {\"a\":[{\"b\":1},{}]}",
+                "element 2 (line 5): {}"
+            ]
+        );
+        assert_eq!(end, Step::End);
+        let (truncated, _) = split("{\"a\": [\n{\"b\": 1}\n");
+        assert_eq!(truncated.len(), 2, "{truncated:?}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ async fn import_prints_twenty_faults_in_full_and_counts_the_others_by_kind() {
 async fn a_file_without_events_costs_one_sentence_and_does_not_end_the_import() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
-    let other = test_dir.file("other.jsonl", "{\"messages\": []}\n".repeat(50_000));
+    let other = test_dir.file("other.jsonl", "{\"rows\": []}\n".repeat(50_000));
     // No field of these is wrong for `import`, but the server refuses each of them.
     let refused = test_dir.file("refused.jsonl", "{\"content\": \"\"}\n".repeat(5_000));
     let (utf16, good) = (field("utf16.jsonl"), field("day1.jsonl"));
@@ -46,7 +46,7 @@ async fn a_file_without_events_costs_one_sentence_and_does_not_end_the_import() 
         other_named.contains("none of the first 20 lines is an event"),
         "{other_named}"
     );
-    assert!(other_named.contains("unknown field `messages`"), "{other_named}");
+    assert!(other_named.contains("unknown field `rows`"), "{other_named}");
     assert!(
         refused_named.contains("event_type must have 1 to 100 characters"),
         "{refused_named}"
