@@ -137,10 +137,7 @@ impl<'a> Upload<'a> {
 
     /// Sets the title or `meta` of a session.
     async fn session(&mut self, source: usize, at: Position, update: SessionUpdate) -> anyhow::Result<()> {
-        loop {
-            let Target::Server(ingest) = &mut self.target else {
-                break;
-            };
+        while let Target::Server(ingest) = &mut self.target {
             let Err(status) = ingest
                 .update_session(self.spirit_id.clone(), update.clone())
                 .await
