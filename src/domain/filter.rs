@@ -72,6 +72,12 @@ impl EventFilter {
         self.occurred_from.unwrap_or_else(|| start_of_year(1))
     }
 
+    /// Returns whether the filter has a condition on `meta`, which may take long for each event.
+    #[must_use]
+    pub fn reads_meta(&self) -> bool {
+        self.meta_contains.is_some() || self.meta_matches.is_some()
+    }
+
     /// Returns the exclusive upper bound of `occurred_at`; the end of year 9999 if none is given.
     #[must_use]
     pub fn until(&self) -> Time {

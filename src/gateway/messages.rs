@@ -141,7 +141,9 @@ impl Conversion {
                 return Err(MessageError::UnknownCompression(name));
             }
         };
-        let accepts_gzip = accepts_gzip(headers);
+        // Some gRPC clients accept gzip in every call, which would make compression the rule. Their wish shows in the
+        // encoding of the request.
+        let accepts_gzip = (call.is_some() || is_gzip) && accepts_gzip(headers);
         let json = call.filter(|call| call.is_json).map(|call| call.method);
         if !is_gzip && !accepts_gzip && json.is_none() {
             return Ok(None);

@@ -118,7 +118,7 @@ impl Reader {
         if is_plain && let Some(value) = session_id.as_ref().or(filter.event_types.first()) {
             statement = statement.bind(value);
         }
-        let rows = if filter.meta_contains.is_some() || filter.meta_matches.is_some() {
+        let rows = if filter.reads_meta() {
             self.all_heavy(statement).await
         } else {
             self.all(statement).await
@@ -149,8 +149,8 @@ impl Reader {
         let statement = bind_selection(sqlx::query_as::<_, (_, i64)>(sql), selection)
             .bind(sequence_max)
             .bind(n.saturating_sub(1));
-        let row = self.optional(statement).await;
-        let row = row.map_err(|error| error.in_filter(&selection.filter))?;
+        let rows = self.all_heavy(statement).await;
+        let row = rows.map_err(|error| error.in_filter(&selection.filter))?.pop();
         Ok(row.map(|(occurred_at, sequence)| Position {
             occurred_at,
             sequence,

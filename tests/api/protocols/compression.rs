@@ -47,7 +47,7 @@ async fn read_body(body: &mut RecvStream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn grpc_requests_may_be_compressed_and_long_replies_are_if_the_caller_accepts_it() {
+async fn grpc_requests_may_be_compressed_and_long_replies_to_callers_that_compress_are() {
     let server = TestServer::start().await;
     let raw = RawClient::connect(server.addr).await;
     let spirit_id = server.spirit().await;
@@ -62,14 +62,16 @@ async fn grpc_requests_may_be_compressed_and_long_replies_are_if_the_caller_acce
     );
     assert_eq!(frames_of(&read_body(&mut reply).await)[0].0, 0);
 
-    let accepts = [("grpc-accept-encoding", "identity, deflate, gzip")];
-    let (head, mut reply) = raw
-        .open(
-            &format!("{EVENTS}/ListEvents"),
-            &accepts,
-            encoded(&list(&spirit_id)),
-        )
-        .await;
+    let accepts = ("grpc-accept-encoding", "identity, deflate, gzip");
+    let path = format!("{EVENTS}/ListEvents");
+    let (head, _) = raw.open(&path, &[accepts], encoded(&list(&spirit_id))).await;
+    assert!(
+        !head.contains_key("grpc-encoding"),
+        "the caller does not compress: {head:?}"
+    );
+
+    let accepts = [accepts, ("grpc-encoding", "gzip")];
+    let (head, mut reply) = raw.open(&path, &accepts, encoded(&list(&spirit_id))).await;
     assert_eq!(head["grpc-encoding"], "gzip");
     let (flags, message) = frames_of(&read_body(&mut reply).await).remove(0);
     assert!(flags == 1 && message.len() < 5_000, "{flags} {}", message.len());

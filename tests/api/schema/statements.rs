@@ -42,7 +42,10 @@ const COLUMNS: [(&str, &str); 46] = [
     ("list_sessions_filtered", FILTERED_SESSION),
     ("list_sessions", SESSION),
     ("get_session", SESSION),
-    ("update_session", "meta TEXT, revision INT8, updated_at TIMESTAMPTZ"),
+    (
+        "update_session",
+        "meta TEXT, revision INT8, updated_at TIMESTAMPTZ",
+    ),
     ("delete/lock", "last_sequence INT8"),
     ("delete/events/", "count INT8, max TIMESTAMPTZ"),
     ("delete/event", "{event}"),
