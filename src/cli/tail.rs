@@ -76,11 +76,11 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     let source = Source::Events {
         spirit_id: resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?,
         session_id: args.session,
-        filter: EventFilter {
+        filter: Box::new(EventFilter {
             event_types: args.event_types,
             roles: args.roles,
             ..EventFilter::default()
-        },
+        }),
     };
     follow(channel, source, start, Form::new(args.json), true).await
 }

@@ -76,7 +76,7 @@ pub(in crate::cli) enum Source {
         spirit_id: String,
         /// Watches the whole spirit if absent.
         session_id: Option<String>,
-        filter: EventFilter,
+        filter: Box<EventFilter>,
     },
     Changes {
         spirit_id: String,

@@ -65,7 +65,7 @@ pub(in crate::store) const NOTIFY: &str =
 
 /// Reads the state of spirits that have subscriptions.
 pub(in crate::store) const POLL: &str = "
-    select id, last_sequence, last_change, deleted_at is not null as is_deleted
+    select id, last_change, last_sequence, deleted_at is not null as is_deleted
     from spirits
     where id = any($1)";
 

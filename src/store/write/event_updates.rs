@@ -1,5 +1,6 @@
 //! Updates of events that leave them deleted or live. Each draws a change number under the lock of the spirit, which is
-//! held until the commit, so updates of one spirit that arrive meanwhile are committed together.
+//! held until the commit, so updates of one spirit that arrive meanwhile are committed together. Updates leave most of the
+//! time to creates that wait for the same lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +9,12 @@ use parking_lot::Mutex;
 use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::locked_spirits::LockedSpirits;
+use super::writer_index;
 use crate::domain::change::{ChangeKind, ChangedFields};
 use crate::domain::edit::EventFields;
 use crate::domain::event::Event;
@@ -28,6 +32,11 @@ pub(in crate::store) const UPDATE_EVENTS: &str = include_str!("update_events.sql
 
 /// Maximum number of updates that one statement carries out: 10 MiB of parameters at the default limits.
 const BATCH_MAX: usize = 64;
+
+/// Pause after a batch that made creates of its spirit wait, as a multiple of the duration of the batch. Updates that
+/// arrive meanwhile are carried out together, so its creates keep most of their rate however slow commits
+/// are.
+const PAUSE_FACTOR: u32 = 3;
 
 /// The result of an update; `None` if the revision of the event has changed since it was read.
 type Answer = Result<Option<UpdatedRow>, StoreError>;
@@ -58,15 +67,23 @@ struct UpdatedRow {
 pub(super) struct EventUpdates {
     /// Waiting updates of the spirits that have a running batch.
     queues: Arc<Mutex<HashMap<SpiritId, Vec<PendingUpdate>>>>,
+    /// The creates that wait for locked spirits, for each writer.
+    creates: Arc<[Arc<LockedSpirits>]>,
     pool: ConnectionPool,
     announcer: Announcer,
     metrics: StoreMetrics,
 }
 
 impl EventUpdates {
-    pub(super) fn new(pool: ConnectionPool, announcer: Announcer, metrics: StoreMetrics) -> Self {
+    pub(super) fn new(
+        pool: ConnectionPool,
+        announcer: Announcer,
+        metrics: StoreMetrics,
+        creates: Arc<[Arc<LockedSpirits>]>,
+    ) -> Self {
         Self {
             queues: Arc::default(),
+            creates,
             pool,
             announcer,
             metrics,
@@ -118,11 +135,21 @@ impl EventUpdates {
             let updates = self.clone();
             let run = keep_running("event updates", async move || {
                 while let Some(batch) = updates.take(spirit_id) {
+                    let started = Instant::now();
                     updates.run(spirit_id, batch).await;
+                    if updates.delays_creates(spirit_id) {
+                        sleep(started.elapsed() * PAUSE_FACTOR).await;
+                    }
                 }
             });
             tokio::spawn(run.instrument(spans::current()));
         }
+    }
+
+    /// Returns whether creates of the spirit wait for its lock in this process.
+    fn delays_creates(&self, spirit_id: SpiritId) -> bool {
+        let creates = &self.creates[writer_index(spirit_id, self.creates.len())];
+        creates.is_awaited(spirit_id)
     }
 
     /// Takes the next updates of a spirit whose callers still wait. If there are none, removes the spirit's queue and

@@ -40,6 +40,11 @@ impl Default for LockedSpirits {
 }
 
 impl LockedSpirits {
+    /// Returns whether jobs wait for the spirit.
+    pub(super) fn is_awaited(&self, spirit_id: SpiritId) -> bool {
+        self.queues.lock().contains_key(&spirit_id)
+    }
+
     /// Queues the job if one of its spirits has a queue; returns it otherwise.
     pub(super) fn queue_if_locked(&self, job: Job) -> Option<Job> {
         let mut queues = self.queues.lock();

@@ -124,11 +124,12 @@ impl EventWriter {
         let closing = CancellationToken::new();
         let refused = Arc::default();
         let writer = Writer::new(connector, settings, announcer.clone(), metrics.clone());
-        let queues = (0..settings.writers).map(|_| {
+        let locked: Arc<[Arc<LockedSpirits>]> = (0..settings.writers).map(|_| Arc::default()).collect();
+        let queues = locked.iter().map(|locked| {
             let (sender, queue) = mpsc::unbounded_channel();
             let group_commit = GroupCommit {
                 writer: writer.sibling(),
-                locked: Arc::default(),
+                locked: Arc::clone(locked),
                 refused: Arc::clone(&refused),
                 waiting: TaskTracker::new(),
             };
@@ -145,7 +146,7 @@ impl EventWriter {
             refused,
             closing,
             writers,
-            updates: EventUpdates::new(pool.clone(), announcer.clone(), metrics.clone()),
+            updates: EventUpdates::new(pool.clone(), announcer.clone(), metrics.clone(), locked),
             pool,
             reads,
             announcer,

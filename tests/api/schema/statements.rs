@@ -82,7 +82,7 @@ const COLUMNS: [(&str, &str); 46] = [
     ("live/notify", "set_config TEXT, pg_notify VOID"),
     (
         "live/poll",
-        "id UUID, last_sequence INT8, last_change INT8, is_deleted BOOL",
+        "id UUID, last_change INT8, last_sequence INT8, is_deleted BOOL",
     ),
     ("live/changes", "{change}, spirit_last_change INT8"),
     ("live/change_bounds", "last_change INT8, oldest_change INT8"),

@@ -19,11 +19,11 @@ use crate::support::live::{Item, Rng, changes_after};
 use crate::support::model::{pages, store};
 
 const WRITERS: usize = 6;
-const WATCHERS: usize = 3;
+const WATCHERS: usize = 2;
 /// Edits, deletions, restores and creates of each writer.
-const ROUNDS: usize = 350;
+const ROUNDS: usize = 200;
 /// Rounds of a writer after which it kills all connections to the database.
-const KILL_EVERY: usize = 300;
+const KILL_EVERY: usize = 150;
 const EVENTS: u64 = 60;
 const SESSIONS: u64 = 5;
 
@@ -34,7 +34,7 @@ async fn change_events(server: Arc<TestServer>, spirit_id: String, events: Arc<V
     let mut deleted_at = None;
     for round in 0..ROUNDS {
         let event = &events[usize::try_from(rng.below(EVENTS)).unwrap()];
-        let session_id = Some(rng.below(SESSIONS).to_string());
+        let session_id = rng.below(SESSIONS).to_string();
         let edit = UpdateEventRequest {
             event_id: event.id.clone(),
             ..UpdateEventRequest::default()
@@ -43,7 +43,7 @@ async fn change_events(server: Arc<TestServer>, spirit_id: String, events: Arc<V
             0 => {
                 let request = SoftDeleteEventsRequest {
                     spirit_id: spirit_id.clone(),
-                    session_id,
+                    session_id: Some(session_id),
                     ..SoftDeleteEventsRequest::default()
                 };
                 let deleted = client.soft_delete_events(request).await;
@@ -58,7 +58,7 @@ async fn change_events(server: Arc<TestServer>, spirit_id: String, events: Arc<V
                 client.restore_events(request).await.map(|_| ())
             }
             2 => {
-                let request = event_at(&spirit_id, &session_id.unwrap(), i64::try_from(round).unwrap());
+                let request = event_at(&spirit_id, &session_id, i64::try_from(round).unwrap());
                 client.create_event(request).await.map(|_| ())
             }
             n @ 3..=4 => {

@@ -33,18 +33,15 @@ async fn edited(server: &TestServer, edits: i64) -> (String, Event) {
     (spirit_id, created)
 }
 
-fn start_at(start: WatchStart) -> Option<Start> {
-    Some(Start::StartAt(start.into()))
-}
+/// At the oldest change that is stored.
+const BEGINNING: Option<Start> = Some(Start::StartAt(WatchStart::FromBeginning as i32));
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stored_changes_are_followed_by_those_of_every_instance_and_creates_are_none() {
     let first = TestServer::start().await;
     let second = TestServer::start_on(first.database.clone(), |_| {}).await;
     let (spirit_id, created) = edited(&first, 2).await;
-    let mut stored = watch_changes(&second, &spirit_id, start_at(WatchStart::FromBeginning))
-        .await
-        .unwrap();
+    let mut stored = watch_changes(&second, &spirit_id, BEGINNING).await.unwrap();
     let mut new = watch_changes(&second, &spirit_id, None).await.unwrap();
     assert_eq!(stored.changes(2).await, [1, 2]);
     assert_eq!(stored.caught_up().await, 2);
@@ -60,7 +57,7 @@ async fn stored_changes_are_followed_by_those_of_every_instance_and_creates_are_
         let (update, deletion) = (watcher.change().await, watcher.change().await);
         assert_eq!((update.change, update.kind()), (3, ChangeKind::Updated));
         assert_eq!((deletion.change, deletion.kind()), (4, ChangeKind::Deleted));
-        assert_eq!(deletion.event_ids, [created.id.clone()]);
+        assert_eq!(deletion.event_ids, std::slice::from_ref(&created.id));
     }
     let metrics = Scrape::of(&second).await;
     assert_eq!(metrics.count("events_live_change_streams"), 2);
@@ -119,7 +116,7 @@ async fn a_start_before_removed_changes_is_refused_with_the_oldest_that_is_store
     remove_changes(&server, "change <= 3").await;
     let refusal = changes_after(&server, &spirit_id, 2).await.map(|_| ());
     assert_eq!(gone(refusal.unwrap_err()), "4");
-    for start in [Some(Start::AfterChange(3)), start_at(WatchStart::FromBeginning)] {
+    for start in [Some(Start::AfterChange(3)), BEGINNING] {
         let mut watcher = watch_changes(&server, &spirit_id, start).await.unwrap();
         assert_eq!(watcher.changes(3).await, [4, 5, 6]);
         assert_eq!(watcher.caught_up().await, 6);
@@ -133,9 +130,7 @@ async fn a_start_before_removed_changes_is_refused_with_the_oldest_that_is_store
     remove_changes(&server, "true").await;
     let refusal = changes_after(&server, &spirit_id, 5).await.map(|_| ());
     assert_eq!(gone(refusal.unwrap_err()), "7");
-    let mut watcher = watch_changes(&server, &spirit_id, start_at(WatchStart::FromBeginning))
-        .await
-        .unwrap();
+    let mut watcher = watch_changes(&server, &spirit_id, BEGINNING).await.unwrap();
     assert_eq!(watcher.caught_up().await, 6);
     edit(&server, &created, "last").await;
     assert_eq!(watcher.changes(1).await, [7]);
