@@ -76,7 +76,7 @@ fn types(events: &[Event]) -> Vec<&str> {
 async fn a_transcript_that_grows_is_imported_again_and_only_its_new_events_are_stored() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
-    let beginning: String = CLAUDE.lines().take(4).map(|line| format!("{line}\n")).collect();
+    let beginning: String = CLAUDE.split_inclusive('\n').take(4).collect();
     let file = test_dir.file("session.jsonl", beginning);
     let (_, counts, exited) = import(&server, &test_dir, &[&file], 0).await;
     assert_eq!(
