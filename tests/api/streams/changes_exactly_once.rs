@@ -130,7 +130,7 @@ async fn kill_connections(server: &TestServer) {
     sqlx::query(
         "select pg_terminate_backend(pid)
          from pg_stat_activity
-         where datname = current_database() and pid <> pg_backend_pid()",
+         where datname = current_database() and application_name like 'elephantasm-events%'",
     )
     .execute(&mut server.database.connect().await)
     .await
