@@ -18,6 +18,7 @@ pub mod list_spirits;
 pub mod long_values;
 pub mod merge_patch;
 pub mod meta_matches;
+pub mod page_bytes;
 pub mod reply_view;
 pub mod sequences;
 pub mod session_guard;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use elephantasm_events::config::ServeArgs;
-use elephantasm_events::domain::limits::Limits;
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::CreateSpiritRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
@@ -394,8 +393,6 @@ pub fn set_pool_of_calls(settings: &mut Settings, size: u32) {
 
 /// Sets small limits, so that tests reach them with little data.
 pub fn small_limits(settings: &mut Settings) {
-    settings.server.limits = Limits {
-        content_bytes_max: 1_000,
-        meta_bytes_max: 200,
-    };
+    let limits = &mut settings.server.limits;
+    (limits.content_bytes_max, limits.meta_bytes_max) = (1_000, 200);
 }

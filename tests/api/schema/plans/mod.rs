@@ -3,6 +3,7 @@
 //! a new database and on a large table without statistics.
 
 mod changes;
+mod flushes;
 mod load;
 mod reads;
 mod sessions;
