@@ -3,9 +3,10 @@
 
 use std::{env, path::PathBuf};
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "elephantasm/events/v1/access.proto",
     "elephantasm/events/v1/events.proto",
+    "elephantasm/events/v1/purges.proto",
     "elephantasm/events/v1/sessions.proto",
     "elephantasm/events/v1/spirits.proto",
 ];

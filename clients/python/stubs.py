@@ -8,7 +8,7 @@ import grpc_tools
 from grpc_tools import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROTOS = [f"elephantasm/events/v1/{name}.proto" for name in ("resources", "changes", "events", "sessions", "spirits", "access")]
+PROTOS = [f"elephantasm/events/v1/{name}.proto" for name in ("resources", "changes", "events", "purges", "sessions", "spirits", "access")]
 
 
 def generate() -> tempfile.TemporaryDirectory:

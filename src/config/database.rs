@@ -111,6 +111,10 @@ pub struct DatabaseArgs {
     #[arg(long, env = "EVENTS_NOTIFY", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, help_heading = RARELY_NEEDED)]
     pub notify: bool,
 
+    /// Pause between two checks for events and changes that are older than the retention of their spirit
+    #[arg(long, env = "EVENTS_RETENTION_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = duration(1..=3_600), help_heading = RARELY_NEEDED)]
+    pub retention_interval: Duration,
+
     /// Idle time after which a live stream gets a heartbeat
     #[arg(long, alias = "heartbeat-seconds", env = variable("EVENTS_HEARTBEAT_INTERVAL", "EVENTS_HEARTBEAT_SECONDS"), value_name = "DURATION", default_value = "30s", value_parser = duration(1..=3_600), help_heading = RARELY_NEEDED)]
     pub heartbeat_interval: Duration,

@@ -13,7 +13,7 @@ pub enum Role {
     Reader,
     /// May also store and edit events.
     Writer,
-    /// May also create and edit spirits.
+    /// May also create and edit spirits, and purge.
     Admin,
 }
 
@@ -46,6 +46,8 @@ pub enum Permission {
     WriteEvents,
     /// Edit spirits.
     WriteSpirits,
+    /// Purge events and spirits, and list purges.
+    Purge,
     /// Create spirits. An API key that is limited to listed spirits is denied it whatever its role.
     CreateSpirits,
 }
@@ -76,7 +78,7 @@ impl Role {
         self >= match permission {
             Permission::Read => Self::Reader,
             Permission::WriteEvents => Self::Writer,
-            Permission::WriteSpirits | Permission::CreateSpirits => Self::Admin,
+            Permission::WriteSpirits | Permission::Purge | Permission::CreateSpirits => Self::Admin,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Changes of stored events: edits, soft deletes and restores, with the former values.
+//! Changes of stored events: edits, soft deletes, restores and purges, with the former values.
 
 use serde_json::Value;
 
@@ -17,11 +17,13 @@ pub enum ChangeKind {
     Deleted,
     /// Events were restored.
     Restored,
+    /// Events were removed for good.
+    Purged,
 }
 
 impl ChangeKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Updated, Self::Deleted, Self::Restored];
+    pub const ALL: [Self; 4] = [Self::Updated, Self::Deleted, Self::Restored, Self::Purged];
 
     /// Returns the name that the database and metrics use.
     #[must_use]
@@ -30,6 +32,7 @@ impl ChangeKind {
             Self::Updated => "updated",
             Self::Deleted => "deleted",
             Self::Restored => "restored",
+            Self::Purged => "purged",
         }
     }
 

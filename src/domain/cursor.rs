@@ -14,6 +14,7 @@ use super::change::ChangePosition;
 use super::event::Position;
 use super::filter::{QueryHash, start_of_year};
 use super::ids::SpiritId;
+use super::purge::PurgePosition;
 
 const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
@@ -174,6 +175,21 @@ impl CursorPosition for ChangePosition {
         Some(Self {
             spirit_id: SpiritId(Uuid::from_bytes(*spirit_id)),
             change: i64::from_be_bytes(change.try_into().ok()?),
+        })
+    }
+}
+
+impl CursorPosition for PurgePosition {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.started_at.timestamp_micros().to_be_bytes());
+        bytes.extend(self.id.as_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (started_at, rest) = read_time(bytes)?;
+        Some(Self {
+            started_at,
+            id: Uuid::from_slice(rest).ok()?,
         })
     }
 }

@@ -5,6 +5,7 @@ use super::event::Event;
 use super::ids::{EventId, SpiritId};
 use super::invalid::Invalid;
 use super::meta::{Meta, MetaChange};
+use super::purge::Retention;
 use super::refusal::Refusal;
 use super::session::{Session, SessionFields};
 use super::spirit::Spirit;
@@ -122,6 +123,7 @@ pub struct SpiritEdit {
     pub description: Change<Option<String>>,
     pub meta: Change<MetaChange>,
     pub is_deleted: Change<bool>,
+    pub retention: Change<Retention>,
     /// Maximum bytes of `meta` after a merge.
     pub meta_bytes_max: usize,
 }
@@ -135,6 +137,7 @@ impl SpiritEdit {
             description: Change::Keep,
             meta: Change::Keep,
             is_deleted: Change::Set(is_deleted),
+            retention: Change::Keep,
             meta_bytes_max: usize::MAX,
         }
     }
@@ -147,6 +150,7 @@ impl SpiritEdit {
             description: self.description.apply(&stored.description),
             meta: change_meta(&stored.meta, &self.meta, self.meta_bytes_max)?,
             is_deleted: self.is_deleted.apply(&stored.is_deleted),
+            retention: self.retention.apply(&stored.retention),
         };
         Ok((edited != stored).then_some(edited))
     }
@@ -159,6 +163,7 @@ pub struct SpiritFields {
     pub description: Option<String>,
     pub meta: Meta,
     pub is_deleted: bool,
+    pub retention: Retention,
 }
 
 impl SpiritFields {
@@ -168,6 +173,7 @@ impl SpiritFields {
             description: spirit.description.clone(),
             meta: spirit.meta.clone(),
             is_deleted: spirit.deleted_at.is_some(),
+            retention: spirit.retention,
         }
     }
 }

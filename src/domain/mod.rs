@@ -19,6 +19,7 @@ pub mod json_path;
 pub mod key;
 pub mod limits;
 pub mod meta;
+pub mod purge;
 pub mod refusal;
 pub mod session;
 pub mod spirit;

@@ -9,6 +9,9 @@ pub enum Refusal {
     /// The spirit is unknown, hidden from the caller, or soft-deleted.
     #[error("spirit {0} does not exist or is deleted")]
     SpiritNotFound(SpiritId),
+    /// The spirit is not soft-deleted, so it cannot be purged.
+    #[error("spirit {0} is not deleted")]
+    SpiritNotDeleted(SpiritId),
     /// The event is unknown, of another spirit, hidden from the caller, or soft-deleted.
     #[error("event {0} does not exist or is deleted")]
     EventNotFound(EventId),

@@ -5,6 +5,7 @@ use unicase::UniCase;
 use super::Time;
 use super::ids::SpiritId;
 use super::meta::Meta;
+use super::purge::Retention;
 
 /// A stored spirit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub struct Spirit {
     pub last_sequence: i64,
     /// Number of the newest change of its events.
     pub last_change: i64,
+    pub retention: Retention,
     pub revision: i64,
     pub deleted_at: Option<Time>,
     pub created_at: Time,
@@ -29,6 +31,7 @@ pub struct NewSpirit {
     pub name: String,
     pub description: Option<String>,
     pub meta: Meta,
+    pub retention: Retention,
 }
 
 /// Returns the name after full Unicode case folding. The result does not depend on the database's locale.

@@ -21,6 +21,7 @@ mod json;
 mod json_path;
 mod middleware;
 pub mod pb;
+mod purge_service;
 mod session_service;
 mod spirit_service;
 mod status;
@@ -37,6 +38,7 @@ pub use middleware::{
     CallLayer, ConnectionReplies, DeadlineLayer, ErrorLayer, KeylessStreamLayer, OriginRules, PanicLayer,
     ProtocolLayer, ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits, Translated,
 };
+pub use purge_service::PurgeApi;
 pub use session_service::SessionApi;
 pub use spirit_service::SpiritApi;
 pub use status::MessageError;

@@ -133,6 +133,7 @@ pub async fn run(
                 check_authentication(addr, auth)?;
             }
             let _task = AbortOnDropHandle::new(tokio::spawn(keyring.run()));
+            let _retention = AbortOnDropHandle::new(tokio::spawn(store.run_retention()));
             probe_database(&store, &health, &migrated, ready).await;
             Ok(())
         } => prepared,

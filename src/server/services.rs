@@ -14,13 +14,15 @@ use crate::config::Reflection;
 use crate::gateway::{CorsOrigins, GatewayLayer, MessageLayer, cors_layer};
 use crate::grpc::pb::access_service_server::AccessServiceServer;
 use crate::grpc::pb::event_service_server::EventServiceServer;
+use crate::grpc::pb::purge_service_server::PurgeServiceServer;
 use crate::grpc::pb::session_service_server::SessionServiceServer;
 use crate::grpc::pb::spirit_service_server::SpiritServiceServer;
 use crate::grpc::{
     AccessApi, AuthLayer, CallLayer, Context, DeadlineLayer, ErrorLayer, EventApi, KeylessStreamLayer,
 };
 use crate::grpc::{
-    Keyring, OriginRules, PanicLayer, ProtocolLayer, ReadyLayer, ReplyLayer, SessionApi, SpiritApi, pb,
+    Keyring, OriginRules, PanicLayer, ProtocolLayer, PurgeApi, ReadyLayer, ReplyLayer, SessionApi, SpiritApi,
+    pb,
 };
 
 /// Adds this server's services to the health service, and reflection unless it is off.
@@ -29,6 +31,7 @@ pub(super) fn routes(health: Routes, context: Context, reflection: Reflection) -
     let routes = health
         .add_service(EventServiceServer::new(EventApi(context.clone())).max_decoding_message_size(max))
         .add_service(SessionServiceServer::new(SessionApi(context.clone())).max_decoding_message_size(max))
+        .add_service(PurgeServiceServer::new(PurgeApi(context.clone())).max_decoding_message_size(max))
         .add_service(SpiritServiceServer::new(SpiritApi(context)).max_decoding_message_size(max))
         .add_service(AccessServiceServer::new(AccessApi).max_decoding_message_size(max));
     if reflection == Reflection::Off {

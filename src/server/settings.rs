@@ -115,6 +115,7 @@ impl From<&DatabaseArgs> for StoreSettings {
                     poll_interval: POLL_INTERVAL,
                 },
             },
+            retention_interval: args.retention_interval,
             transaction_pooler: args.pooler == Pooler::Transaction,
             direct: None,
             standby: None,

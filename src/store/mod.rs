@@ -1,7 +1,7 @@
 //! The PostgreSQL layer: all SQL of the service. Only this layer and [`crate::embedded_postgres`] use sqlx.
 //!
 //! Does not depend on gRPC. [`Store`] has a part for each kind of work: [`Store::write`] for creates and edits,
-//! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys. Most functions run
+//! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys, [`Store::purge`] for removals for good. Most functions run
 //! one statement. After the start, transactions are begun in two places only: for a flush of the write path and,
 //! behind a transaction pooler, for each statement. Both run in tasks, so a caller that goes away cannot leave a
 //! transaction open.
@@ -9,6 +9,7 @@
 mod keys;
 mod live;
 mod pg;
+mod purge;
 mod read;
 mod statements;
 mod write;
@@ -28,6 +29,8 @@ use pg::session::{Connector, STATEMENT_TIMEOUT};
 use pg::standby::Standby;
 use read::ReadRouter;
 
+use crate::panics::keep_running;
+
 pub use keys::{ApiKey, ApiKeys, NewApiKey};
 pub use live::{
     ChangeWatch, ListenSettings, LivePage, LiveSettings, LiveStreams, Pages, Replay, ReplayStart, StreamPage,
@@ -37,8 +40,10 @@ pub use pg::error::StoreError;
 pub use pg::fair_semaphore::Tenant;
 pub use pg::standby::StandbySettings;
 pub use pg::startup_error::StartupError;
+pub use purge::{PurgeProgress, Purger, RunningPurge};
 pub use read::changes::{ChangePage, ChangeQuery};
 pub use read::list_events::{EventPage, EventQuery, PageStart};
+pub use read::purges::{PurgePage, PurgeQuery};
 pub use read::sessions::{SessionPage, SessionQuery};
 pub use read::spirits::{SpiritOrder, SpiritPage, SpiritQuery};
 pub use read::{Consistency, Reader};
@@ -74,6 +79,8 @@ pub struct StoreSettings {
     pub ingest: IngestSettings,
     /// Settings of live streams.
     pub live: LiveSettings,
+    /// Pause between two runs of the retention of spirits.
+    pub retention_interval: Duration,
     /// Whether connections go through a pooler in transaction mode.
     pub transaction_pooler: bool,
     /// How to connect to PostgreSQL itself, for LISTEN and migrations, if other connections go through a pooler.
@@ -91,6 +98,8 @@ pub struct Store {
     pub live: LiveStreams,
     /// API keys.
     pub keys: ApiKeys,
+    /// Purges.
+    pub purge: Purger,
     reads: ReadRouter,
     announcer: Announcer,
     pool: ConnectionPool,
@@ -100,6 +109,7 @@ pub struct Store {
     standby: Option<Arc<Standby>>,
     connector: Connector,
     direct: Option<PgConnectOptions>,
+    retention_interval: Duration,
     metrics: StoreMetrics,
 }
 
@@ -142,6 +152,7 @@ impl Store {
                 settings.live,
                 metrics.clone(),
             ),
+            purge: Purger::new(pool.clone(), reads.clone(), announcer.clone(), metrics.clone()),
             keys: ApiKeys::open(&connector, timeout),
             reads,
             announcer,
@@ -150,6 +161,7 @@ impl Store {
             standby,
             connector,
             direct,
+            retention_interval: settings.retention_interval,
             metrics,
         }
     }
@@ -180,6 +192,12 @@ impl Store {
         Ok(())
     }
 
+    /// Applies the retention of spirits at intervals, until the future is dropped.
+    pub fn run_retention(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (purger, interval) = (self.purge.clone(), self.retention_interval);
+        keep_running("retention", async move || purger.run_retention(interval).await)
+    }
+
     /// Returns all metrics of the store, with current values of the gauges.
     #[must_use]
     pub fn metrics(&self) -> Vec<MetricFamily> {
@@ -199,6 +217,7 @@ impl Store {
     /// Commits the queued events and closes all connections.
     pub async fn close(&self) {
         self.write.close().await;
+        self.purge.close().await;
         self.announcer.close().await;
         self.pool.close().await;
         self.probe.close().await;

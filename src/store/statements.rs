@@ -4,9 +4,10 @@
 use super::keys;
 use super::live::{changes as live_changes, notifier, page};
 use super::pg::{backfill, migrate, standby};
+use super::purge::statements as purge;
 use super::read::event_pages::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
 use super::read::{
-    changes, event_pages, get_event, json_path, long_values, session_pages, sessions, spirits,
+    changes, event_pages, get_event, json_path, long_values, purges, session_pages, sessions, spirits,
 };
 use super::write::{
     self, copy_events, copy_path, dedupe_keys, deletion_statements, event_updates, fast_path, flush,
@@ -189,6 +190,27 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("delete/events/spirit", deletion_statements::DELETE_EVENTS[0]),
     ("delete/events/session", deletion_statements::DELETE_EVENTS[1]),
     ("delete/restore_events", deletion_statements::RESTORE_EVENTS),
+    ("purge/walk/sequences", purge::WALK_SEQUENCES),
+    ("purge/walk/deleted", purge::WALK_DELETED),
+    ("purge/walk/sessions", purge::WALK_SESSIONS),
+    ("purge/walk/ids", purge::WALK_IDS),
+    ("purge/walk_owner", purge::WALK_OWNER),
+    ("purge/start", purge::START),
+    ("purge/finish", purge::FINISH),
+    ("purge/lock", purge::LOCK),
+    ("purge/events", purge::PURGE),
+    ("purge/clear_former_values", purge::CLEAR_FORMER_VALUES),
+    ("purge/remove_sessions", purge::REMOVE_SESSIONS),
+    ("purge/lower_active_minutes", purge::LOWER_ACTIVE_MINUTES),
+    ("purge/remove_empty_sessions", purge::REMOVE_EMPTY_SESSIONS),
+    ("purge/remove_changes", purge::REMOVE_CHANGES),
+    ("purge/remove_spirit", purge::REMOVE_SPIRIT),
+    ("purge/retention/spirits", purge::SPIRITS_WITH_RETENTION),
+    ("purge/retention/bounds", purge::RETENTION_BOUNDS),
+    ("purge/retention/add", purge::ADD_TO_RETENTION),
+    ("purge/retention/record_scan", purge::RECORD_SCAN),
+    ("list_purges/of_spirit", purges::OF_SPIRIT),
+    ("list_purges/of_spirits", purges::OF_SPIRITS),
     ("ingest/lock", flush::LOCK_SPIRITS),
     ("ingest/wait", flush::WAIT_FOR_SPIRIT),
     ("ingest/spirits", flush::READ_SPIRITS),

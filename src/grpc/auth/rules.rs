@@ -62,6 +62,8 @@ impl Requirement {
             "SpiritService/UpdateSpirit"
             | "SpiritService/SoftDeleteSpirit"
             | "SpiritService/RestoreSpirit" => (Permission::WriteSpirits, false),
+            "PurgeService/PurgeEvents" | "PurgeService/PurgeSpirit" => (Permission::Purge, true),
+            "PurgeService/ListPurges" => (Permission::Purge, false),
             "SpiritService/CreateSpirit" => (Permission::CreateSpirits, false),
             _ => return Self::Unlisted,
         };
@@ -97,6 +99,7 @@ mod tests {
             let (service, name) = (service.name(), method.name());
             let options = method.options.as_ref();
             let permission = match options.map(MethodOptions::idempotency_level) {
+                _ if service == "PurgeService" => Permission::Purge,
                 Some(IdempotencyLevel::NoSideEffects) => Permission::Read,
                 _ if service != "SpiritService" => Permission::WriteEvents,
                 _ if name.starts_with("Create") => Permission::CreateSpirits,

@@ -10,6 +10,7 @@ mod edit;
 mod fields;
 mod outbound;
 mod page;
+mod purge;
 mod read;
 mod session;
 mod spirit;
@@ -23,6 +24,7 @@ pub(super) use outbound::{
     access, batch_result, change, create_response, event, outcome, receipt, session, spirit,
 };
 pub(super) use page::event_page;
+pub(super) use purge::{event_purge, list_purges, purge_page, spirit_purge};
 pub(super) use read::{count, get_event, list, replay, unchecked_path, watch};
 pub(super) use session::{get_session, list_sessions, session_edit, session_page};
 pub(super) use spirit::{

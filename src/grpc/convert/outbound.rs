@@ -1,6 +1,7 @@
 //! Converts domain types to protobuf messages.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use prost_types::Struct;
 
@@ -10,6 +11,7 @@ use crate::domain::change::{ChangeKind, EventChange, FormerValues};
 use crate::domain::event::{Created, Event};
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::meta::Meta;
+use crate::domain::purge::{Purge, PurgeSelection, Retention};
 use crate::domain::refusal::Refusal;
 use crate::domain::session::Session;
 use crate::domain::spirit::Spirit;
@@ -75,11 +77,58 @@ pub(crate) fn spirit(spirit: Spirit) -> pb::Spirit {
         meta: Some(meta(&spirit.meta)),
         last_sequence: spirit.last_sequence,
         last_change: spirit.last_change,
+        retention: (!spirit.retention.is_empty()).then(|| retention(spirit.retention)),
         is_deleted: spirit.deleted_at.is_some(),
         deleted_at: spirit.deleted_at.map(timestamp_of),
         revision: spirit.revision,
         created_at: Some(timestamp_of(spirit.created_at)),
         updated_at: Some(timestamp_of(spirit.updated_at)),
+    }
+}
+
+fn retention(retention: Retention) -> pb::Retention {
+    let Retention {
+        max_age,
+        deleted_max_age,
+        history_max_age,
+    } = retention;
+    let age = |age: Option<Duration>| {
+        age.map(|age| prost_types::Duration {
+            seconds: i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
+            nanos: i32::try_from(age.subsec_nanos()).unwrap_or(0),
+        })
+    };
+    pb::Retention {
+        max_age: age(max_age),
+        deleted_max_age: age(deleted_max_age),
+        history_max_age: age(history_max_age),
+    }
+}
+
+/// Converts a purge.
+pub(crate) fn purge(purge: Purge) -> pb::Purge {
+    let selection = match purge.selection {
+        PurgeSelection::EventIds => pb::PurgeSelection::EventIds,
+        PurgeSelection::SessionId => pb::PurgeSelection::SessionId,
+        PurgeSelection::SessionOwner => pb::PurgeSelection::SessionOwner,
+        PurgeSelection::CreatedUntil => pb::PurgeSelection::CreatedUntil,
+        PurgeSelection::DeletedUntil => pb::PurgeSelection::DeletedUntil,
+        PurgeSelection::Author => pb::PurgeSelection::Author,
+        PurgeSelection::All => pb::PurgeSelection::All,
+        PurgeSelection::Spirit => pb::PurgeSelection::Spirit,
+        PurgeSelection::Retention => pb::PurgeSelection::Retention,
+    };
+    pb::Purge {
+        purge_id: purge.id.to_string(),
+        spirit_id: purge.spirit_id.to_string(),
+        selection: selection.into(),
+        reason: purge.reason,
+        requested_by: purge.requested_by.unwrap_or_default(),
+        started_at: Some(timestamp_of(purge.started_at)),
+        finished_at: purge.finished_at.map(timestamp_of),
+        purged_count: purge.purged_count,
+        lowest_sequence: purge.lowest_sequence.unwrap_or(0),
+        highest_sequence: purge.highest_sequence.unwrap_or(0),
     }
 }
 
@@ -89,6 +138,7 @@ pub(crate) fn change(change: EventChange) -> pb::EventChange {
         ChangeKind::Updated => pb::ChangeKind::Updated,
         ChangeKind::Deleted => pb::ChangeKind::Deleted,
         ChangeKind::Restored => pb::ChangeKind::Restored,
+        ChangeKind::Purged => pb::ChangeKind::Purged,
     };
     pb::EventChange {
         spirit_id: change.spirit_id.to_string(),

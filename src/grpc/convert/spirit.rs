@@ -4,9 +4,10 @@ use super::edit::{Mask, expected_revision, meta_change};
 use super::fields::{meta, offset};
 use super::outbound::spirit;
 use super::page::{page_start, paginate};
+use super::purge::retention;
 use crate::domain::access::SpiritScope;
 use crate::domain::cursor::{NamedSpiritPosition, NewestSpiritPosition};
-use crate::domain::edit::{SpiritEdit, SpiritTarget};
+use crate::domain::edit::{Change, SpiritEdit, SpiritTarget};
 use crate::domain::filter::QueryHash;
 use crate::domain::ids::SpiritId;
 use crate::domain::invalid::{Fields, Invalid};
@@ -23,6 +24,7 @@ pub(crate) fn new_spirit(request: pb::CreateSpiritRequest, limits: &Limits) -> R
         name,
         description,
         meta: meta_struct,
+        retention: given_retention,
     } = request;
     let mut f = Fields::default();
     let spirit = NewSpirit {
@@ -32,6 +34,7 @@ pub(crate) fn new_spirit(request: pb::CreateSpiritRequest, limits: &Limits) -> R
         meta: meta_struct.map_or_else(Meta::empty, |value| {
             meta(&mut f, "meta", &value, limits.meta_bytes_max)
         }),
+        retention: retention(&mut f, given_retention.unwrap_or_default()),
     };
     f.finish(spirit)
 }
@@ -61,13 +64,14 @@ pub(crate) fn spirit_edit(
         update_mask,
         meta_mode,
         expected_revision,
+        retention: given_retention,
     } = request;
     let mut f = Fields::default();
     let target = spirit_target(&mut f, &spirit_id, expected_revision);
     let mask = Mask::read(
         &mut f,
         update_mask,
-        &["name", "description", "meta", "is_deleted"],
+        &["name", "description", "meta", "is_deleted", "retention"],
     );
     let name = name.map(|text| f.chars("name", text, NAME_CHARS_MAX));
     let description = description.map(|text| f.bytes("description", text, DESCRIPTION_BYTES_MAX));
@@ -77,6 +81,10 @@ pub(crate) fn spirit_edit(
         description: mask.clearable("description", description),
         meta: meta_change(&mut f, &mask, meta, meta_mode),
         is_deleted: mask.required(&mut f, "is_deleted", is_deleted),
+        retention: match mask.clearable("retention", given_retention) {
+            Change::Keep => Change::Keep,
+            Change::Set(given) => Change::Set(retention(&mut f, given.unwrap_or_default())),
+        },
         meta_bytes_max: limits.meta_bytes_max,
     };
     f.finish((target, edit))

@@ -193,7 +193,9 @@ fn unary_method(service: &str, method: &MethodDescriptorProto) -> UnaryMethod {
     match (is_write, name) {
         (true, "CreateEvent" | "BatchCreateEvents" | "CreateSpirit") => UnaryMethod::Create,
         (true, _) => UnaryMethod::Edit,
-        (false, "ListEvents" | "ListEventChanges" | "ListSessions" | "ListSpirits") => UnaryMethod::ReadPage,
+        (false, "ListEvents" | "ListEventChanges" | "ListPurges" | "ListSessions" | "ListSpirits") => {
+            UnaryMethod::ReadPage
+        }
         (false, _) => UnaryMethod::Read,
     }
 }

@@ -15,6 +15,12 @@ pub(super) fn of_refusal(refusal: Refusal) -> StatusBuilder {
             let message = format!("spirit {id} does not exist or is deleted");
             not_found("SPIRIT_NOT_FOUND", "Spirit", &id.to_string(), message)
         }
+        Refusal::SpiritNotDeleted(id) => StatusBuilder::new(
+            Code::FailedPrecondition,
+            "SPIRIT_NOT_DELETED",
+            format!("spirit {id} is not soft-deleted, so it cannot be purged; soft-delete it before"),
+            &[],
+        ),
         Refusal::EventNotFound(id) => {
             let message = format!("event {id} does not exist or is deleted");
             not_found("EVENT_NOT_FOUND", "Event", &id.to_string(), message)

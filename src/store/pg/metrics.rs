@@ -1,13 +1,14 @@
 //! Metrics of the store. Counters and histograms are updated by the code that they measure; gauges, such as
 //! the queue depth, are set at each scrape.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::pool::PoolUsage;
 use crate::domain::change::ChangeKind;
+use crate::domain::purge::PurgeSelection;
 use crate::metrics::Registry;
 
 const SECONDS: [f64; 13] = [
@@ -26,6 +27,7 @@ pub(in crate::store) struct StoreMetrics {
     pool: PoolMetrics,
     pub(in crate::store) live: LiveMetrics,
     standby: StandbyMetrics,
+    pub(in crate::store) purges: PurgeMetrics,
 }
 
 impl Default for StoreMetrics {
@@ -38,6 +40,7 @@ impl Default for StoreMetrics {
             pool: PoolMetrics::new(&registry),
             live: LiveMetrics::new(&registry),
             standby: StandbyMetrics::new(&registry),
+            purges: PurgeMetrics::new(&registry),
             registry,
         }
     }
@@ -258,6 +261,58 @@ impl LiveMetrics {
                 "1 while LISTEN works, so that commits of other instances are noticed at once; 0 while they are polled for",
             ),
         }
+    }
+}
+
+/// Metrics of purges.
+#[derive(Clone)]
+pub(in crate::store) struct PurgeMetrics {
+    events: IntCounterVec,
+    /// Duration of a step.
+    pub(in crate::store) steps: Histogram,
+    pub(in crate::store) retention_failures: IntCounter,
+    retention_time: Gauge,
+}
+
+impl PurgeMetrics {
+    fn new(registry: &Registry) -> Self {
+        let metrics = Self {
+            events: registry.counters(
+                "events_purged_total",
+                "Events removed for good, by the selection of their purge",
+                &["selection"],
+            ),
+            steps: registry.histogram(
+                "events_purge_step_seconds",
+                "Duration of a step of a purge or of retention, waiting for locks included",
+                &SECONDS,
+            ),
+            retention_failures: registry.counter(
+                "events_retention_failures_total",
+                "Runs of retention that failed; the next one goes on",
+            ),
+            retention_time: registry.seconds(
+                "events_retention_completed_timestamp_seconds",
+                "Unix time at which a run of retention was last complete, or found another instance at work; \
+                 initially the start of the server",
+            ),
+        };
+        for selection in PurgeSelection::ALL {
+            metrics.count(selection, 0);
+        }
+        metrics.record_sweep();
+        metrics
+    }
+
+    /// Counts events that were purged.
+    pub(in crate::store) fn count(&self, selection: PurgeSelection, events: u64) {
+        self.events.with_label_values(&[selection.name()]).inc_by(events);
+    }
+
+    /// Records that a run of retention is complete.
+    pub(in crate::store) fn record_sweep(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        self.retention_time.set(now.unwrap_or_default().as_secs_f64());
     }
 }
 

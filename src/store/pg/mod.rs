@@ -18,3 +18,4 @@ pub(super) mod session;
 pub(super) mod spans;
 pub(super) mod standby;
 pub(super) mod startup_error;
+pub(super) mod transaction;

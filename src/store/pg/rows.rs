@@ -1,5 +1,7 @@
 //! Columns and rows of events and spirits.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{FromRow, Row as _};
@@ -8,6 +10,7 @@ use uuid::Uuid;
 use crate::domain::event::Event;
 use crate::domain::ids::{EventId, SpiritId};
 use crate::domain::meta::Meta;
+use crate::domain::purge::Retention;
 use crate::domain::spirit::Spirit;
 
 /// Columns of an event in every view, in the order in which [`EventRow`] reads them.
@@ -24,7 +27,8 @@ pub(in crate::store) const NO_COLUMNS: &str = "null::text as content, null::text
 pub(in crate::store) const CONTENT_BYTES: &str = "octet_length(content) as content_bytes";
 
 /// Columns of a spirit.
-pub(in crate::store) const SPIRIT_COLUMNS: &str = "id, name, description, meta::text as meta, last_sequence, last_change, revision, deleted_at, created_at, updated_at";
+pub(in crate::store) const SPIRIT_COLUMNS: &str = "id, name, description, meta::text as meta, last_sequence, last_change, retention_max_age, \
+     retention_deleted_max_age, retention_history_max_age, revision, deleted_at, created_at, updated_at";
 
 /// A row of [`BASIC_COLUMNS`] and [`FULL_COLUMNS`]. Its columns are read by index, which is several times faster
 /// than by name.
@@ -98,6 +102,9 @@ pub(in crate::store) struct SpiritRow {
     meta: String,
     last_sequence: i64,
     last_change: i64,
+    retention_max_age: Option<i64>,
+    retention_deleted_max_age: Option<i64>,
+    retention_history_max_age: Option<i64>,
     revision: i64,
     deleted_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
@@ -113,10 +120,25 @@ impl From<SpiritRow> for Spirit {
             meta: Meta::from_json(row.meta),
             last_sequence: row.last_sequence,
             last_change: row.last_change,
+            retention: Retention {
+                max_age: row.retention_max_age.map(age),
+                deleted_max_age: row.retention_deleted_max_age.map(age),
+                history_max_age: row.retention_history_max_age.map(age),
+            },
             revision: row.revision,
             deleted_at: row.deleted_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
     }
+}
+
+/// Converts an age of a retention from the microseconds that the table has.
+fn age(micros: i64) -> Duration {
+    Duration::from_micros(micros.unsigned_abs())
+}
+
+/// Converts an age of a retention to the microseconds that the table has.
+pub(in crate::store) fn age_micros(age: Option<Duration>) -> Option<i64> {
+    age.map(|age| i64::try_from(age.as_micros()).unwrap_or(i64::MAX))
 }

@@ -10,6 +10,7 @@ pub(super) mod json_path;
 pub(super) mod list_events;
 pub(super) mod long_values;
 pub(super) mod page_rows;
+pub(super) mod purges;
 pub(super) mod session_pages;
 pub(super) mod sessions;
 pub(super) mod spirits;

@@ -175,13 +175,15 @@ macro_rules! page {
             "select {SPIRIT_COLUMNS}, found
              from (
                  select
-                     id, name, name_folded, description, meta, last_sequence, last_change, revision, deleted_at,
-                     created_at, updated_at, count(*) over () as found,
+                     id, name, name_folded, description, meta, last_sequence, last_change, retention_max_age,
+                     retention_deleted_max_age, retention_history_max_age, revision, deleted_at, created_at,
+                     updated_at, count(*) over () as found,
                      sum(bytes) over (order by {order} rows unbounded preceding) - bytes as bytes_before
                  from (
                      select
-                         id, name, name_folded, description, meta, last_sequence, last_change, revision,
-                         deleted_at, created_at, updated_at,
+                         id, name, name_folded, description, meta, last_sequence, last_change, retention_max_age,
+                         retention_deleted_max_age, retention_history_max_age, revision, deleted_at, created_at,
+                         updated_at,
                          octet_length(meta::text) + coalesce(octet_length(description), 0) as bytes
                      {rows}
                  ) as spirits

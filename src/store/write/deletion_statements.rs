@@ -87,7 +87,7 @@ pub(in crate::store) const RESTORE_EVENT: &str = change_event!(
 );
 
 /// Sets the active minute of the session `row`. The search for it starts at the old one.
-const LOWER: &str = formatcp!(
+pub(in crate::store) const LOWER: &str = formatcp!(
     "update sessions as row
      set active_minute = (
          select date_trunc('minute', last.occurred_at, 'UTC')

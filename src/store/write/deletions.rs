@@ -4,9 +4,8 @@
 //! active minutes of sessions exact. A deletion has a time of its own within its spirit, by which it can be undone.
 
 use futures_util::TryStreamExt as _;
-use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, Either, FromRow, Row as _};
+use sqlx::{AssertSqlSafe, Either, Row as _};
 use tracing::Instrument as _;
 
 use super::EventWriter;
@@ -30,8 +29,9 @@ use crate::domain::session::minute_of;
 use crate::store::live::Topic;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::EventRow;
-use crate::store::pg::session::{PgSession, Statement};
+use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
+use crate::store::pg::transaction::{commit, optional, rollback};
 use crate::store::read::list_events::bind_selection;
 
 /// The index that a statement over selected events scans.
@@ -74,7 +74,7 @@ impl EventWriter {
             lock(session, spirit_id).await?;
             let sql = match kind {
                 ChangeKind::Deleted => DELETE_EVENT,
-                ChangeKind::Updated | ChangeKind::Restored => RESTORE_EVENT,
+                ChangeKind::Updated | ChangeKind::Restored | ChangeKind::Purged => RESTORE_EVENT,
             };
             let statement = sqlx::query_as::<_, EventRow>(sql)
                 .bind(spirit_id.0)
@@ -302,28 +302,4 @@ async fn session_last_sequence(
         .bind(vec![session_id]);
     let row = optional(session, statement).await?;
     Ok(row.map_or(0, |(_, _, sequence)| sequence))
-}
-
-/// Runs a statement of the open transaction that returns at most one row. It is planned anew each time, since a plan made
-/// on a small table could use another index than `uq_events_sequence` for all events of a spirit.
-async fn optional<Row>(
-    session: &mut PgSession,
-    statement: Statement<'_, Row>,
-) -> Result<Option<Row>, StoreError>
-where
-    Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
-{
-    let (statement, span) = spans::traced(statement)?;
-    let row = statement.persistent(false).fetch_optional(session.connection());
-    Ok(row.instrument(span).await?)
-}
-
-async fn commit(session: &mut PgSession) -> Result<(), StoreError> {
-    sqlx::raw_sql("commit").execute(session.connection()).await?;
-    Ok(())
-}
-
-async fn rollback(session: &mut PgSession) -> Result<(), StoreError> {
-    sqlx::raw_sql("rollback").execute(session.connection()).await?;
-    Ok(())
 }

@@ -14,7 +14,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::spirit::{Spirit, fold_name};
 use crate::store::live::Topic;
 use crate::store::pg::error::StoreError;
-use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow};
+use crate::store::pg::rows::{SPIRIT_COLUMNS, SpiritRow, age_micros};
 
 pub(in crate::store) const UPDATE_SPIRIT: &str = formatcp!(
     "update spirits set
@@ -23,6 +23,9 @@ pub(in crate::store) const UPDATE_SPIRIT: &str = formatcp!(
              description = $5,
              meta = $6::jsonb,
              deleted_at = case when $7 then coalesce(deleted_at, now()) end,
+             retention_max_age = $8,
+             retention_deleted_max_age = $9,
+             retention_history_max_age = $10,
              revision = revision + 1,
              updated_at = now()
          where id = $1
@@ -88,7 +91,10 @@ impl EventWriter {
             .bind(fields.name)
             .bind(fields.description)
             .bind(fields.meta.as_json())
-            .bind(fields.is_deleted);
+            .bind(fields.is_deleted)
+            .bind(age_micros(fields.retention.max_age))
+            .bind(age_micros(fields.retention.deleted_max_age))
+            .bind(age_micros(fields.retention.history_max_age));
         let row = self.pool.optional(statement).await?;
         Ok(row.map(Spirit::from))
     }

@@ -1,0 +1,495 @@
+//! Purges: removal of events for good, by request or by the retention of spirits.
+//!
+//! A purge runs in a task and consists of [steps](step): short transactions with pauses in between, so that creates of
+//! the spirit continue. Each step reads a page of the purge's [walk], locks the spirit, and removes the events that are
+//! still selected. [`retention`] runs the same steps for the spirits that have a retention.
+
+mod retention;
+pub(super) mod statements;
+mod step;
+mod walk;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::FromRow;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use statements::{FINISH, REMOVE_SPIRIT, START, WALK_OWNER, WALKED_ROWS_MAX};
+use step::{Purged, Request, lock, purge_page, remove_changes, remove_empty_sessions, remove_sessions};
+use walk::{Scope, Walk};
+
+use super::live::{Announcer, Topic};
+use super::pg::error::{StoreError, unanswered};
+use super::pg::metrics::StoreMetrics;
+use super::pg::pool::ConnectionPool;
+use super::pg::session::PgSession;
+use super::pg::transaction::{begin, commit, optional, rollback};
+use super::read::ReadRouter;
+use crate::domain::change::ChangeKind;
+use crate::domain::filter::start_of_year;
+use crate::domain::ids::SpiritId;
+use crate::domain::purge::{EventPurge, PurgeSelection, Selected, SpiritPurge};
+use crate::domain::refusal::Refusal;
+use crate::panics::caught;
+
+/// A purge pauses after a step for this many times the duration of the step, so that creates and reads find the
+/// database idle for most of the time.
+const PAUSE_FACTOR: u32 = 4;
+/// The longest pause after a step.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Number of sessions that a step reads, each up to the maximum of events.
+const SESSIONS_PER_STEP: usize = 10;
+
+/// Runs purges. Cheap to clone.
+#[derive(Clone)]
+pub struct Purger {
+    pool: ConnectionPool,
+    reads: ReadRouter,
+    announcer: Announcer,
+    metrics: StoreMetrics,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A purge under way. Dropping it ends the purge after the current step.
+#[derive(Debug)]
+pub struct RunningPurge {
+    /// `None` for a dry run.
+    pub id: Option<Uuid>,
+    /// The number of events that were purged so far.
+    count: watch::Receiver<i64>,
+    result: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+/// An item of a purge under way: the number of events that were purged so far, and whether the purge is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgeProgress {
+    pub count: i64,
+    pub is_done: bool,
+}
+
+impl RunningPurge {
+    /// Waits for the next step that has ended. The numbers of steps that end in the meantime are skipped.
+    ///
+    /// # Errors
+    /// The error that ended the purge.
+    pub async fn next(&mut self) -> Result<PurgeProgress, StoreError> {
+        let is_done = tokio::select! {
+            biased;
+            result = &mut self.result => {
+                result.map_err(unanswered)??;
+                true
+            }
+            Ok(()) = self.count.changed() => false,
+        };
+        let count = *self.count.borrow_and_update();
+        Ok(PurgeProgress { count, is_done })
+    }
+}
+
+/// The state of a purge in its task.
+struct Task {
+    purger: Purger,
+    spirit_id: SpiritId,
+    selection: PurgeSelection,
+    request: Arc<Request>,
+    count: watch::Sender<i64>,
+}
+
+#[derive(FromRow)]
+struct OwnerRow {
+    walked: i64,
+    last_session_id: Option<String>,
+    session_ids: Vec<String>,
+}
+
+impl Purger {
+    pub(super) fn new(
+        pool: ConnectionPool,
+        reads: ReadRouter,
+        announcer: Announcer,
+        metrics: StoreMetrics,
+    ) -> Self {
+        Self {
+            pool,
+            reads,
+            announcer,
+            metrics,
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Starts to purge events of a spirit.
+    ///
+    /// # Errors
+    /// `Refusal::SpiritNotFound` for an unknown spirit.
+    pub async fn purge_events(&self, purge: EventPurge) -> Result<RunningPurge, StoreError> {
+        let EventPurge {
+            spirit_id,
+            selected,
+            reason,
+            requested_by,
+            is_dry_run,
+        } = purge;
+        let selection = selected.kind();
+        let (purge_id, last_sequence) = if is_dry_run {
+            let last_sequence = self.reads.primary().last_sequence(spirit_id).await?;
+            (None, last_sequence)
+        } else {
+            let id = Uuid::now_v7();
+            let started = self.start(spirit_id, id, selection, reason, requested_by.as_deref());
+            (Some(id), started.await?)
+        };
+        let bound = last_sequence.ok_or(Refusal::SpiritNotFound(spirit_id))?;
+        let owner = match &selected {
+            Selected::SessionOwner(owner) => Some(owner.clone()),
+            _ => None,
+        };
+        let request = Request {
+            purge_id,
+            changed_by: requested_by,
+            owner,
+            of_deleted_spirit: false,
+            is_dry_run,
+        };
+        Ok(self.spawn(spirit_id, selection, request, move |task| {
+            Box::pin(async move { task.purge_selected(selected, bound).await })
+        }))
+    }
+
+    /// Starts to purge a soft-deleted spirit.
+    ///
+    /// # Errors
+    /// `Refusal::SpiritNotFound` for an unknown spirit; `Refusal::SpiritNotDeleted` for one that is not soft-deleted.
+    pub async fn purge_spirit(&self, purge: SpiritPurge) -> Result<RunningPurge, StoreError> {
+        let SpiritPurge {
+            spirit_id,
+            reason,
+            requested_by,
+        } = purge;
+        let (id, selection) = (Uuid::now_v7(), PurgeSelection::Spirit);
+        let started = self.start(spirit_id, id, selection, reason, requested_by.as_deref());
+        if started.await?.is_none() {
+            let exists = self.reads.primary().last_sequence(spirit_id).await?.is_some();
+            return Err(StoreError::from(if exists {
+                Refusal::SpiritNotDeleted(spirit_id)
+            } else {
+                Refusal::SpiritNotFound(spirit_id)
+            }));
+        }
+        let request = Request {
+            purge_id: Some(id),
+            changed_by: requested_by,
+            owner: None,
+            of_deleted_spirit: true,
+            is_dry_run: false,
+        };
+        Ok(self.spawn(spirit_id, selection, request, |task| {
+            Box::pin(async move { task.purge_spirit().await })
+        }))
+    }
+
+    /// Ends the purges after their current steps.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Stores the start of a purge. Returns the spirit's last sequence; `None` if the spirit cannot be purged.
+    async fn start(
+        &self,
+        spirit_id: SpiritId,
+        id: Uuid,
+        selection: PurgeSelection,
+        reason: Option<String>,
+        requested_by: Option<&str>,
+    ) -> Result<Option<i64>, StoreError> {
+        let statement = sqlx::query_as::<_, (i64,)>(START)
+            .bind(spirit_id.0)
+            .bind(id)
+            .bind(selection.name())
+            .bind(reason)
+            .bind(requested_by);
+        let row = self.pool.optional(statement).await?;
+        Ok(row.map(|(last_sequence,)| last_sequence))
+    }
+
+    /// Runs a purge in a task.
+    fn spawn<Run>(
+        &self,
+        spirit_id: SpiritId,
+        selection: PurgeSelection,
+        request: Request,
+        run: Run,
+    ) -> RunningPurge
+    where
+        Run: FnOnce(Task) -> BoxFuture<'static, Result<(), StoreError>> + Send + 'static,
+    {
+        let id = request.purge_id;
+        let (count, counted) = watch::channel(0);
+        let (sender, result) = oneshot::channel();
+        let task = Task {
+            purger: self.clone(),
+            spirit_id,
+            selection,
+            request: Arc::new(request),
+            count,
+        };
+        self.tasks.spawn(async move {
+            let result = caught(run(task))
+                .await
+                .unwrap_or_else(|panicked| Err(panicked.into()));
+            if sender.send(result).is_err() {
+                tracing::debug!("a purge ended whose caller has gone away");
+            }
+        });
+        RunningPurge {
+            id,
+            count: counted,
+            result,
+        }
+    }
+
+    /// Runs a transaction that may remove events or changes. Events are counted and announced after the commit.
+    async fn transaction<T, Run>(&self, run: Run) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: for<'s> FnOnce(&'s mut PgSession) -> BoxFuture<'s, Result<T, StoreError>> + Send + 'static,
+    {
+        let done = self.pool.transaction(move |session| {
+            Box::pin(async move {
+                begin(session).await?;
+                match run(session).await {
+                    Err(StoreError::Refused(refusal)) => {
+                        rollback(session).await?;
+                        Ok(Err(refusal))
+                    }
+                    Err(error) => Err(error),
+                    Ok(done) => {
+                        commit(session).await?;
+                        Ok(Ok(done))
+                    }
+                }
+            })
+        });
+        Ok(done.await??)
+    }
+
+    /// Counts the events of a step after its commit, and wakes the streams that follow the changes of the spirit.
+    fn record(&self, spirit_id: SpiritId, selection: PurgeSelection, purged: Purged, step: Duration) {
+        self.metrics.purges.steps.observe(step.as_secs_f64());
+        if purged.count > 0 {
+            self.metrics.purges.count(selection, purged.count.unsigned_abs());
+            self.metrics.count_changes(ChangeKind::Purged, 1);
+            self.announcer.announce(&[spirit_id], Topic::Changes);
+        }
+    }
+}
+
+impl Task {
+    /// Purges the selected events up to a sequence, and finishes the purge.
+    async fn purge_selected(&self, selected: Selected, bound: i64) -> Result<(), StoreError> {
+        let walk = |scope| Walk::new(self.spirit_id, scope, bound);
+        let sequences = |author, created_until| Scope::Sequences {
+            author,
+            created_until,
+        };
+        match selected {
+            Selected::EventIds(ids) => {
+                let ids = ids.into_iter().map(|id| id.0).collect();
+                self.walk(walk(Scope::Ids(ids))).await?;
+            }
+            Selected::Session(session_id) => {
+                self.walk(walk(Scope::Sessions(vec![session_id.clone()]))).await?;
+                self.remove_session(session_id).await?;
+            }
+            Selected::SessionOwner(owner) => self.purge_owner(owner, bound).await?,
+            Selected::CreatedUntil(until) => self.walk(walk(sequences(None, Some(until)))).await?,
+            Selected::DeletedUntil(until) => self.walk(walk(Scope::Deleted { until })).await?,
+            Selected::Author(author) => self.walk(walk(sequences(Some(author), None))).await?,
+            Selected::All => {
+                self.walk(walk(sequences(None, None))).await?;
+                self.remove_empty_sessions(None).await?;
+            }
+        }
+        self.finish().await
+    }
+
+    /// Purges the events of the sessions of an owner, and those of the sessions that have no event.
+    async fn purge_owner(&self, owner: String, bound: i64) -> Result<(), StoreError> {
+        let mut after = String::new();
+        loop {
+            let statement = sqlx::query_as::<_, OwnerRow>(WALK_OWNER)
+                .bind(self.spirit_id.0)
+                .bind(&after)
+                .bind(&owner);
+            let page = self.purger.pool.one(statement).await?;
+            for session_ids in page.session_ids.chunks(SESSIONS_PER_STEP) {
+                let scope = Scope::Sessions(session_ids.to_vec());
+                self.walk(Walk::new(self.spirit_id, scope, bound)).await?;
+            }
+            match page.last_session_id {
+                Some(last) if page.walked >= WALKED_ROWS_MAX => after = last,
+                _ => break,
+            }
+            self.check_wanted()?;
+        }
+        self.remove_empty_sessions(Some(owner)).await
+    }
+
+    /// Purges the events of a walk step by step.
+    async fn walk(&self, mut walk: Walk) -> Result<(), StoreError> {
+        while !walk.is_done() {
+            self.check_wanted()?;
+            let (started, request) = (Instant::now(), Arc::clone(&self.request));
+            let step = self.purger.transaction(move |session| {
+                Box::pin(async move {
+                    let purged = purge_page(session, &request, &mut walk).await?;
+                    Ok((walk, purged))
+                })
+            });
+            let (walked, purged) = step.await?;
+            walk = walked;
+            if !self.request.is_dry_run {
+                self.purger
+                    .record(self.spirit_id, self.selection, purged, started.elapsed());
+            }
+            self.count.send_modify(|count| *count += purged.count);
+            self.purger.pause(started.elapsed()).await;
+        }
+        Ok(())
+    }
+
+    /// Removes the session if it has no event.
+    async fn remove_session(&self, session_id: String) -> Result<(), StoreError> {
+        if self.request.is_dry_run {
+            return Ok(());
+        }
+        let spirit_id = self.spirit_id;
+        let removed = self.purger.transaction(move |session| {
+            Box::pin(async move {
+                lock(session, spirit_id, false).await?;
+                remove_sessions(session, spirit_id, &[session_id]).await
+            })
+        });
+        removed.await
+    }
+
+    /// Removes the sessions that have no event, of an owner or all.
+    async fn remove_empty_sessions(&self, owner: Option<String>) -> Result<(), StoreError> {
+        if self.request.is_dry_run {
+            return Ok(());
+        }
+        let (spirit_id, must_be_deleted) = (self.spirit_id, self.request.of_deleted_spirit);
+        let mut next = Some(String::new());
+        while let Some(after) = next {
+            self.check_wanted()?;
+            let (started, owner) = (Instant::now(), owner.clone());
+            let removed = self.purger.transaction(move |session| {
+                Box::pin(async move {
+                    lock(session, spirit_id, must_be_deleted).await?;
+                    remove_empty_sessions(session, spirit_id, &after, owner.as_deref()).await
+                })
+            });
+            next = removed.await?;
+            self.purger.pause(started.elapsed()).await;
+        }
+        Ok(())
+    }
+
+    /// Purges all events, sessions and changes of a spirit and the spirit itself. Starts over if the spirit got new ones
+    /// because it was restored for a while.
+    async fn purge_spirit(&self) -> Result<(), StoreError> {
+        let scope = Scope::Sequences {
+            author: None,
+            created_until: None,
+        };
+        loop {
+            self.walk(Walk::new(self.spirit_id, scope.clone(), i64::MAX))
+                .await?;
+            self.remove_empty_sessions(None).await?;
+            self.remove_changes().await?;
+            if self.remove_spirit().await? {
+                self.purger.announcer.announce(&[self.spirit_id], Topic::Events);
+                self.purger.announcer.announce(&[self.spirit_id], Topic::Changes);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes all changes of a spirit.
+    async fn remove_changes(&self) -> Result<(), StoreError> {
+        let spirit_id = self.spirit_id;
+        let mut next = Some(0);
+        while let Some(after) = next {
+            self.check_wanted()?;
+            let started = Instant::now();
+            let removed = self.purger.transaction(move |session| {
+                Box::pin(async move {
+                    lock(session, spirit_id, true).await?;
+                    remove_changes(session, spirit_id, after, start_of_year(10_000)).await
+                })
+            });
+            next = removed.await?;
+            self.purger.pause(started.elapsed()).await;
+        }
+        Ok(())
+    }
+
+    /// Removes the spirit and finishes the purge. Returns false if something of the spirit is left.
+    async fn remove_spirit(&self) -> Result<bool, StoreError> {
+        let (spirit_id, purge_id) = (self.spirit_id, self.request.purge_id);
+        let removed = self.purger.transaction(move |session| {
+            Box::pin(async move {
+                lock(session, spirit_id, true).await?;
+                let statement = sqlx::query_as::<_, (Uuid,)>(REMOVE_SPIRIT).bind(spirit_id.0);
+                let is_removed = optional(session, statement).await?.is_some();
+                if is_removed {
+                    let statement = sqlx::query_as::<_, ()>(FINISH).bind(spirit_id.0).bind(purge_id);
+                    optional(session, statement).await?;
+                }
+                Ok(is_removed)
+            })
+        });
+        removed.await
+    }
+
+    /// Marks the purge as complete.
+    async fn finish(&self) -> Result<(), StoreError> {
+        let Some(purge_id) = self.request.purge_id else {
+            return Ok(());
+        };
+        let statement = sqlx::query_as::<_, ()>(FINISH)
+            .bind(self.spirit_id.0)
+            .bind(purge_id);
+        self.purger.pool.all(statement).await?;
+        Ok(())
+    }
+
+    /// Fails if nobody waits for the purge any more.
+    fn check_wanted(&self) -> Result<(), StoreError> {
+        if self.purger.closing.is_cancelled() || self.count.is_closed() {
+            return Err(StoreError::Closing);
+        }
+        Ok(())
+    }
+}
+
+impl Purger {
+    /// Pauses after a step that took this long.
+    async fn pause(&self, step: Duration) {
+        let pause = step.saturating_mul(PAUSE_FACTOR).min(PAUSE_MAX);
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+}
