@@ -12,7 +12,9 @@ mod key;
 mod migrate;
 mod print;
 mod printable;
+mod purge;
 mod replay;
+mod retention;
 mod serve;
 mod session;
 mod spirits;
@@ -62,6 +64,10 @@ enum Command {
     History(history::HistoryArgs),
     /// Print the changes of a spirit's events in the order of their commits
     Changes(changes::ChangesArgs),
+    /// Remove events, or a spirit, for good
+    Purge(Box<purge::PurgeArgs>),
+    /// Show and set how long a spirit keeps its events
+    Retention(retention::RetentionArgs),
     /// Measure a running server
     Bench(bench::BenchArgs),
     /// Check a running server; exit code 0 if it serves, 1 if not
@@ -92,6 +98,8 @@ pub fn run(cli: Cli) -> ExitCode {
             Some(Command::Tail(args)) => tail::run(args).await,
             Some(Command::History(args)) => history::run(args).await,
             Some(Command::Changes(args)) => changes::run(args).await,
+            Some(Command::Purge(args)) => purge::run(*args).await,
+            Some(Command::Retention(args)) => retention::run(args).await,
             Some(Command::Bench(args)) => bench::run(args).await,
             Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
         }

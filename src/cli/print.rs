@@ -84,6 +84,7 @@ fn kind_name(kind: ChangeKind) -> &'static str {
         ChangeKind::Updated => "updated",
         ChangeKind::Deleted => "deleted",
         ChangeKind::Restored => "restored",
+        ChangeKind::Purged => "purged",
     }
 }
 

@@ -9,6 +9,7 @@ mod faults;
 mod operations;
 mod pooler;
 mod protocols;
+mod purges;
 mod rpc;
 mod schema;
 mod standby;

@@ -25,6 +25,7 @@ mod load;
 mod open_files;
 mod private_postgres;
 mod process;
+mod purge;
 mod replay;
 mod rolling_restart;
 mod settings;

@@ -42,6 +42,7 @@ pub async fn call(rpc: &str, caller: &Caller, subject: &Subject) -> Result<bool,
             Ok(access.key_prefix.as_ref() == Some(&caller.key.prefix))
         }
         _ if rpc.starts_with("EventService/") => call_event_rpc(rpc, caller, subject).await,
+        _ if rpc.starts_with("PurgeService/") => call_purge_rpc(rpc, caller, subject).await,
         _ if rpc.starts_with("SessionService/") => call_session_rpc(rpc, caller, subject).await,
         _ => call_spirit_rpc(rpc, caller, subject).await,
     }
@@ -176,6 +177,51 @@ async fn call_event_rpc(rpc: &str, caller: &Caller, subject: &Subject) -> Result
                 start: Some(start),
             };
             sends_a_message(events.watch_changes(request).await).await?
+        }
+        unknown => not_covered(unknown),
+    })
+}
+
+async fn call_purge_rpc(rpc: &str, caller: &Caller, subject: &Subject) -> Result<bool, Status> {
+    let (mut purges, mut spirits) = (caller.purges(), caller.spirits());
+    let spirit_id = subject.spirit_id.clone();
+    Ok(match rpc {
+        "PurgeService/PurgeEvents" => {
+            let request = pb::PurgeEventsRequest {
+                spirit_id,
+                event_ids: vec![subject.event_id.clone()],
+                ..Default::default()
+            };
+            sends_a_message(purges.purge_events(request).await).await?
+        }
+        "PurgeService/PurgeSpirit" => {
+            let request = SoftDeleteSpiritRequest {
+                spirit_id: spirit_id.clone(),
+                ..Default::default()
+            };
+            // Refused to a caller who may not purge the spirit either.
+            let deleted = spirits.soft_delete_spirit(request).await;
+            let request = pb::PurgeSpiritRequest {
+                spirit_id,
+                ..Default::default()
+            };
+            let purged = sends_a_message(purges.purge_spirit(request).await).await?;
+            purged && deleted.is_ok()
+        }
+        "PurgeService/ListPurges" => {
+            let request = pb::PurgeEventsRequest {
+                spirit_id: spirit_id.clone(),
+                all: Some(true),
+                ..Default::default()
+            };
+            // Leaves a purge to be listed, if the caller may.
+            let purge = sends_a_message(purges.purge_events(request).await).await;
+            let request = pb::ListPurgesRequest {
+                spirit_id: Some(spirit_id),
+                ..Default::default()
+            };
+            let listed = reply(purges.list_purges(request)).await?.purges;
+            !listed.is_empty() && purge.is_ok()
         }
         unknown => not_covered(unknown),
     })

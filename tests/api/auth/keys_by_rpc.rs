@@ -47,6 +47,7 @@ fn rpcs() -> Vec<Rpc> {
             rpcs.push(Rpc {
                 name: format!("{}/{}", service.name(), method.name()),
                 required_role: match (level, service.name()) {
+                    (_, "PurgeService") => Role::Admin,
                     (Some(IdempotencyLevel::NoSideEffects), _) => Role::Reader,
                     (_, "EventService" | "SessionService") => Role::Writer,
                     _ => Role::Admin,
@@ -86,6 +87,7 @@ fn expected_outside_scope(rpc: &Rpc) -> Result<Outcome, &'static str> {
         | "EventService/StreamSessionEvents"
         | "EventService/CountEvents"
         | "SessionService/ListSessions"
+        | "PurgeService/ListPurges"
         | "SpiritService/ListSpirits" => Ok(Outcome::EmptyReply),
         // Their requests name no spirit: the reply is that of the key, whatever the subject.
         "SpiritService/CountSpirits" | "AccessService/GetAccess" => Ok(Outcome::Reply),

@@ -192,6 +192,7 @@ async fn create_spirit_names_all_bad_fields_at_once() {
         name: String::new(),
         description: Some("\0".to_owned()),
         meta: Some(object([("", number(f64::NAN))])),
+        ..CreateSpiritRequest::default()
     };
     let fields = bad_fields(server.spirits().create_spirit(request).await);
     assert_eq!(sorted(fields), ["description", "meta", "name"]);

@@ -53,6 +53,7 @@ async fn a_created_spirit_is_returned_as_sent() {
         name: "Ünï 🐘".to_owned(),
         description: Some(String::new()),
         meta: Some(object([("n", number(3.0))])),
+        ..CreateSpiritRequest::default()
     };
     let created = create_spirit(&server, request).await;
     assert_eq!(
@@ -91,6 +92,7 @@ async fn create_spirit_accepts_the_largest_values_and_refuses_larger_ones() {
         name,
         description: Some(description),
         meta,
+        ..CreateSpiritRequest::default()
     };
     let largest = spirit("🐘".repeat(255), "é".repeat(8 * 1024), meta(96));
     create_spirit(&server, largest).await;

@@ -14,6 +14,7 @@ async fn full_spirit(server: &TestServer) -> Spirit {
         name: "Ada".to_owned(),
         description: Some("described".to_owned()),
         meta: Some(object([("k", text("v"))])),
+        retention: None,
     };
     create_spirit(server, request).await
 }

@@ -13,9 +13,13 @@ use crate::support::harness::{Database, Settings, TestServer};
 /// The schema before sessions were recorded, as the version before left it.
 const REVERT: &str = "
     drop table changes;
+    drop table purges;
+    drop index ix_spirits_retention;
     drop table sessions;
     drop index ix_events_deleted_at;
-    alter table spirits drop column activity_epoch, drop column last_deleted_at, drop column last_change;
+    alter table spirits drop column activity_epoch, drop column last_deleted_at, drop column last_change,
+        drop column retention_max_age, drop column retention_deleted_max_age, drop column retention_history_max_age,
+        drop column retention_scanned_at;
     delete from _sqlx_migrations where version > 15";
 
 /// 100,000 sessions of two events each, of the spirits in turn; some events are deleted, and some sessions have no live

@@ -10,7 +10,7 @@ const EVENT: &str = "id UUID, spirit_id UUID, sequence INT8, event_type TEXT, me
     importance_score FLOAT8, revision INT8, deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, \
     updated_at TIMESTAMPTZ, content TEXT, meta TEXT";
 const SPIRIT: &str = "id UUID, name TEXT, description TEXT, meta TEXT, last_sequence INT8, last_change INT8, \
-    revision INT8, deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
+    retention_max_age INT8, retention_deleted_max_age INT8, retention_history_max_age INT8, revision INT8, deleted_at TIMESTAMPTZ, created_at TIMESTAMPTZ, updated_at TIMESTAMPTZ";
 
 const SESSION: &str = "spirit_id UUID, session_id TEXT, active_minute TIMESTAMPTZ, title TEXT, owner TEXT, meta TEXT, \
     revision INT8, updated_at TIMESTAMPTZ, event_count INT8, first_occurred_at TIMESTAMPTZ, \
@@ -26,7 +26,36 @@ const ADVANCED: &str =
     "id UUID, base INT8, now TIMESTAMPTZ, activity_epoch INT8, server_started_at TIMESTAMPTZ";
 
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 46] = [
+const COLUMNS: [(&str, &str); 57] = [
+    (
+        "list_purges/",
+        "purge_id UUID, spirit_id UUID, selection TEXT, reason TEXT, requested_by TEXT, started_at TIMESTAMPTZ, \
+         finished_at TIMESTAMPTZ, purged_count INT8, lowest_sequence INT8, highest_sequence INT8",
+    ),
+    (
+        "purge/walk/",
+        "walked INT8, end_sequence INT8, end_deleted_at TIMESTAMPTZ, id UUID, sequence INT8, session_id TEXT, \
+         deleted_at TIMESTAMPTZ, bytes INT4, entries INT8, entry_bytes INT8",
+    ),
+    (
+        "purge/walk_owner",
+        "walked INT8, last_session_id TEXT, session_ids TEXT[]",
+    ),
+    ("purge/start", "last_sequence INT8"),
+    ("purge/lock", "is_deleted BOOL, last_sequence INT8"),
+    (
+        "purge/events",
+        "count INT8, lowest INT8, highest INT8, session_ids TEXT[], occurred_at TIMESTAMPTZ[]",
+    ),
+    ("purge/remove_empty_sessions", "walked INT8, last_session_id TEXT"),
+    ("purge/remove_changes", "last_change INT8"),
+    ("purge/remove_spirit", "id UUID"),
+    ("purge/retention/spirits", "id UUID"),
+    (
+        "purge/retention/bounds",
+        "is_alone BOOL, last_sequence INT8, created_until TIMESTAMPTZ, deleted_until TIMESTAMPTZ, \
+         changed_until TIMESTAMPTZ, is_scan_due BOOL",
+    ),
     ("list_event_changes", "{change}, found INT8"),
     ("list_events", "{event}, value_bytes INT4, content_bytes INT4"),
     ("check_json_path", "printed TEXT"),

@@ -149,7 +149,7 @@ fn assert_complete(changes: &[EventChange], events: &[Event]) {
             match change.kind() {
                 ChangeKind::Deleted => *is_deleted = true,
                 ChangeKind::Restored => *is_deleted = false,
-                ChangeKind::Updated | ChangeKind::Unspecified => {}
+                ChangeKind::Updated | ChangeKind::Purged | ChangeKind::Unspecified => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use elephantasm_events::domain::ids::SpiritId;
 use elephantasm_events::domain::key::GeneratedKey;
 use elephantasm_events::grpc::pb::access_service_client::AccessServiceClient;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::purge_service_client::PurgeServiceClient;
 use elephantasm_events::grpc::pb::session_service_client::SessionServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{CreateSpiritRequest, Event, ListSpiritsRequest};
@@ -71,6 +72,10 @@ pub struct Caller {
 impl Caller {
     pub fn events(&self) -> EventServiceClient<KeyedChannel> {
         EventServiceClient::new(self.channel.clone())
+    }
+
+    pub fn purges(&self) -> PurgeServiceClient<KeyedChannel> {
+        PurgeServiceClient::new(self.channel.clone())
     }
 
     pub fn sessions(&self) -> SessionServiceClient<KeyedChannel> {

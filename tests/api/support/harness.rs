@@ -10,6 +10,7 @@ use elephantasm_events::config::ServeArgs;
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::CreateSpiritRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
+use elephantasm_events::grpc::pb::purge_service_client::PurgeServiceClient;
 use elephantasm_events::grpc::pb::session_service_client::SessionServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::server::{self, Listeners, ServerSettings};
@@ -149,6 +150,10 @@ impl TestServer {
         EventServiceClient::new(self.channel.clone())
             .max_decoding_message_size(REPLY_BYTES_MAX)
             .max_encoding_message_size(REPLY_BYTES_MAX)
+    }
+
+    pub fn purges(&self) -> PurgeServiceClient<Channel> {
+        PurgeServiceClient::new(self.channel.clone())
     }
 
     pub fn sessions(&self) -> SessionServiceClient<Channel> {

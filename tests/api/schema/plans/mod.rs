@@ -5,6 +5,7 @@
 mod changes;
 mod flushes;
 mod load;
+mod purges;
 mod reads;
 mod sessions;
 
@@ -129,7 +130,62 @@ async fn with_statistics(planner: &mut Planner) -> Vec<String> {
 }
 
 /// The indexes of events, sessions and changes that statements may use, by prefix of their name.
-const INDEXES: [(&str, &[&str]); 35] = [
+const INDEXES: [(&str, &[&str]); 48] = [
+    ("list_purges/of_spirit/", &["ix_purges_spirit_id"]),
+    ("list_purges/of_spirits/", &["ix_purges_started_at"]),
+    (
+        "purge/walk/sequences/",
+        &["uq_events_sequence", "ix_changes_event_id"],
+    ),
+    (
+        "purge/walk/deleted/",
+        &["ix_events_deleted_at", "ix_changes_event_id"],
+    ),
+    (
+        "purge/walk/sessions/",
+        &["ix_events_session_sequence", "ix_changes_event_id"],
+    ),
+    ("purge/walk/ids/", &["pk_events", "ix_changes_event_id"]),
+    ("purge/walk_owner/", &["pk_sessions"]),
+    (
+        "purge/events/",
+        &[
+            "uq_events_sequence",
+            "pk_sessions",
+            "ix_changes_event_id",
+            "pk_purges",
+        ],
+    ),
+    (
+        "purge/clear_former_values/",
+        &[
+            "uq_events_sequence",
+            "pk_sessions",
+            "ix_changes_event_id",
+            "pk_changes",
+        ],
+    ),
+    (
+        "purge/remove_sessions/",
+        &[
+            "pk_sessions",
+            "ix_events_session_sequence",
+            "ix_events_session_id",
+        ],
+    ),
+    (
+        "purge/lower_active_minutes/",
+        &["pk_sessions", "ix_events_session_id"],
+    ),
+    (
+        "purge/remove_empty_sessions/",
+        &[
+            "pk_sessions",
+            "ix_events_session_sequence",
+            "ix_events_session_id",
+        ],
+    ),
+    ("purge/remove_changes/", &["pk_changes"]),
     ("ingest/dedupe_keys", &["uq_events_dedupe_key"]),
     ("ingest/session_last_sequences", &["ix_events_session_sequence"]),
     ("long_values", &["pk_events"]),
@@ -245,7 +301,12 @@ async fn wrong_indexes(planner: &mut Planner) -> Vec<String> {
 }
 
 /// Statements that are planned each time they run, by prefix of their name.
-const PLANNED_ANEW: [&str; 3] = ["delete/count/", "delete/events/", "delete/restore_events"];
+const PLANNED_ANEW: [&str; 4] = [
+    "delete/count/",
+    "delete/events/",
+    "delete/restore_events",
+    "purge/",
+];
 
 /// A prepared statement keeps the plan made when the table was empty and had no statistics, so that plan must
 /// already use the right index.

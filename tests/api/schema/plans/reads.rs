@@ -1,7 +1,7 @@
 //! Every statement that reads tables of the service, with arguments of every kind, and what its plan must satisfy.
 
 use super::load::{COMMON, FILTERS, RARE, SESSIONS, spirit};
-use super::{changes, flushes, sessions};
+use super::{changes, flushes, purges, sessions};
 
 /// A statement with arguments, and the rule that its plan must satisfy.
 pub struct Read {
@@ -45,6 +45,7 @@ pub fn reads() -> Vec<Read> {
         scans(),
         sessions::pages(),
         sessions::deletions(),
+        purges::purges(),
         lookups(),
         flushes::flushes(),
         live_pages(),
@@ -266,7 +267,9 @@ fn lookups() -> Vec<Read> {
         read(
             LOOKUP,
             "update_spirit",
-            [&owner, "1", "'n'", "'N'", "null", "'{}'", "true"],
+            [
+                &owner, "1", "'n'", "'N'", "null", "'{}'", "true", "1", "1", "null",
+            ],
         ),
         read(
             LOOKUP,

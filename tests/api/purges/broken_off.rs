@@ -1,0 +1,65 @@
+//! Purges whose caller goes away, and purges during a shutdown.
+
+use tonic::Code;
+
+use super::{of_all, purged, purges, stored};
+use crate::support::builders::{insert_events, refused};
+use crate::support::harness::{TestServer, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_without_its_caller_ends_after_a_step_and_another_call_removes_the_rest() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    insert_events(&server, &spirit_id, 20_000).await;
+    let mut items = server
+        .purges()
+        .purge_events(of_all(&spirit_id))
+        .await
+        .unwrap()
+        .into_inner();
+    items.message().await.unwrap().unwrap();
+    drop(items);
+    let mut before = Vec::new();
+    // Without a caller the number stops to fall, long before all events are gone.
+    eventually("the purge ends", async || {
+        before.push(stored(&server, &spirit_id).await.len());
+        let last = before.iter().rev().take(50);
+        (before.len() >= 50 && last.clone().min() == last.max()).then_some(())
+    })
+    .await;
+    let left = i64::try_from(before.pop().unwrap()).unwrap();
+    assert!(left > 0 && left < 20_000, "{left}");
+    assert_eq!(purged(&server, of_all(&spirit_id)).await.unwrap().1, left);
+    let listed = purges(&server, &spirit_id).await;
+    let counts: Vec<i64> = listed.iter().map(|purge| purge.purged_count).collect();
+    assert_eq!(counts, [left, 20_000 - left]);
+    assert!(listed[0].finished_at.is_some());
+    assert_eq!(listed[1].finished_at, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_ends_a_purge_after_its_step() {
+    let server = TestServer::start().await;
+    let spirit_id = server.spirit().await;
+    insert_events(&server, &spirit_id, 20_000).await;
+    let mut items = server
+        .purges()
+        .purge_events(of_all(&spirit_id))
+        .await
+        .unwrap()
+        .into_inner();
+    items.message().await.unwrap().unwrap();
+    server.shut_down();
+    let ended = loop {
+        match items.message().await {
+            Ok(item) => assert!(!item.unwrap().done),
+            Err(status) => break status,
+        }
+    };
+    refused(Err::<(), _>(ended), Code::Unavailable, "SHUTTING_DOWN");
+    let database = server.database.clone();
+    server.stop().await.unwrap();
+    let again = TestServer::start_on(database, |_| {}).await;
+    let left = stored(&again, &spirit_id).await.len();
+    assert!(left > 0 && left < 20_000, "{left}");
+}
