@@ -60,7 +60,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             announce(&format!("listening on {addr}"));
         }
     });
-    let served = server::run(
+    let served = Box::pin(server::run(
         Listeners {
             calls: listener,
             admin,
@@ -69,7 +69,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         settings,
         shutdown,
         ready,
-    )
+    ))
     .await;
     announcement.abort();
     database.close().await?;

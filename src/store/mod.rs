@@ -17,6 +17,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use prometheus::proto::MetricFamily;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
@@ -193,9 +194,12 @@ impl Store {
     }
 
     /// Applies the retention of spirits at intervals, until the future is dropped.
-    pub fn run_retention(&self) -> impl Future<Output = ()> + Send + 'static {
+    #[must_use]
+    pub fn run_retention(&self) -> BoxFuture<'static, ()> {
         let (purger, interval) = (self.purge.clone(), self.retention_interval);
-        keep_running("retention", async move || purger.run_retention(interval).await)
+        Box::pin(keep_running("retention", async move || {
+            purger.run_retention(interval).await;
+        }))
     }
 
     /// Returns all metrics of the store, with current values of the gauges.

@@ -176,5 +176,5 @@ fn age(f: &mut Fields, field: &str, age: prost_types::Duration) -> Option<Durati
             ),
         );
     }
-    age.map(|age| age - Duration::from_nanos(u64::from(age.subsec_nanos() % 1_000)))
+    age.map(|age| Duration::from_micros(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)))
 }

@@ -312,9 +312,9 @@ pub(in crate::store) const LOWER_ACTIVE_MINUTES: &str = concatcp!(
     LOWER,
     "
     from unnest($2::text[], $3::timestamptz[]) as purged (session_id, occurred_at)
-    where sessions.spirit_id = $1
-    and sessions.session_id = purged.session_id
-    and sessions.active_minute <= purged.occurred_at"
+    where row.spirit_id = $1
+    and row.session_id = purged.session_id
+    and row.active_minute <= purged.occurred_at"
 );
 
 /// Removes the sessions without events, with owner `$3` if it is given, among those after id `$2`.

@@ -84,11 +84,13 @@ async fn a_purged_session_is_gone_with_its_properties_and_its_dedupe_keys_are_fr
     assert_eq!(metrics.count("events_purged_total{selection=\"session_id\"}"), 3);
 }
 
+/// Sets the selection of a purge of these events.
+type Select = fn(&[Event], &mut PurgeEventsRequest);
+
 #[tokio::test]
 async fn every_selection_takes_exactly_its_events_and_a_dry_run_counts_them() {
     let server = TestServer::start().await;
     let text = |text: &str| Some(text.to_owned());
-    type Select = fn(&[Event], &mut PurgeEventsRequest);
     let cases: [(&str, Select, &[i64]); 8] = [
         (
             "event_ids",

@@ -17,6 +17,7 @@ fn often(settings: &mut Settings) {
     settings.store.retention_interval = Duration::from_millis(50);
 }
 
+#[allow(clippy::unnecessary_wraps)] // the type of the field
 fn hours(hours: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration {
         seconds: hours * 3_600,
