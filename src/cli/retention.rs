@@ -138,7 +138,19 @@ fn print(retention: Retention) {
         ("history-max-age", history_max_age),
     ] {
         let age = age.and_then(|age| Duration::try_from(age).ok());
-        let age = age.map_or_else(|| "none".to_owned(), |age| format_duration(age).to_string());
+        let age = age.map_or_else(|| "none".to_owned(), text_of);
         println!("{name} {age}");
+    }
+}
+
+/// Returns the age in days and what is left, in the form that `set` accepts.
+fn text_of(age: Duration) -> String {
+    const DAY_SECONDS: u64 = 24 * 60 * 60;
+    let days = age.as_secs() / DAY_SECONDS;
+    let rest = age.saturating_sub(Duration::from_secs(days * DAY_SECONDS));
+    match (days, rest.is_zero()) {
+        (0, _) => format_duration(rest).to_string(),
+        (_, true) => format!("{days}d"),
+        (_, false) => format!("{days}d {}", format_duration(rest)),
     }
 }

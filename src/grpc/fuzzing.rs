@@ -51,6 +51,9 @@ pub fn requests(bytes: &[u8]) {
     read(bytes, |r| convert::restoration(r, None));
     read(bytes, |r| convert::list_event_changes(r, scope));
     read(bytes, convert::watch_changes);
+    read(bytes, |r| convert::event_purge(r, editor()));
+    read(bytes, |r| convert::spirit_purge(r, editor()));
+    read(bytes, |r| convert::list_purges(r, scope));
     read(bytes, |r| convert::list_sessions(r, &LIMITS));
     read(bytes, convert::get_session);
     read(bytes, |r| convert::session_edit(r, &LIMITS));

@@ -1,10 +1,10 @@
 //! The PostgreSQL layer: all SQL of the service. Only this layer and [`crate::embedded_postgres`] use sqlx.
 //!
 //! Does not depend on gRPC. [`Store`] has a part for each kind of work: [`Store::write`] for creates and edits,
-//! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys, [`Store::purge`] for removals for good. Most functions run
-//! one statement. After the start, transactions are begun in two places only: for a flush of the write path and,
-//! behind a transaction pooler, for each statement. Both run in tasks, so a caller that goes away cannot leave a
-//! transaction open.
+//! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys, [`Store::purge`] for removals.
+//! Most functions run one statement. After the start, transactions are begun in three places: for a flush of the write
+//! path, for deletions and purges, and, behind a transaction pooler, for each statement. All run in tasks, so a caller
+//! that goes away cannot leave a transaction open.
 
 mod keys;
 mod live;

@@ -195,7 +195,7 @@ async fn purge_asks_first_and_retention_shows_what_it_sets() {
     let set = server.command(&test_dir, &set).await.exits_with(0);
     assert_eq!(
         set.stdout,
-        "max-age 2months 29days 3h 7m 12s\ndeleted-max-age none\nhistory-max-age 1h\n"
+        "max-age 90d\ndeleted-max-age none\nhistory-max-age 1h\n"
     );
     let set = ["retention", "Ada", "set", "--max-age", "none"];
     server.command(&test_dir, &set).await.exits_with(0);

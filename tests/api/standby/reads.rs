@@ -18,6 +18,7 @@ use prost_types::{FileDescriptorSet, MethodOptions};
 use tonic::Request;
 use tonic::transport::Channel;
 
+use crate::purges::{of_session, purged};
 use crate::support::builders::{
     bad_fields, create, drain, event_at, get, keyed, list, stored_event, stream, strong,
 };
@@ -149,6 +150,9 @@ async fn lists_counts_and_replays_may_lag_with_the_standby_and_strong_ones_do_no
     pair.pause_replay().await;
     let mut stored = create(&mut events, event_at(&spirit_id, "s", 1)).await;
     edit(&mut events, &mut stored).await;
+    purged(&pair.server, of_session(&spirit_id, "none such"))
+        .await
+        .unwrap();
     pair.server.spirit().await;
 
     for is_strong in [false, true] {
@@ -182,6 +186,9 @@ async fn lists_counts_and_replays_may_lag_with_the_standby_and_strong_ones_do_no
         };
         let sessions = call!(sessions_client, list_sessions, request).sessions;
         assert_eq!(sessions.len(), found, "ListSessions, strong: {is_strong}");
+        let request = pb::ListPurgesRequest::default();
+        let purges = call!(pair.server.purges(), list_purges, request).purges;
+        assert_eq!(purges.len(), found, "ListPurges, strong: {is_strong}");
         let replayed = call!(events, stream_session_events, stream(&spirit_id, "s"));
         let replayed = drain(replayed).await.unwrap();
         assert_eq!(replayed.len(), found, "StreamSessionEvents, strong: {is_strong}");
