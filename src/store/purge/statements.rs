@@ -154,8 +154,7 @@ pub(in crate::store) const WALK_IDS: &str = page!(
          from events
          where id = any($4::uuid[])
          and spirit_id = $1
-         and sequence > $2
-         and sequence <= $3"
+         and coalesce(sequence > $2 and sequence <= $3, false)"
     ),
     BY_SEQUENCE
 );
@@ -176,19 +175,19 @@ pub(in crate::store) const WALK_OWNER: &str = formatcp!(
 );
 
 /// Conditions that hold of an event that is still selected: its author, the bound of its deletion, the owner of its
-/// session. Everything else that selects events never changes.
+/// session. Everything else that selects events never changes. The owner is read session by session; with `exists`,
+/// PostgreSQL may read all sessions of the owner in each step.
 macro_rules! still_selected {
     ($author:expr, $deleted_until:expr, $owner:expr) => {
         formatcp!(
             "coalesce(
                  ({author}::text is null or author = {author})
                  and ({deleted_until}::timestamptz is null or is_deleted and deleted_at < {deleted_until})
-                 and ({owner}::text is null or exists (
-                     select
+                 and ({owner}::text is null or {owner} = (
+                     select sessions.owner
                      from sessions
                      where sessions.spirit_id = $1
                      and sessions.session_id = events.session_id
-                     and sessions.owner = {owner}
                  )),
                  false
              )",
@@ -313,6 +312,7 @@ pub(in crate::store) const LOWER_ACTIVE_MINUTES: &str = concatcp!(
     "
     from unnest($2::text[], $3::timestamptz[]) as purged (session_id, occurred_at)
     where row.spirit_id = $1
+    and row.session_id = any($2)
     and row.session_id = purged.session_id
     and row.active_minute <= purged.occurred_at"
 );
