@@ -5,6 +5,7 @@ use super::keys;
 use super::live::{changes as live_changes, notifier, page};
 use super::pg::{backfill, migrate, standby};
 use super::purge::statements as purge;
+use super::purge::walk_statements;
 use super::read::event_pages::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
 use super::read::{
     changes, event_pages, get_event, json_path, long_values, purges, session_pages, sessions, spirits,
@@ -190,11 +191,11 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("delete/events/spirit", deletion_statements::DELETE_EVENTS[0]),
     ("delete/events/session", deletion_statements::DELETE_EVENTS[1]),
     ("delete/restore_events", deletion_statements::RESTORE_EVENTS),
-    ("purge/walk/sequences", purge::WALK_SEQUENCES),
-    ("purge/walk/deleted", purge::WALK_DELETED),
-    ("purge/walk/sessions", purge::WALK_SESSIONS),
-    ("purge/walk/ids", purge::WALK_IDS),
-    ("purge/walk_owner", purge::WALK_OWNER),
+    ("purge/walk/sequences", walk_statements::WALK_SEQUENCES),
+    ("purge/walk/deleted", walk_statements::WALK_DELETED),
+    ("purge/walk/sessions", walk_statements::WALK_SESSIONS),
+    ("purge/walk/ids", walk_statements::WALK_IDS),
+    ("purge/walk_owner", walk_statements::WALK_OWNER),
     ("purge/start", purge::START),
     ("purge/finish", purge::FINISH),
     ("purge/lock", purge::LOCK),

@@ -5,9 +5,8 @@ use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::statements::{
-    STEP_BYTES, STEP_ROWS_MAX, WALK_DELETED, WALK_IDS, WALK_SEQUENCES, WALK_SESSIONS, WALKED_ROWS_MAX,
-};
+use super::statements::{STEP_BYTES, STEP_ROWS_MAX};
+use super::walk_statements::{WALK_DELETED, WALK_IDS, WALK_SEQUENCES, WALK_SESSIONS, WALKED_ROWS_MAX};
 use crate::domain::Time;
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;

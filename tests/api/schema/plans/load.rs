@@ -10,7 +10,7 @@ use crate::support::harness::TestServer;
 
 /// 300,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
 /// has sessions of 1 to 60 events and a long one of 1,200, with owners; one event in 1,000 has a rare type, one a rare
-/// role, and one a rare author. 50,000 changes of one event each and 2,050 of 50. 2,000 API keys. The tables get no
+/// role, and one a rare author. 50,000 changes of one event each and 2,050 of 50. 20,000 purges and 2,000 API keys. The tables get no
 /// statistics.
 const LOAD: &str = "
     alter table spirits set (autovacuum_enabled = off);
@@ -65,6 +65,10 @@ const LOAD: &str = "
     from events
     where sequence <= 2000
     group by spirit_id, sequence / 50;
+
+    insert into purges (spirit_id, purge_id, selection, started_at)
+    select lpad((n % 50 + 1)::text, 32, '0')::uuid, lpad(n::text, 32, '0')::uuid, 'all', now()
+    from generate_series(1, 20000) as n;
 
     insert into keys (prefix, secret_sha256, name, role)
     select 'ek_' || n, decode(repeat('00', 32), 'hex'), 'key ' || n, 'reader'
