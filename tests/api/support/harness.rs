@@ -250,12 +250,9 @@ impl Database {
     /// Sets on the database the settings that a pooler drops from connections; docs/operations.md sets them
     /// for the role.
     async fn set_dropped_settings(&self, settings: &StoreSettings) {
-        let Some((pooler, name)) = self.pooler() else {
+        let Some((_, name)) = self.pooler().filter(|(pooler, _)| !pooler.needs_setting) else {
             return;
         };
-        if pooler.needs_setting {
-            return;
-        }
         let timeout = settings.statement_timeout.as_millis();
         let alter = format!(
             "alter database {name} set statement_timeout = {timeout};
