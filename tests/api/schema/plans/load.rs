@@ -10,13 +10,14 @@ use crate::support::harness::TestServer;
 
 /// 300,000 events of the first 50 of 2,050 spirits, interleaved as by agents that work concurrently. Each of the 50
 /// has sessions of 1 to 60 events and a long one of 1,200, with owners; one event in 1,000 has a rare type, one a rare
-/// role, and one a rare author. 50,000 changes of one event each and 2,050 of 50. 20,000 purges and 2,000 API keys. The tables get no
-/// statistics.
+/// role, and one a rare author. 50,000 changes of one event each and 2,050 of 50. 20,000 purges and 2,000 API keys.
+/// The tables get no statistics.
 const LOAD: &str = "
     alter table spirits set (autovacuum_enabled = off);
     alter table events set (autovacuum_enabled = off);
     alter table sessions set (autovacuum_enabled = off);
     alter table changes set (autovacuum_enabled = off);
+    alter table purges set (autovacuum_enabled = off);
     alter table keys set (autovacuum_enabled = off);
 
     insert into spirits (id, name, name_folded, last_sequence, created_at, activity_epoch)
