@@ -34,9 +34,9 @@ pub(super) struct LiveQuery {
 /// Maximum number of events in a page.
 pub(super) const PAGE_SIZE: usize = 500;
 /// Maximum number of sequences that one statement scans, so that a filter that rarely matches costs many short
-/// statements instead of a long one. Of a session with a filter, that number of its events.
+/// statements instead of a long one.
 const SCAN_MAX: i64 = 20_000;
-/// Maximum number of sequences of a spirit that one statement scans for the events of a session.
+/// The same for a session, whose statement reads no other events.
 const SESSION_SCAN_MAX: i64 = 1_000_000;
 
 impl LiveQuery {
@@ -174,9 +174,9 @@ fn page_statement(query: &LiveQuery, after: i64, size: usize) -> Statement<'_, L
 /// A spirit without new events gives one row without an event. The rows are in order already, which SQL does not
 /// guarantee of a join; a sort of rows that are in order costs the service less than PostgreSQL. The parameters are those
 /// of the start, the number of events and the number of sequences. The range of a session is written as in the pages of
-/// lists in sequence order. `$last` is the highest sequence that the statement may scan.
+/// lists in sequence order.
 macro_rules! page {
-    ($columns:expr, $session:expr, $last:expr, $conditions:expr, $parameters:expr) => {{
+    ($columns:expr, $session:expr, $conditions:expr, $parameters:expr) => {{
         const NUMBERS: [&str; 3] = $parameters;
         const SESSION: &str = $session;
         const RANGE: &str = if SESSION.is_empty() {
@@ -202,7 +202,7 @@ macro_rules! page {
                  select
                      last_sequence as spirit_last_sequence,
                      deleted_at is not null as spirit_is_deleted,
-                     least({last}, {after}::bigint + {scan_max}::bigint) as bound
+                     least(last_sequence, {after}::bigint + {scan_max}::bigint) as bound
                  from spirits
                  where id = $1
              )
@@ -218,7 +218,6 @@ macro_rules! page {
                  limit (select {size}::bigint)
              ) as page on true",
             columns = $columns,
-            last = $last,
             conditions = $conditions,
             after = NUMBERS[0],
             size = NUMBERS[1],
@@ -241,30 +240,9 @@ macro_rules! views {
 pub(in crate::store) const FILTERED: [&str; 4] = {
     const PARAMETERS: [&str; 3] = ["$12", "$13", "$14"];
     const OTHERS: &str = formatcp!("occurred_at >= $6 and occurred_at < $7 and {CONDITIONS}");
-    const LAST_EXAMINED: &str = formatcp!(
-        "coalesce(
-             (
-                 select sequence
-                 from events
-                 where spirit_id = $1
-                 and session_id is not null
-                 and (session_id, sequence) > ($2, $12)
-                 and (session_id, sequence) <= ($2, 9223372036854775807)
-                 order by session_id, sequence
-                 limit 1
-                 offset {SCAN_MAX} - 1
-             ),
-             last_sequence
-         )"
-    );
     flat([
-        views!(
-            "",
-            "last_sequence",
-            formatcp!("$2::text is null and {OTHERS}"),
-            PARAMETERS
-        ),
-        views!("$2", LAST_EXAMINED, OTHERS, PARAMETERS),
+        views!("", formatcp!("$2::text is null and {OTHERS}"), PARAMETERS),
+        views!("$2", OTHERS, PARAMETERS),
     ])
 };
 
@@ -272,8 +250,8 @@ pub(in crate::store) const FILTERED: [&str; 4] = {
 pub(in crate::store) const PLAIN: [&str; 4] = {
     const PARAMETERS: [&str; 3] = ["$2", "$3", "$4"];
     flat([
-        views!("", "last_sequence", "not is_deleted", PARAMETERS),
-        views!("$5", "last_sequence", "not is_deleted", PARAMETERS),
+        views!("", "not is_deleted", PARAMETERS),
+        views!("$5", "not is_deleted", PARAMETERS),
     ])
 };
 
