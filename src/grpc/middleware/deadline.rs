@@ -57,6 +57,9 @@ where
     fn call(&mut self, request: Request<I>) -> Self::Future {
         let now = Instant::now();
         let deadline = timeout_of(request.headers()).and_then(|timeout| now.checked_add(timeout));
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Box::pin(async { Ok(Status::from(ApiError::Deadline).into_http()) });
+        }
         let limit = now + self.answer_within;
         let call = self.inner.call(request);
         Box::pin(async move {
