@@ -172,7 +172,7 @@ async fn list_events_validates_every_field() {
 async fn stream_session_events_validates_every_field() {
     let server = TestServer::start().await;
     let mut events = server.events();
-    let cases = ValidationCases::new(stream(UNKNOWN_ID, "s"))
+    let cases = ValidationCases::new(stream(&server.spirit().await, "s"))
         .field("spirit_id", uuids(), |r, v| r.spirit_id = v)
         .field("session_id", chars(255), |r, v| r.session_id = v)
         .field("view", enums(2), |r, v| r.view = v)

@@ -346,6 +346,12 @@ async fn replays_of_unknown_spirits_and_sessions_are_empty_and_a_deleted_spirit_
             );
         }
     }
+    let beyond = StreamSessionEventsRequest {
+        start: Some(Start::AfterSequence(5)),
+        order: EventOrder::Sequence.into(),
+        ..stream(unknown, "s")
+    };
+    assert_eq!(replay(&server, beyond).await.unwrap(), []);
 }
 
 #[tokio::test]
