@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,10 +14,10 @@ use crate::grpc::pb::event_service_client::EventServiceClient;
 
 /// Maximum number of edits in flight.
 const IN_FLIGHT_MAX: usize = 64;
-/// The part of `--edits` that has to be answered for the measurement to count.
+/// The part of `--edits` below which a warning is printed.
 const ANSWERED_MIN: f64 = 0.9;
 
-/// Edits `--edits` events a second until the load ends. Fails if fewer are answered.
+/// Edits `--edits` events a second until the load ends. Prints a warning if fewer are answered.
 pub(super) async fn run(
     channel: Connection,
     data: Arc<Data>,
@@ -44,9 +44,8 @@ pub(super) async fn run(
     }
     let rate = f64::from(answered) / args.duration;
     let wanted = f64::from(u32::try_from(args.edits)?);
-    ensure!(
-        rate >= wanted * ANSWERED_MIN,
-        "only {rate:.0} of {wanted} edits were answered a second"
-    );
+    if rate < wanted * ANSWERED_MIN {
+        eprintln!("only {rate:.0} of {wanted} edits were answered a second");
+    }
     Ok(())
 }
