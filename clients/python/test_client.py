@@ -202,9 +202,9 @@ class TourTest(unittest.TestCase):
         self.assertIn("created 0, duplicates 12", out)
         self.assertIn("Shall I order nettle feed", command("replay", "--spirit", "Fern", "--session", "tomatoes"))
         replies = [grpcurl.run(words) for words in commands if words[0] == "grpcurl"]
-        self.assertEqual(len(replies), 14, "the tour changed: adapt the expectations of this test")
+        self.assertEqual(len(replies), 15, "the tour changed: adapt the expectations of this test")
         services, described, spirit, created, again, batch, ingest, page, *rest = replies
-        replay, sessions, count, follow, watch, refused = rest
+        replay, sessions, count, follow, watch, deleted, refused = rest
         self.assertIn("elephantasm.events.v1.EventService", services)
         self.assertIn("expected_last_sequence", described)
         self.assertEqual(spirit[0]["spirit"]["name"], "Ada")
@@ -220,6 +220,7 @@ class TourTest(unittest.TestCase):
         self.assertIn("caughtUp", follow[3])
         self.assertEqual([i["sequence"] for i in watch], ["4", "5", "5"])
         self.assertIn("caughtUp", watch[2])
+        self.assertEqual(deleted[0]["deletedCount"], "1")
         self.assertEqual(refused, grpc.StatusCode.INVALID_ARGUMENT)
 
 
