@@ -22,7 +22,7 @@ pub type ChangeStream = PageStream<ChangeEncoder>;
 
 /// Encodes the items of a stream as messages and tracks the position at which a client can resume.
 pub trait StreamEncoder: Unpin {
-    /// What the stream sends: events or changes.
+    /// The kind of row in the stream: an event or a change.
     type Row: StreamRow;
     /// The message type of the stream.
     type Message;

@@ -56,7 +56,7 @@ struct Fields<'a> {
     _cursor: Option<IgnoredAny>,
 }
 
-/// What the flags of an import change about the reading of events.
+/// Flags that make an import accept more than exact events.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leniency {
     /// Replace lone surrogates and U+0000 by U+FFFD.

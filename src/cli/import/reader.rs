@@ -139,7 +139,7 @@ struct Reader {
     sender: mpsc::Sender<Message>,
 }
 
-/// Nobody takes the messages of the reader.
+/// The receiver of the reader's messages was dropped.
 struct Abandoned;
 
 impl Reader {

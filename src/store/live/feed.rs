@@ -1,5 +1,5 @@
-//! What a live stream sends: the rows of a spirit above a number, in the order of their numbers. Events are numbered
-//! by their sequences, changes by their change numbers.
+//! Sources of live streams: the rows of a spirit above a number, in the order of their numbers. Events are numbered by
+//! their sequences, changes by their change numbers.
 
 use std::fmt;
 use std::sync::Arc;

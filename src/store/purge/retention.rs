@@ -42,7 +42,8 @@ enum Phase {
     Changes { after: i64 },
 }
 
-/// What follows a step: the next one, or the end of the spirit, or the end of the sweep because another instance works.
+/// The continuation after a step: the next step, the end of the spirit, or the end of the sweep because another instance
+/// works.
 type Next = ControlFlow<End, Phase>;
 
 enum End {

@@ -2,7 +2,7 @@
 
 use tonic::Code;
 
-use super::{of_all, purged, purges, stored};
+use super::{begun, of_all, purged, purges, stored};
 use crate::support::builders::{insert_events, refused};
 use crate::support::harness::{TestServer, eventually};
 
@@ -11,14 +11,7 @@ async fn a_purge_without_its_caller_ends_after_a_step_and_another_call_removes_t
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     insert_events(&server, &spirit_id, 20_000).await;
-    let mut items = server
-        .purges()
-        .purge_events(of_all(&spirit_id))
-        .await
-        .unwrap()
-        .into_inner();
-    items.message().await.unwrap().unwrap();
-    drop(items);
+    drop(begun(&server, &spirit_id).await);
     let mut before = Vec::new();
     // Without a caller the number stops to fall, long before all events are gone.
     eventually("the purge ends", async || {
@@ -42,13 +35,7 @@ async fn a_shutdown_ends_a_purge_after_its_step() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     insert_events(&server, &spirit_id, 20_000).await;
-    let mut items = server
-        .purges()
-        .purge_events(of_all(&spirit_id))
-        .await
-        .unwrap()
-        .into_inner();
-    items.message().await.unwrap().unwrap();
+    let mut items = begun(&server, &spirit_id).await.1;
     server.shut_down();
     let ended = loop {
         match items.message().await {

@@ -7,8 +7,8 @@ mod purge_spirit;
 mod retention;
 mod validation;
 
-use elephantasm_events::grpc::pb::{ListPurgesRequest, Purge, PurgeEventsRequest};
-use tonic::Status;
+use elephantasm_events::grpc::pb::{ListPurgesRequest, Purge, PurgeEventsRequest, PurgeEventsResponse};
+use tonic::{Status, Streaming};
 
 use crate::support::harness::TestServer;
 
@@ -47,6 +47,16 @@ pub async fn purged(server: &TestServer, request: PurgeEventsRequest) -> Result<
             return Ok((item.purge_id, so_far));
         }
     }
+}
+
+/// Begins to purge all events of a spirit; returns the first item and the stream of those that follow.
+pub async fn begun(
+    server: &TestServer,
+    spirit_id: &str,
+) -> (PurgeEventsResponse, Streaming<PurgeEventsResponse>) {
+    let response = server.purges().purge_events(of_all(spirit_id)).await.unwrap();
+    let mut items = response.into_inner();
+    (items.message().await.unwrap().unwrap(), items)
 }
 
 /// The purges of a spirit, newest first.

@@ -6,7 +6,7 @@ use elephantasm_events::grpc::pb::{
 };
 use tonic::{Code, Status};
 
-use super::{execute, of_all, of_session, of_spirit, purged, purges, stored};
+use super::{begun, execute, of_all, of_session, of_spirit, purged, purges, stored};
 use crate::support::builders::{at, create, event_at, insert_events, keyed, refused};
 use crate::support::harness::TestServer;
 use crate::support::model::{delete, store};
@@ -207,13 +207,7 @@ async fn a_purge_of_many_events_is_done_in_steps_and_leaves_what_is_created_mean
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     insert_events(&server, &spirit_id, 2_500).await;
-    let mut items = server
-        .purges()
-        .purge_events(of_all(&spirit_id))
-        .await
-        .unwrap()
-        .into_inner();
-    let first = items.message().await.unwrap().unwrap();
+    let (first, mut items) = begun(&server, &spirit_id).await;
     assert!(!first.done);
     let created = create(&mut server.events(), event_at(&spirit_id, "s", 1)).await;
     let mut last = first;

@@ -67,7 +67,7 @@ fn of(event: &Event) -> UpdateEventRequest {
     }
 }
 
-/// What a change is expected to say beside its spirit, event and number.
+/// Kind, fields, former values and revision of a change of one event.
 fn summary(change: &EventChange) -> (ChangeKind, Vec<&str>, Event, i64) {
     let fields = change.fields.iter().map(String::as_str).collect();
     let previous = change.previous.clone().expect("the change of one event");
