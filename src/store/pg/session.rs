@@ -158,6 +158,11 @@ impl PgSession {
         Row: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
         if !self.is_transaction_pooled {
+            // A pooler that tracks prepared statements may run the round trips of an unnamed one on two connections.
+            debug_assert!(
+                sqlx::Execute::persistent(&statement),
+                "an unnamed statement has no transaction"
+            );
             return statement.fetch_all(&mut self.connection).await;
         }
         let rows = statement.persistent(false).fetch_all(&mut self.connection).await;

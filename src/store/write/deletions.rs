@@ -31,7 +31,7 @@ use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::EventRow;
 use crate::store::pg::session::PgSession;
 use crate::store::pg::spans;
-use crate::store::pg::transaction::{commit, optional, rollback};
+use crate::store::pg::transaction::{begin, commit, optional, rollback};
 use crate::store::read::list_events::bind_selection;
 
 /// The index that a statement over selected events scans.
@@ -116,28 +116,13 @@ impl EventWriter {
     }
 
     /// Soft-deletes the selected events in one transaction.
-    ///
-    /// They are counted before, so that a selection that is too large does not keep the spirit locked.
     pub async fn delete_events(&self, deletion: Deletion) -> Result<Deleted, StoreError> {
-        let Deletion {
-            selection,
-            after_sequence,
-            ..
-        } = &deletion;
-        let sql = COUNT_SELECTED[Scan::of(&deletion) as usize];
-        let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection)
-            .bind(after_sequence)
-            .bind(DELETION_EVENTS_MAX + 1)
-            .persistent(false);
-        let counted = self.pool.all_heavy(statement).await;
-        let counted = counted.map_err(|error| error.in_filter(&selection.filter))?;
-        check_count(counted.first().map_or(0, |(count,)| *count))?;
-        let spirit_id = selection.spirit_id;
+        let spirit_id = deletion.selection.spirit_id;
         let deleted = self
             .pool
             .transaction(move |session| {
                 Box::pin(async move {
-                    match delete_events(session, &deletion).await {
+                    match count_and_delete_events(session, &deletion).await {
                         Err(StoreError::Refused(refusal)) => {
                             rollback(session).await?;
                             Ok(Err(refusal))
@@ -188,6 +173,34 @@ impl EventWriter {
             self.announcer.announce(&[spirit_id], Topic::Changes);
         }
     }
+}
+
+/// Soft-deletes the selected events. They are counted in a transaction of its own before, so that a selection that is too
+/// large does not keep the spirit locked. If it is refused, a transaction is open.
+async fn count_and_delete_events(
+    session: &mut PgSession,
+    deletion: &Deletion,
+) -> Result<Deleted, StoreError> {
+    begin(session).await?;
+    check_count(count_events(session, deletion).await?)?;
+    commit(session).await?;
+    delete_events(session, deletion).await
+}
+
+/// Counts the selected events, up to one more than a deletion may take.
+async fn count_events(session: &mut PgSession, deletion: &Deletion) -> Result<i64, StoreError> {
+    let Deletion {
+        selection,
+        after_sequence,
+        ..
+    } = deletion;
+    let sql = COUNT_SELECTED[Scan::of(deletion) as usize];
+    let statement = bind_selection(sqlx::query_as::<_, (i64,)>(sql), selection)
+        .bind(after_sequence)
+        .bind(DELETION_EVENTS_MAX + 1);
+    let counted = optional(session, statement).await;
+    let counted = counted.map_err(|error| error.in_filter(&selection.filter))?;
+    Ok(counted.map_or(0, |(count,)| count))
 }
 
 /// Checks the guards of a deletion, carries it out and commits.
