@@ -52,7 +52,7 @@ async fn the_private_postgresql_keeps_events_between_runs() {
 
 #[tokio::test]
 async fn the_private_postgresql_admits_only_its_user_with_the_password_and_is_fully_durable() {
-    let test_dir = TestDir::new();
+    let test_dir = TestDir::without_database();
     let server = Server::start(&test_dir).await;
     for (path, expected) in [
         ("", 0o700),
@@ -90,7 +90,7 @@ async fn the_private_postgresql_admits_only_its_user_with_the_password_and_is_fu
 
 #[tokio::test]
 async fn the_private_postgresql_never_runs_as_root() {
-    let test_dir = TestDir::new();
+    let test_dir = TestDir::without_database();
     let server = Server::start(&test_dir).await;
     let running_as = owner(&test_dir.postmaster_file());
     match owner(test_dir.path()) {
@@ -102,7 +102,7 @@ async fn the_private_postgresql_never_runs_as_root() {
 
 #[tokio::test]
 async fn the_error_names_a_data_directory_that_the_user_of_postgresql_cannot_enter() {
-    let test_dir = TestDir::new();
+    let test_dir = TestDir::without_database();
     fs::set_permissions(test_dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     if owner(test_dir.path()) != 0 {
         return Server::start(&test_dir).await.stop().await; // PostgreSQL runs as the directory's owner

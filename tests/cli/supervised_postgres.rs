@@ -71,10 +71,10 @@ async fn a_killed_postmaster_is_started_again_and_no_acknowledged_event_is_lost(
 
 #[tokio::test]
 async fn a_first_start_that_is_killed_at_any_moment_can_be_repeated_at_once() {
-    const ROUNDS: usize = 12;
+    const ROUNDS: usize = 6;
     const FIRST_START_MILLIS: u64 = 2_000;
-    for _ in 0..ROUNDS {
-        let test_dir = TestDir::new();
+    for _ in 0..kill_rounds(ROUNDS) {
+        let test_dir = TestDir::without_database();
         let mut command = test_dir.command(&[]);
         let mut first = command
             .stdout(Stdio::null())
@@ -101,21 +101,21 @@ fn stdin_of(pid: u32) -> std::path::PathBuf {
     fs::read_link(format!("/proc/{pid}/fd/0")).unwrap()
 }
 
-/// Rounds of a kill and a start; `EVENTS_TEST_KILL_ROUNDS` sets another number.
-fn kill_rounds() -> usize {
-    const ROUNDS: usize = 20;
-    std::env::var("EVENTS_TEST_KILL_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap())
+/// Rounds of a kill and a start, unless `EVENTS_TEST_KILL_ROUNDS` sets another number.
+fn kill_rounds(rounds: usize) -> usize {
+    std::env::var("EVENTS_TEST_KILL_ROUNDS").map_or(rounds, |rounds| rounds.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_start_right_after_kill_9_under_load_succeeds_and_finds_all_acknowledged_events() {
+    const ROUNDS: usize = 10;
     const CREATES_MAX: usize = 60;
     let test_dir = TestDir::new();
     let mut server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
     let process_lock = test_dir.data.join("processes.lock").canonicalize().unwrap();
     let mut acknowledged = Vec::new();
-    for round in 0..kill_rounds() {
+    for round in 0..kill_rounds(ROUNDS) {
         assert_eq!(stdin_of(test_dir.postmaster()), process_lock, "round {round}");
         let load = Load::start(&server, &spirit_id).await;
         load.further_creates(fastrand::usize(..CREATES_MAX)).await;

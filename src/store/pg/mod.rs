@@ -19,3 +19,4 @@ pub(super) mod spans;
 pub(super) mod standby;
 pub(super) mod startup_error;
 pub(super) mod transaction;
+mod turns;

@@ -23,6 +23,8 @@ use super::fair_semaphore::{FairPermit, FairSemaphore, Tenant};
 use super::lease::{Lease, LeaseState};
 use super::session::{Connector, PgSession, Statement, into_static};
 use super::spans;
+use super::turns::{Turn, Turns};
+use crate::domain::ids::SpiritId;
 
 /// A connection that was idle for longer is pinged before use.
 pub(in crate::store) const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
@@ -59,7 +61,8 @@ pub(super) struct PoolInner {
     permits: FairSemaphore,
     /// Half of the permits, for statements that may run for long.
     heavy_permits: FairSemaphore,
-    /// Statements that wait for a permit.
+    turns: Arc<Turns>,
+    /// Statements that wait for a turn or a permit.
     waiting: AtomicUsize,
     /// Statements that timed out waiting for a permit.
     refusals: AtomicU64,
@@ -96,6 +99,7 @@ impl ConnectionPool {
             max,
             permits: FairSemaphore::new(max),
             heavy_permits: FairSemaphore::new((max / 2).max(1)),
+            turns: Arc::default(),
             waiting: AtomicUsize::new(0),
             refusals: AtomicU64::new(0),
             idle: Mutex::default(),
@@ -137,15 +141,29 @@ impl ConnectionPool {
 
     /// Runs statements that begin and end a transaction. They continue in a task, so a caller that goes away leaves no
     /// transaction open: the running statement is cancelled. After an error the transaction is rolled back. Transactions
-    /// may wait for locks, so at most half of the connections run them or [heavy](Self::all_heavy) statements.
-    pub(in crate::store) async fn transaction<T, Run>(&self, run: Run) -> Result<T, StoreError>
+    /// wait for the lock of the spirit, so they take [turns](Self::turn), and at most half of the connections run them or
+    /// [heavy](Self::all_heavy) statements.
+    pub(in crate::store) async fn transaction<T, Run>(
+        &self,
+        spirit_id: SpiritId,
+        run: Run,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         Run: for<'s> FnOnce(&'s mut PgSession) -> BoxFuture<'s, Result<T, StoreError>> + Send + 'static,
     {
+        let _turn = self.turn(spirit_id).await?;
         let deadline = Instant::now() + self.0.acquire_timeout;
         let _permit = self.0.acquire_permit(&self.0.heavy_permits, deadline).await?;
         self.lease().await?.transaction(run).await
+    }
+
+    /// Waits until an edit of the spirit may take a connection to wait for the spirit's lock. Waits as long as a statement
+    /// may wait for the lock.
+    pub(in crate::store) async fn turn(&self, spirit_id: SpiritId) -> Result<Turn, StoreError> {
+        let _waiting = Waiting::new(&self.0.waiting);
+        let turn = timeout(self.0.answer_timeout, self.0.turns.take(spirit_id)).await;
+        turn.map_err(|_| StoreError::TimedOut)
     }
 
     /// Runs a statement that returns at most one row and returns the row.

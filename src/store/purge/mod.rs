@@ -240,12 +240,12 @@ impl Purger {
     }
 
     /// Runs a transaction that may remove events or changes. Events are counted and announced after the commit.
-    async fn transaction<T, Run>(&self, run: Run) -> Result<T, StoreError>
+    async fn transaction<T, Run>(&self, spirit_id: SpiritId, run: Run) -> Result<T, StoreError>
     where
         T: Send + 'static,
         Run: for<'s> FnOnce(&'s mut PgSession) -> BoxFuture<'s, Result<T, StoreError>> + Send + 'static,
     {
-        let done = self.pool.transaction(move |session| {
+        let done = self.pool.transaction(spirit_id, move |session| {
             Box::pin(async move {
                 begin(session).await?;
                 match run(session).await {

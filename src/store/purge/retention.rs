@@ -93,7 +93,9 @@ impl Purger {
         };
         loop {
             let started = Instant::now();
-            let step = self.transaction(move |session| Box::pin(step(session, spirit_id, phase)));
+            let step = self.transaction(spirit_id, move |session| {
+                Box::pin(step(session, spirit_id, phase))
+            });
             let (next, purged) = step.await?;
             self.record(spirit_id, PurgeSelection::Retention, purged, started.elapsed());
             match next {

@@ -94,7 +94,7 @@ impl Task {
         while !walk.is_done() {
             self.check_wanted()?;
             let (started, request) = (Instant::now(), Arc::clone(&self.request));
-            let step = self.purger.transaction(move |session| {
+            let step = self.purger.transaction(self.spirit_id, move |session| {
                 Box::pin(async move {
                     let purged = purge_page(session, &request, &mut walk).await?;
                     Ok((walk, purged))
@@ -118,7 +118,7 @@ impl Task {
             return Ok(());
         }
         let spirit_id = self.spirit_id;
-        let removed = self.purger.transaction(move |session| {
+        let removed = self.purger.transaction(self.spirit_id, move |session| {
             Box::pin(async move {
                 lock(session, spirit_id, false).await?;
                 remove_sessions(session, spirit_id, &[session_id]).await
@@ -137,7 +137,7 @@ impl Task {
         while let Some(after) = next {
             self.check_wanted()?;
             let (started, owner) = (Instant::now(), owner.clone());
-            let removed = self.purger.transaction(move |session| {
+            let removed = self.purger.transaction(self.spirit_id, move |session| {
                 Box::pin(async move {
                     lock(session, spirit_id, must_be_deleted).await?;
                     remove_empty_sessions(session, spirit_id, &after, owner.as_deref()).await
@@ -176,7 +176,7 @@ impl Task {
         while let Some(after) = next {
             self.check_wanted()?;
             let started = Instant::now();
-            let removed = self.purger.transaction(move |session| {
+            let removed = self.purger.transaction(self.spirit_id, move |session| {
                 Box::pin(async move {
                     lock(session, spirit_id, true).await?;
                     remove_changes(session, spirit_id, after, start_of_year(10_000)).await
@@ -191,7 +191,7 @@ impl Task {
     /// Removes the spirit and finishes the purge. Returns false if something of the spirit is left.
     async fn remove_spirit(&self) -> Result<bool, StoreError> {
         let (spirit_id, purge_id) = (self.spirit_id, self.request.purge_id);
-        let removed = self.purger.transaction(move |session| {
+        let removed = self.purger.transaction(self.spirit_id, move |session| {
             Box::pin(async move {
                 lock(session, spirit_id, true).await?;
                 let statement = sqlx::query_as::<_, (Uuid,)>(REMOVE_SPIRIT).bind(spirit_id.0);

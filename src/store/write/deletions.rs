@@ -107,7 +107,7 @@ impl EventWriter {
         };
         let changed = self
             .pool
-            .transaction(move |session| Box::pin(change(session)))
+            .transaction(spirit_id, move |session| Box::pin(change(session)))
             .await?;
         if changed.is_some() {
             self.record_changes(spirit_id, kind, 1);
@@ -120,7 +120,7 @@ impl EventWriter {
         let spirit_id = deletion.selection.spirit_id;
         let deleted = self
             .pool
-            .transaction(move |session| {
+            .transaction(spirit_id, move |session| {
                 Box::pin(async move {
                     match count_and_delete_events(session, &deletion).await {
                         Err(StoreError::Refused(refusal)) => {
@@ -144,7 +144,7 @@ impl EventWriter {
             session_id,
             changed_by,
         } = restoration;
-        let restored = self.pool.transaction(move |session| {
+        let restored = self.pool.transaction(spirit_id, move |session| {
             Box::pin(async move {
                 if lock(session, spirit_id).await?.is_none() {
                     rollback(session).await?;

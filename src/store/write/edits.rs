@@ -95,6 +95,7 @@ impl EventWriter {
             .bind(age_micros(fields.retention.max_age))
             .bind(age_micros(fields.retention.deleted_max_age))
             .bind(age_micros(fields.retention.history_max_age));
+        let _turn = self.pool.turn(read.id).await?;
         let row = self.pool.optional(statement).await?;
         Ok(row.map(Spirit::from))
     }

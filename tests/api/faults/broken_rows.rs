@@ -68,7 +68,7 @@ async fn stored_sequences(server: &TestServer) -> Vec<i64> {
 /// The premise of these tests: if the driver returned an error instead, they would not exercise panics.
 #[tokio::test]
 async fn the_driver_panics_on_an_infinite_timestamp() {
-    let database = Database::create().await;
+    let database = Database::empty().await;
     let mut connection = database.connect().await;
     let row = sqlx::query("select 'infinity'::timestamptz")
         .fetch_one(&mut connection)

@@ -122,3 +122,33 @@ async fn deletions_that_wait_for_a_lock_leave_half_of_the_pool_to_reads() {
     let listed = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert!(listed.into_inner().events.is_empty());
 }
+
+#[tokio::test]
+async fn edits_that_wait_for_a_locked_spirit_leave_connections_to_edits_of_others() {
+    const DELETIONS: i64 = 12;
+    let server = TestServer::start_with(|settings| {
+        set_pool_of_calls(settings, 4);
+        settings.store.acquire_timeout = Duration::from_secs(5);
+    })
+    .await;
+    let (locked, other) = (server.spirit().await, server.spirit().await);
+    let requests = (0..DELETIONS).map(|n| event_at(&locked, "s", n)).collect();
+    let events = store(&mut server.events(), requests).await;
+    let mut others = store(&mut server.events(), vec![event_at(&other, "s", 0)]).await;
+    let mut connection = server.database.connect().await;
+    let spirit_lock = lock_spirit(&mut connection, &locked).await;
+    let deletions: Vec<_> = events
+        .into_iter()
+        .map(|mut event| {
+            let mut client = server.events();
+            tokio::spawn(async move { delete(&mut client, &mut event).await })
+        })
+        .collect();
+    metric_reaches(&server, "events_pool_waiting", DELETIONS.unsigned_abs() - 2).await;
+
+    delete(&mut server.events(), &mut others[0]).await;
+    spirit_lock.rollback().await.unwrap();
+    for deletion in deletions {
+        deletion.await.unwrap();
+    }
+}

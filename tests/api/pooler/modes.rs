@@ -33,7 +33,7 @@ pub struct PooledDatabase {
 impl PooledDatabase {
     /// Creates a database and starts a PgBouncer with further lines of configuration.
     pub async fn new(mode: Mode, more: &str) -> Self {
-        let database = Arc::new(Database::create().await);
+        let database = Arc::new(Database::empty().await);
         let pool_size = match mode {
             Mode::Transaction | Mode::Statement => SHARED_POOL_SIZE,
             Mode::Session => SESSION_POOL_SIZE,

@@ -67,7 +67,7 @@ async fn assert_recorded(connection: &mut PgConnection) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_records_the_sessions_of_existing_events_and_goes_on_after_it_was_killed() {
-    let database = Arc::new(Database::create().await);
+    let database = Arc::new(Database::empty().await);
     let server = TestServer::start_on(Arc::clone(&database), |_| {}).await;
     let mut spirit_ids = [
         server.spirit().await,

@@ -22,7 +22,7 @@ async fn create_database(connection: &mut PgConnection, encoding: &str) -> Strin
 
 #[tokio::test]
 async fn a_database_in_another_encoding_than_utf8_is_refused_for_good_and_left_empty() {
-    let database = Database::create().await;
+    let database = Database::empty().await;
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let name = create_database(&mut database.connect().await, encoding).await;
         let connect = database.connect.clone().database(&name);

@@ -33,7 +33,7 @@ async fn applied(connection: &mut PgConnection) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_start_at_once_on_a_new_database_all_find_the_schema_migrated() {
-    let database = Database::create().await;
+    let database = Database::empty().await;
     let stores: Vec<Store> = (0..4).map(|_| store(&database)).collect();
     let versions = join_all(stores.iter().map(Store::migrate)).await;
     for version in versions {
@@ -49,7 +49,7 @@ async fn servers_that_start_at_once_on_a_new_database_all_find_the_schema_migrat
 
 #[tokio::test]
 async fn migrate_refuses_a_database_of_a_newer_version_and_leaves_it_unchanged() {
-    let database = Arc::new(Database::create().await);
+    let database = Arc::new(Database::empty().await);
     let server = TestServer::start_on(Arc::clone(&database), |_| {}).await;
     let connection = &mut database.connect().await;
     run(
@@ -72,7 +72,7 @@ async fn migrate_refuses_a_database_of_a_newer_version_and_leaves_it_unchanged()
 
 #[tokio::test]
 async fn migrate_refuses_an_applied_migration_whose_checksum_differs() {
-    let database = Database::create().await;
+    let database = Database::empty().await;
     store(&database).migrate().await.unwrap();
     let connection = &mut database.connect().await;
     run(
@@ -86,7 +86,7 @@ async fn migrate_refuses_an_applied_migration_whose_checksum_differs() {
 
 #[tokio::test]
 async fn a_failed_migration_leaves_nothing_behind_and_the_next_attempt_resumes_with_it() {
-    let database = Database::create().await;
+    let database = Database::empty().await;
     let connection = &mut database.connect().await;
     // Makes the second migration fail: a relation with the name of its unique index.
     run(connection, "create table uq_events_sequence ()").await;
@@ -106,7 +106,7 @@ async fn a_failed_migration_leaves_nothing_behind_and_the_next_attempt_resumes_w
 
 #[tokio::test]
 async fn migrate_waits_for_another_migrating_server_and_takes_over_when_that_dies() {
-    let database = Database::create().await;
+    let database = Database::empty().await;
     let observer = &mut database.connect().await;
     // Takes the advisory lock of a running migration, with the key that sqlx derives from the database name.
     let mut migrating = database.connect().await;

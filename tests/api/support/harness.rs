@@ -2,12 +2,10 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::str::FromStr as _;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use elephantasm_events::config::ServeArgs;
-use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
 use elephantasm_events::grpc::pb::CreateSpiritRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
 use elephantasm_events::grpc::pb::purge_service_client::PurgeServiceClient;
@@ -16,17 +14,16 @@ use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::server::{self, Listeners, ServerSettings};
 use elephantasm_events::store::{Store, StoreSettings};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
-use uuid::Uuid;
 
-use crate::support::pgbouncer::{Pooler, wanted_pooler};
+pub use crate::support::database::Database;
+use crate::support::pgbouncer::wanted_pooler;
 
 /// Time limit of every wait; a test fails when it is exceeded.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -204,132 +201,6 @@ fn endpoint(addr: std::net::SocketAddr) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// A database for one test, in the PostgreSQL that all tests of the process share or in one of the test's
-/// own.
-pub struct Database {
-    /// Connect options of PostgreSQL itself, bypassing any pooler.
-    pub connect: PgConnectOptions,
-    /// Keeps the shared PostgreSQL running.
-    postgres: Option<Arc<Postgres>>,
-}
-
-impl Database {
-    /// Creates a database in the shared PostgreSQL.
-    pub async fn create() -> Self {
-        let postgres = Postgres::shared().await;
-        let name = format!("test_{}", Uuid::now_v7().simple());
-        let mut connection = postgres.connect.connect().await.unwrap();
-        sqlx::query(AssertSqlSafe(format!("create database {name}")))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        Self {
-            connect: postgres.connect.clone().database(&name),
-            postgres: Some(postgres),
-        }
-    }
-
-    /// A database in a PostgreSQL that the test runs itself.
-    pub fn external(connect: PgConnectOptions) -> Self {
-        Self {
-            connect,
-            postgres: None,
-        }
-    }
-
-    /// Connect options of a server: through the pooler, if the tests run behind one.
-    fn server_connect_options(&self, settings: &mut StoreSettings) -> PgConnectOptions {
-        let Some((pooler, name)) = self.pooler() else {
-            return self.connect.clone();
-        };
-        settings.direct = Some(self.connect.clone());
-        settings.transaction_pooler = pooler.needs_setting;
-        pooler.program.connect_options(name)
-    }
-
-    /// Sets on the database the settings that a pooler drops from connections; docs/operations.md sets them
-    /// for the role.
-    async fn set_dropped_settings(&self, settings: &StoreSettings) {
-        let Some((_, name)) = self.pooler().filter(|(pooler, _)| !pooler.needs_setting) else {
-            return;
-        };
-        let timeout = settings.statement_timeout.as_millis();
-        let alter = format!(
-            "alter database {name} set statement_timeout = {timeout};
-             alter database {name} set jit = off;
-             alter database {name} set enable_seqscan = off;
-             alter database {name} set plan_cache_mode = force_generic_plan;
-             alter database {name} set max_parallel_workers_per_gather = 0;
-             alter database {name} set idle_in_transaction_session_timeout = {timeout}"
-        );
-        let mut connection = self.connect().await;
-        sqlx::raw_sql(AssertSqlSafe(alter))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-    }
-
-    fn pooler(&self) -> Option<(&Pooler, &str)> {
-        let pooler = self.postgres.as_ref()?.pooler.as_ref()?;
-        Some((pooler, self.connect.get_database()?))
-    }
-
-    /// Opens a connection of the test's own, beside the server's.
-    pub async fn connect(&self) -> PgConnection {
-        self.connect.connect().await.unwrap()
-    }
-}
-
-/// The PostgreSQL that the tests share: the one at `TEST_DATABASE_URL`, or a private one that stops with the
-/// last test that uses it. The private one runs without fsync, since no test on it is about durability.
-struct Postgres {
-    connect: PgConnectOptions,
-    pooler: Option<Pooler>,
-    private: Option<(EmbeddedPostgres, TempDir)>,
-}
-
-static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
-
-impl Postgres {
-    async fn shared() -> Arc<Self> {
-        let mut shared = SHARED.lock().await;
-        if let Some(running) = shared.upgrade() {
-            return running;
-        }
-        let mut started = Self::start().await;
-        started.pooler = Pooler::start(&started.connect).await;
-        let started = Arc::new(started);
-        *shared = Arc::downgrade(&started);
-        started
-    }
-
-    async fn start() -> Self {
-        if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
-            return Self {
-                connect: PgConnectOptions::from_str(&url).unwrap(),
-                pooler: None,
-                private: None,
-            };
-        }
-        let dir = reachable_dir();
-        let settings = [("fsync", "off"), ("max_connections", "300")];
-        let postgres = EmbeddedPostgres::start(Options {
-            data_dir: dir.path().join("data"),
-            bin_dir: std::env::var_os("PG_BIN_DIR").map(Into::into),
-            settings: settings
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-        })
-        .await
-        .unwrap();
-        Self {
-            connect: postgres.connect_options("postgres"),
-            pooler: None,
-            private: Some((postgres, dir)),
-        }
-    }
-}
-
 /// Returns true if a test is skipped because the tests run behind a pooler, and prints the reason.
 pub fn skipped_behind_pooler(why: &str) -> bool {
     skipped(wanted_pooler(), why)
@@ -346,22 +217,6 @@ fn skipped(pooler: Option<String>, why: &str) -> bool {
         eprintln!("SKIPPED behind a pooler ({pooler}): {why}");
     }
     pooler.is_some()
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        self.pooler = None;
-        let Some((postgres, dir)) = self.private.take() else {
-            return;
-        };
-        // Drop cannot block on the test's own runtime.
-        let stopped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(postgres.stop()).unwrap();
-            drop(dir);
-        });
-        stopped.join().unwrap();
-    }
 }
 
 /// Creates a temporary directory that PostgreSQL's user can enter.

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod connect_proxy;
 #[path = "../../shared/connections.rs"]
 pub mod connections;
+pub mod database;
 pub mod frames;
 pub mod harness;
 pub mod health_watch;
