@@ -49,7 +49,7 @@ def by_call(bench):
 
 def by_retention(bench):
     """Sets a retention of an hour; returns a function that waits until retention has purged everything."""
-    command = [BIN, "retention", SPIRIT, "set", "--max-age", "1h", "--addr", bench.addr]
+    command = [BIN, "retention", "set", SPIRIT, "--max-age", "1h", "--addr", bench.addr]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def wait():

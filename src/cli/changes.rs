@@ -4,16 +4,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::client::AddrArgs;
+use super::call::{CallArgs, OwnerArgs};
 use super::follow::{Source, Start, follow};
 use super::print::Form;
-use super::spirits::{UnknownName, resolve};
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events changes --spirit Fern
+  elephantasm-events changes --spirit Fern --after 0 --follow --json | head -n 1")]
 pub(super) struct ChangesArgs {
-    /// Spirit that owns the events, by name or id
-    #[arg(value_name = "SPIRIT")]
-    spirit: String,
+    #[command(flatten)]
+    owner: OwnerArgs,
 
     /// Start after this change number instead of the oldest change that is stored
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
@@ -23,18 +24,20 @@ pub(super) struct ChangesArgs {
     #[arg(long)]
     follow: bool,
 
-    /// Print a JSON object a line instead of text
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    addr: AddrArgs,
+    call: CallArgs,
 }
 
 pub(super) async fn run(args: ChangesArgs) -> anyhow::Result<ExitCode> {
-    let channel = args.addr.connect().await?;
-    let spirit_id = resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?;
+    let (channel, spirit_id) = args.owner.connect(&args.call).await?;
     let start = args.after.map_or(Start::Beginning, Start::Change);
     let source = Source::Changes { spirit_id };
-    follow(channel, source, start, Form::new(args.json), args.follow).await
+    follow(
+        channel,
+        source,
+        start,
+        Form::new(args.call.json, true),
+        args.follow,
+    )
+    .await
 }

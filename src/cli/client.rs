@@ -1,6 +1,5 @@
-//! The connection of the commands that call a server, and the text of its errors.
+//! The connection of the commands that call a server.
 
-use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,10 +15,10 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
-use tonic_types::StatusExt as _;
 use tower::service_fn;
 
-use super::printable::printable_lines;
+pub(super) use super::explain::explain;
+use super::failure::{CommandError, Failure};
 use crate::config::{BadSettings, read_secret};
 use crate::domain::key::KeyDigest;
 use crate::server::write_coalescer::WriteCoalescer;
@@ -135,14 +134,15 @@ impl AddrArgs {
         }
         let connected = endpoint.connect_with_connector(service_fn(dial)).await;
         connected.with_context(|| {
-            if secure {
+            let text = if secure {
                 format!("no trusted server answers at {}", self.addr)
             } else {
                 format!(
                     "no server answers at {}; start one with `elephantasm-events serve`",
                     self.addr
                 )
-            }
+            };
+            CommandError::new(Failure::Unavailable, text)
         })
     }
 
@@ -177,21 +177,4 @@ async fn dial(uri: Uri) -> std::io::Result<TokioIo<WriteCoalescer<TcpStream>>> {
 
 fn read(path: &Path) -> Result<Vec<u8>, BadSettings> {
     std::fs::read(path).map_err(|error| BadSettings(format!("{} cannot be read: {error}", path.display())))
-}
-
-/// Returns a status as text for people: code, message, every bad field, and the cause if the server could not be
-/// reached.
-pub(super) fn explain(status: Status) -> anyhow::Error {
-    let mut text = format!("{:?}: {}", status.code(), status.message());
-    if let Some(bad_request) = status.get_details_bad_request() {
-        for violation in bad_request.field_violations {
-            text = format!("{text}\n  {} {}", violation.field, violation.description);
-        }
-    }
-    let mut source = status.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    anyhow::Error::msg(printable_lines(&text))
 }

@@ -7,9 +7,13 @@ use anyhow::{Context as _, bail};
 use chrono::SubsecRound as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::database::Database;
+use super::output::{Listing, Row};
 use super::printable::printable;
+use super::record::Record;
+use super::table::Column;
 use crate::config::{BadSettings, DatabaseArgs, LogArgs};
 use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
@@ -19,6 +23,9 @@ use crate::store::{ApiKey, Consistency, NewApiKey, Store};
 use crate::telemetry;
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events key create --name ops --role admin
+  elephantasm-events key list")]
 pub(super) struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
@@ -35,6 +42,9 @@ enum KeyCommand {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events key create --name ops --role admin
+  elephantasm-events key create --name fern --role writer --expires-in 90d")]
 struct CreateArgs {
     /// Name of the key, for lists and logs
     #[arg(long, value_name = "NAME", value_parser = name)]
@@ -59,7 +69,14 @@ struct CreateArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events key list
+  elephantasm-events key list --json")]
 struct ListArgs {
+    /// Print a JSON object a line instead of a table
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
@@ -67,6 +84,9 @@ struct ListArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events key revoke \"$KEY\"
+  elephantasm-events key revoke --all --json")]
 struct RevokeArgs {
     /// Prefixes of the keys as `key list` shows them, ek_…
     #[arg(value_name = "PREFIX", required_unless_present = "all")]
@@ -75,6 +95,10 @@ struct RevokeArgs {
     /// Revoke every key
     #[arg(long, conflicts_with = "prefixes")]
     all: bool,
+
+    /// Print a JSON object a line instead of a table
+    #[arg(long)]
+    json: bool,
 
     #[command(flatten)]
     database: DatabaseArgs,
@@ -96,9 +120,9 @@ pub(super) async fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
         store.migrate().await?;
         match &args.command {
             KeyCommand::Create(args) => create(&store, args).await,
-            KeyCommand::List(_) => list(&store).await,
-            KeyCommand::Revoke(args) if args.all => revoke_all(&store).await,
-            KeyCommand::Revoke(args) => revoke(&store, &args.prefixes).await,
+            KeyCommand::List(args) => list(&store, args.json).await,
+            KeyCommand::Revoke(args) if args.all => revoke_all(&store, args.json).await,
+            KeyCommand::Revoke(args) => revoke(&store, &args.prefixes, args.json).await,
         }
     };
     let done = done.await;
@@ -127,30 +151,34 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
         expires_in: args.expires_in,
     };
     let key = store.keys.create(new).await?;
-    eprintln!("{}", line(&key));
+    let (prefix, role, state) = (&key.digest.prefix, key.role.name(), state(&key));
+    eprintln!("{prefix}  {role}  {state}  {}", printable(&key.name));
     eprintln!("the key, shown only once:");
     println!("{text}");
     Ok(())
 }
 
-async fn list(store: &Store) -> anyhow::Result<()> {
+async fn list(store: &Store, json: bool) -> anyhow::Result<()> {
+    let mut listing = listing(json);
     for key in store.keys.list().await? {
-        println!("{}", line(&key));
+        listing.add(key, row)?;
     }
-    Ok(())
+    listing.finish()
 }
 
 /// Revokes the keys that exist. Fails at the end if any does not.
-async fn revoke(store: &Store, prefixes: &[String]) -> anyhow::Result<()> {
+async fn revoke(store: &Store, prefixes: &[String], json: bool) -> anyhow::Result<()> {
     let mut unknown = Vec::new();
+    let mut listing = listing(json);
     for prefix in prefixes {
         // A whole key is accepted as well as its prefix.
         let prefix = KeyDigest::of(prefix).map_or_else(|| prefix.clone(), |digest| digest.prefix);
         match store.keys.revoke(&prefix).await? {
-            Some(key) => println!("{}", line(&key)),
+            Some(key) => listing.add(key, row)?,
             None => unknown.push(printable(&prefix).into_owned()),
         }
     }
+    listing.finish()?;
     if !unknown.is_empty() {
         let unknown = unknown.join(", ");
         bail!("there is no key with the prefix {unknown}; `key list` lists the keys");
@@ -158,30 +186,76 @@ async fn revoke(store: &Store, prefixes: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn revoke_all(store: &Store) -> anyhow::Result<()> {
+async fn revoke_all(store: &Store, json: bool) -> anyhow::Result<()> {
     let keys = store.keys.list().await?;
     let prefixes: Vec<String> = keys.into_iter().map(|key| key.digest.prefix).collect();
-    revoke(store, &prefixes).await
+    revoke(store, &prefixes, json).await
 }
 
-/// Returns a key as a line: prefix, role, time of creation, state, spirits, name.
-fn line(key: &ApiKey) -> String {
-    let state = match (key.revoked_at, key.expires_at) {
+fn listing(json: bool) -> Listing {
+    Listing::new(
+        json,
+        &[
+            Column::Whole("PREFIX"),
+            Column::Whole("ROLE"),
+            Column::Whole("CREATED"),
+            Column::Whole("STATE"),
+            Column::Text("NAME"),
+            Column::Text("SPIRITS"),
+        ],
+    )
+}
+
+fn row(key: &ApiKey) -> Row<6> {
+    let spirits = match &key.scope {
+        SpiritScope::All => "all spirits".to_owned(),
+        listed => spirit_ids(listed).join(","),
+    };
+    Row {
+        cells: [
+            key.digest.prefix.clone(),
+            key.role.name().to_owned(),
+            format_time(key.created_at),
+            state(key),
+            key.name.clone(),
+            spirits,
+        ],
+        is_dimmed: !key.is_live,
+    }
+}
+
+fn state(key: &ApiKey) -> String {
+    match (key.revoked_at, key.expires_at) {
         (Some(time), _) => format!("revoked {}", format_time(time)),
         (None, Some(time)) if key.is_live => format!("until {}", format_time(time)),
         (None, Some(time)) => format!("expired {}", format_time(time)),
         (None, None) => "live".to_owned(),
-    };
-    let spirits = match &key.scope {
-        SpiritScope::All => "all spirits".to_owned(),
-        listed => {
-            let ids = listed.spirit_ids().unwrap_or_default();
-            ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-        }
-    };
-    let name = printable(&key.name);
-    let (prefix, role, created) = (&key.digest.prefix, key.role.name(), format_time(key.created_at));
-    format!("{prefix}  {role:6}  made {created}  {state}  {spirits}  {name}")
+    }
+}
+
+fn spirit_ids(scope: &SpiritScope) -> Vec<String> {
+    let ids = scope.spirit_ids().unwrap_or_default();
+    ids.iter().map(ToString::to_string).collect()
+}
+
+/// The fields have the names of `GetAccessResponse` where it has them. Without `spirit_ids` a key is for all spirits.
+impl From<ApiKey> for Record {
+    fn from(key: ApiKey) -> Self {
+        let time = |time: Option<Time>| time.map(|time| json!(time.to_rfc3339()));
+        Self::of([
+            ("key_prefix", Some(json!(key.digest.prefix))),
+            ("name", Some(json!(key.name))),
+            ("role", Some(json!(key.role.name()))),
+            (
+                "spirit_ids",
+                key.scope.spirit_ids().map(|_| json!(spirit_ids(&key.scope))),
+            ),
+            ("is_live", Some(json!(key.is_live))),
+            ("created_at", time(Some(key.created_at))),
+            ("expires_at", time(key.expires_at)),
+            ("revoked_at", time(key.revoked_at)),
+        ])
+    }
 }
 
 fn format_time(time: Time) -> String {

@@ -9,6 +9,9 @@ use crate::config::{DatabaseArgs, LogArgs};
 use crate::telemetry;
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events migrate
+  elephantasm-events migrate --database-url \"$DATABASE_URL\"")]
 pub(super) struct MigrateArgs {
     #[command(flatten)]
     database: DatabaseArgs,

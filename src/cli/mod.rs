@@ -1,32 +1,47 @@
 //! The command line: one file for each subcommand. Without a subcommand the binary serves.
 
+mod access;
 mod bench;
+mod call;
 mod changes;
 mod client;
+mod completions;
 mod database;
+mod event;
+mod explain;
+mod failure;
+mod filter;
 mod follow;
 mod healthcheck;
 mod history;
 mod import;
 mod key;
+mod meta;
 mod migrate;
+mod output;
+mod pages;
 mod print;
 mod printable;
 mod purge;
+mod record;
 mod replay;
 mod retention;
 mod serve;
 mod session;
+mod spirit;
 mod spirits;
+mod style;
+mod table;
 mod tail;
+mod times;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use const_format::concatcp;
 
-use crate::config::{BadSettings, ServeArgs};
-use crate::server::MissingAuthentication;
+use crate::config::ServeArgs;
 use crate::telemetry;
 
 /// Long-term memory for AI agents: stores events durably and replays them in order.
@@ -35,7 +50,8 @@ use crate::telemetry;
     name = "elephantasm-events",
     version,
     args_conflicts_with_subcommands = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = concatcp!(EXAMPLES, "\n\n", failure::EXIT_CODES)
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -47,35 +63,58 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (the default)
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeArgs>),
     /// Bring the database's schema up to date and exit
     Migrate(Box<migrate::MigrateArgs>),
     /// Create, list and revoke API keys
     Key(key::KeyArgs),
-    /// Store events from JSON files and from transcripts of other tools
-    Import(import::ImportArgs),
-    /// Print a session in replay order
-    Replay(replay::ReplayArgs),
+    /// Show what the API key of the call may do
+    Access(access::AccessArgs),
+    /// Create, show, change and delete spirits
+    Spirit(spirit::SpiritArgs),
+    /// Store, show, change and delete events
+    Event(event::EventArgs),
     /// List, show, title and rewind sessions
     Session(session::SessionArgs),
+    /// Store events from JSON files and from transcripts of other tools
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(import::ImportArgs),
+    /// Print a session in replay order
+    Replay(Box<replay::ReplayArgs>),
     /// Print new events of a spirit or a session as they are stored
-    Tail(tail::TailArgs),
+    Tail(Box<tail::TailArgs>),
     /// Print the changes of one event, newest first
     History(history::HistoryArgs),
     /// Print the changes of a spirit's events in the order of their commits
     Changes(changes::ChangesArgs),
-    /// Remove events, or a spirit, for good
+    /// Remove events, or a spirit, for good, and list such removals
     Purge(Box<purge::PurgeArgs>),
     /// Show and set how long a spirit keeps its events
     Retention(retention::RetentionArgs),
     /// Measure a running server
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(bench::BenchArgs),
     /// Check a running server; exit code 0 if it serves, 1 if not
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
 }
 
-/// Exit code for invalid settings, the same as clap's.
-const BAD_SETTINGS: u8 = 2;
+// A test runs the examples of each command.
+const EXAMPLES: &str = "Examples:
+  elephantasm-events import examples/garden.jsonl --spirit Fern
+  elephantasm-events replay --spirit Fern --session tomatoes";
+const SERVE_EXAMPLES: &str = "Examples:
+  elephantasm-events serve --database-url \"$DATABASE_URL\"
+  elephantasm-events serve --listen-addr 127.0.0.1:0 --drain-timeout 5s";
+const IMPORT_EXAMPLES: &str = "Examples:
+  elephantasm-events import examples/garden.jsonl --spirit Fern
+  elephantasm-events import - --spirit Fern --dry-run < examples/garden.jsonl";
+const BENCH_EXAMPLES: &str = "Examples:
+  elephantasm-events bench create --duration 0.5 --warmup 0
+  elephantasm-events bench get --duration 0.5 --warmup 0 --events 1000 --json";
+
 /// Time limit for the end of tasks that were aborted at the drain limit.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -84,37 +123,34 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn run(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
+        Err(error) => return failure::report(&error.into()),
     };
-    let result = runtime.block_on(async {
-        match cli.command {
-            None => Box::pin(serve::run(cli.serve)).await,
-            Some(Command::Serve(args)) => Box::pin(serve::run(*args)).await,
-            Some(Command::Migrate(args)) => migrate::run(*args).await,
-            Some(Command::Key(args)) => key::run(args).await,
-            Some(Command::Import(args)) => import::run(args).await,
-            Some(Command::Replay(args)) => replay::run(args).await,
-            Some(Command::Session(args)) => session::run(args).await,
-            Some(Command::Tail(args)) => tail::run(args).await,
-            Some(Command::History(args)) => history::run(args).await,
-            Some(Command::Changes(args)) => changes::run(args).await,
-            Some(Command::Purge(args)) => purge::run(*args).await,
-            Some(Command::Retention(args)) => retention::run(args).await,
-            Some(Command::Bench(args)) => bench::run(args).await,
-            Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
-        }
-    });
+    let result = runtime.block_on(run_command(cli));
     telemetry::end_traces();
     runtime.shutdown_timeout(ABORT_TIMEOUT);
     telemetry::flush();
-    result.unwrap_or_else(|error| fail(&error))
+    result.unwrap_or_else(|error| failure::report(&error))
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
-    if error.is::<BadSettings>() || error.is::<MissingAuthentication>() {
-        ExitCode::from(BAD_SETTINGS)
-    } else {
-        ExitCode::FAILURE
+async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => Box::pin(serve::run(cli.serve)).await,
+        Some(Command::Serve(args)) => Box::pin(serve::run(*args)).await,
+        Some(Command::Migrate(args)) => migrate::run(*args).await,
+        Some(Command::Key(args)) => key::run(args).await,
+        Some(Command::Access(args)) => access::run(args).await,
+        Some(Command::Spirit(args)) => Box::pin(spirit::run(args)).await,
+        Some(Command::Event(args)) => Box::pin(event::run(args)).await,
+        Some(Command::Session(args)) => Box::pin(session::run(args)).await,
+        Some(Command::Import(args)) => import::run(args).await,
+        Some(Command::Replay(args)) => replay::run(*args).await,
+        Some(Command::Tail(args)) => tail::run(*args).await,
+        Some(Command::History(args)) => history::run(args).await,
+        Some(Command::Changes(args)) => changes::run(args).await,
+        Some(Command::Purge(args)) => Box::pin(purge::run(*args)).await,
+        Some(Command::Retention(args)) => retention::run(args).await,
+        Some(Command::Bench(args)) => bench::run(args).await,
+        Some(Command::Healthcheck(args)) => healthcheck::run(args).await,
+        Some(Command::Completions(args)) => completions::run(args),
     }
 }

@@ -2,63 +2,106 @@
 
 use std::io::{self, Write};
 
-use prost_types::Timestamp;
-use serde_json::{Map, Value, json};
+use super::printable::printable;
+use super::record::{Record, kind_name};
+use super::style::Palette;
+use super::times;
+use crate::grpc::pb::{Event, EventChange};
 
-use super::printable::{self, printable};
-use crate::domain::Time;
-use crate::grpc::pb::{ChangeKind, Event, EventChange};
-use crate::grpc::{object_of_struct, time_of};
+/// The longest content that is printed in full, in lines and in bytes, unless all of it is wanted.
+const FOLD_LINES: usize = 20;
+const FOLD_BYTES: i32 = 2_000;
 
-/// The format of printed events.
+/// The format of printed events and changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
-    Text,
+    Text {
+        palette: Palette,
+        /// Whether long contents are cut.
+        is_folded: bool,
+    },
     Json,
 }
 
 impl Form {
-    pub(super) fn new(json: bool) -> Self {
-        if json { Self::Json } else { Self::Text }
+    /// Returns the format for `--json` and `--full`.
+    pub(super) fn new(json: bool, full: bool) -> Self {
+        if json {
+            return Self::Json;
+        }
+        Self::Text {
+            palette: Palette::of_stdout(),
+            is_folded: !full,
+        }
+    }
+
+    /// Returns the length of contents to request.
+    pub(super) fn content_bytes_max(self) -> Option<i32> {
+        match self {
+            Self::Text { is_folded: true, .. } => Some(FOLD_BYTES),
+            Self::Text { .. } | Self::Json => None,
+        }
     }
 
     /// Writes one event. JSON includes the cursor if there is one.
     pub(super) fn write(self, out: &mut impl Write, event: Event, cursor: Option<&str>) -> io::Result<()> {
         match self {
-            Self::Text => write_text(out, &event),
-            Self::Json => write_json(out, event, cursor),
+            Self::Text { palette, is_folded } => write_event(out, &event, palette, is_folded),
+            Self::Json => {
+                let record = Record::from(event);
+                match cursor {
+                    Some(cursor) => record.with("cursor", cursor).write_json(out),
+                    None => record.write_json(out),
+                }
+            }
         }
     }
 
     /// Writes one change.
     pub(super) fn write_change(self, out: &mut impl Write, change: EventChange) -> io::Result<()> {
         match self {
-            Self::Text => write_change_text(out, &change),
-            Self::Json => write_change_json(out, change),
+            Self::Text { palette, .. } => write_change(out, &change, palette),
+            Self::Json => Record::from(change).write_json(out),
         }
     }
 }
 
-/// Writes time, type and role on one line and the content below it, indented.
-fn write_text(out: &mut impl Write, event: &Event) -> io::Result<()> {
-    let time = event.occurred_at.and_then(time_of).map(text_of);
-    let role = event.role.as_deref().unwrap_or("-");
+/// Writes time, sequence, type, role and session on one line and the content below it, indented.
+fn write_event(out: &mut impl Write, event: &Event, palette: Palette, is_folded: bool) -> io::Result<()> {
     writeln!(
         out,
-        "{}  {}  {}",
-        time.unwrap_or_default(),
-        printable(event.event_type()),
-        printable(role)
+        "{}  #{}  {}  {}  {}{}",
+        palette.dimmed(times::millis(event.occurred_at)),
+        event.sequence,
+        palette.event(event.event_type(), printable(event.event_type())),
+        printable(event.role.as_deref().unwrap_or("-")),
+        printable(event.session_id.as_deref().unwrap_or("-")),
+        if event.is_deleted { "  deleted" } else { "" },
     )?;
-    for line in event.content().lines() {
+    let content = event.content();
+    let shown = if is_folded { first_lines(content) } else { content };
+    for line in shown.lines() {
         writeln!(out, "    {}", printable(line))?;
+    }
+    let length = event.content_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let left = length.unwrap_or(content.len()).saturating_sub(shown.len());
+    if left > 0 {
+        let note = format!("… {left} more bytes; --full prints them");
+        writeln!(out, "    {}", palette.dimmed(note))?;
     }
     Ok(())
 }
 
+/// Returns the lines that are printed of a long content. A last line break alone is not cut off.
+fn first_lines(content: &str) -> &str {
+    match content.match_indices('\n').nth(FOLD_LINES - 1) {
+        Some((end, _)) if end + 1 < content.len() => &content[..=end],
+        _ => content,
+    }
+}
+
 /// Writes time, number, kind, events, fields and key on one line.
-fn write_change_text(out: &mut impl Write, change: &EventChange) -> io::Result<()> {
-    let time = change.changed_at.and_then(time_of).map(text_of);
+fn write_change(out: &mut impl Write, change: &EventChange, palette: Palette) -> io::Result<()> {
     let events = match change.event_ids.as_slice() {
         [event_id] => event_id.clone(),
         event_ids => format!("{} events", event_ids.len()),
@@ -70,98 +113,61 @@ fn write_change_text(out: &mut impl Write, change: &EventChange) -> io::Result<(
     writeln!(
         out,
         "{}  {}  {}  {}  {}{by}",
-        time.unwrap_or_default(),
+        palette.dimmed(times::millis(change.changed_at)),
         change.change,
-        kind_name(change.kind()),
+        palette.bold(kind_name(change)),
         printable(&events),
         printable(&change.fields.join(", ")),
     )
 }
 
-fn kind_name(kind: ChangeKind) -> &'static str {
-    match kind {
-        ChangeKind::Unspecified => "unknown",
-        ChangeKind::Updated => "updated",
-        ChangeKind::Deleted => "deleted",
-        ChangeKind::Restored => "restored",
-        ChangeKind::Purged => "purged",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(event: &Event, is_colored: bool, is_folded: bool) -> String {
+        let mut out = Vec::new();
+        write_event(&mut out, event, Palette::new(is_colored), is_folded).expect("a Vec takes everything");
+        String::from_utf8(out).expect("UTF-8")
     }
-}
 
-/// Writes the change with its proto field names.
-fn write_change_json(out: &mut impl Write, change: EventChange) -> io::Result<()> {
-    let kind = kind_name(change.kind());
-    let previous = change.previous.map(|previous| {
-        let mut former = object_of_event(previous, None);
-        former.retain(|name, _| change.fields.contains(name) || name == "deleted_at");
-        Value::Object(former)
-    });
-    let object = object([
-        ("spirit_id", Some(json!(change.spirit_id))),
-        ("change", Some(json!(change.change))),
-        ("kind", Some(json!(kind))),
-        ("event_ids", Some(json!(change.event_ids))),
-        ("sequences", Some(json!(change.sequences))),
-        ("fields", Some(json!(change.fields))),
-        ("previous", previous),
-        ("revision", Some(json!(change.revision))),
-        ("changed_at", json_time(change.changed_at)),
-        ("changed_by", Some(json!(change.changed_by))),
-    ]);
-    printable::write_json(out, &object)?;
-    writeln!(out)
-}
+    fn event(content: &str) -> Event {
+        Event {
+            sequence: 7,
+            event_type: Some("error".to_owned()),
+            session_id: Some("s\u{1b}[2J".to_owned()),
+            content: Some(content.to_owned()),
+            is_deleted: true,
+            ..Event::default()
+        }
+    }
 
-/// Writes the event with its proto field names.
-fn write_json(out: &mut impl Write, event: Event, cursor: Option<&str>) -> io::Result<()> {
-    printable::write_json(out, &object_of_event(event, cursor))?;
-    writeln!(out)
-}
+    #[test]
+    fn the_type_has_its_color_and_the_text_of_the_event_has_none() {
+        let plain = "-  #7  error  -  s[2J  deleted\n    a[31mb\n";
+        let event = event("a\u{1b}[31mb");
+        assert_eq!(text(&event, false, true), plain);
+        let colored = text(&event, true, true);
+        assert!(colored.contains("\u{1b}[31merror\u{1b}[0m"), "{colored:?}");
+        assert!(colored.ends_with("    a[31mb\n"), "{colored:?}");
+    }
 
-fn object_of_event(event: Event, cursor: Option<&str>) -> Map<String, Value> {
-    let meta = event
-        .meta
-        .as_ref()
-        .and_then(|meta| serde_json::from_str(&object_of_struct(meta)).ok());
-    object([
-        ("id", Some(json!(event.id))),
-        ("spirit_id", event.spirit_id.map(Value::from)),
-        ("sequence", Some(json!(event.sequence))),
-        ("event_type", event.event_type.map(Value::from)),
-        ("meta_summary", event.meta_summary.map(Value::from)),
-        ("content", event.content.map(Value::from)),
-        ("content_bytes", event.content_bytes.map(Value::from)),
-        ("occurred_at", json_time(event.occurred_at)),
-        ("session_id", event.session_id.map(Value::from)),
-        ("role", event.role.map(Value::from)),
-        ("author", event.author.map(Value::from)),
-        ("meta", meta),
-        ("source_uri", event.source_uri.map(Value::from)),
-        ("dedupe_key", event.dedupe_key.map(Value::from)),
-        ("importance_score", event.importance_score.map(Value::from)),
-        ("revision", Some(json!(event.revision))),
-        ("is_deleted", Some(json!(event.is_deleted))),
-        ("deleted_at", json_time(event.deleted_at)),
-        ("created_at", json_time(event.created_at)),
-        ("updated_at", json_time(event.updated_at)),
-        ("cursor", cursor.map(Value::from)),
-    ])
-}
-
-/// Returns an object of the fields that are present.
-fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
-    let present = fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    present.collect()
-}
-
-fn json_time(timestamp: Option<Timestamp>) -> Option<Value> {
-    let time = timestamp.and_then(time_of)?;
-    Some(json!(time.to_rfc3339()))
-}
-
-/// Returns a time for people, in milliseconds.
-fn text_of(time: Time) -> String {
-    time.format("%Y-%m-%d %H:%M:%S%.3f").to_string()
+    #[test]
+    fn long_content_is_folded_unless_all_of_it_is_wanted() {
+        let lines = "line\n".repeat(FOLD_LINES + 2);
+        let folded = text(&event(&lines), false, true);
+        assert_eq!(folded.matches("    line\n").count(), FOLD_LINES);
+        assert!(
+            folded.ends_with("    … 10 more bytes; --full prints them\n"),
+            "{folded}"
+        );
+        assert_eq!(text(&event(&lines), false, false).lines().count(), FOLD_LINES + 3);
+        let just_fits = "line\n".repeat(FOLD_LINES);
+        assert!(!text(&event(&just_fits), false, true).contains("more bytes"));
+        let cut = Event {
+            content_bytes: Some(5_000),
+            ..event("abc")
+        };
+        assert!(text(&cut, false, true).ends_with("    abc\n    … 4997 more bytes; --full prints them\n"));
+    }
 }

@@ -23,6 +23,11 @@ pub(super) fn printable_lines(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Like [`printable`], but with spaces in place of line breaks and tabs.
+pub(super) fn one_line(text: &str) -> String {
+    printable(&text.replace(['\n', '\t'], " ")).into_owned()
+}
+
 /// Writes a value as JSON in which unsafe characters are escaped, so that the value stays the same.
 pub(super) fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     value.serialize(&mut Serializer::with_formatter(out, EscapingFormatter))?;
@@ -75,6 +80,7 @@ mod tests {
             assert_eq!(printable(text), expected, "{text:?}");
         }
         assert_eq!(printable_lines("a\u{1b}\n\nb\r"), "a\n\nb");
+        assert_eq!(one_line("a\u{1b}\r\n\tb"), "a  b");
     }
 
     #[test]

@@ -1,64 +1,62 @@
 //! `replay`: prints a session in replay order, for people or as JSON lines.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::client::{AddrArgs, REPLY_BYTES_MAX, explain};
+use super::call::{CallArgs, OwnerArgs, event_client};
+use super::client::explain;
+use super::filter::FilterArgs;
+use super::output::Output;
 use super::print::Form;
-use super::spirits::{UnknownName, resolve};
 use crate::grpc::pb::StreamSessionEventsRequest;
-use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::stream_session_events_response::Item;
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events replay --spirit Fern --session tomatoes
+  elephantasm-events replay --spirit Fern --session tomatoes --json > \"$HOME/tomatoes.jsonl\"")]
 pub(super) struct ReplayArgs {
-    /// Spirit that owns the session, by name or id
-    #[arg(long, value_name = "NAME|ID")]
-    spirit: String,
+    #[command(flatten)]
+    owner: OwnerArgs,
 
     /// Session to print
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     session: String,
 
-    /// Print a JSON object a line instead of text
+    #[command(flatten)]
+    filter: FilterArgs,
+
+    /// Print soft-deleted events too
     #[arg(long)]
-    json: bool,
+    include_deleted: bool,
+
+    /// Print long contents in full
+    #[arg(long)]
+    full: bool,
 
     #[command(flatten)]
-    addr: AddrArgs,
+    call: CallArgs,
 }
 
 pub(super) async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
-    let channel = args.addr.connect().await?;
-    let spirit_id = resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?;
+    let (channel, spirit_id) = args.owner.connect(&args.call).await?;
+    let form = Form::new(args.call.json, args.full);
     let request = StreamSessionEventsRequest {
         spirit_id,
         session_id: args.session,
+        filter: Some(args.filter.filter(args.include_deleted)),
+        content_bytes_max: form.content_bytes_max(),
         ..StreamSessionEventsRequest::default()
     };
-    let mut events = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-    let mut stream = events
-        .stream_session_events(request)
-        .await
-        .map_err(explain)?
-        .into_inner();
-    let form = Form::new(args.json);
-    let mut out = io::BufWriter::new(io::stdout());
+    let reply = event_client(channel).stream_session_events(request).await;
+    let mut stream = reply.map_err(explain)?.into_inner();
+    let mut out = Output::new();
     while let Some(response) = stream.message().await.map_err(explain)? {
-        let Some(Item::Event(event)) = response.item else {
-            continue;
-        };
-        match form.write(&mut out, event, None) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-            written => written.context("cannot write")?,
+        if let Some(Item::Event(event)) = response.item {
+            out.write(|out| form.write(out, event, None))?;
         }
     }
-    match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        flushed => flushed.context("cannot write")?,
-    }
+    out.finish()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,36 +3,50 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::anyhow;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use humantime::{format_duration, parse_duration};
 
-use super::client::{AddrArgs, Connection, explain};
-use super::spirits::{UnknownName, resolve};
+use super::call::{CallArgs, connect, present, spirit_client};
+use super::client::{Connection, explain};
+use super::output::{Output, print_record};
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
 use crate::grpc::pb::{GetSpiritRequest, Retention, Spirit, UpdateSpiritRequest};
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events retention get Fern
+  elephantasm-events retention set Fern --max-age 90d")]
 pub(super) struct RetentionArgs {
-    /// Spirit, by name or id
-    #[arg(value_name = "SPIRIT")]
-    spirit: String,
-
     #[command(subcommand)]
     command: RetentionCommand,
 }
 
 #[derive(Debug, Subcommand)]
 enum RetentionCommand {
+    /// Show the ages
+    Get(GetArgs),
     /// Set ages, and purge from now on what is older; ages that are not given stay as they are
     Set(SetArgs),
-    /// Show the ages
-    Show(ShowArgs),
 }
 
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("age").required(true).multiple(true)))]
+#[command(after_help = "Examples:
+  elephantasm-events retention get Fern
+  elephantasm-events retention get Fern --json")]
+struct GetArgs {
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("age").required(true).multiple(true)))]
+#[command(after_help = "Examples:
+  elephantasm-events retention set Fern --deleted-max-age 30d
+  elephantasm-events retention set Fern --max-age none --history-max-age 1y --json")]
 struct SetArgs {
+    #[command(flatten)]
+    target: Target,
+
     /// Maximum age of events, such as 90d; `none` keeps them for good
     #[arg(long, value_name = "AGE", group = "age", value_parser = age)]
     max_age: Option<Age>,
@@ -44,15 +58,17 @@ struct SetArgs {
     /// Maximum age of changes; `none` keeps them for good
     #[arg(long, value_name = "AGE", group = "age", value_parser = age)]
     history_max_age: Option<Age>,
-
-    #[command(flatten)]
-    addr: AddrArgs,
 }
 
+/// The spirit of a command.
 #[derive(Args, Debug)]
-struct ShowArgs {
+struct Target {
+    /// Spirit, by name or id; the id if it is soft-deleted
+    #[arg(value_name = "SPIRIT")]
+    spirit: String,
+
     #[command(flatten)]
-    addr: AddrArgs,
+    call: CallArgs,
 }
 
 /// An age, or none.
@@ -70,19 +86,18 @@ fn age(text: &str) -> Result<Age, String> {
 type Client = SpiritServiceClient<Connection>;
 
 pub(super) async fn run(args: RetentionArgs) -> anyhow::Result<ExitCode> {
-    let addr = match &args.command {
-        RetentionCommand::Set(args) => &args.addr,
-        RetentionCommand::Show(args) => &args.addr,
+    let target = match &args.command {
+        RetentionCommand::Get(args) => &args.target,
+        RetentionCommand::Set(args) => &args.target,
     };
-    let channel = addr.connect().await?;
-    let id = resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?;
-    let mut spirits = SpiritServiceClient::new(channel);
-    let spirit = get(&mut spirits, id).await?;
-    let spirit = match args.command {
-        RetentionCommand::Set(args) => set(&mut spirits, spirit, &args).await?,
-        RetentionCommand::Show(_) => spirit,
+    let (channel, spirit_id) = connect(&target.spirit, &target.call).await?;
+    let mut spirits = spirit_client(channel);
+    let spirit = get(&mut spirits, spirit_id).await?;
+    let spirit = match &args.command {
+        RetentionCommand::Get(_) => spirit,
+        RetentionCommand::Set(args) => set(&mut spirits, spirit, args).await?,
     };
-    print(spirit.retention.unwrap_or_default());
+    print(spirit.retention.unwrap_or_default(), target.call.json)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -91,10 +106,8 @@ async fn get(spirits: &mut Client, spirit_id: String) -> anyhow::Result<Spirit> 
         spirit_id,
         include_deleted: true,
     };
-    let reply = spirits.get_spirit(request).await.map_err(explain)?.into_inner();
-    reply
-        .spirit
-        .ok_or_else(|| anyhow!("the server's reply holds no spirit"))
+    let reply = spirits.get_spirit(request).await.map_err(explain)?;
+    present(reply.into_inner().spirit)
 }
 
 /// Sets the given ages, on the condition that the spirit has not changed since it was read.
@@ -116,17 +129,16 @@ async fn set(spirits: &mut Client, spirit: Spirit, args: &SetArgs) -> anyhow::Re
         expected_revision: Some(spirit.revision),
         ..UpdateSpiritRequest::default()
     };
-    let reply = spirits
-        .update_spirit(request)
-        .await
-        .map_err(explain)?
-        .into_inner();
-    reply
-        .spirit
-        .ok_or_else(|| anyhow!("the server's reply holds no spirit"))
+    let reply = spirits.update_spirit(request).await.map_err(explain)?;
+    present(reply.into_inner().spirit)
 }
 
-fn print(retention: Retention) {
+/// Prints the ages: as JSON, or in the form that `set` accepts.
+fn print(retention: Retention, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_record(retention, true);
+    }
+    let mut out = Output::new();
     let Retention {
         max_age,
         deleted_max_age,
@@ -139,8 +151,9 @@ fn print(retention: Retention) {
     ] {
         let age = age.and_then(|age| Duration::try_from(age).ok());
         let age = age.map_or_else(|| "none".to_owned(), text_of);
-        println!("{name} {age}");
+        out.line(&format!("{name} {age}"))?;
     }
+    out.finish()
 }
 
 /// Returns the age in days and what is left, in the form that `set` accepts.

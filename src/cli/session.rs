@@ -1,26 +1,27 @@
 //! `session`: lists sessions, shows and titles one, and rewinds one to an earlier event.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
-use chrono::DateTime;
-use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use clap::{ArgGroup, Args, Subcommand};
+use prost_types::{Struct, Timestamp};
 
-use super::client::{AddrArgs, Connection, REPLY_BYTES_MAX, explain};
-use super::printable::{self, printable};
-use super::spirits::{UnknownName, resolve};
-use crate::domain::Time;
-use crate::grpc::pb::event_service_client::EventServiceClient;
-use crate::grpc::pb::session_service_client::SessionServiceClient;
+use super::call::{CallArgs, OwnerArgs, present, session_client};
+use super::client::{Connection, explain};
+use super::event::{delete_selected, restore_deletion};
+use super::meta::{MetaArgs, mask, object};
+use super::output::{Listing, Row, print_record};
+use super::pages::read_pages;
+use super::table::Column;
+use super::times::{self, time};
 use crate::grpc::pb::{
     GetSessionRequest, ListSessionsRequest, RestoreEventsRequest, Session, SessionFilter,
     SoftDeleteEventsRequest, UpdateSessionRequest,
 };
-use crate::grpc::{object_of_struct, time_of, timestamp_of};
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events session list --spirit Fern
+  elephantasm-events session get tomatoes --spirit Fern")]
 pub(super) struct SessionArgs {
     #[command(subcommand)]
     command: SessionCommand,
@@ -29,20 +30,22 @@ pub(super) struct SessionArgs {
 #[derive(Debug, Subcommand)]
 enum SessionCommand {
     /// List the sessions of a spirit, most recently active first
-    List(ListArgs),
+    List(Box<ListArgs>),
     /// Show a session
     Get(GetArgs),
-    /// Set title and owner of a session
+    /// Set title, owner and meta of a session
     Set(SetArgs),
     /// Soft-delete the events of a session after a sequence, or undo that
     Rewind(RewindArgs),
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events session list --spirit Fern
+  elephantasm-events session list --spirit Fern --active-from 2026-05-01T00:00:00Z --json")]
 struct ListArgs {
-    /// Spirit that owns the sessions, by name or id
-    #[arg(long, value_name = "NAME|ID")]
-    spirit: String,
+    #[command(flatten)]
+    owner_spirit: OwnerArgs,
 
     /// List only the sessions with this owner
     #[arg(long)]
@@ -52,60 +55,87 @@ struct ListArgs {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
 
+    /// List only the sessions whose id begins with this
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+
+    /// List only the sessions whose last event occurred at this time or later
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    active_from: Option<Timestamp>,
+
+    /// List only the sessions whose last event occurred before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    active_until: Option<Timestamp>,
+
+    /// List only the sessions whose meta contains this JSON object
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    meta_contains: Option<Struct>,
+
+    /// List sessions without live events too
+    #[arg(long)]
+    include_empty: bool,
+
     /// Maximum number of sessions to list
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
 
-    /// Print a JSON object a line instead of text
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    addr: AddrArgs,
+    call: CallArgs,
 }
 
 /// The session of a command.
 #[derive(Args, Debug)]
 struct Target {
-    /// Spirit that owns the session, by name or id
-    #[arg(long, value_name = "NAME|ID")]
-    spirit: String,
-
     /// Id of the session
     #[arg(value_name = "SESSION", allow_negative_numbers = true)]
     session: String,
 
     #[command(flatten)]
-    addr: AddrArgs,
+    owner_spirit: OwnerArgs,
+
+    #[command(flatten)]
+    call: CallArgs,
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events session get tomatoes --spirit Fern
+  elephantasm-events session get tomatoes --spirit Fern --json")]
 struct GetArgs {
     #[command(flatten)]
     target: Target,
-
-    /// Print a JSON object instead of text
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("property").required(true).multiple(true)))]
+#[command(group(ArgGroup::new("property").required(true).multiple(true).args(["title", "owner", "meta", "merge_meta"])))]
+#[command(after_help = "Examples:
+  elephantasm-events session set tomatoes --spirit Fern --title 'Pale leaves' --owner ann
+  elephantasm-events session set tomatoes --spirit Fern --merge-meta '{\"channel\": \"web\"}' --json")]
 struct SetArgs {
     #[command(flatten)]
     target: Target,
 
     /// Title; empty to remove it
-    #[arg(long, group = "property")]
+    #[arg(long)]
     title: Option<String>,
 
     /// User that the session belongs to; empty to remove it
-    #[arg(long, group = "property")]
+    #[arg(long)]
     owner: Option<String>,
+
+    #[command(flatten)]
+    meta: MetaArgs,
+
+    /// Change the session only if this is its revision
+    #[arg(long, value_name = "N")]
+    expected_revision: Option<i64>,
 }
 
 #[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("change").required(true)))]
+#[command(group(ArgGroup::new("change").required(true)))]
+#[command(after_help = "Examples:
+  elephantasm-events session rewind tomatoes --spirit Fern --after 7
+  elephantasm-events session rewind tomatoes --spirit Fern --undo \"$DELETED_AT\"")]
 struct RewindArgs {
     #[command(flatten)]
     target: Target,
@@ -115,14 +145,14 @@ struct RewindArgs {
     after: Option<i64>,
 
     /// Restore the events that were deleted at this time, as a rewind prints it
-    #[arg(long, value_name = "TIME", group = "change", value_parser = DateTime::parse_from_rfc3339)]
-    undo: Option<DateTime<chrono::FixedOffset>>,
+    #[arg(long, value_name = "TIME", group = "change", value_parser = time)]
+    undo: Option<Timestamp>,
 }
 
 pub(super) async fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        SessionCommand::List(args) => list(args).await?,
-        SessionCommand::Get(args) => get(args).await?,
+        SessionCommand::List(args) => list(*args).await?,
+        SessionCommand::Get(args) => get(args.target).await?,
         SessionCommand::Set(args) => set(args).await?,
         SessionCommand::Rewind(args) => rewind(args).await?,
     }
@@ -130,170 +160,127 @@ pub(super) async fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let channel = args.addr.connect().await?;
-    let spirit_id = resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?;
-    let mut sessions = SessionServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
-    let mut request = ListSessionsRequest {
+    let (channel, spirit_id) = args.owner_spirit.connect(&args.call).await?;
+    let mut sessions = session_client(channel);
+    let mut listing = Listing::new(
+        args.call.json,
+        &[
+            Column::Whole("LAST EVENT"),
+            Column::Number("EVENTS"),
+            Column::Whole("SESSION"),
+            Column::Text("OWNER"),
+            Column::Text("TITLE"),
+        ],
+    );
+    let request = ListSessionsRequest {
         spirit_id,
         filter: Some(SessionFilter {
             owner: args.owner,
+            session_id_prefix: args.prefix,
             title_contains: args.title,
-            ..SessionFilter::default()
+            meta_contains: args.meta_contains,
+            active_from: args.active_from,
+            active_until: args.active_until,
+            include_empty: args.include_empty,
         }),
         ..ListSessionsRequest::default()
     };
-    let mut left = args.limit;
-    while left > 0 {
-        let page = sessions
-            .list_sessions(request.clone())
-            .await
-            .map_err(explain)?
-            .into_inner();
-        for session in page.sessions.into_iter().take(left) {
-            left -= 1;
-            print(&session, args.json)?;
-        }
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
-    Ok(())
+    read_pages(
+        args.limit,
+        async |page| {
+            let request = ListSessionsRequest {
+                page_size: page.page_size,
+                page_token: page.page_token,
+                ..request.clone()
+            };
+            let reply = sessions
+                .list_sessions(request)
+                .await
+                .map_err(explain)?
+                .into_inner();
+            Ok((reply.sessions, reply.next_page_token))
+        },
+        |session| listing.add(session, row),
+    )
+    .await?;
+    listing.finish()
 }
 
-async fn get(args: GetArgs) -> anyhow::Result<()> {
-    let (channel, spirit_id) = args.target.connect().await?;
+fn row(session: &Session) -> Row<5> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    Row {
+        cells: [
+            times::seconds(session.last_occurred_at),
+            session.event_count().to_string(),
+            session.session_id.clone(),
+            text(&session.owner),
+            text(&session.title),
+        ],
+        is_dimmed: false,
+    }
+}
+
+async fn get(target: Target) -> anyhow::Result<()> {
+    let (channel, spirit_id) = target.connect().await?;
     let request = GetSessionRequest {
         spirit_id,
-        session_id: args.target.session,
+        session_id: target.session,
     };
-    let reply = SessionServiceClient::new(channel).get_session(request).await;
-    print(
-        &session_of(reply.map_err(explain)?.into_inner().session)?,
-        args.json,
-    )
+    let reply = session_client(channel)
+        .get_session(request)
+        .await
+        .map_err(explain)?;
+    print_record(present(reply.into_inner().session)?, target.call.json)
 }
 
 async fn set(args: SetArgs) -> anyhow::Result<()> {
     let (channel, spirit_id) = args.target.connect().await?;
-    let mut paths = Vec::new();
-    let mut property = |path: &str, value: Option<String>| {
-        paths.extend(value.is_some().then(|| path.to_owned()));
-        value.filter(|text| !text.is_empty())
-    };
+    let (meta, meta_mode) = args.meta.change();
+    let given = [
+        ("title", args.title.is_some()),
+        ("owner", args.owner.is_some()),
+        ("meta", meta.is_some()),
+    ];
     let request = UpdateSessionRequest {
         spirit_id,
         session_id: args.target.session,
-        title: property("title", args.title),
-        owner: property("owner", args.owner),
-        update_mask: Some(prost_types::FieldMask { paths }),
-        ..UpdateSessionRequest::default()
+        title: args.title.filter(|text| !text.is_empty()),
+        owner: args.owner.filter(|text| !text.is_empty()),
+        meta,
+        meta_mode: meta_mode.into(),
+        update_mask: Some(mask(given)),
+        expected_revision: args.expected_revision,
     };
-    let reply = SessionServiceClient::new(channel).update_session(request).await;
-    print(&session_of(reply.map_err(explain)?.into_inner().session)?, false)
+    let reply = session_client(channel)
+        .update_session(request)
+        .await
+        .map_err(explain)?;
+    print_record(present(reply.into_inner().session)?, args.target.call.json)
 }
 
 async fn rewind(args: RewindArgs) -> anyhow::Result<()> {
     let (channel, spirit_id) = args.target.connect().await?;
-    let mut events = EventServiceClient::new(channel);
-    if let Some(deleted_at) = args.undo {
+    let session_id = Some(args.target.session);
+    if args.undo.is_some() {
         let request = RestoreEventsRequest {
             spirit_id,
-            deleted_at: Some(timestamp_of(deleted_at.to_utc())),
-            session_id: Some(args.target.session),
+            deleted_at: args.undo,
+            session_id,
         };
-        let restored = events
-            .restore_events(request)
-            .await
-            .map_err(explain)?
-            .into_inner();
-        return write_line(&format!("restored {}", restored.restored_count));
+        return restore_deletion(channel, request, args.target.call.json).await;
     }
     let request = SoftDeleteEventsRequest {
         spirit_id,
-        session_id: Some(args.target.session),
+        session_id,
         after_sequence: args.after,
         ..SoftDeleteEventsRequest::default()
     };
-    let deleted = events
-        .soft_delete_events(request)
-        .await
-        .map_err(explain)?
-        .into_inner();
-    let undo = deleted.deleted_at.and_then(time_of).map(|time: Time| {
-        let time = time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-        format!(" (to undo: --undo {time})")
-    });
-    write_line(&format!(
-        "deleted {}{}",
-        deleted.deleted_count,
-        undo.unwrap_or_default()
-    ))
+    delete_selected(channel, request, "--undo", args.target.call.json).await
 }
 
 impl Target {
     /// Connects and finds the spirit.
     async fn connect(&self) -> anyhow::Result<(Connection, String)> {
-        let channel = self.addr.connect().await?;
-        let spirit_id = resolve(channel.clone(), &self.spirit, UnknownName::Refuse).await?;
-        Ok((channel, spirit_id))
-    }
-}
-
-fn session_of(session: Option<Session>) -> anyhow::Result<Session> {
-    session.ok_or_else(|| anyhow!("the server's reply holds no session"))
-}
-
-/// Prints a session in one line: as JSON, or the time of its last event, the number of its events, id, owner and title.
-fn print(session: &Session, json: bool) -> anyhow::Result<()> {
-    if json {
-        let mut line = Vec::new();
-        printable::write_json(&mut line, &object(session)).context("cannot write")?;
-        return write_line(&String::from_utf8_lossy(&line));
-    }
-    let time = session.last_occurred_at.and_then(time_of).map_or_else(
-        || "-".to_owned(),
-        |time| time.format("%Y-%m-%d %H:%M:%S").to_string(),
-    );
-    write_line(&format!(
-        "{time:19}  {:>6} events  {}  {}  {}",
-        session.event_count(),
-        printable(&session.session_id),
-        printable(session.owner.as_deref().unwrap_or("-")),
-        printable(session.title.as_deref().unwrap_or("-")),
-    ))
-}
-
-/// The session with its proto field names; absent fields are left out.
-fn object(session: &Session) -> Map<String, Value> {
-    let time = |timestamp| Option::and_then(timestamp, time_of).map(|time: Time| json!(time.to_rfc3339()));
-    let meta = session
-        .meta
-        .as_ref()
-        .and_then(|meta| serde_json::from_str(&object_of_struct(meta)).ok());
-    let fields: [(&str, Option<Value>); 11] = [
-        ("spirit_id", Some(json!(session.spirit_id))),
-        ("session_id", Some(json!(session.session_id))),
-        ("event_count", session.event_count.map(Value::from)),
-        ("first_occurred_at", time(session.first_occurred_at)),
-        ("last_occurred_at", time(session.last_occurred_at)),
-        ("title", session.title.clone().map(Value::from)),
-        ("owner", session.owner.clone().map(Value::from)),
-        ("meta", meta),
-        ("last_sequence", Some(json!(session.last_sequence))),
-        ("revision", Some(json!(session.revision))),
-        ("updated_at", time(session.updated_at)),
-    ];
-    let present = fields
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    present.collect()
-}
-
-/// Writes a line to standard output, whose reader may have gone away.
-fn write_line(line: &str) -> anyhow::Result<()> {
-    match writeln!(io::stdout(), "{line}") {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write"),
+        self.owner_spirit.connect(&self.call).await
     }
 }

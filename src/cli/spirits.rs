@@ -1,10 +1,12 @@
 //! Resolves the name or id of a spirit.
 
-use anyhow::{anyhow, bail};
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
+use super::call::{present, spirit_client};
 use super::client::{Connection, explain};
+use super::failure::{CommandError, Failure};
+use super::printable::printable;
 use crate::domain::ids::parse_uuid;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
 use crate::grpc::pb::{CreateSpiritRequest, GetSpiritRequest, ListSpiritsRequest, Spirit};
@@ -22,17 +24,14 @@ pub(super) async fn resolve(
     name_or_id: &str,
     unknown: UnknownName,
 ) -> anyhow::Result<String> {
-    let mut spirits = SpiritServiceClient::new(channel);
+    let mut spirits = spirit_client(channel);
     if parse_uuid(name_or_id).is_some() {
         let request = GetSpiritRequest {
             spirit_id: name_or_id.to_owned(),
             include_deleted: unknown == UnknownName::Refuse,
         };
-        let response = spirits.get_spirit(request).await.map_err(explain)?.into_inner();
-        return response
-            .spirit
-            .map(|spirit| spirit.id)
-            .ok_or_else(|| anyhow!("the server's reply holds no spirit"));
+        let reply = spirits.get_spirit(request).await.map_err(explain)?;
+        return Ok(present(reply.into_inner().spirit)?.id);
     }
     let mut named = named(&mut spirits, name_or_id).await?;
     match (named.pop(), unknown) {
@@ -40,26 +39,24 @@ pub(super) async fn resolve(
         (Some(last), _) => {
             named.push(last);
             let ids: Vec<String> = named.into_iter().map(|spirit| spirit.id).collect();
-            bail!(
-                "several spirits are named \"{name_or_id}\"; give one of their ids instead:\n  {}",
+            let text = format!(
+                "several spirits are named \"{}\"; give one of their ids instead:\n  {}",
+                printable(name_or_id),
                 ids.join("\n  ")
             );
+            Err(CommandError::new(Failure::Conflict, text).into())
         }
-        (None, UnknownName::Refuse) => bail!("no spirit is named \"{name_or_id}\""),
+        (None, UnknownName::Refuse) => {
+            let text = format!("no spirit is named \"{}\"", printable(name_or_id));
+            Err(CommandError::new(Failure::NotFound, text).into())
+        }
         (None, UnknownName::Create) => {
             let request = CreateSpiritRequest {
                 name: name_or_id.to_owned(),
                 ..CreateSpiritRequest::default()
             };
-            let response = spirits
-                .create_spirit(request)
-                .await
-                .map_err(explain)?
-                .into_inner();
-            response
-                .spirit
-                .map(|spirit| spirit.id)
-                .ok_or_else(|| anyhow!("the server's reply holds no spirit"))
+            let reply = spirits.create_spirit(request).await.map_err(explain)?;
+            Ok(present(reply.into_inner().spirit)?.id)
         }
     }
 }

@@ -4,18 +4,19 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::client::AddrArgs;
+use super::call::{CallArgs, OwnerArgs};
+use super::filter::FilterArgs;
 use super::follow::{Source, Start, follow};
 use super::print::Form;
-use super::spirits::{UnknownName, resolve};
 use crate::config::BadSettings;
-use crate::grpc::pb::EventFilter;
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  elephantasm-events tail --spirit Fern --session tomatoes --last 3 | head -n 2
+  elephantasm-events tail --spirit Fern --from-beginning --type message.in --json | head -n 1")]
 pub(super) struct TailArgs {
-    /// Spirit to watch, by name or id
-    #[arg(long, value_name = "NAME|ID")]
-    spirit: String,
+    #[command(flatten)]
+    owner: OwnerArgs,
 
     /// Session to follow: its last events in replay order, then new ones
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
@@ -33,24 +34,20 @@ pub(super) struct TailArgs {
     #[arg(long)]
     from_beginning: bool,
 
-    /// Only events of this type; can be repeated
-    #[arg(long = "type", value_name = "TYPE")]
-    event_types: Vec<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
 
-    /// Only events of this role; can be repeated
-    #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<String>,
-
-    /// Print a JSON object a line instead of text
+    /// Print long contents in full
     #[arg(long)]
-    json: bool,
+    full: bool,
 
     #[command(flatten)]
-    addr: AddrArgs,
+    call: CallArgs,
 }
 
 /// Default of `--last`.
 const LAST_DEFAULT: i32 = 10;
+
 impl TailArgs {
     fn start(&self) -> Result<Start, BadSettings> {
         Ok(match (&self.after, &self.session) {
@@ -72,15 +69,13 @@ impl TailArgs {
 
 pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     let start = args.start()?;
-    let channel = args.addr.connect().await?;
+    let (channel, spirit_id) = args.owner.connect(&args.call).await?;
+    let form = Form::new(args.call.json, args.full);
     let source = Source::Events {
-        spirit_id: resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?,
+        spirit_id,
         session_id: args.session,
-        filter: Box::new(EventFilter {
-            event_types: args.event_types,
-            roles: args.roles,
-            ..EventFilter::default()
-        }),
+        filter: Box::new(args.filter.filter(false)),
+        content_bytes_max: form.content_bytes_max(),
     };
-    follow(channel, source, start, Form::new(args.json), true).await
+    follow(channel, source, start, form, true).await
 }

@@ -23,5 +23,6 @@ mod messages;
 mod schema;
 
 pub use cors::{CorsOrigins, cors_layer};
+pub use json::parse_message;
 pub use layer::{BoxError, GatewayLayer};
 pub use messages::MessageLayer;

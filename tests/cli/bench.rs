@@ -119,7 +119,7 @@ async fn bench_prints_readable_text_and_exits_with_code_1_on_errors() {
     let addr = server.addr.clone();
     server.stop().await;
     let exited = finish(&mut test_dir.command(&["bench", "get", "--addr", &addr])).await;
-    exited.exits_with(1).reports(&["no server answers at"]);
+    exited.exits_with(7).reports(&["no server answers at"]);
     for zero in ["--concurrency", "--rate", "--watchers"] {
         let exited = finish(&mut test_dir.command(&["bench", "watch", zero, "0"])).await;
         exited.exits_with(2).reports(&[zero]);

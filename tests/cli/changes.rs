@@ -62,21 +62,21 @@ async fn history_and_changes_print_edits_and_deletions_and_start_where_they_are_
     let limited = run(&["history", &created.id, "--limit", "1", "--json"]).await;
     assert_eq!(lines(&limited), history[..1]);
 
-    let changes = lines(&run(&["changes", "Fern", "--json"]).await);
+    let changes = lines(&run(&["changes", "--spirit", "Fern", "--json"]).await);
     assert_eq!(changes, history.iter().rev().cloned().collect::<Vec<_>>());
     assert_eq!(
-        lines(&run(&["changes", "Fern", "--after", "1", "--json"]).await),
+        lines(&run(&["changes", "--spirit", "Fern", "--after", "1", "--json"]).await),
         changes[1..]
     );
-    let text = run(&["changes", &spirit_id]).await;
+    let text = run(&["changes", "--spirit", &spirit_id]).await;
     let expected = format!("  2  updated  {}  role\n", created.id);
     assert!(text.ends_with(&expected), "{text}");
 
     let beyond = server
-        .command(&test_dir, &["changes", "Fern", "--after", "3"])
+        .command(&test_dir, &["changes", "--spirit", "Fern", "--after", "3"])
         .await;
-    beyond.exits_with(1).reports(&["InvalidArgument", "after_change"]);
-    finish(&mut test_dir.command(&["changes", "Fern", "--after", "-1"]))
+    beyond.exits_with(3).reports(&["InvalidArgument", "after_change"]);
+    finish(&mut test_dir.command(&["changes", "--spirit", "Fern", "--after", "-1"]))
         .await
         .exits_with(2);
     server.stop().await;
@@ -97,7 +97,11 @@ async fn changes_follow_prints_new_changes_and_the_number_to_resume_with() {
         .event
         .unwrap();
     edit(&server, &created.id, "before").await;
-    let mut following = Tail::run(&test_dir, &server, &["changes", "Fern", "--follow", "--json"]);
+    let mut following = Tail::run(
+        &test_dir,
+        &server,
+        &["changes", "--spirit", "Fern", "--follow", "--json"],
+    );
     for (number, role) in [(1, "between"), (2, "last"), (3, "unread")] {
         assert_eq!(following.event().await["change"], json!(number));
         edit(&server, &created.id, role).await;

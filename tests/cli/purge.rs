@@ -179,14 +179,24 @@ async fn purge_asks_first_and_retention_shows_what_it_sets() {
     let live = server
         .command(&test_dir, &["purge", &spirit_id, "--whole-spirit", "--yes"])
         .await;
-    live.exits_with(1).reports(&["is not soft-deleted"]);
+    live.exits_with(5).reports(&["is not soft-deleted"]);
     let none = server.command(&test_dir, &["purge", "Ada"]).await;
     none.exits_with(2).reports(&["--session-owner"]);
+    let list = ["purge", "list", "--spirit", &spirit_id];
+    let listed = server.command(&test_dir, &list).await.exits_with(0).stdout;
+    let [heading, row] = listed.lines().collect::<Vec<_>>()[..] else {
+        panic!("not one purge: {listed}")
+    };
+    assert!(heading.starts_with("STARTED "), "{listed}");
+    assert!(
+        row.contains("  session_id  ") && row.contains(&spirit_id),
+        "{listed}"
+    );
 
     let set = [
         "retention",
-        "Ada",
         "set",
+        "Ada",
         "--max-age",
         "90d",
         "--history-max-age",
@@ -197,10 +207,10 @@ async fn purge_asks_first_and_retention_shows_what_it_sets() {
         set.stdout,
         "max-age 90d\ndeleted-max-age none\nhistory-max-age 1h\n"
     );
-    let set = ["retention", "Ada", "set", "--max-age", "none"];
+    let set = ["retention", "set", "Ada", "--max-age", "none"];
     server.command(&test_dir, &set).await.exits_with(0);
     let shown = server
-        .command(&test_dir, &["retention", "Ada", "show"])
+        .command(&test_dir, &["retention", "get", "Ada"])
         .await
         .exits_with(0);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, TestDir};
+use crate::harness::{Server, TestDir, finish};
 
 const GARDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/garden.jsonl");
 
@@ -105,7 +105,7 @@ async fn replayed_json_can_be_imported_into_another_spirit_with_equal_fields() {
 }
 
 #[tokio::test]
-async fn replay_text_shows_time_type_role_and_content() {
+async fn replay_text_shows_time_sequence_type_role_session_and_content() {
     let test_dir = TestDir::new();
     let server = garden(&test_dir).await;
     let input = r#"{"event_type": "a", "content": "two\nlines \u001b[2J", "session_id": "t", "occurred_at": "2026-05-02T08:00:00.5Z"}"#;
@@ -119,19 +119,45 @@ async fn replay_text_shows_time_type_role_and_content() {
         .exits_with(0);
     assert_eq!(
         exited.stdout,
-        "2026-05-02 08:00:00.500  a  -\n    two\n    lines [2J\n"
+        "2026-05-02T08:00:00.500Z  #13  a  -  t\n    two\n    lines [2J\n"
     );
     assert_eq!(exited.stderr, "");
-    let exited = server
-        .command(
-            &test_dir,
-            &["replay", "--spirit", "Fern", "--session", "tomatoes"],
-        )
+    let replay = ["replay", "--spirit", "Fern", "--session", "tomatoes"];
+    let exited = server.command(&test_dir, &replay).await.exits_with(0);
+    let expected = "2026-05-02T08:00:04.250Z  #2  message.in  user  tomatoes\n    My tomato seedlings look pale. What should I do?\n";
+    assert!(exited.stdout.contains(expected), "{}", exited.stdout);
+    for (no_color, is_colored) in [("", true), ("1", false)] {
+        let mut command = test_dir.command(&replay);
+        command
+            .env("EVENTS_ADDR", &server.addr)
+            .env("CLICOLOR_FORCE", "1");
+        let exited = finish(command.env("NO_COLOR", no_color)).await.exits_with(0);
+        let colored = exited.stdout.contains("\u{1b}[36mmessage.in\u{1b}[0m");
+        assert_eq!(colored, is_colored, "{}", exited.stdout);
+        assert_eq!(exited.stdout.contains('\u{1b}'), is_colored, "{}", exited.stdout);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn replay_folds_long_content_unless_all_of_it_is_wanted() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let line = json!({"event_type": "a", "content": "x".repeat(50_000), "session_id": "s"}).to_string();
+    server
+        .command_with_stdin(&test_dir, &["import", "-", "--spirit", "Ada"], &line)
         .await
         .exits_with(0);
-    let expected =
-        "2026-05-02 08:00:04.250  message.in  user\n    My tomato seedlings look pale. What should I do?\n";
-    assert!(exited.stdout.contains(expected), "{}", exited.stdout);
+    let replay = ["replay", "--spirit", "Ada", "--session", "s"];
+    let folded = server.command(&test_dir, &replay).await.exits_with(0).stdout;
+    assert!(
+        folded.ends_with("x\n    … 48000 more bytes; --full prints them\n"),
+        "{folded}"
+    );
+    let full = server
+        .command(&test_dir, &[&replay[..], &["--full"]].concat())
+        .await;
+    assert_eq!(full.exits_with(0).stdout.matches('x').count(), 50_000);
     server.stop().await;
 }
 
@@ -148,16 +174,16 @@ async fn replay_prints_nothing_for_an_unknown_session_and_fails_for_an_unknown_s
     assert_eq!(exited.stdout, "");
     replay("Moss", "tomatoes")
         .await
-        .exits_with(1)
+        .exits_with(4)
         .reports(&["no spirit is named \"Moss\""]);
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
     replay(unknown, "tomatoes")
         .await
-        .exits_with(1)
+        .exits_with(4)
         .reports(&["NotFound", unknown]);
     replay("Fern", "")
         .await
-        .exits_with(1)
+        .exits_with(3)
         .reports(&["InvalidArgument", "session_id"]);
     server.stop().await;
 }
@@ -183,9 +209,13 @@ async fn session_lists_titles_and_rewinds_sessions_and_undoes_a_rewind() {
         "ann",
     ]))
     .await;
-    assert!(shown.contains("tomatoes  ann  Pale leaves"), "{shown}");
+    assert!(shown.contains("\ntitle              Pale leaves\n"), "{shown}");
     let listed = run(&with(&["list", "--title", "PALE"])).await;
-    assert_eq!(listed, shown);
+    assert_eq!(
+        listed,
+        "LAST EVENT            EVENTS  SESSION   OWNER  TITLE\n\
+         2026-05-02T08:00:43Z       9  tomatoes  ann    Pale leaves\n"
+    );
     let all = run(&with(&["list"])).await;
     assert!(all.lines().count() > 1, "{all}");
     let session = async || -> Value {
@@ -209,7 +239,10 @@ async fn session_lists_titles_and_rewinds_sessions_and_undoes_a_rewind() {
     assert_eq!(session().await, before);
 
     let cleared = run(&with(&["set", "tomatoes", "--title", "", "--owner", ""])).await;
-    assert!(cleared.contains("tomatoes  -  -"), "{cleared}");
+    assert!(
+        !cleared.contains("title") && !cleared.contains("owner"),
+        "{cleared}"
+    );
     server.stop().await;
 }
 

@@ -95,17 +95,6 @@ async fn the_documentation_lists_exactly_the_settings_that_exist() {
 }
 
 #[tokio::test]
-async fn the_documentation_lists_every_command() {
-    let table = section("Commands");
-    for command in COMMANDS {
-        assert!(
-            table.contains(&format!("`elephantasm-events {command}")),
-            "{command}"
-        );
-    }
-}
-
-#[tokio::test]
 async fn the_version_flag_prints_the_version_of_the_package() {
     let expected = format!("elephantasm-events {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(help(&["--version"]).await, expected);

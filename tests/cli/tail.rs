@@ -122,7 +122,7 @@ async fn tail_and_replay_print_the_same_text_and_json() {
         replayed
     );
     store(&server, &ada, ["two"]).await;
-    assert!(tail.line().await.ends_with("  message.in  -"));
+    assert!(tail.line().await.ends_with("  #2  message.in  -  s"));
     assert_eq!(tail.line().await, "    two");
 
     let mut json = Tail::start(&test_dir, &server, &["--spirit", "Ada", "--after", "1", "--json"]);
@@ -316,26 +316,29 @@ async fn tail_exits_on_errors_that_a_retry_cannot_fix() {
     let server = Server::start(&test_dir).await;
     let ada = server.spirit("Ada").await;
     store(&server, &ada, ["1"]).await;
-    for (name, arguments, words) in [
+    for (name, code, arguments, words) in [
         (
             "unknown name",
+            4,
             &["--spirit", "Moss"][..],
             &["no spirit is named \"Moss\""][..],
         ),
         (
             "a cursor of another query",
+            3,
             &["--spirit", "Ada", "--session", "s", "--after", "abc"],
             &["InvalidArgument", "after_cursor"],
         ),
         (
             "a sequence beyond the last",
+            3,
             &["--spirit", "Ada", "--after", "7"],
             &["InvalidArgument", "after_sequence"],
         ),
     ] {
         let exited = server.command(&test_dir, &[&["tail"], arguments].concat()).await;
         assert_eq!(exited.stdout, "", "{name}");
-        exited.exits_with(1).reports(words);
+        exited.exits_with(code).reports(words);
     }
     let mut tail = Tail::start(
         &test_dir,
@@ -349,7 +352,7 @@ async fn tail_exits_on_errors_that_a_retry_cannot_fix() {
     };
     let mut spirits = SpiritServiceClient::new(server.channel().await);
     spirits.soft_delete_spirit(deletion).await.unwrap();
-    let exited = tail.wait_for_exit().await.exits_with(1);
+    let exited = tail.wait_for_exit().await.exits_with(4);
     exited.reports(&["NotFound", &ada, "resume with --after 1"]);
     server.stop().await;
 }

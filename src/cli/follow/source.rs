@@ -77,6 +77,8 @@ pub(in crate::cli) enum Source {
         /// Watches the whole spirit if absent.
         session_id: Option<String>,
         filter: Box<EventFilter>,
+        /// Length at which contents are cut, if they are.
+        content_bytes_max: Option<i32>,
     },
     Changes {
         spirit_id: String,
@@ -96,8 +98,12 @@ impl Source {
                 spirit_id,
                 session_id: Some(session_id),
                 filter,
+                content_bytes_max,
             } => {
-                let request = follow(spirit_id, session_id, filter, start);
+                let request = StreamSessionEventsRequest {
+                    content_bytes_max: *content_bytes_max,
+                    ..follow(spirit_id, session_id, filter, start)
+                };
                 let stream = client.stream_session_events(request).await?.into_inner();
                 Ok(stream.map(|message| message.map(Step::from)).boxed())
             }
@@ -105,8 +111,12 @@ impl Source {
                 spirit_id,
                 session_id: None,
                 filter,
+                content_bytes_max,
             } => {
-                let request = watch(spirit_id, filter, start);
+                let request = WatchEventsRequest {
+                    content_bytes_max: *content_bytes_max,
+                    ..watch(spirit_id, filter, start)
+                };
                 let stream = client.watch_events(request).await?.into_inner();
                 Ok(stream.map(|message| message.map(Step::from)).boxed())
             }

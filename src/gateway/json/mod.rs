@@ -6,23 +6,34 @@ mod read;
 mod structs;
 mod write;
 
+use prost::{Message, Name};
+
+use super::schema;
+use crate::grpc::MessageError;
+
 pub(super) use read::message_of_json;
 pub(super) use write::{json_of_any, json_of_message};
 
+/// Parses the JSON form of a message of the server's protos.
+///
+/// # Errors
+/// When the text is not JSON, or a field is unknown or has a value of another type; the error names the field.
+pub fn parse_message<M: Message + Name + Default>(json: &[u8]) -> Result<M, MessageError> {
+    let name = M::full_name();
+    let descriptor =
+        schema::message(&name).ok_or_else(|| MessageError::Undecodable(format!("unknown message {name}")))?;
+    let bytes = message_of_json(&descriptor, json)?;
+    M::decode(bytes).map_err(|error| MessageError::Undecodable(error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
     use super::*;
     use crate::gateway::schema::method;
-    use crate::grpc::{MessageError, pb};
+    use crate::grpc::pb;
 
     fn create(json: &str) -> Result<pb::CreateEventRequest, MessageError> {
-        let descriptor = &method("/elephantasm.events.v1.EventService/CreateEvent")
-            .expect("a method")
-            .request;
-        let message = message_of_json(descriptor, json.as_bytes())?;
-        Ok(pb::CreateEventRequest::decode(message).expect("the bytes are a message"))
+        parse_message(json.as_bytes())
     }
 
     #[test]

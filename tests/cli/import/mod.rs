@@ -274,13 +274,13 @@ async fn import_finds_a_spirit_by_its_exact_name_or_its_id() {
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
     import(unknown)
         .await
-        .exits_with(1)
+        .exits_with(4)
         .reports(&["NotFound", unknown]);
 
     let twin = server.spirit("Ada").await;
     import("Ada")
         .await
-        .exits_with(1)
+        .exits_with(5)
         .reports(&["several spirits are named \"Ada\"", ada, &twin]);
     let deletion = SoftDeleteSpiritRequest {
         spirit_id: twin.clone(),
@@ -293,7 +293,7 @@ async fn import_finds_a_spirit_by_its_exact_name_or_its_id() {
         ada,
         "a deleted spirit does not count as a namesake"
     );
-    import(&twin).await.exits_with(1).reports(&["NotFound", &twin]);
+    import(&twin).await.exits_with(4).reports(&["NotFound", &twin]);
     server.stop().await;
 }
 

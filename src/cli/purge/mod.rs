@@ -1,25 +1,37 @@
-//! `purge`: removes events of a spirit, or the spirit itself, for good.
+//! `purge`: removes events of a spirit, or the spirit itself, for good, and lists purges.
+
+mod list;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
-use chrono::{DateTime, FixedOffset};
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, Subcommand};
+use prost_types::Timestamp;
+use serde_json::json;
 use tonic::Streaming;
 
-use super::client::{AddrArgs, Connection, explain};
-use super::spirits::{UnknownName, resolve};
+use super::call::{CallArgs, connect};
+use super::client::{Connection, explain};
+use super::output::print_line;
+use super::record::Record;
+use super::times::time;
 use crate::grpc::pb::purge_service_client::PurgeServiceClient;
 use crate::grpc::pb::{PurgeEventsRequest, PurgeEventsResponse, PurgeSpiritRequest, PurgeSpiritResponse};
-use crate::grpc::timestamp_of;
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(group(ArgGroup::new("selection").required(true)))]
+#[command(after_help = "Examples:
+  elephantasm-events purge Fern --session-id frost --dry-run
+  elephantasm-events purge \"$DELETED_SPIRIT\" --whole-spirit --yes --reason 'contract ended'")]
 pub(super) struct PurgeArgs {
+    #[command(subcommand)]
+    command: Option<PurgeCommand>,
+
     /// Spirit that owns the events, by name or id; the id if it is soft-deleted
-    #[arg(value_name = "SPIRIT")]
-    spirit: String,
+    #[arg(value_name = "SPIRIT", required = true)]
+    spirit: Option<String>,
 
     /// Purge the event with this id; can be repeated
     #[arg(long = "event-id", value_name = "ID", group = "selection")]
@@ -34,12 +46,12 @@ pub(super) struct PurgeArgs {
     session_owner: Option<String>,
 
     /// Purge the events that were created before this time
-    #[arg(long, value_name = "TIME", group = "selection", value_parser = DateTime::parse_from_rfc3339)]
-    created_until: Option<DateTime<FixedOffset>>,
+    #[arg(long, value_name = "TIME", group = "selection", value_parser = time)]
+    created_until: Option<Timestamp>,
 
     /// Purge the events that were soft-deleted before this time
-    #[arg(long, value_name = "TIME", group = "selection", value_parser = DateTime::parse_from_rfc3339)]
-    deleted_until: Option<DateTime<FixedOffset>>,
+    #[arg(long, value_name = "TIME", group = "selection", value_parser = time)]
+    deleted_until: Option<Timestamp>,
 
     /// Purge the events with this author
     #[arg(long, group = "selection")]
@@ -66,14 +78,28 @@ pub(super) struct PurgeArgs {
     yes: bool,
 
     #[command(flatten)]
-    addr: AddrArgs,
+    call: CallArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum PurgeCommand {
+    /// List purges, newest first, those of retention and of purged spirits included
+    List(list::ListArgs),
 }
 
 type Client = PurgeServiceClient<Connection>;
 
 pub(super) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
-    let channel = args.addr.connect().await?;
-    let spirit_id = resolve(channel.clone(), &args.spirit, UnknownName::Refuse).await?;
+    match args.command {
+        Some(PurgeCommand::List(args)) => list::run(args).await?,
+        None => purge(args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn purge(args: PurgeArgs) -> anyhow::Result<()> {
+    let spirit = args.spirit.as_deref().context("SPIRIT is required")?;
+    let (channel, spirit_id) = connect(spirit, &args.call).await?;
     let mut purges = PurgeServiceClient::new(channel);
     let request = args.request(spirit_id);
     if args.dry_run || !args.yes {
@@ -83,8 +109,11 @@ pub(super) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
         };
         let count = purge_events(&mut purges, dry_run).await?;
         if args.dry_run {
-            println!("would purge {count} events");
-            return Ok(ExitCode::SUCCESS);
+            let record = Record::of([
+                ("dry_run", Some(json!(true))),
+                ("purged_count", Some(json!(count))),
+            ]);
+            return print_line(&format!("would purge {count} events"), record, args.call.json);
         }
         confirm(count)?;
     }
@@ -93,13 +122,12 @@ pub(super) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
     } else {
         purge_events(&mut purges, request).await?
     };
-    println!("purged {count} events");
-    Ok(ExitCode::SUCCESS)
+    let record = Record::of([("purged_count", Some(json!(count)))]);
+    print_line(&format!("purged {count} events"), record, args.call.json)
 }
 
 impl PurgeArgs {
     fn request(&self, spirit_id: String) -> PurgeEventsRequest {
-        let time = |time: Option<DateTime<FixedOffset>>| time.map(|time| timestamp_of(time.to_utc()));
         PurgeEventsRequest {
             spirit_id,
             reason: self.reason.clone(),
@@ -107,8 +135,8 @@ impl PurgeArgs {
             event_ids: self.event_ids.clone(),
             session_id: self.session_id.clone(),
             session_owner: self.session_owner.clone(),
-            created_until: time(self.created_until),
-            deleted_until: time(self.deleted_until),
+            created_until: self.created_until,
+            deleted_until: self.deleted_until,
             author: self.author.clone(),
             all: (self.all || self.whole_spirit).then_some(true),
         }
