@@ -91,18 +91,18 @@ fn print(results: Vec<BatchCreateEventsResult>, json: bool) -> anyhow::Result<Ex
         ],
     );
     for (index, result) in results.into_iter().enumerate() {
-        let outcome = Outcome::new(index, result);
-        if let (None, Some(status)) = (exit_code, &outcome.error) {
+        let item = BatchItem::new(index, result);
+        if let (None, Some(status)) = (exit_code, &item.error) {
             exit_code = Some(ExitCode::from(Failure::from(status)));
         }
-        listing.add(outcome, Outcome::row)?;
+        listing.add(item, BatchItem::row)?;
     }
     listing.finish()?;
     Ok(exit_code.unwrap_or(ExitCode::SUCCESS))
 }
 
 /// The result of one event.
-struct Outcome {
+struct BatchItem {
     index: usize,
     outcome: String,
     sequence: Option<i64>,
@@ -110,7 +110,7 @@ struct Outcome {
     error: Option<Status>,
 }
 
-impl Outcome {
+impl BatchItem {
     fn new(index: usize, result: BatchCreateEventsResult) -> Self {
         match result.result {
             Some(Item::Created(created)) => Self {
@@ -158,16 +158,16 @@ impl Outcome {
     }
 }
 
-impl From<Outcome> for Record {
-    fn from(outcome: Outcome) -> Self {
+impl From<BatchItem> for Record {
+    fn from(item: BatchItem) -> Self {
         Self::of([
-            ("item", Some(json!(outcome.index))),
-            ("outcome", Some(json!(outcome.outcome))),
-            ("sequence", outcome.sequence.map(|sequence| json!(sequence))),
-            ("id", outcome.event_id.map(|id| json!(id))),
+            ("item", Some(json!(item.index))),
+            ("outcome", Some(json!(item.outcome))),
+            ("sequence", item.sequence.map(|sequence| json!(sequence))),
+            ("id", item.event_id.map(|id| json!(id))),
             (
                 "error",
-                outcome.error.map(|status| json!(explain(status).to_string())),
+                item.error.map(|status| json!(explain(status).to_string())),
             ),
         ])
     }
