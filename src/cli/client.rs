@@ -178,3 +178,11 @@ async fn dial(uri: Uri) -> std::io::Result<TokioIo<WriteCoalescer<TcpStream>>> {
 fn read(path: &Path) -> Result<Vec<u8>, BadSettings> {
     std::fs::read(path).map_err(|error| BadSettings(format!("{} cannot be read: {error}", path.display())))
 }
+
+/// Requests strong consistency, so that a standby does not answer.
+pub(super) fn strong<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("x-consistency", MetadataValue::from_static("strong"));
+    request
+}

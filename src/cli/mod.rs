@@ -9,6 +9,7 @@ mod completions;
 mod database;
 mod event;
 mod explain;
+mod export;
 mod failure;
 mod filter;
 mod follow;
@@ -22,14 +23,17 @@ mod output;
 mod pages;
 mod print;
 mod printable;
+mod progress;
 mod purge;
 mod record;
 mod replay;
 mod retention;
+mod retry;
 mod serve;
 mod session;
 mod spirit;
 mod spirits;
+mod stop;
 mod style;
 mod table;
 mod tail;
@@ -80,6 +84,8 @@ enum Command {
     /// Store events from JSON files and from transcripts of other tools
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(import::ImportArgs),
+    /// Write the events of a spirit or a session to a file, for `import` or as transcripts
+    Export(export::ExportArgs),
     /// Print a session in replay order
     Replay(Box<replay::ReplayArgs>),
     /// Print new events of a spirit or a session as they are stored
@@ -143,6 +149,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Event(args)) => Box::pin(event::run(args)).await,
         Some(Command::Session(args)) => Box::pin(session::run(args)).await,
         Some(Command::Import(args)) => import::run(args).await,
+        Some(Command::Export(args)) => export::run(args).await,
         Some(Command::Replay(args)) => replay::run(*args).await,
         Some(Command::Tail(args)) => tail::run(*args).await,
         Some(Command::History(args)) => history::run(args).await,

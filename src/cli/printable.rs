@@ -49,18 +49,23 @@ struct EscapingFormatter;
 
 impl Formatter for EscapingFormatter {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
-        while let Some(at) = rest.find(is_unsafe) {
-            let (safe, found) = rest.split_at(at);
-            writer.write_all(safe.as_bytes())?;
-            let mut after = found.chars();
-            if let Some(c) = after.next() {
-                write!(writer, "\\u{:04x}", u32::from(c))?; // all unsafe characters are below U+10000
-            }
-            rest = after.as_str();
-        }
-        writer.write_all(rest.as_bytes())
+        escape_json(writer, fragment)
     }
+}
+
+/// Writes JSON with its unsafe characters escaped, which are within strings.
+pub(super) fn escape_json<W: ?Sized + Write>(writer: &mut W, json: &str) -> io::Result<()> {
+    let mut rest = json;
+    while let Some(at) = rest.find(is_unsafe) {
+        let (safe, found) = rest.split_at(at);
+        writer.write_all(safe.as_bytes())?;
+        let mut after = found.chars();
+        if let Some(c) = after.next() {
+            write!(writer, "\\u{:04x}", u32::from(c))?; // all unsafe characters are below U+10000
+        }
+        rest = after.as_str();
+    }
+    writer.write_all(rest.as_bytes())
 }
 
 #[cfg(test)]

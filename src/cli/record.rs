@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use prost_types::{Duration, Struct};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::printable::{printable_lines, write_json};
 use super::times;
@@ -99,7 +99,7 @@ impl From<Event> for Record {
             ("session_id", event.session_id.map(Value::from)),
             ("role", event.role.map(Value::from)),
             ("author", event.author.map(Value::from)),
-            ("meta", event.meta.as_ref().and_then(json_of_struct)),
+            ("meta", event.meta.as_ref().map(map_of).map(Value::Object)),
             ("source_uri", event.source_uri.map(Value::from)),
             ("dedupe_key", event.dedupe_key.map(Value::from)),
             ("importance_score", event.importance_score.map(Value::from)),
@@ -156,7 +156,7 @@ impl From<Session> for Record {
             ("last_occurred_at", times::json(session.last_occurred_at)),
             ("title", session.title.map(Value::from)),
             ("owner", session.owner.map(Value::from)),
-            ("meta", session.meta.as_ref().and_then(json_of_struct)),
+            ("meta", session.meta.as_ref().map(map_of).map(Value::Object)),
             ("last_sequence", Some(json!(session.last_sequence))),
             ("revision", Some(json!(session.revision))),
             ("updated_at", times::json(session.updated_at)),
@@ -170,7 +170,7 @@ impl From<Spirit> for Record {
             ("id", Some(json!(spirit.id))),
             ("name", spirit.name.map(Value::from)),
             ("description", spirit.description.map(Value::from)),
-            ("meta", spirit.meta.as_ref().and_then(json_of_struct)),
+            ("meta", spirit.meta.as_ref().map(map_of).map(Value::Object)),
             ("last_sequence", Some(json!(spirit.last_sequence))),
             ("is_deleted", Some(json!(spirit.is_deleted))),
             ("deleted_at", times::json(spirit.deleted_at)),
@@ -244,8 +244,9 @@ fn short_name(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
 }
 
-fn json_of_struct(value: &Struct) -> Option<Value> {
-    serde_json::from_str(&object_of_struct(value)).ok()
+/// Returns an object as `serde_json` has it.
+pub(super) fn map_of(object: &Struct) -> Map<String, Value> {
+    serde_json::from_str(&object_of_struct(object)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! Resolves the name or id of a spirit.
 
-use tonic::Request;
-use tonic::metadata::MetadataValue;
-
 use super::call::{present, spirit_client};
-use super::client::{Connection, explain};
+use super::client::{Connection, explain, strong};
 use super::failure::{CommandError, Failure};
 use super::printable::printable;
 use crate::domain::ids::parse_uuid;
@@ -67,6 +64,7 @@ async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> any
         name_contains: Some(name.to_owned()),
         ..ListSpiritsRequest::default()
     };
+    // With strong consistency a spirit that was just created is found and not created again.
     let mut found = Vec::new();
     loop {
         let page = spirits
@@ -84,12 +82,4 @@ async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> any
         }
         request.page_token = page.next_page_token;
     }
-}
-
-/// Requests strong consistency, so that a spirit that was just created is found and not created again.
-fn strong<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let metadata = request.metadata_mut();
-    metadata.insert("x-consistency", MetadataValue::from_static("strong"));
-    request
 }

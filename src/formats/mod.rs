@@ -19,6 +19,7 @@ mod claude_code;
 mod codex;
 mod detect;
 pub mod export;
+mod guess;
 mod items;
 pub mod json;
 mod message;
@@ -88,6 +89,13 @@ pub struct Options {
     pub start: Option<DateTime<Utc>>,
     /// Makes unknown records errors.
     pub strict: bool,
+}
+
+/// Returns what a record looks like that is neither an event nor a record of a transcript, such as `CSV`; `None` for an
+/// event and for JSON that is damaged.
+#[must_use]
+pub fn looks_like(record: &str) -> Option<String> {
+    guess::guess(record)
 }
 
 /// Separates the text of a message's content, a string or a list of parts, from its other parts. Returns `meta` with the

@@ -6,8 +6,12 @@ mod shared;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
+use elephantasm_events::grpc::pb::ListSpiritsRequest;
+use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 use tokio::time::timeout;
 
 pub use shared::{Exited, PATIENCE, Server, TestDir, event, eventually, finish, signal};
@@ -18,6 +22,14 @@ impl TestDir {
         let path = self.path().join(name);
         fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// The URL of a database of the private PostgreSQL.
+    pub fn database_url(&self, database: &str) -> String {
+        let password = fs::read_to_string(self.data.join("password")).unwrap();
+        let run = self.data.join("run");
+        let host = run.to_str().unwrap().replace('/', "%2F");
+        format!("postgres://elephantasm:{password}@localhost/{database}?host={host}")
     }
 
     /// The PID file of the private PostgreSQL, which exists while it runs.
@@ -40,6 +52,27 @@ impl TestDir {
     }
 }
 
+/// Runs a command and returns its output and the highest resident memory that was seen.
+pub async fn finish_measured(command: &mut Command) -> (Exited, usize) {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let pid = child.id().unwrap();
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        peak = peak.max(peak_bytes(pid).unwrap_or_default());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (Exited::from(child.wait_with_output().await.unwrap()), peak)
+}
+
+/// Highest resident memory of a process so far; `None` after its end and on systems without `/proc`.
+fn peak_bytes(pid: u32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 impl Exited {
     /// Asserts that stderr contains all of these texts and returns `self`.
     #[track_caller]
@@ -54,6 +87,18 @@ impl Exited {
 impl Server {
     pub async fn start(test_dir: &TestDir) -> Self {
         Self::run(test_dir, &mut test_dir.command(&[])).await
+    }
+
+    /// Returns the id of the only spirit whose name contains this.
+    pub async fn spirit_id(&self, name: &str) -> String {
+        let request = ListSpiritsRequest {
+            name_contains: Some(name.to_owned()),
+            ..ListSpiritsRequest::default()
+        };
+        let mut spirits = SpiritServiceClient::new(self.channel().await);
+        let found = spirits.list_spirits(request).await.unwrap().into_inner().spirits;
+        let [spirit] = found.try_into().unwrap();
+        spirit.id
     }
 
     /// Kills the server with SIGKILL.

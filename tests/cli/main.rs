@@ -19,6 +19,7 @@ mod curl;
 mod drain;
 mod durations;
 mod examples;
+mod export;
 mod import;
 mod key;
 mod killed_server;

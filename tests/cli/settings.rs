@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use crate::harness::{Exited, TestDir, finish};
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "serve",
     "migrate",
     "key",
     "import",
+    "export",
     "replay",
     "tail",
     "bench",

@@ -192,3 +192,51 @@ async fn a_folder_may_hold_files_of_several_formats() {
     assert!(run.meta.unwrap().fields.contains_key("source"));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn sessions_are_exported_as_transcripts_that_can_be_imported_again() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let run = test_dir.file("run.json", ATIF);
+    let chat = test_dir.file("chat.json", CHAT.replace("ADDED", ""));
+    let (ada, _, _) = import(&server, &test_dir, &[&run, &chat], 0).await;
+    let export = async |arguments: &[&str]| {
+        let arguments = [&["export", "--spirit", "Ada"], arguments].concat();
+        let exited = server.command(&test_dir, &arguments).await.exits_with(0);
+        exited.stdout
+    };
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let trajectory = json(&export(&["--session", "run-7", "--format", "atif"]).await);
+    let mut expected = json(ATIF);
+    expected.as_object_mut().unwrap().remove("subagent_trajectories"); // is a session of its own
+    assert_eq!(trajectory, expected);
+
+    let conversations = export(&["--format", "openai"]).await;
+    let mut ids: Vec<_> = conversations
+        .lines()
+        .map(|line| json(line)["id"].as_str().unwrap().to_owned())
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["chat", "run-7", "run-7/tr-7-taster"]);
+    let file = test_dir.file("again.jsonl", conversations);
+    let again = ["import", &file, "--spirit", "Bob"];
+    let exited = server.command(&test_dir, &again).await.exits_with(0);
+    let bob = exited.stdout["spirit ".len()..].split(':').next().unwrap();
+    let (before, after) = (
+        replay(&server, &ada, "chat").await,
+        replay(&server, bob, "chat").await,
+    );
+    assert_eq!(types(&after), types(&before));
+
+    let refused = [
+        "export",
+        "--spirit",
+        "Ada",
+        "--format",
+        "atif",
+        "--include-deleted",
+    ];
+    let exited = server.command(&test_dir, &refused).await.exits_with(2);
+    exited.reports(&["--include-deleted needs --format jsonl"]);
+    server.stop().await;
+}

@@ -11,7 +11,6 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncWriteExt as _, Interest, Stdout};
 use tokio::net::unix::pipe;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -19,6 +18,7 @@ use tonic::{Code, Status};
 use super::client::{Connection, explain};
 use super::print::Form;
 use super::printable::printable;
+use super::stop;
 use source::{Item, Step};
 
 pub(super) use source::{Source, Start};
@@ -176,11 +176,8 @@ fn is_transient(status: &Status) -> bool {
 /// Waits for SIGINT, SIGTERM or a closed stdout, cancels `stop`, and returns after [`LAST_LINE_TIMEOUT`], in
 /// which the current line can be printed.
 async fn wait_for_stop(stop: &CancellationToken) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        requested = stop::requested() => requested?,
         () = stdout_closed() => {}
     }
     stop.cancel();

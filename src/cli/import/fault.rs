@@ -7,23 +7,24 @@ use std::fmt;
 use indicatif::ProgressBar;
 
 use super::super::printable::printable;
+use crate::domain::invalid::Invalid;
 
 /// Number of faults that are printed in full.
-pub(super) const SHOWN_MAX: usize = 20;
+pub(in crate::cli) const SHOWN_MAX: usize = 20;
 /// Number of kinds that are counted separately.
 const KINDS_MAX: usize = 50;
 
 /// The reason why a line is not stored as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(in crate::cli) struct Fault {
     /// The kind under which faults are counted.
-    pub(super) kind: Cow<'static, str>,
+    pub(in crate::cli) kind: Cow<'static, str>,
     /// The reason in full.
-    pub(super) text: String,
+    pub(in crate::cli) text: String,
 }
 
 impl Fault {
-    pub(super) fn new(kind: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
+    pub(in crate::cli) fn new(kind: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
         Self {
             kind: kind.into(),
             text: text.into(),
@@ -31,13 +32,31 @@ impl Fault {
     }
 }
 
+/// Returns the fault of an event with these bad fields, each with the rule that it breaks.
+pub(in crate::cli) fn bad_fields(violations: impl Iterator<Item = (String, String)>) -> Fault {
+    let (fields, texts): (Vec<_>, Vec<_>) = violations
+        .map(|(field, rule)| {
+            let text = format!("{field} {rule}");
+            (field, text)
+        })
+        .unzip();
+    Fault::new(format!("bad {}", fields.join(", ")), texts.join("; "))
+}
+
+impl From<Invalid> for Fault {
+    fn from(invalid: Invalid) -> Self {
+        let violations = invalid.0.into_iter();
+        bad_fields(violations.map(|violation| (violation.field, violation.description)))
+    }
+}
+
 /// The position of an event in its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
+pub(in crate::cli) struct Position {
     /// Line of its first byte, from 1.
-    pub(super) line: u64,
+    pub(in crate::cli) line: u64,
     /// Number of the event in a document that is not read by lines, from 1.
-    pub(super) element: Option<u64>,
+    pub(in crate::cli) element: Option<u64>,
 }
 
 impl fmt::Display for Position {
@@ -50,7 +69,7 @@ impl fmt::Display for Position {
 }
 
 /// Prints faults to stderr.
-pub(super) struct FaultReport {
+pub(in crate::cli) struct FaultReport {
     progress: ProgressBar,
     shown: usize,
     /// Number of faults by kind that were not printed.
@@ -58,7 +77,7 @@ pub(super) struct FaultReport {
 }
 
 impl FaultReport {
-    pub(super) fn new(progress: ProgressBar) -> Self {
+    pub(in crate::cli) fn new(progress: ProgressBar) -> Self {
         Self {
             progress,
             shown: 0,
@@ -68,7 +87,7 @@ impl FaultReport {
 
     /// Prints the fault, or counts it once [`SHOWN_MAX`] faults are printed. `label` is the file's name, empty for a
     /// single source.
-    pub(super) fn fault(&mut self, label: &str, at: Position, fault: Fault) {
+    pub(in crate::cli) fn fault(&mut self, label: &str, at: impl fmt::Display, fault: Fault) {
         if self.shown < SHOWN_MAX {
             self.shown += 1;
             self.say(label, &format!("{at}: {}", fault.text));
@@ -83,13 +102,13 @@ impl FaultReport {
     }
 
     /// Prints a sentence about a source.
-    pub(super) fn say(&self, label: &str, text: &str) {
+    pub(in crate::cli) fn say(&self, label: &str, text: &str) {
         let separator = if label.is_empty() { "" } else { ": " };
         self.print(&format!("{label}{separator}{text}"));
     }
 
     /// Prints the counts of the faults that were not printed in full.
-    pub(super) fn finish(&self) {
+    pub(in crate::cli) fn finish(&self) {
         let total: u64 = self.more.values().sum();
         if total == 0 {
             return;

@@ -1,21 +1,19 @@
 //! The ingest stream of an import, and the meaning of its replies.
 
-use prost_types::FieldMask;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
 use super::super::client::{Connection, REPLY_BYTES_MAX};
-use super::fault::Fault;
+use super::deletions::Deletions;
+use super::fault::{Fault, bad_fields};
 use super::tally::Outcome;
-use super::transcript::object;
-use crate::formats::SessionUpdate;
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::ingest_events_response::Result as Item;
 use crate::grpc::pb::session_service_client::SessionServiceClient;
 use crate::grpc::pb::{
-    CreateEventRequest, CreateOutcome, GetEventRequest, IngestEventsRequest, IngestEventsResponse, MetaMode,
+    CreateEventRequest, CreateOutcome, GetEventRequest, IngestEventsRequest, IngestEventsResponse,
     UpdateSessionRequest,
 };
 
@@ -35,6 +33,8 @@ struct Stream {
 /// The meaning of a reply.
 pub(super) enum Answer {
     Final(Outcome),
+    /// The event is stored under this id, now or earlier.
+    Stored(Outcome, String),
     /// The event was not stored for a reason that passes.
     Retry(Status),
     /// No other event of this import can be stored either.
@@ -95,30 +95,14 @@ impl Ingest {
             && stored.session_id == event.session_id
     }
 
-    /// Sets the title of a session and merges its `meta`.
-    pub(super) async fn update_session(
-        &mut self,
-        spirit_id: String,
-        update: SessionUpdate,
-    ) -> Result<(), Status> {
-        let meta = object(update.meta).map_err(|fault| Status::invalid_argument(fault.text))?;
-        let mut paths = Vec::new();
-        if update.title.is_some() {
-            paths.push("title".to_owned());
-        }
-        if !meta.fields.is_empty() {
-            paths.push("meta".to_owned());
-        }
-        let request = UpdateSessionRequest {
-            spirit_id,
-            session_id: update.session_id,
-            title: update.title,
-            meta: Some(meta),
-            update_mask: Some(FieldMask { paths }),
-            meta_mode: MetaMode::MergePatch.into(),
-            ..UpdateSessionRequest::default()
-        };
+    /// Sets properties of a session.
+    pub(super) async fn update_session(&mut self, request: UpdateSessionRequest) -> Result<(), Status> {
         self.sessions.update_session(request).await.map(drop)
+    }
+
+    /// Returns soft deletes of events of the spirit, on the same connection.
+    pub(super) fn deletions(&self, spirit_id: String) -> Deletions {
+        Deletions::new(self.events.clone(), spirit_id)
     }
 
     /// Returns the next reply. Cancel safe.
@@ -142,11 +126,15 @@ pub(super) fn different_event(response: &IngestEventsResponse) -> Option<String>
 /// Returns the meaning of a reply to the event with this dedupe key.
 pub(super) fn answer(response: IngestEventsResponse, dedupe_key: Option<&str>) -> Answer {
     match response.result {
-        Some(Item::Receipt(receipt)) => Answer::Final(match receipt.outcome() {
-            CreateOutcome::Created | CreateOutcome::Unspecified => Outcome::Created,
-            CreateOutcome::Duplicate => Outcome::Duplicate,
-            CreateOutcome::DuplicateDifferent => Outcome::Different(different(dedupe_key, &receipt.event_id)),
-        }),
+        Some(Item::Receipt(receipt)) => match receipt.outcome() {
+            CreateOutcome::Created | CreateOutcome::Unspecified => {
+                Answer::Stored(Outcome::Created, receipt.event_id)
+            }
+            CreateOutcome::Duplicate => Answer::Stored(Outcome::Duplicate, receipt.event_id),
+            CreateOutcome::DuplicateDifferent => {
+                Answer::Final(Outcome::Different(different(dedupe_key, &receipt.event_id)))
+            }
+        },
         Some(Item::Error(error)) => refusal(error, dedupe_key),
         None => Answer::Final(Outcome::Bad(Fault::new(
             "no answer",
@@ -164,27 +152,27 @@ fn refusal(error: rpc::Status, dedupe_key: Option<&str>) -> Answer {
         Code::Unauthenticated | Code::PermissionDenied | Code::NotFound => {
             Answer::Fatal(Status::new(code, error.message))
         }
-        Code::AlreadyExists => Answer::Final(taken(&error, dedupe_key)),
+        Code::AlreadyExists => taken(&error, dedupe_key),
         _ => Answer::Final(Outcome::Bad(fault(&error))),
     }
 }
 
-/// Returns the outcome of an event with `ON_DUPLICATE_REJECT` whose dedupe key is taken.
-fn taken(error: &rpc::Status, dedupe_key: Option<&str>) -> Outcome {
+/// Returns the answer to an event with `ON_DUPLICATE_REJECT` whose dedupe key is taken.
+fn taken(error: &rpc::Status, dedupe_key: Option<&str>) -> Answer {
     let metadata = error
         .get_details_error_info()
         .map(|info| info.metadata)
         .unwrap_or_default();
     match metadata.get("existing_event_id") {
-        Some(_)
+        Some(existing)
             if metadata
                 .get("different")
                 .is_some_and(|different| different == "false") =>
         {
-            Outcome::Duplicate
+            Answer::Stored(Outcome::Duplicate, existing.clone())
         }
-        Some(existing) => Outcome::Different(different(dedupe_key, existing)),
-        None => Outcome::Bad(fault(error)),
+        Some(existing) => Answer::Final(Outcome::Different(different(dedupe_key, existing))),
+        None => Answer::Final(Outcome::Bad(fault(error))),
     }
 }
 
@@ -228,30 +216,9 @@ pub(super) fn session_fault(status: &Status) -> Fault {
     )
 }
 
-/// Returns the fault of an event with these bad fields, each with the rule that it breaks.
-pub(super) fn bad_fields(violations: impl Iterator<Item = (String, String)>) -> Fault {
-    let (fields, texts): (Vec<_>, Vec<_>) = violations
-        .map(|(field, rule)| {
-            let text = format!("{field} {rule}");
-            (field, text)
-        })
-        .unzip();
-    Fault::new(format!("bad {}", fields.join(", ")), texts.join("; "))
-}
-
 /// Returns the fault of the first unanswered event if the stream ended because of it.
 pub(super) fn message_fault(status: &Status) -> Option<Fault> {
     let reason = status.get_details_error_info()?.reason;
     let is_message = matches!(reason.as_str(), "MESSAGE_TOO_LARGE" | "UNDECODABLE");
     is_message.then(|| Fault::new(reason, status.message()))
-}
-
-/// Returns true if a stream that ended with this status may be opened again. An error without a reason comes from the
-/// transport.
-pub(super) fn is_transient(status: &Status) -> bool {
-    let is_retryable = matches!(
-        status.code(),
-        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
-    );
-    is_retryable || (status.code() != Code::Unimplemented && status.get_details_error_info().is_none())
 }

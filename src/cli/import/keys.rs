@@ -35,6 +35,13 @@ impl KeyDeriver {
         hash.update(digest);
         format!("import:{}", hex(&hash.finalize()[..KEY_BYTES]))
     }
+
+    /// Returns the key of an exported event, which its id identifies in every file and at every line.
+    pub(super) fn key_of_event(&self, id: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{}\0event\0{id}", self.spirit_id));
+        format!("import:{}", hex(&hash.finalize()[..KEY_BYTES]))
+    }
 }
 
 /// Number of vectors in a [`HashCounts`]: their bookkeeping takes 400 kB, and an insert into one of them moves a few

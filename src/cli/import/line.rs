@@ -38,8 +38,8 @@ struct Fields<'a> {
     expected_last_sequence: Option<&'a RawValue>,
     expected_session_last_sequence: Option<&'a RawValue>,
 
-    // The fields that `replay --json` prints and only the service sets.
-    id: Option<IgnoredAny>,
+    // The fields that `export` and `replay --json` print and only the service sets.
+    id: Option<&'a RawValue>,
     #[serde(rename = "sequence")]
     _sequence: Option<IgnoredAny>,
     content_bytes: Option<IgnoredAny>,
@@ -75,6 +75,8 @@ pub(super) struct Parsed {
     pub(super) values: usize,
     /// Whether the time is that of the import, because the source has none.
     pub(super) is_time_assumed: bool,
+    /// Whether the event is soft-deleted once it is stored.
+    pub(super) is_deleted: bool,
 }
 
 /// The JSON text of a record.
@@ -115,8 +117,8 @@ impl<'a> RecordText<'a> {
     }
 }
 
-/// Parses the events of one source. An event that has neither a dedupe key nor the fields from which the server derives
-/// one gets a derived key.
+/// Parses the events of one source. An event without a dedupe key gets a derived one: from its id if it was exported, and
+/// else from its text, unless it has the fields from which the server derives a key.
 pub(super) struct EventParser {
     /// Empty if no spirit was looked up.
     spirit_id: String,
@@ -178,26 +180,25 @@ impl EventParser {
             request.meta.get_or_insert_default().fields.extend(parts.fields);
         }
         let server_derives = request.source_uri.is_some() && request.occurred_at.is_some();
-        if request.dedupe_key.is_none() && !server_derives {
-            request.dedupe_key = Some(self.keys.key(record.original));
+        if request.dedupe_key.is_none() {
+            request.dedupe_key = match text("id", fields.id)? {
+                Some(id) => Some(self.keys.key_of_event(&id)),
+                None if server_derives => None,
+                None => Some(self.keys.key(record.original)),
+            };
         }
         Ok(Parsed {
             request,
             repaired: record.repaired,
             values,
             is_time_assumed: false,
+            is_deleted: fields.is_deleted.unwrap_or_default(),
         })
     }
 
-    /// Checks that an event which was exported keeps its meaning: it may come from another spirit, but not without its
-    /// mark of deletion or the rest of its content.
+    /// Checks that an event which was exported keeps its meaning: it may come from another spirit, but not without the
+    /// rest of its content.
     fn check_export(&self, fields: &Fields) -> Result<(), Fault> {
-        if fields.is_deleted == Some(true) {
-            return Err(Fault::new(
-                "deleted event",
-                "is a deleted event, which would be stored as a live one",
-            ));
-        }
         if fields.content_bytes.is_some() {
             let text = "has content_bytes: its content is only the beginning of the event's";
             return Err(Fault::new("cut content", text));
@@ -215,7 +216,7 @@ impl EventParser {
 }
 
 /// Describes a fault of JSON without the list of all fields and without the line, which is always the first.
-fn json_fault(error: &serde_json::Error) -> Fault {
+pub(super) fn json_fault(error: &serde_json::Error) -> Fault {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     let text = text.strip_suffix(&place).unwrap_or(&text);
@@ -336,7 +337,6 @@ mod tests {
             (r#"{"spirit_id":"other"}"#, "spirit_id"),
             (r#"{"content":"\ud83d"}"#, "half of a surrogate pair"),
             (r#"{"content":"\u0000"}"#, "U+0000"),
-            (r#"{"is_deleted":true}"#, "deleted"),
             (r#"{"content_bytes":5}"#, "content_bytes"),
         ] {
             let fault = parse(line, false).expect_err("a bad line");
@@ -374,7 +374,19 @@ mod tests {
     fn an_exported_event_is_an_event_of_any_spirit() {
         let exported = r#"{"id":"e","spirit_id":"other","sequence":7,"event_type":"a","content":"c","revision":1,
             "is_deleted":false,"created_at":"x","updated_at":"x","deleted_at":null,"cursor":"c"}"#;
-        let request = parse(exported, false).expect("an event").request;
-        assert_eq!((request.spirit_id.as_str(), request.content()), ("s", "c"));
+        let parsed = parse(exported, false).expect("an event");
+        assert_eq!(
+            (parsed.request.spirit_id.as_str(), parsed.request.content()),
+            ("s", "c")
+        );
+        let deleted = exported
+            .replace("false", "true")
+            .replace(r#""revision":1"#, r#""revision":2"#);
+        let deleted = parse(&deleted, false).expect("an event");
+        assert_eq!((parsed.is_deleted, deleted.is_deleted), (false, true));
+        assert_eq!(
+            deleted.request.dedupe_key, parsed.request.dedupe_key,
+            "the key of its id"
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! `import`: stores events from JSON in the order of files and lines. It can be repeated without storing anything twice.
 //!
 //! A reader for each source ([`reader`]) unpacks it ([`text`]), splits it into records ([`split`]) and parses them
-//! ([`line`], [`transcript`]). [`upload`] sends the events and [`tally`] counts what became of them.
+//! ([`line`], [`session`], [`transcript`]). [`upload`] sends the events and [`tally`] counts what became of them. With
+//! `--watch`, [`watch`] does this again for each file that changes.
 
-mod fault;
+mod deletions;
+pub(super) mod fault;
 mod ingest;
 mod keys;
 mod line;
@@ -11,26 +13,36 @@ mod meta;
 mod reader;
 mod repair;
 mod scan;
+mod session;
 mod sources;
 mod split;
 mod tally;
+mod target;
 mod text;
 mod time;
 mod transcript;
 mod upload;
+mod watch;
+mod watched;
 
 use std::process::ExitCode;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use clap::Args;
+use indicatif::ProgressBar;
+use tonic::Status;
 
 use self::ingest::Ingest;
 use self::line::Leniency;
 use self::reader::Readers;
+use self::sources::{Absent, Source};
 use self::tally::Tally;
+use self::target::Target;
 use self::transcript::{FormatArg, TranscriptOptions};
-use self::upload::{Target, Upload};
-use super::client::AddrArgs;
+use self::upload::Upload;
+use self::watch::Watch;
+use self::watched::Watched;
+use super::client::{AddrArgs, Connection, explain};
 use super::spirits::{UnknownName, resolve};
 use crate::domain::ids::parse_uuid;
 use crate::domain::limits::Limits;
@@ -78,6 +90,10 @@ pub(super) struct ImportArgs {
     #[arg(long)]
     dry_run: bool,
 
+    /// Go on until SIGINT or SIGTERM: import what is appended to the files, and new files in the folders
+    #[arg(long, conflicts_with = "dry_run")]
+    watch: bool,
+
     #[command(flatten)]
     addr: AddrArgs,
 }
@@ -86,53 +102,106 @@ pub(super) struct ImportArgs {
 const MICROSECOND_DIGITS: u16 = 6;
 
 pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
-    let found = sources::find(&args.files, args.source)?;
+    if args.watch {
+        let watch = Watch::new(args.files.clone(), args.source.clone())?;
+        let mut importer = Importer::connect(&args, ProgressBar::hidden(), true).await?;
+        importer.tally.note("watching; SIGINT or SIGTERM ends");
+        let result = watch.run(&mut importer).await;
+        return importer.report(result);
+    }
+    let found = sources::find(&args.files, args.source.clone(), Absent::Refuse)?;
     let progress = tally::progress(&found.sources);
-    let mut tally = Tally::new(&found.sources, progress.clone(), args.dry_run);
+    let mut importer = Importer::connect(&args, progress, found.sources.len() != 1).await?;
     if let Some(first) = found.passed_over.first() {
-        tally.note(&match found.passed_over.len() {
+        importer.tally.note(&match found.passed_over.len() {
             1 => format!("1 file of another kind is not read: {first}"),
             count => format!("{count} files of other kinds are not read, such as {first}"),
         });
     }
-    let (spirit_id, target) = if args.dry_run {
-        let known = parse_uuid(&args.spirit).map(|id| id.to_string());
-        (known.unwrap_or_default(), Target::DryRun(Limits::default()))
-    } else {
-        let connection = args.addr.connect().await?;
-        let spirit_id = resolve(connection.clone(), &args.spirit, UnknownName::Create).await?;
-        (spirit_id, Target::Server(Box::new(Ingest::new(connection))))
-    };
-    let leniency = Leniency {
-        repair: args.repair,
-        assume_utc: args.assume_utc,
-    };
-    let transcripts = TranscriptOptions {
-        format: args.format,
-        session: args.session,
-        start: args
-            .start_time
-            .unwrap_or_else(Utc::now)
-            .trunc_subsecs(MICROSECOND_DIGITS),
-        strict: args.strict,
-    };
-    let readers = Readers::new(found.sources, spirit_id.clone(), leniency, transcripts, progress);
-    let result = Upload::new(readers, spirit_id.clone(), &mut tally, target)
-        .run()
-        .await;
-    tally.finish();
-    let scope = if args.dry_run {
-        "dry run".to_owned()
-    } else {
-        format!("spirit {spirit_id}")
-    };
-    println!("{scope}: {}", tally.summary());
-    result?;
-    Ok(if tally.is_complete() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let result = importer.import(found.sources, None).await.map_err(stopped);
+    importer.report(result)
+}
+
+/// Imports sources into one spirit.
+struct Importer {
+    /// The server; `None` in a dry run.
+    connection: Option<Connection>,
+    /// Empty in a dry run for a spirit that is given by its name.
+    spirit_id: String,
+    leniency: Leniency,
+    transcripts: TranscriptOptions,
+    progress: ProgressBar,
+    tally: Tally,
+}
+
+impl Importer {
+    /// Connects and finds or creates the spirit.
+    async fn connect(args: &ImportArgs, progress: ProgressBar, is_labelled: bool) -> anyhow::Result<Self> {
+        let tally = Tally::new(progress.clone(), args.dry_run, is_labelled);
+        let (spirit_id, connection) = if args.dry_run {
+            let known = parse_uuid(&args.spirit).map(|id| id.to_string());
+            (known.unwrap_or_default(), None)
+        } else {
+            let connection = args.addr.connect().await?;
+            let spirit_id = resolve(connection.clone(), &args.spirit, UnknownName::Create).await?;
+            (spirit_id, Some(connection))
+        };
+        let start = args.start_time.unwrap_or_else(Utc::now);
+        Ok(Self {
+            connection,
+            spirit_id,
+            leniency: Leniency {
+                repair: args.repair,
+                assume_utc: args.assume_utc,
+            },
+            transcripts: TranscriptOptions {
+                format: args.format,
+                session: args.session.clone(),
+                start: start.trunc_subsecs(MICROSECOND_DIGITS),
+                strict: args.strict,
+            },
+            progress,
+            tally,
+        })
+    }
+
+    /// Imports sources in their order.
+    async fn import(&mut self, sources: Vec<Source>, watched: Option<&mut Watched>) -> Result<(), Status> {
+        self.tally.begin(&sources);
+        let target = match &self.connection {
+            Some(connection) => Target::Server(Box::new(Ingest::new(connection.clone()))),
+            None => Target::DryRun(Limits::default()),
+        };
+        let readers = Readers::new(
+            sources,
+            self.spirit_id.clone(),
+            self.leniency,
+            self.transcripts.clone(),
+            self.progress.clone(),
+        );
+        let upload = Upload::new(readers, self.spirit_id.clone(), &mut self.tally, target, watched);
+        upload.run().await
+    }
+
+    /// Prints the counts. The exit code tells whether everything is stored.
+    fn report(self, result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+        self.tally.finish();
+        let scope = match self.connection {
+            None => "dry run".to_owned(),
+            Some(_) => format!("spirit {}", self.spirit_id),
+        };
+        println!("{scope}: {}", self.tally.summary());
+        result?;
+        Ok(if self.tally.is_complete() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+fn stopped(status: Status) -> anyhow::Error {
+    explain(status).context("the import stopped; run it again, nothing is stored twice")
 }
 
 fn start_time(text: &str) -> Result<DateTime<Utc>, chrono::ParseError> {

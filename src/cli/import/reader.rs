@@ -15,7 +15,8 @@ use super::sources::Source;
 use super::split::{LARGE_BYTES, Splitter, Step};
 use super::text;
 use super::transcript::{Item, RecordParser, TranscriptOptions};
-use crate::formats::SessionUpdate;
+use crate::formats::looks_like;
+use crate::grpc::pb::UpdateSessionRequest;
 
 /// Number of sources that are read at the same time.
 const READERS: usize = 4;
@@ -31,12 +32,14 @@ const CHANNEL_ITEMS: usize = 64;
 pub(super) enum Message {
     /// An event, and the memory that it holds until it is dropped.
     Event(Position, Box<Parsed>, OwnedSemaphorePermit),
-    /// The title or `meta` of a session.
-    Session(Position, SessionUpdate),
+    /// The title, owner or `meta` of a session.
+    Session(Position, Box<UpdateSessionRequest>),
     /// A part of a transcript that is not stored, by its kind.
     Skipped(String),
     /// The format of the source, if it was recognised.
     Format(&'static str),
+    /// The format that the first record of the source looks like, if it is no event.
+    LooksLike(String),
     /// A record that is no event.
     Bad(Position, Fault),
     /// The source cannot be read, or not to its end.
@@ -115,6 +118,7 @@ impl Readers {
                     line: 1,
                     element: None,
                 },
+                is_first: true,
                 progress: self.progress.clone(),
                 budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
                 turn: self.turn.subscribe(),
@@ -133,6 +137,8 @@ struct Reader {
     parser: RecordParser,
     /// Position of the last record.
     last: Position,
+    /// Whether the next record is the first one that is not blank.
+    is_first: bool,
     progress: ProgressBar,
     budget: Arc<Semaphore>,
     turn: watch::Receiver<usize>,
@@ -187,10 +193,21 @@ impl Reader {
         self.last = at;
         let bytes = record.len();
         let items = self.parser.parse(&record);
-        drop(record);
+        let is_blank = items.as_ref().is_ok_and(Vec::is_empty);
+        let is_first = self.is_first && !is_blank;
+        self.is_first &= is_blank;
         match items {
-            Ok(items) => self.items(at, bytes, items, whole_budget),
-            Err(fault) => self.send(Message::Bad(at, fault)),
+            Ok(items) => {
+                drop(record);
+                self.items(at, bytes, items, whole_budget)
+            }
+            Err(fault) => {
+                let guess = is_first.then(|| looks_like(&String::from_utf8_lossy(&record)));
+                if let Some(guess) = guess.flatten() {
+                    self.send(Message::LooksLike(guess))?;
+                }
+                self.send(Message::Bad(at, fault))
+            }
         }
     }
 
@@ -221,7 +238,7 @@ impl Reader {
                     };
                     Message::Event(at, parsed, permit)
                 }
-                Item::Session(update) => Message::Session(at, update),
+                Item::Session(request) => Message::Session(at, request),
                 Item::Skipped(kind) => Message::Skipped(kind),
                 Item::Format(name) => Message::Format(name),
             };

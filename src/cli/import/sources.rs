@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -26,20 +27,34 @@ pub(super) struct Source {
 }
 
 /// The sources of an import in their order.
-#[derive(Debug, Default)]
-pub(super) struct Sources {
+#[derive(Debug)]
+pub(super) struct Found {
     pub(super) sources: Vec<Source>,
     /// Files of folders whose extension is not that of JSON.
     pub(super) passed_over: Vec<String>,
+    absent: Absent,
+}
+
+/// The treatment of paths that hold nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// A path that does not exist and an empty folder are errors.
+    Refuse,
+    /// They have no sources, since files may come later.
+    Accept,
 }
 
 /// Returns the sources of the arguments. `name` replaces the name of a single source.
-pub(super) fn find(paths: &[String], name: Option<String>) -> anyhow::Result<Sources> {
-    let mut found = Sources::default();
+pub(super) fn find(paths: &[String], name: Option<String>, absent: Absent) -> anyhow::Result<Found> {
+    let mut found = Found {
+        sources: Vec::new(),
+        passed_over: Vec::new(),
+        absent,
+    };
     for path in paths {
         found.add(path)?;
     }
-    if let Some(name) = name {
+    if let Some(name) = name.filter(|_| absent == Absent::Refuse || !found.sources.is_empty()) {
         let [source] = found.sources.as_mut_slice() else {
             let text = format!(
                 "--source names one source, but {} were given",
@@ -53,7 +68,7 @@ pub(super) fn find(paths: &[String], name: Option<String>) -> anyhow::Result<Sou
     Ok(found)
 }
 
-impl Sources {
+impl Found {
     fn add(&mut self, path: &str) -> anyhow::Result<()> {
         if path == "-" {
             self.sources.push(Source {
@@ -64,14 +79,17 @@ impl Sources {
             });
             return Ok(());
         }
-        let metadata = fs::metadata(path).with_context(|| format!("cannot open {path}"))?;
+        let metadata = match fs::metadata(path) {
+            Err(error) if self.accepts(&error) => return Ok(()),
+            metadata => metadata.with_context(|| format!("cannot open {path}"))?,
+        };
         if !metadata.is_dir() {
             let name = Path::new(path).file_name().unwrap_or(path.as_ref());
             return self.add_file(Path::new(path), &name.to_string_lossy());
         }
         let before = self.sources.len();
         self.add_folder(Path::new(path), "")?;
-        if self.sources.len() == before {
+        if self.sources.len() == before && self.absent == Absent::Refuse {
             let names = EXTENSIONS.map(|extension| format!(".{extension}")).join(", ");
             return Err(BadSettings(format!(
                 "{path} holds no file whose name ends in {names}, packed or not"
@@ -84,7 +102,10 @@ impl Sources {
     /// Adds a file, which must be readable.
     fn add_file(&mut self, path: &Path, name: &str) -> anyhow::Result<()> {
         let shown = path.display().to_string();
-        let opened = fs::File::open(path).with_context(|| format!("cannot open {shown}"))?;
+        let opened = match fs::File::open(path) {
+            Err(error) if self.accepts(&error) => return Ok(()),
+            opened => opened.with_context(|| format!("cannot open {shown}"))?,
+        };
         let metadata = opened
             .metadata()
             .with_context(|| format!("cannot open {shown}"))?;
@@ -95,6 +116,11 @@ impl Sources {
             bytes: metadata.is_file().then_some(metadata.len()),
         });
         Ok(())
+    }
+
+    /// Returns whether a path may be absent that could not be opened for this reason.
+    fn accepts(&self, error: &io::Error) -> bool {
+        self.absent == Absent::Accept && error.kind() == io::ErrorKind::NotFound
     }
 
     /// Adds the files below a folder in the order of their names. `below` is the path from the argument, with a slash at

@@ -1,16 +1,12 @@
 //! Counts the outcomes of an import, in the order of the lines, and prints faults and progress.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 
+use super::super::progress::{Progress, styled};
 use super::fault::{Fault, FaultReport, Position, SHOWN_MAX};
 use super::sources::Source;
-
-/// Interval of progress lines where stderr is not a terminal, and of changes of the progress bar's text where it is.
-const LINE_INTERVAL: Duration = Duration::from_secs(2);
-const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The outcome of a line.
 pub(super) enum Outcome {
@@ -50,43 +46,58 @@ struct Unproven {
     stopped: bool,
 }
 
+/// What was found in a source beside events.
+#[derive(Default)]
+struct Findings {
+    /// The format of transcripts that was recognised.
+    format: Option<&'static str>,
+    /// Number of skipped parts of transcripts by kind.
+    skipped: BTreeMap<String, u64>,
+}
+
 pub(super) struct Tally {
     counts: Counts,
-    /// Names of the sources in messages; empty for a single source.
-    labels: Vec<String>,
+    /// Paths of the sources that are read.
+    paths: Vec<String>,
+    /// Whether messages about a source name it.
+    is_labelled: bool,
     /// The current sources that have had no good line.
     unproven: HashMap<usize, Unproven>,
     /// The last source that has had a good line.
     proven: Option<usize>,
-    /// Number of skipped parts of transcripts by kind.
-    skipped: BTreeMap<String, u64>,
-    /// Number of sources by the format of transcripts that was recognised.
-    formats: BTreeMap<&'static str, u64>,
+    /// What the sources without a good line look like.
+    guesses: HashMap<usize, String>,
+    /// By path.
+    findings: HashMap<String, Findings>,
     report: FaultReport,
-    progress: ProgressBar,
+    progress: Progress,
     dry_run: bool,
-    started: Instant,
-    reported: Instant,
 }
 
 impl Tally {
-    pub(super) fn new(sources: &[Source], progress: ProgressBar, dry_run: bool) -> Self {
-        let label = |source: &Source| match sources.len() {
-            1 => String::new(),
-            _ => source.path.clone(),
-        };
+    pub(super) fn new(progress: ProgressBar, dry_run: bool, is_labelled: bool) -> Self {
         Self {
             counts: Counts::default(),
-            labels: sources.iter().map(label).collect(),
+            paths: Vec::new(),
+            is_labelled,
             unproven: HashMap::new(),
             proven: None,
-            skipped: BTreeMap::new(),
-            formats: BTreeMap::new(),
+            guesses: HashMap::new(),
+            findings: HashMap::new(),
             report: FaultReport::new(progress.clone()),
-            progress,
+            progress: Progress::new(progress),
             dry_run,
-            started: Instant::now(),
-            reported: Instant::now(),
+        }
+    }
+
+    /// Begins with sources, of which some may have been read before.
+    pub(super) fn begin(&mut self, sources: &[Source]) {
+        self.paths = sources.iter().map(|source| source.path.clone()).collect();
+        self.unproven.clear();
+        self.proven = None;
+        self.guesses.clear();
+        for path in &self.paths {
+            self.findings.remove(path);
         }
     }
 
@@ -110,10 +121,15 @@ impl Tally {
         };
         self.prove(source);
         if let Some(fault) = fault {
-            self.report.fault(&self.labels[source], at, fault);
+            self.report.fault(&self.label(source), at, fault);
         }
         self.show_progress();
         Verdict::Continue
+    }
+
+    /// Takes note of an event that this process has stored before.
+    pub(super) fn known(&mut self, source: usize) {
+        self.prove(source);
     }
 
     /// Counts characters that were replaced.
@@ -128,13 +144,26 @@ impl Tally {
     }
 
     /// Counts a part of a transcript that is not stored.
-    pub(super) fn skipped(&mut self, kind: String) {
-        *self.skipped.entry(kind).or_default() += 1;
+    pub(super) fn skipped(&mut self, source: usize, kind: String) {
+        *self.findings(source).skipped.entry(kind).or_default() += 1;
     }
 
-    /// Counts a source by the format that was recognised.
-    pub(super) fn format(&mut self, name: &'static str) {
-        *self.formats.entry(name).or_default() += 1;
+    /// Takes note of the format that was recognised in a source.
+    pub(super) fn format(&mut self, source: usize, name: &'static str) {
+        self.findings(source).format = Some(name);
+    }
+
+    fn findings(&mut self, source: usize) -> &mut Findings {
+        self.findings.entry(self.paths[source].clone()).or_default()
+    }
+
+    /// Returns the name of a source in messages; empty for a single source.
+    fn label(&self, source: usize) -> String {
+        if self.is_labelled {
+            self.paths[source].clone()
+        } else {
+            String::new()
+        }
     }
 
     /// Counts a bad line. It is not printed before a good one, so that a file of another kind costs one sentence.
@@ -148,7 +177,7 @@ impl Tally {
         }
         self.counts.bad += 1;
         if self.proven == Some(source) {
-            self.report.fault(&self.labels[source], at, fault);
+            self.report.fault(&self.label(source), at, fault);
             self.show_progress();
             return Verdict::Continue;
         }
@@ -160,11 +189,13 @@ impl Tally {
         unproven.stopped = true;
         let (at, fault) = unproven.held.swap_remove(0);
         unproven.held = Vec::new();
+        let guess = self.guesses.remove(&source);
+        let guess = guess.map_or_else(String::new, |guess| format!("; it looks like {guess}"));
         let text = format!(
-            "none of the first {SHOWN_MAX} lines is an event, so the rest is not read; {at} {}",
+            "none of the first {SHOWN_MAX} lines is an event, so the rest is not read; {at} {}{guess}",
             fault.text
         );
-        self.report.say(&self.labels[source], &text);
+        self.report.say(&self.label(source), &text);
         Verdict::Stop
     }
 
@@ -174,6 +205,7 @@ impl Tally {
             return;
         }
         self.proven = Some(source);
+        self.guesses.remove(&source);
         self.end(source);
     }
 
@@ -181,14 +213,25 @@ impl Tally {
     pub(super) fn end(&mut self, source: usize) {
         let held = self.unproven.remove(&source).unwrap_or_default().held;
         for (at, fault) in held {
-            self.report.fault(&self.labels[source], at, fault);
+            self.report.fault(&self.label(source), at, fault);
+        }
+        if let Some(guess) = self.guesses.remove(&source) {
+            self.report
+                .say(&self.label(source), &format!("the file looks like {guess}"));
+        }
+    }
+
+    /// Takes note of what a source looks like that has had no good line.
+    pub(super) fn looks_like(&mut self, source: usize, guess: String) {
+        if self.proven != Some(source) {
+            self.guesses.insert(source, guess);
         }
     }
 
     /// Counts a source that is not read, or not to its end.
     pub(super) fn broken(&mut self, source: usize, text: &str) {
         self.counts.broken += 1;
-        self.report.say(&self.labels[source], text);
+        self.report.say(&self.label(source), text);
     }
 
     pub(super) fn note(&self, text: &str) {
@@ -197,22 +240,29 @@ impl Tally {
 
     /// Prints the counts of the faults that were not printed, and removes the progress bar.
     pub(super) fn finish(&self) {
-        self.progress.finish_and_clear();
+        self.progress.bar().finish_and_clear();
         self.report.finish();
+        let mut formats: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut skipped: BTreeMap<&str, u64> = BTreeMap::new();
+        for findings in self.findings.values() {
+            if let Some(format) = findings.format {
+                *formats.entry(format).or_default() += 1;
+            }
+            for (kind, count) in &findings.skipped {
+                *skipped.entry(kind).or_default() += count;
+            }
+        }
         let list = |entries: Vec<String>| entries.join(", ");
-        if !self.formats.is_empty() {
+        if !formats.is_empty() {
             let files = |(name, count)| format!("{name} ({count})");
             self.note(&format!(
                 "formats found: {}",
-                list(self.formats.iter().map(files).collect())
+                list(formats.iter().map(files).collect())
             ));
         }
-        if !self.skipped.is_empty() {
+        if !skipped.is_empty() {
             let kinds = |(kind, count)| format!("{count} × {kind}");
-            self.note(&format!(
-                "skipped: {}",
-                list(self.skipped.iter().map(kinds).collect())
-            ));
+            self.note(&format!("skipped: {}", list(skipped.iter().map(kinds).collect())));
         }
     }
 
@@ -238,7 +288,11 @@ impl Tally {
                 "created {created}, duplicates {duplicates} (of them different {different}), bad lines {bad}"
             )
         };
-        let skipped: u64 = self.skipped.values().sum();
+        let skipped: u64 = self
+            .findings
+            .values()
+            .flat_map(|findings| findings.skipped.values())
+            .sum();
         for (name, count) in [("sessions set", sessions), ("parts skipped", skipped)] {
             if count > 0 {
                 text = format!("{text}, {name} {count}");
@@ -250,35 +304,27 @@ impl Tally {
         if broken > 0 {
             text = format!("{text}, unreadable files {broken}");
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        #[allow(clippy::cast_precision_loss)] // a rate for people
-        let rate = (created + duplicates) as f64 / seconds.max(0.001);
+        let seconds = self.progress.elapsed().as_secs_f64();
+        let rate = self.progress.rate(created + duplicates);
         format!("{text}; {seconds:.1} s, {rate:.0} events/s")
     }
 
     fn show_progress(&mut self) {
-        let is_bar = !self.progress.is_hidden();
-        let interval = if is_bar { BAR_INTERVAL } else { LINE_INTERVAL };
-        if self.reported.elapsed() < interval {
-            return;
-        }
-        self.reported = Instant::now();
-        if is_bar {
-            self.progress.set_message(self.summary());
-        } else {
-            eprintln!("{}{}", self.summary(), self.bytes_read());
+        if self.progress.is_due() {
+            self.progress.show(&self.summary(), &self.bytes_read());
         }
     }
 
     /// Returns the bytes that were read, and the time left if their total is known.
     fn bytes_read(&self) -> String {
-        let read = self.progress.position();
-        let Some(total) = self.progress.length().filter(|total| *total > 0 && read > 0) else {
+        let bar = self.progress.bar();
+        let read = bar.position();
+        let Some(total) = bar.length().filter(|total| *total > 0 && read > 0) else {
             return format!("; {} read", HumanBytes(read));
         };
         #[allow(clippy::cast_precision_loss)] // an estimate for people
         let left = self
-            .started
+            .progress
             .elapsed()
             .mul_f64(total.saturating_sub(read) as f64 / read as f64);
         format!(
@@ -293,15 +339,11 @@ impl Tally {
 /// Returns a progress bar, or a spinner if the size of a source is not known. indicatif draws only on a terminal.
 pub(super) fn progress(sources: &[Source]) -> ProgressBar {
     let bytes = sources.iter().map(|source| source.bytes).sum::<Option<u64>>();
-    let (bar, template) = match bytes {
-        Some(bytes) => (
+    match bytes {
+        Some(bytes) => styled(
             ProgressBar::new(bytes),
             "{msg} {bar:20} {bytes} of {total_bytes}, {eta} left",
         ),
-        None => (ProgressBar::new_spinner(), "{msg} {spinner} {bytes}"),
-    };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+        None => styled(ProgressBar::new_spinner(), "{msg} {spinner} {bytes}"),
     }
 }

@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 
 use super::fault::Fault;
 use super::line::{EventParser, Leniency, Parsed, RecordText};
+use super::session;
 use crate::formats::json::Json;
-use crate::formats::{Converter, Event, Format, FormatError, Options, Record, SessionUpdate};
+use crate::formats::{Converter, Event, Format, FormatError, Options, Record};
 use crate::grpc::JsonObject;
-use crate::grpc::pb::{CreateEventRequest, OnDuplicate};
+use crate::grpc::pb::{CreateEventRequest, OnDuplicate, UpdateSessionRequest};
 
 /// The format of the sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -18,7 +19,7 @@ pub(super) enum FormatArg {
     /// Recognised by the first record of each source
     #[default]
     Auto,
-    /// Events, as `replay --json` prints them
+    /// Events, as `export` and `replay --json` print them
     Jsonl,
     /// Session files of Claude Code
     ClaudeCode,
@@ -44,7 +45,7 @@ pub(super) struct TranscriptOptions {
 /// A result of a record.
 pub(super) enum Item {
     Event(Box<Parsed>),
-    Session(SessionUpdate),
+    Session(Box<UpdateSessionRequest>),
     Skipped(String),
     /// The format that was recognised.
     Format(&'static str),
@@ -112,11 +113,15 @@ impl RecordParser {
             items.extend(self.items(records, text.repaired)?);
             return Ok(items);
         }
-        let parsed = self.events.parse(&text)?;
+        let item = if session::is_session(&text.json) {
+            Item::Session(Box::new(session::parse(&text.json, &self.spirit_id)?))
+        } else {
+            Item::Event(Box::new(self.events.parse(&text)?))
+        };
         if matches!(self.state, State::Undecided) {
             self.state = State::Events;
         }
-        items.push(Item::Event(Box::new(parsed)));
+        items.push(item);
         Ok(items)
     }
 
@@ -148,7 +153,10 @@ impl RecordParser {
                 parsed.repaired = std::mem::take(&mut repaired);
                 Ok(Item::Event(Box::new(parsed)))
             }
-            Record::Session(update) => Ok(Item::Session(update)),
+            Record::Session(update) => {
+                let request = session::of_transcript(update, &self.spirit_id)?;
+                Ok(Item::Session(Box::new(request)))
+            }
             Record::Skipped { kind } => Ok(Item::Skipped(kind)),
         };
         records.into_iter().map(item).collect()
@@ -174,6 +182,7 @@ impl RecordParser {
             repaired: 0,
             values,
             is_time_assumed: event.is_time_assumed,
+            is_deleted: false,
         })
     }
 }

@@ -48,6 +48,10 @@ async fn a_file_without_events_costs_one_sentence_and_does_not_end_the_import() 
     );
     assert!(other_named.contains("unknown field `rows`"), "{other_named}");
     assert!(
+        other_named.ends_with("it looks like JSON objects with the keys rows"),
+        "{other_named}"
+    );
+    assert!(
         refused_named.contains("event_type must have 1 to 100 characters"),
         "{refused_named}"
     );
@@ -57,6 +61,29 @@ async fn a_file_without_events_costs_one_sentence_and_does_not_end_the_import() 
         "created 2, duplicates 0 (of them different 0), bad lines 40, unreadable files 1"
     );
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_from_which_nothing_fits_is_named_by_what_it_looks_like() {
+    let test_dir = TestDir::new();
+    for (content, flags, expected) in [
+        (
+            r#"{"resourceSpans": []}"#,
+            &[][..],
+            "the file looks like OpenTelemetry traces",
+        ),
+        ("time,role,text\n1,user,hi\n", &[], "the file looks like CSV"),
+        (
+            r#"{"type": "event_msg", "payload": {}}"#,
+            &["--format", "jsonl"],
+            "--format codex reads it",
+        ),
+    ] {
+        let file = test_dir.file("a.jsonl", content);
+        let import = [&["import", &file, "--spirit", "Ada", "--dry-run"], flags].concat();
+        let exited = finish(&mut test_dir.command(&import)).await;
+        exited.exits_with(1).reports(&["line 1: ", expected]);
+    }
 }
 
 #[tokio::test]

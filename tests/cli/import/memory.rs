@@ -1,38 +1,15 @@
 //! The memory of an import is bounded, however long its lines.
 
-use std::fs;
-use std::process::Stdio;
-
-use crate::harness::{Exited, Server, TestDir};
+use crate::harness::{Exited, Server, TestDir, finish_measured};
 
 use super::counts;
 
 const MIB: usize = 1024 * 1024;
 
-/// Highest resident memory of a process so far; `None` after its end and on systems without `/proc`.
-fn peak_bytes(pid: u32) -> Option<usize> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * 1024)
-}
-
 /// Runs an import and returns its output and the highest resident memory that was seen.
 async fn import(test_dir: &TestDir, server: &Server, file: &str) -> (Exited, usize) {
-    let mut child = test_dir
-        .command(&["import", file, "--spirit", "Ada"])
-        .env("EVENTS_ADDR", &server.addr)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let pid = child.id().unwrap();
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        peak = peak.max(peak_bytes(pid).unwrap_or_default());
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    (Exited::from(child.wait_with_output().await.unwrap()), peak)
+    let mut command = test_dir.command(&["import", file, "--spirit", "Ada"]);
+    finish_measured(command.env("EVENTS_ADDR", &server.addr)).await
 }
 
 #[tokio::test]

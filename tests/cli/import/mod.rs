@@ -5,6 +5,7 @@ mod faults;
 mod memory;
 mod resume;
 mod sources;
+mod watch;
 
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::grpc::pb::{Event, ListEventsRequest, SoftDeleteSpiritRequest};
