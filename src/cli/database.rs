@@ -124,7 +124,7 @@ fn data_dir(args: &DatabaseArgs) -> Result<PathBuf, EmbeddedError> {
 
 /// Parses a URL. Checks the scheme, because the driver accepts any, and hides the driver's error, because it may
 /// repeat parts of the URL.
-fn connect_options(name: &str, url: &SecretString) -> Result<PgConnectOptions, BadSettings> {
+pub(super) fn connect_options(name: &str, url: &SecretString) -> Result<PgConnectOptions, BadSettings> {
     let message = format!("{name} is invalid; it has the form postgres://user:password@host:5432/database");
     let url = url.expose_secret();
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {

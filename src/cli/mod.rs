@@ -16,6 +16,7 @@ mod follow;
 mod healthcheck;
 mod history;
 mod import;
+mod import_elephantasm;
 mod key;
 mod meta;
 mod migrate;
@@ -84,6 +85,8 @@ enum Command {
     /// Store events from JSON files and from transcripts of other tools
     #[command(after_help = IMPORT_EXAMPLES)]
     Import(import::ImportArgs),
+    /// Move the spirits and events of the Python backend, database to database
+    ImportElephantasm(Box<import_elephantasm::ImportElephantasmArgs>),
     /// Write the events of a spirit or a session to a file, for `import` or as transcripts
     Export(export::ExportArgs),
     /// Print a session in replay order
@@ -149,6 +152,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Event(args)) => Box::pin(event::run(args)).await,
         Some(Command::Session(args)) => Box::pin(session::run(args)).await,
         Some(Command::Import(args)) => import::run(args).await,
+        Some(Command::ImportElephantasm(args)) => import_elephantasm::run(*args).await,
         Some(Command::Export(args)) => export::run(args).await,
         Some(Command::Replay(args)) => replay::run(*args).await,
         Some(Command::Tail(args)) => tail::run(*args).await,

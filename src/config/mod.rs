@@ -5,6 +5,7 @@
 
 mod database;
 mod duration;
+mod limits;
 mod secret;
 mod serve;
 mod tls;
@@ -12,6 +13,7 @@ mod tls;
 use clap::{Args, ValueEnum};
 
 pub use database::{DatabaseArgs, Pooler};
+pub use limits::EventLimitArgs;
 pub(crate) use secret::read_secret;
 pub use serve::{ANY_ORIGIN, AuthSettings, ConnectionLimits, KeyLimits, Reflection, ServeArgs};
 pub use tls::{ClientAuth, TlsArgs, TlsFiles};

@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use super::duration::duration;
-use super::{BadSettings, DatabaseArgs, LogArgs, RARELY_NEEDED, TlsArgs, variable};
+use super::{BadSettings, DatabaseArgs, EventLimitArgs, LogArgs, RARELY_NEEDED, TlsArgs, variable};
 
 /// Flags of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -43,13 +43,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub log: LogArgs,
 
-    /// Bytes of an event's content
-    #[arg(long, env = "EVENTS_MAX_CONTENT_BYTES", value_name = "BYTES", default_value_t = 1024 * 1024, value_parser = clap::value_parser!(u32).range(1..=268_435_456), help_heading = RARELY_NEEDED)]
-    pub max_content_bytes: u32,
-
-    /// Bytes of an event's `meta` as compact JSON
-    #[arg(long, env = "EVENTS_MAX_META_BYTES", value_name = "BYTES", default_value_t = 64 * 1024, value_parser = clap::value_parser!(u32).range(2..=16_777_216), help_heading = RARELY_NEEDED)]
-    pub max_meta_bytes: u32,
+    #[command(flatten)]
+    pub event_limits: EventLimitArgs,
 
     /// Bytes of a request message
     #[arg(long, env = "EVENTS_MAX_MESSAGE_BYTES", value_name = "BYTES", default_value_t = 4 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(1_024..=536_870_912), help_heading = RARELY_NEEDED)]
@@ -185,10 +180,15 @@ impl ServeArgs {
     /// # Errors
     /// When a limit of an event is not below that of a message.
     pub fn check_sizes(&self) -> Result<(), BadSettings> {
-        if self.max_content_bytes.max(self.max_meta_bytes) >= self.max_message_bytes {
+        let EventLimitArgs {
+            max_content_bytes,
+            max_meta_bytes,
+        } = self.event_limits;
+        if max_content_bytes.max(max_meta_bytes) >= self.max_message_bytes {
             return Err(BadSettings(format!(
-                "--max-message-bytes ({}) must be above --max-content-bytes ({}) and --max-meta-bytes ({})",
-                self.max_message_bytes, self.max_content_bytes, self.max_meta_bytes
+                "--max-message-bytes ({}) must be above --max-content-bytes ({max_content_bytes}) and --max-meta-bytes \
+                 ({max_meta_bytes})",
+                self.max_message_bytes
             )));
         }
         Ok(())

@@ -70,8 +70,8 @@ impl TryFrom<&ServeArgs> for ServerSettings {
         args.check_sizes()?;
         Ok(Self {
             limits: Limits {
-                content_bytes_max: to_usize(args.max_content_bytes),
-                meta_bytes_max: to_usize(args.max_meta_bytes),
+                content_bytes_max: to_usize(args.event_limits.max_content_bytes),
+                meta_bytes_max: to_usize(args.event_limits.max_meta_bytes),
             },
             message_bytes_max: to_usize(args.max_message_bytes),
             ingest_window: INGEST_WINDOW,

@@ -2,11 +2,13 @@
 //!
 //! Does not depend on gRPC. [`Store`] has a part for each kind of work: [`Store::write`] for creates and edits,
 //! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys, [`Store::purge`] for removals.
+//! [`Store::mover`] moves events of the Python backend.
 //! Most functions run one statement. After the start, transactions are begun in three places: for a flush of the write
-//! path, for deletions and purges, and, behind a transaction pooler, for each statement. All run in tasks, so a caller
+//! path, for deletions, purges and moves, and, behind a transaction pooler, for each statement. All run in tasks, so a caller
 //! that goes away cannot leave a transaction open.
 
 mod keys;
+mod legacy;
 mod live;
 mod pg;
 mod purge;
@@ -33,6 +35,9 @@ use read::ReadRouter;
 use crate::panics::keep_running;
 
 pub use keys::{ApiKey, ApiKeys, NewApiKey};
+pub use legacy::{
+    EventMover, LegacyDatabase, LegacyError, LegacyEvent, LegacySpirit, Moved, MovedSpirit, SpiritState,
+};
 pub use live::{
     ChangeWatch, ListenSettings, LivePage, LiveSettings, LiveStreams, Pages, Replay, ReplayStart, StreamPage,
     StreamRow, Watch, WatchStart,
@@ -185,6 +190,12 @@ impl Store {
             direct: self.direct.as_ref(),
         };
         startup.migrate().await
+    }
+
+    /// Returns what stores spirits and events of another database.
+    #[must_use]
+    pub fn mover(&self) -> EventMover {
+        EventMover::new(self.pool.clone(), self.announcer.clone())
     }
 
     /// Runs a trivial statement; succeeds if the database answers.

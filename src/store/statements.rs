@@ -2,6 +2,7 @@
 //! them on the migrated schema and check its columns and, where it matters, its plan.
 
 use super::keys;
+use super::legacy::statements as legacy;
 use super::live::{changes as live_changes, notifier, page};
 use super::pg::{backfill, migrate, standby};
 use super::purge::statements as purge;
@@ -239,6 +240,11 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ),
     ("migrate/is_incomplete", backfill::IS_INCOMPLETE),
     ("migrate/record_sessions", backfill::RECORD_SESSIONS),
+    ("move/spirit", legacy::STORE_SPIRIT),
+    ("move/has_purges", legacy::HAS_PURGES),
+    ("move/stored_events", legacy::STORED_EVENTS),
+    ("move/events", legacy::STORE_EVENTS),
+    ("move/advance", legacy::ADVANCE_SPIRIT),
     ("keys/create", keys::INSERT),
     ("keys/list", keys::LIST),
     ("keys/revoke", keys::REVOKE),

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::harness::{Exited, Server, TestDir, eventually, finish};
+use crate::import_elephantasm::legacy_database;
 
 const MANUAL: &str = include_str!("../../docs/cli.md");
 const BINARY: &str = "elephantasm-events";
@@ -137,17 +138,16 @@ impl World {
             .execute(&mut test_dir.connect().await)
             .await
             .unwrap();
-        let password = fs::read_to_string(test_dir.data.join("password")).unwrap();
-        let socket = test_dir.data.join("run");
-        let url = format!(
-            "postgres://elephantasm:{password}@localhost/examples?host={}",
-            socket.display()
-        );
+        legacy_database(&test_dir).await;
+        let variables = vec![
+            ("DATABASE_URL", test_dir.database_url("examples")),
+            ("OLD_DATABASE_URL", test_dir.database_url("legacy")),
+        ];
         let mut world = Self {
             test_dir,
             server,
             programs,
-            variables: vec![("DATABASE_URL", url)],
+            variables,
         };
         world.prepare().await;
         world

@@ -21,6 +21,7 @@ mod durations;
 mod examples;
 mod export;
 mod import;
+mod import_elephantasm;
 mod key;
 mod killed_server;
 mod load;

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use crate::harness::{Exited, TestDir, finish};
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "serve",
     "migrate",
     "key",
     "import",
+    "import-elephantasm",
     "export",
     "replay",
     "tail",

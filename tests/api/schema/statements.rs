@@ -26,7 +26,7 @@ const ADVANCED: &str =
     "id UUID, base INT8, now TIMESTAMPTZ, activity_epoch INT8, server_started_at TIMESTAMPTZ";
 
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 57] = [
+const COLUMNS: [(&str, &str); 60] = [
     (
         "list_purges/",
         "purge_id UUID, spirit_id UUID, selection TEXT, reason TEXT, requested_by TEXT, started_at TIMESTAMPTZ, \
@@ -119,6 +119,9 @@ const COLUMNS: [(&str, &str); 57] = [
         "live/",
         "{event}, value_bytes INT4, content_bytes INT4, spirit_last_sequence INT8, spirit_is_deleted BOOL, bound INT8",
     ),
+    ("move/spirit", "id UUID"),
+    ("move/has_purges", "exists BOOL"),
+    ("move/stored_events", "id UUID"),
     ("ingest/lock", "id UUID"),
     ("ingest/wait", "id UUID"),
     (

@@ -5,6 +5,7 @@
 mod changes;
 mod flushes;
 mod load;
+mod moves;
 mod purges;
 mod reads;
 mod sessions;
@@ -130,7 +131,7 @@ async fn with_statistics(planner: &mut Planner) -> Vec<String> {
 }
 
 /// The indexes of events, sessions and changes that statements may use, by prefix of their name.
-const INDEXES: [(&str, &[&str]); 48] = [
+const INDEXES: [(&str, &[&str]); 49] = [
     ("list_purges/of_spirit/", &["ix_purges_spirit_id"]),
     ("list_purges/of_spirits/", &["ix_purges_started_at"]),
     (
@@ -186,6 +187,7 @@ const INDEXES: [(&str, &[&str]); 48] = [
         ],
     ),
     ("purge/remove_changes/", &["pk_changes"]),
+    ("move/stored_events", &["pk_events"]),
     ("ingest/dedupe_keys", &["uq_events_dedupe_key"]),
     ("ingest/session_last_sequences", &["ix_events_session_sequence"]),
     ("long_values", &["pk_events"]),

@@ -1,7 +1,7 @@
 //! Every statement that reads tables of the service, with arguments of every kind, and what its plan must satisfy.
 
 use super::load::{COMMON, FILTERS, RARE, SESSIONS, spirit};
-use super::{changes, flushes, purges, sessions};
+use super::{changes, flushes, moves, purges, sessions};
 
 /// A statement with arguments, and the rule that its plan must satisfy.
 pub struct Read {
@@ -46,6 +46,7 @@ pub fn reads() -> Vec<Read> {
         sessions::pages(),
         sessions::deletions(),
         purges::purges(),
+        moves::moves(),
         lookups(),
         flushes::flushes(),
         live_pages(),
