@@ -4,6 +4,7 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY third_party third_party
 COPY migrations migrations
+COPY console console
 COPY src src
 RUN cargo build --release --locked
 

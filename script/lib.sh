@@ -346,4 +346,34 @@ typescript_client() {
     echo "$dir"
 }
 
+# Prints the path of Chromium or Chrome, installing Chromium by the package manager if necessary.
+ensure_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        command -v "$name" && return
+    done
+    install_packages "chromium fonts-dejavu-core" chromium "" || return 1
+    command -v chromium || command -v chromium-browser
+}
+
+# Prints the path of axe-core's script, which checks the accessibility of pages, from npm and the lock file.
+ensure_axe() {
+    local dir
+    command -v npm >/dev/null || install_packages "nodejs npm" "nodejs npm" node >&2 || return 1
+    dir=$(target_dir)/axe
+    mkdir -p "$dir"
+    cp -p tests/console/package.json tests/console/package-lock.json "$dir"
+    [ "$dir/node_modules" -nt "$dir/package-lock.json" ] ||
+        (cd "$dir" && within 120 npm ci --no-audit --no-fund --loglevel=error) >&2 || return 1
+    echo "$dir/node_modules/axe-core/axe.min.js"
+}
+
+# Installs a browser and the packages that drive it, and exports what scripts that use the console need.
+ensure_browser() {
+    CHROMIUM=$(ensure_chromium) || return 1
+    PYTHONPATH=$(python_packages console tests/console/requirements.txt) || return 1
+    EVENTS_BIN=$(target_dir)/debug/elephantasm-events
+    export CHROMIUM PYTHONPATH EVENTS_BIN PYTHONDONTWRITEBYTECODE=1
+}
+
 target_dir() { echo "${CARGO_TARGET_DIR:-$PWD/target}"; }

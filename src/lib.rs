@@ -5,6 +5,7 @@
 //! - [`cli`]: the subcommands of the binary;
 //! - [`server`]: assembles services and middleware, serves, and drains;
 //! - [`admin`]: serves metrics and readiness to operators over HTTP;
+//! - [`console`]: the files of the web console, embedded;
 //! - [`gateway`]: translates Connect and gRPC-Web to gRPC and back;
 //! - [`grpc`]: converts messages to domain types and back, authenticates calls, chooses status codes;
 //! - [`store`]: all SQL: the write path, replay and live streams on PostgreSQL;
@@ -23,6 +24,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod domain;
 pub mod embedded_postgres;
 pub mod formats;

@@ -10,11 +10,8 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import unittest
 
@@ -25,33 +22,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 import example
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = pathlib.Path(os.environ.get("EVENTS_BIN", ROOT / "target/debug/elephantasm-events")).resolve()
-PATIENCE = 60
-
-
-class Server:
-    """The binary on a free port, with a private PostgreSQL."""
-
-    def __init__(self):
-        self.directory = tempfile.mkdtemp(prefix="elephantasm-python-", dir="/var/tmp")
-        os.chmod(self.directory, 0o755)  # PostgreSQL's user needs access
-        environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-        environment |= {"EVENTS_DATA_DIR": f"{self.directory}/data", "EVENTS_LISTEN_ADDR": "127.0.0.1:0"}
-        with open(f"{self.directory}/log", "wb") as log:
-            self.process = subprocess.Popen([BINARY], env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
-        line = self.process.stdout.readline()
-        if not line.startswith("listening on "):
-            log = pathlib.Path(f"{self.directory}/log").read_text()
-            raise AssertionError(f"the server did not start: {line!r}\n{log}")
-        self.address = line.removeprefix("listening on ").strip()
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(PATIENCE)
-        self.process.stdout.close()
-        shutil.rmtree(self.directory)
-        return code
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests/shared"))
+from binary import PATIENCE, ROOT, Server  # noqa: E402
 
 
 def setUpModule():
@@ -67,12 +39,8 @@ def tearDownModule():
     assert code == 0, f"the server exited with {code} on SIGTERM"
 
 
-def command(*arguments: str, code: int = 0, **options) -> str:
-    """Runs a subcommand of the binary against the server."""
-    environment = os.environ | {"EVENTS_ADDR": server.address}
-    done = subprocess.run([BINARY, *arguments], env=environment, capture_output=True, timeout=PATIENCE, text=True, **options)
-    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout
+def command(*arguments: str, **options) -> str:
+    return server.command(*arguments, **options)
 
 
 class ExampleTest(unittest.TestCase):

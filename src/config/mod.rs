@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 pub use database::{DatabaseArgs, Pooler};
 pub use limits::EventLimitArgs;
 pub(crate) use secret::read_secret;
-pub use serve::{ANY_ORIGIN, AuthSettings, ConnectionLimits, KeyLimits, Reflection, ServeArgs};
+pub use serve::{ANY_ORIGIN, AuthSettings, ConnectionLimits, Console, KeyLimits, Reflection, ServeArgs};
 pub use tls::{ClientAuth, TlsArgs, TlsFiles};
 
 /// Heading in `--help` for settings of deployments with a pooler or a standby.

@@ -36,6 +36,10 @@ pub struct ServeArgs {
     #[arg(long, env = "EVENTS_INSECURE_NO_AUTH", value_parser = BoolishValueParser::new())]
     pub insecure_no_auth: bool,
 
+    /// Whether the port also serves the web console
+    #[arg(long, env = "EVENTS_CONSOLE", value_name = "MODE", value_enum, default_value_t = Console::On)]
+    pub console: Console,
+
     /// Time that calls in progress have to finish at shutdown
     #[arg(long, alias = "drain-seconds", env = variable("EVENTS_DRAIN_TIMEOUT", "EVENTS_DRAIN_SECONDS"), value_name = "DURATION", default_value = "30s", value_parser = duration(0..=3_600))]
     pub drain_timeout: Duration,
@@ -135,6 +139,15 @@ pub enum Reflection {
     /// Callers with an API key, once there are API keys.
     Keyed,
     /// Nobody: the server does not offer reflection.
+    Off,
+}
+
+/// Whether the port also serves the web console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Console {
+    /// Served to everybody; its calls need an API key as all calls do.
+    On,
+    /// Not served.
     Off,
 }
 

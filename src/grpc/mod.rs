@@ -36,7 +36,7 @@ pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};
 pub use middleware::{
     CallLayer, ConnectionReplies, DeadlineLayer, ErrorLayer, KeylessStreamLayer, OriginRules, PanicLayer,
-    ProtocolLayer, ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits, Translated,
+    ProtocolLayer, ReadyLayer, ReplyBudget, ReplyLayer, ReplyLimits, TextOr, Translated,
 };
 pub use purge_service::PurgeApi;
 pub use session_service::SessionApi;

@@ -11,6 +11,7 @@ use tower_http::cors::CorsLayer;
 
 use super::ServerSettings;
 use crate::config::Reflection;
+use crate::console::ConsoleLayer;
 use crate::gateway::{CorsOrigins, GatewayLayer, MessageLayer, cors_layer};
 use crate::grpc::pb::access_service_server::AccessServiceServer;
 use crate::grpc::pb::event_service_server::EventServiceServer;
@@ -52,6 +53,7 @@ fn reflection_builder() -> tonic_reflection::server::Builder<'static> {
 /// The middleware of every call, outermost first.
 pub(super) type Layers = (
     Either<CorsLayer, Identity>,
+    ConsoleLayer,
     GatewayLayer,
     CallLayer,
     ProtocolLayer,
@@ -84,6 +86,11 @@ pub(super) fn layers(
     let message_bytes_max = settings.message_bytes_max;
     (
         option_layer(cors_layer(cors)),
+        ConsoleLayer {
+            console: settings.console,
+            keyring: keyring.clone(),
+            origins: origins.clone(),
+        },
         GatewayLayer { message_bytes_max },
         calls,
         ProtocolLayer {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::tls::Tls;
-use crate::config::{AuthSettings, BadSettings, ConnectionLimits, DatabaseArgs, Pooler, ServeArgs};
+use crate::config::{AuthSettings, BadSettings, ConnectionLimits, Console, DatabaseArgs, Pooler, ServeArgs};
 use crate::domain::limits::Limits;
 use crate::grpc::{OriginRules, ReplyLimits};
 use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
@@ -55,6 +55,8 @@ pub struct ServerSettings {
     pub replies: ReplyLimits,
     /// Web origins and hosts that a server without API keys accepts.
     pub origins: OriginRules,
+    /// Whether the web console is served.
+    pub console: Console,
     /// TLS; without it the server uses plain text.
     pub tls: Option<Tls>,
 }
@@ -94,6 +96,7 @@ impl TryFrom<&ServeArgs> for ServerSettings {
                 allowed_hosts: args.allowed_hosts.clone(),
                 is_loopback: false,
             },
+            console: args.console,
             tls: None,
         })
     }

@@ -51,7 +51,7 @@ async fn send_almost_calls(raw: &Raw, authorization: &str) {
     let reply = raw.call(Method::POST, CREATE_SPIRIT, &untyped, body()).await;
     assert_eq!(reply.status, 415, "no content type: {reply:?}");
     for (method, path) in [
-        (Method::GET, "/"),
+        (Method::GET, "/no/such/path"),
         (Method::POST, "/a/b"),
         (Method::GET, "/favicon.ico"),
     ] {
@@ -108,7 +108,7 @@ async fn a_client_of_http_1_gets_a_readable_answer() {
     };
     for (request, status, text) in [
         (
-            "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned(),
+            "GET /no/such/path HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned(),
             "404",
             "gRPC",
         ),

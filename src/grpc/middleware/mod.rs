@@ -22,6 +22,6 @@ pub use error_form::ErrorLayer;
 pub use keyless_streams::KeylessStreamLayer;
 pub use origin::OriginRules;
 pub use panic::PanicLayer;
-pub use protocol::{ProtocolLayer, Translated};
+pub use protocol::{ProtocolLayer, TextOr, Translated};
 pub use readiness::ReadyLayer;
 pub use reply_budget::{ConnectionReplies, ReplyBudget, ReplyLayer, ReplyLimits};

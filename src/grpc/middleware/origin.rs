@@ -23,7 +23,7 @@ pub struct OriginRules {
 
 /// The reason for which a request is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::grpc) enum ForeignOrigin {
+pub enum ForeignOrigin {
     #[error(
         "this server has no API keys, and the request comes from a web page of another origin, {0}; \
          --cors-origin would allow it"
@@ -42,6 +42,7 @@ pub(in crate::grpc) enum ForeignOrigin {
 }
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+const SEC_FETCH_MODE: &str = "sec-fetch-mode";
 
 impl OriginRules {
     /// Rejects a request of a web page of another origin and, on a loopback listener, one for another host.
@@ -51,6 +52,20 @@ impl OriginRules {
         // A browser sends this content type over HTTP/2 only with TLS and a certificate for the host's name.
         let is_exempt = request.version() == Version::HTTP_2 && is_grpc;
         if self.is_loopback && !is_exempt {
+            self.check_host(host.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Rejects a request for a static file by the rules for calls, except that a link or a bookmark of another site may
+    /// lead to the file.
+    pub fn check_page<B>(&self, request: &Request<B>) -> Result<(), ForeignOrigin> {
+        let host = host_of(request.uri(), request.headers());
+        let mode = request.headers().get(SEC_FETCH_MODE);
+        if mode.is_none_or(|mode| mode != "navigate") {
+            self.check_origin(request.headers(), host.as_ref())?;
+        }
+        if self.is_loopback {
             self.check_host(host.as_ref())?;
         }
         Ok(())

@@ -1,8 +1,9 @@
-//! Connect, gRPC-Web, HTTP/1.1, compression and CORS.
+//! Connect, gRPC-Web, HTTP/1.1, compression, CORS and the files of the console.
 
 mod compression;
 mod connect_streams;
 mod connect_unary;
+mod console;
 mod cors;
 mod grpc_web;
 mod http1;

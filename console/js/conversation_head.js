@@ -1,0 +1,67 @@
+// The head of a conversation: title, numbers, and buttons; and the button that leads to new events.
+
+import { mayWrite } from "./access.js";
+import { button, el, icon } from "./dom.js";
+import { counted } from "./format.js";
+
+const STATES = { off: "Paused", connecting: "Connecting…", live: "Live", broken: "Reconnecting…", ended: "Ended" };
+
+export class ConversationHead {
+  /** @param {{onfollow: () => void, onfilters: () => void, ontitle: () => void, onunseen: () => void}} handlers */
+  constructor({ onfollow, onfilters, ontitle, onunseen }) {
+    this.title = el("h1", { text: "…" });
+    this.facts = el("p", { class: "facts" });
+    this.rename = button("Edit the title", { class: "quiet", hidden: true, onclick: ontitle }, icon("edit"));
+    this.state = el("span", { text: STATES.off });
+    this.follow = button("Follow", { class: "follow", onclick: onfollow }, el("span", { class: "dot", "aria-hidden": "true" }), this.state);
+    this.filterCount = el("span", { class: "badge", hidden: true });
+    this.filters = button("Filters", { "aria-expanded": "false", onclick: onfilters, title: "Filters (/)" }, icon("filter"), el("span", { text: "Filters" }), this.filterCount);
+    this.pill = button("", { class: "pill", hidden: true, onclick: onunseen });
+    this.total = el("span");
+    this.owner = el("span");
+    this.facts.append(this.total, this.owner);
+    this.node = el(
+      "header",
+      { class: "view-head" },
+      el("div", { class: "view-title" }, el("div", { class: "title-line" }, this.title, this.rename), this.facts),
+      el("div", { class: "view-buttons" }, this.filters, this.follow),
+    );
+  }
+
+  /** @param {any} spirit @param {string | undefined} sessionId @param {any} session @param {number} total */
+  show(spirit, sessionId, session, total) {
+    this.title.textContent = session?.title ?? sessionId ?? `All events of ${spirit?.name ?? "the spirit"}`;
+    this.rename.hidden = !mayWrite() || !session;
+    this.owner.textContent = [session?.title && sessionId, session?.owner && `with ${session.owner}`, spirit?.isDeleted && "the spirit is deleted"]
+      .filter(Boolean).map((each) => ` · ${each}`).join("");
+    this.setTotal(total);
+  }
+
+  /** @param {number} total */
+  setTotal(total) {
+    this.total.textContent = counted(total, "event");
+  }
+
+  /** @param {boolean} isWanted @param {import("./follow.js").State} state */
+  setFollow(isWanted, state) {
+    this.follow.setAttribute("aria-pressed", String(isWanted));
+    this.follow.dataset.state = state;
+    this.follow.setAttribute("aria-label", `Follow new events: ${STATES[state]}`);
+    this.follow.title = "Follow new events (f)";
+    this.state.textContent = STATES[state];
+  }
+
+  /** @param {number} conditions @param {boolean} isOpen */
+  setFilters(conditions, isOpen) {
+    this.filters.setAttribute("aria-expanded", String(isOpen));
+    this.filters.setAttribute("aria-label", conditions > 0 ? `Filters, ${conditions} set` : "Filters");
+    this.filterCount.hidden = conditions === 0;
+    this.filterCount.textContent = String(conditions);
+  }
+
+  /** @param {number} unseen */
+  setUnseen(unseen) {
+    this.pill.hidden = unseen === 0;
+    this.pill.textContent = `${counted(unseen, "new event")} ↓`;
+  }
+}

@@ -1,0 +1,255 @@
+// The events of a session or a spirit in replay order, by index. Reads the pages around what is in view and keeps few of
+// them, so that the memory does not depend on the number of events.
+
+import { read } from "./api.js";
+import { notifyError } from "./notices.js";
+
+/** @typedef {any} Event an event as JSON, see elephantasm.events.v1.Event */
+
+const PAGE = 100;
+/** Pages in memory beside the last one. */
+const PAGES_MAX = 12;
+const PAUSE_MS = 60;
+/** Longer content is read when a person opens it. */
+export const CONTENT_BYTES_MAX = 8_192;
+
+/** A timestamp whose texts sort as its times do. @param {string} timestamp */
+function sortable(timestamp) {
+  const [whole, fraction = ""] = timestamp.replace("Z", "").split(".");
+  return `${whole}.${fraction.padEnd(9, "0")}`;
+}
+
+/** Whether an event comes before another one in replay order. @param {Event} one @param {Event} other */
+function isBefore(one, other) {
+  const [a, b] = [sortable(one.occurredAt), sortable(other.occurredAt)];
+  return a === b ? Number(one.sequence) < Number(other.sequence) : a < b;
+}
+
+export class Feed {
+  /**
+   * @param {{spiritId: string, sessionId?: string, filter: Record<string, any>}} selection
+   * @param {(first: number, last: number) => void} onloaded events of a range have been read, or have changed
+   */
+  constructor(selection, onloaded) {
+    this.selection = selection;
+    this.onloaded = onloaded;
+    this.total = 0;
+    /** @type {Map<number, Event[]>} */
+    this.pages = new Map();
+    /** Page tokens by page; a page without one is read by its offset. @type {Map<number, string>} */
+    this.tokens = new Map();
+    /** @type {Map<number, {controller: AbortController, done: Promise<void>}>} */
+    this.loading = new Map();
+    /** @type {Map<string, number>} indexes of the events in memory by id */
+    this.indexes = new Map();
+    /** @type {Map<string, number>} */
+    this.calls = new Map();
+    /** @type {Map<string, number>} */
+    this.results = new Map();
+    this.wanted = { first: 0, last: 0 };
+    this.pause = 0;
+    this.generation = 0;
+  }
+
+  /** Counts the events, and reads the last page, which new events are appended to. */
+  async open() {
+    this.generation++;
+    for (const { controller } of this.loading.values()) controller.abort();
+    for (const map of [this.loading, this.pages, this.tokens, this.indexes, this.calls, this.results]) map.clear();
+    this.total = await this.countUntil(undefined);
+    await this.load(this.#lastPage);
+  }
+
+  close() {
+    this.generation++;
+    clearTimeout(this.pause);
+    for (const { controller } of this.loading.values()) controller.abort();
+  }
+
+  get #lastPage() {
+    return Math.max(0, Math.floor((this.total - 1) / PAGE));
+  }
+
+  /** The event at an index, if it is in memory. @param {number} index @returns {Event | undefined} */
+  get(index) {
+    return this.pages.get(Math.floor(index / PAGE))?.[index % PAGE];
+  }
+
+  /** The first event in memory at or after an index. @param {number} index */
+  nearest(index) {
+    for (let at = index; at < index + PAGE; at++) if (this.get(at)) return this.get(at);
+    return undefined;
+  }
+
+  /** @param {string} eventId */
+  indexOf(eventId) {
+    return this.indexes.get(eventId) ?? -1;
+  }
+
+  /** Reads the events of a range, and stops reading others. @param {number} first @param {number} last exclusive */
+  want(first, last) {
+    const hasMoved = first !== this.wanted.first || last !== this.wanted.last;
+    this.wanted = { first, last };
+    if (this.pause) return;
+    this.#readWanted();
+    // While a reader scrolls fast, the pages on the way are passed over.
+    if (hasMoved) this.pause = setTimeout(() => { this.pause = 0; this.#readWanted(); }, PAUSE_MS);
+  }
+
+  #readWanted() {
+    const { first, last } = this.wanted;
+    const [from, to] = [Math.floor(first / PAGE), Math.floor(Math.max(first, last - 1) / PAGE)];
+    for (const [page, { controller }] of this.loading) {
+      if ((page < from - 1 || page > to + 1) && page !== this.#lastPage) controller.abort();
+    }
+    for (let page = from; page <= to && page * PAGE < this.total; page++) {
+      if (!this.pages.has(page)) this.load(page).catch(notifyError);
+    }
+  }
+
+  /** Reads a page unless it is in memory. @param {number} page @returns {Promise<void>} */
+  load(page) {
+    if (this.pages.has(page)) return Promise.resolve();
+    const running = this.loading.get(page);
+    if (running && !running.controller.signal.aborted) return running.done;
+    const controller = new AbortController();
+    const done = this.#read(page, controller.signal).finally(() => {
+      if (this.loading.get(page)?.controller === controller) this.loading.delete(page);
+    });
+    this.loading.set(page, { controller, done });
+    return done;
+  }
+
+  /** Reads the page of an index unless it is in memory. @param {number} index */
+  loadAt(index) {
+    return this.load(Math.floor(index / PAGE));
+  }
+
+  /** @param {number} page @param {AbortSignal} signal */
+  async #read(page, signal) {
+    const { generation } = this;
+    let token = this.tokens.get(page);
+    /** @type {Event[]} */
+    const events = [];
+    do {
+      const position = token ? { pageToken: token } : { offset: page * PAGE };
+      const reply = await read("EventService/ListEvents", {
+        ...this.selection, ...position,
+        order: "EVENT_ORDER_OLDEST_FIRST", pageSize: PAGE - events.length, contentBytesMax: CONTENT_BYTES_MAX,
+      }, signal);
+      events.push(...(reply.events ?? []));
+      token = reply.nextPageToken;
+    } while (token && events.length < PAGE);
+    if (generation !== this.generation) return;
+    if (token) this.tokens.set(page + 1, token);
+    this.#keep(page, events, !token);
+  }
+
+  /** @param {number} page @param {Event[]} events @param {boolean} isEnd */
+  #keep(page, events, isEnd) {
+    this.pages.set(page, events);
+    events.forEach((event, at) => this.#index(event, page * PAGE + at));
+    const read = page * PAGE + events.length;
+    if (isEnd && (events.length > 0 || page === 0)) this.total = read;
+    else this.total = Math.max(this.total, read);
+    this.#evict();
+    this.onloaded(page * PAGE, read);
+  }
+
+  /** @param {Event} event @param {number} index */
+  #index(event, index) {
+    this.indexes.set(event.id, index);
+    const id = event.meta?.tool_call_id;
+    if (typeof id !== "string") return;
+    if (event.eventType === "tool.call") this.calls.set(id, index);
+    else if (event.eventType === "tool.result") this.results.set(id, index);
+  }
+
+  /** Forgets the pages that are the farthest from what is in view. */
+  #evict() {
+    const middle = (this.wanted.first + this.wanted.last) / 2 / PAGE;
+    const distance = (/** @type {number} */ page) => (page === this.#lastPage ? -1 : Math.abs(page + 0.5 - middle));
+    while (this.pages.size > PAGES_MAX + 1) {
+      const page = [...this.pages.keys()].reduce((a, b) => (distance(b) > distance(a) ? b : a));
+      for (const event of this.pages.get(page) ?? []) {
+        this.indexes.delete(event.id);
+        const id = event.meta?.tool_call_id;
+        const pairs = event.eventType === "tool.call" ? this.calls : this.results;
+        if (typeof id === "string" && Math.floor((pairs.get(id) ?? -1) / PAGE) === page) pairs.delete(id);
+      }
+      this.pages.delete(page);
+    }
+  }
+
+  /** The index of the result of a call; undefined if there is none in memory. @param {number} index */
+  resultOf(index) {
+    const call = this.get(index);
+    if (call?.eventType !== "tool.call") return undefined;
+    const id = call.meta?.tool_call_id;
+    const result = typeof id === "string" ? this.results.get(id) : index + 1;
+    const event = result === undefined || result <= index ? undefined : this.get(result);
+    if (event?.eventType !== "tool.result" || event.meta?.tool_call_id !== id) return undefined;
+    return typeof id === "string" && this.calls.get(id) !== index ? undefined : result;
+  }
+
+  /** The index of the call of a result, whose row shows the result. @param {number} index */
+  callOf(index) {
+    const result = this.get(index);
+    if (result?.eventType !== "tool.result") return undefined;
+    const id = result.meta?.tool_call_id;
+    const call = typeof id === "string" ? this.calls.get(id) : index - 1;
+    return call !== undefined && this.resultOf(call) === index ? call : undefined;
+  }
+
+  /**
+   * Adds an event that was just stored. Returns `added`, `known`, or `moved` if indexes have changed, because it
+   * occurred before others.
+   *
+   * @param {Event} event
+   */
+  add(event) {
+    if (this.indexes.has(event.id)) return "known";
+    const last = this.total > 0 ? this.get(this.total - 1) : undefined;
+    if (this.total > 0 && (!last || isBefore(event, last))) return "moved";
+    const index = this.total++;
+    const page = Math.floor(index / PAGE);
+    if (index % PAGE === 0) this.pages.set(page, []);
+    this.pages.get(page)?.push(event);
+    this.#index(event, index);
+    this.#evict();
+    return "added";
+  }
+
+  /** Replaces an event that was edited. @param {Event} event */
+  replace(event) {
+    const index = this.indexOf(event.id);
+    const page = this.pages.get(Math.floor(index / PAGE));
+    if (index < 0 || !page) return;
+    page[index % PAGE] = event;
+    this.onloaded(index, index + 1);
+  }
+
+  /** The number of events that occurred before a time. @param {string | undefined} until @param {string} [from] @param {AbortSignal} [signal] */
+  async countUntil(until, from, signal) {
+    const { filter } = this.selection;
+    const latest = [filter.occurredUntil, until].filter(Boolean).sort((a, b) => (sortable(a) < sortable(b) ? -1 : 1))[0];
+    const earliest = [filter.occurredFrom, from].filter(Boolean).sort((a, b) => (sortable(a) < sortable(b) ? 1 : -1))[0];
+    if (latest && earliest && sortable(latest) <= sortable(earliest)) return 0;
+    const range = { ...(latest && { occurredUntil: latest }), ...(earliest && { occurredFrom: earliest }) };
+    const reply = await read("EventService/CountEvents", { ...this.selection, filter: { ...filter, ...range } }, signal);
+    return Number(reply.count ?? 0);
+  }
+
+  /** Finds the index of an event; -1 if it is not among these events. @param {Event} event */
+  async locate(event) {
+    if (this.indexOf(event.id) >= 0 || this.total === 0) return this.indexOf(event.id);
+    const before = await this.countUntil(event.occurredAt);
+    for (let page = Math.floor(before / PAGE); page * PAGE < this.total; page++) {
+      await this.load(page);
+      if (this.indexOf(event.id) >= 0) return this.indexOf(event.id);
+      const last = this.pages.get(page)?.at(-1);
+      if (!last || isBefore(event, last)) return -1;
+    }
+    return -1;
+  }
+}

@@ -1,0 +1,137 @@
+// The sessions of a spirit, most recently active first.
+
+import { read } from "./api.js";
+import { button, debounced, el, fill } from "./dom.js";
+import { ago, count, counted, fullTime } from "./format.js";
+import { notifyError } from "./notices.js";
+import { moveFocus, pager } from "./pager.js";
+import { amend, amended, go, links } from "./router.js";
+
+const PAGE = 50;
+/** Pages of a filter that found nothing before a person is asked whether to go on. */
+const EMPTY_PAGES_MAX = 10;
+const FIELDS = new Map([["title", "titleContains"], ["id", "sessionIdPrefix"], ["owner", "owner"]]);
+
+export class SessionsView {
+  /** @param {import("./router.js").Route} route @param {import("./main.js").OnPlace} onplace */
+  constructor(route, onplace) {
+    this.onplace = onplace;
+    this.spiritId = route.spiritId;
+    this.query = route.query;
+    this.reading = new AbortController();
+    this.list = el("div", { class: "table-slot" });
+    this.title = el("h1", { text: "…" });
+    this.facts = el("p", { class: "facts" });
+    const filter = debounced(() => this.#filter(), 200);
+    this.input = el("input", {
+      type: "search", class: "search", placeholder: "Filter", "aria-label": "Filter sessions", maxlength: 255, value: this.query.get("q") ?? "", oninput: filter,
+    });
+    this.by = el("select", { "aria-label": "Filter by", onchange: () => this.#filter() },
+      el("option", { value: "title", text: "Title contains" }), el("option", { value: "id", text: "Id begins with" }), el("option", { value: "owner", text: "Owner is" }));
+    /** @type {HTMLSelectElement} */ (this.by).value = this.query.get("by") ?? "title";
+    this.empty = el("input", { type: "checkbox", checked: this.query.get("empty") === "1", onchange: () => this.#filter() });
+    this.all = el("a", { class: "button", href: links.events(this.spiritId, undefined), text: "All events" });
+    this.node = el(
+      "div",
+      { class: "page" },
+      el("header", { class: "view-head" }, el("div", { class: "view-title" }, this.title, this.facts),
+        el("div", { class: "view-buttons" }, el("div", { class: "joined" }, this.by, this.input),
+          el("label", { class: "choice" }, this.empty, el("span", { text: "Empty" })), this.all)),
+      this.list,
+    );
+  }
+
+  async mount() {
+    await Promise.all([this.#readSpirit(), this.#load()]);
+  }
+
+  unmount() {
+    this.reading.abort();
+  }
+
+  /** @param {import("./router.js").Route} route */
+  async update(route) {
+    this.query = route.query;
+    /** @type {HTMLInputElement} */ (this.input).value = this.query.get("q") ?? "";
+    /** @type {HTMLSelectElement} */ (this.by).value = this.query.get("by") ?? "title";
+    await this.#load();
+  }
+
+  async #readSpirit() {
+    const { spirit } = await read("SpiritService/GetSpirit", { spiritId: this.spiritId, includeDeleted: true });
+    this.title.textContent = spirit.name || spirit.id;
+    this.facts.textContent = [`last sequence ${count(spirit.lastSequence ?? 0)}`, spirit.isDeleted && "deleted", spirit.description].filter(Boolean).join(" · ");
+    this.onplace({ spirit });
+  }
+
+  #filter() {
+    const by = /** @type {HTMLSelectElement} */ (this.by).value;
+    const empty = /** @type {HTMLInputElement} */ (this.empty).checked ? "1" : undefined;
+    this.#reload({ q: /** @type {HTMLInputElement} */ (this.input).value, by: by === "title" ? undefined : by, empty, page: undefined });
+  }
+
+  /** @param {Record<string, string | undefined>} changes of the address */
+  #reload(changes) {
+    this.query = amend(changes);
+    this.#load().catch(notifyError);
+  }
+
+  async #load() {
+    this.reading.abort();
+    this.reading = new AbortController();
+    const { signal } = this.reading;
+    const text = this.query.get("q");
+    const filter = { includeEmpty: this.query.get("empty") === "1", ...(text && { [FIELDS.get(this.query.get("by") ?? "") ?? "titleContains"]: text }) };
+    const token = this.query.get("page") ?? "";
+    let pageToken = token;
+    for (let pages = 1; ; pages++) {
+      const reply = await read("SessionService/ListSessions", { spiritId: this.spiritId, filter, pageSize: PAGE, pageToken }, signal);
+      pageToken = reply.nextPageToken ?? "";
+      const sessions = reply.sessions ?? [];
+      if (sessions.length > 0 || !pageToken || pages === EMPTY_PAGES_MAX) {
+        this.#draw(sessions, token, pageToken);
+        return;
+      }
+    }
+  }
+
+  /** @param {any[]} sessions @param {string} token @param {string} next */
+  #draw(sessions, token, next) {
+    const goTo = (/** @type {string} */ page) => go(amended({ page }));
+    const key = `sessions:${this.spiritId}:${this.query.get("by")}:${this.query.get("empty")}:${this.query.get("q")}`;
+    if (sessions.length > 0) {
+      fill(this.list, sessionTable(this.spiritId, sessions), pager(key, token, next, goTo));
+    } else if (next) {
+      fill(this.list, el("p", { class: "empty", role: "status" }, "Nothing found yet among the most recent sessions. "), button("Search on", { onclick: () => goTo(next) }));
+    } else {
+      fill(this.list, el("p", { class: "empty", role: "status", text: this.query.get("q") ? "No session passes the filter." : "There are no sessions yet." }));
+    }
+  }
+
+  keys() {
+    return {
+      j: () => moveFocus(this.list, 1), ArrowDown: () => moveFocus(this.list, 1),
+      k: () => moveFocus(this.list, -1), ArrowUp: () => moveFocus(this.list, -1),
+      "/": () => this.input.focus(),
+      u: () => go(links.spirits()),
+    };
+  }
+}
+
+/** @param {string} spiritId @param {any[]} sessions */
+function sessionTable(spiritId, sessions) {
+  const rows = sessions.map((session) =>
+    el(
+      "tr",
+      {},
+      el("td", { class: "cell-main" },
+        el("a", { href: links.events(spiritId, session.sessionId), "data-item": true, class: "stretched", text: session.title ?? session.sessionId }),
+        session.title && el("p", { class: "muted clamp mono", text: session.sessionId })),
+      el("td", { class: "cell-side", "data-label": "Owner", text: session.owner ?? "" }),
+      el("td", { class: "cell-number", "data-label": "Events", text: counted(session.eventCount ?? 0, "event") }),
+      el("td", { class: "cell-side", "data-label": "Last activity", title: fullTime(session.lastOccurredAt), text: session.lastOccurredAt ? ago(session.lastOccurredAt) : "no events" }),
+    ),
+  );
+  const heads = ["Session", "Owner", "Events", "Last activity"].map((text, column) => el("th", { scope: "col", class: column === 2 ? "cell-number" : undefined, text }));
+  return el("table", { class: "list" }, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...rows));
+}
