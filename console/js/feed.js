@@ -38,7 +38,7 @@ export class Feed {
     this.pages = new Map();
     /** Page tokens by page; a page without one is read by its offset. @type {Map<number, string>} */
     this.tokens = new Map();
-    /** @type {Map<number, {controller: AbortController, done: Promise<void>}>} */
+    /** @type {Map<number, {controller: AbortController, done: Promise<void>, isNeeded: boolean}>} */
     this.loading = new Map();
     /** @type {Map<string, number>} indexes of the events in memory by id */
     this.indexes = new Map();
@@ -99,24 +99,27 @@ export class Feed {
   #readWanted() {
     const { first, last } = this.wanted;
     const [from, to] = [Math.floor(first / PAGE), Math.floor(Math.max(first, last - 1) / PAGE)];
-    for (const [page, { controller }] of this.loading) {
-      if ((page < from - 1 || page > to + 1) && page !== this.#lastPage) controller.abort();
+    for (const [page, { controller, isNeeded }] of this.loading) {
+      if ((page < from - 1 || page > to + 1) && !isNeeded) controller.abort();
     }
     for (let page = from; page <= to && page * PAGE < this.total; page++) {
-      if (!this.pages.has(page)) this.load(page).catch(notifyError);
+      if (!this.pages.has(page)) this.load(page, false).catch(notifyError);
     }
   }
 
-  /** Reads a page unless it is in memory. @param {number} page @returns {Promise<void>} */
-  load(page) {
+  /** Reads a page unless it is in memory; `isNeeded` = also if it is not in view. @param {number} page @param {boolean} [isNeeded] @returns {Promise<void>} */
+  load(page, isNeeded = true) {
     if (this.pages.has(page)) return Promise.resolve();
     const running = this.loading.get(page);
-    if (running && !running.controller.signal.aborted) return running.done;
+    if (running && !running.controller.signal.aborted) {
+      running.isNeeded ||= isNeeded;
+      return running.done;
+    }
     const controller = new AbortController();
     const done = this.#read(page, controller.signal).finally(() => {
       if (this.loading.get(page)?.controller === controller) this.loading.delete(page);
     });
-    this.loading.set(page, { controller, done });
+    this.loading.set(page, { controller, done, isNeeded });
     return done;
   }
 
@@ -152,7 +155,7 @@ export class Feed {
     const read = page * PAGE + events.length;
     if (isEnd && (events.length > 0 || page === 0)) this.total = read;
     else this.total = Math.max(this.total, read);
-    this.#evict();
+    this.#evict(page);
     this.onloaded(page * PAGE, read);
   }
 
@@ -165,10 +168,11 @@ export class Feed {
     else if (event.eventType === "tool.result") this.results.set(id, index);
   }
 
-  /** Forgets the pages that are the farthest from what is in view. */
-  #evict() {
+  /** Forgets the pages that are the farthest from what is in view, but never the last one and a new one. @param {number} [fresh] */
+  #evict(fresh) {
     const middle = (this.wanted.first + this.wanted.last) / 2 / PAGE;
-    const distance = (/** @type {number} */ page) => (page === this.#lastPage ? -1 : Math.abs(page + 0.5 - middle));
+    const isKept = (/** @type {number} */ page) => page === this.#lastPage || page === fresh;
+    const distance = (/** @type {number} */ page) => (isKept(page) ? -1 : Math.abs(page + 0.5 - middle));
     while (this.pages.size > PAGES_MAX + 1) {
       const page = [...this.pages.keys()].reduce((a, b) => (distance(b) > distance(a) ? b : a));
       for (const event of this.pages.get(page) ?? []) {

@@ -16,6 +16,9 @@ export function parseJson(text) {
   }
 }
 
+/** The same, but undefined too if a number might change. @param {string} text */
+export const exactJson = (text) => (/\d{16}|\d[eE]/.test(text) ? undefined : parseJson(text));
+
 /** @param {any} value */
 export function jsonView(value) {
   return jsonText(JSON.stringify(value, null, 2));
@@ -23,9 +26,8 @@ export function jsonView(value) {
 
 /** Shows JSON as it is written, indented if its numbers survive that. @param {string} text */
 export function jsonSource(text) {
-  const value = parseJson(text);
-  const isExact = value !== undefined && !/\d{16}|\d[eE]|\.\d{16}/.test(text);
-  return isExact ? jsonView(value) : jsonText(text);
+  const value = exactJson(text);
+  return value === undefined ? jsonText(text) : jsonView(value);
 }
 
 /** @param {string} text */

@@ -3,7 +3,7 @@
 import { contentView, isOpened, setOpened } from "./content.js";
 import { button, el, icon } from "./dom.js";
 import { duration, millis } from "./format.js";
-import { parseJson } from "./json_view.js";
+import { exactJson } from "./json_view.js";
 import { detailsButton, marks, rowHead } from "./row_head.js";
 
 const PREVIEW_CHARACTERS = 160;
@@ -17,7 +17,7 @@ function toolName(event) {
 
 /** The beginning of the arguments: of a single one its value, of several their names too. @param {string} content */
 function preview(content) {
-  const value = parseJson(content);
+  const value = exactJson(content);
   const text = value && !Array.isArray(value) ? Object.entries(value).map(([name, each]) => short(name, each, value)).join("  ") : content;
   return text.replace(/\s+/g, " ").slice(0, PREVIEW_CHARACTERS);
 }

@@ -31,12 +31,13 @@ export class VirtualList {
     this.anchor = { index: 0, offset: 0 };
     this.isAtEnd = true;
     /** Where the list itself has scrolled to. */
-    this.settledAt = NaN;
+    this.settledAt = 0;
     this.observer = new ResizeObserver((entries) => this.#resized(entries));
     this.observer.observe(this.scroller);
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    // A gesture takes over, also where the list itself has just scrolled to.
     for (const gesture of ["wheel", "touchmove", "pointerdown"]) {
-      this.scroller.addEventListener(gesture, () => { this.settledAt = NaN; }, { passive: true });
+      this.scroller.addEventListener(gesture, () => { this.settledAt = -Infinity; }, { passive: true });
     }
   }
 
@@ -46,6 +47,7 @@ export class VirtualList {
 
   /** Changes the number of rows; rows that exist stay. @param {number} count */
   resize(count) {
+    this.#takePlace();
     for (const index of [...this.rows.keys()]) if (index >= count) this.#unmount(index);
     this.heights.resize(count);
     this.#settle();
@@ -62,6 +64,7 @@ export class VirtualList {
       if (hadFocus) this.rows.get(index)?.focus({ preventScroll: true });
     }
     if (replaced.length === 0) return;
+    this.#takePlace();
     for (const [index, row] of replaced) this.heights.set(index, row.getBoundingClientRect().height);
     this.#settle();
   }
@@ -101,15 +104,19 @@ export class VirtualList {
     this.observer.disconnect();
   }
 
-  /** Takes the place that a reader has scrolled to as the one to keep. */
   #scrolled() {
-    const { scrollTop, clientHeight } = this.scroller;
-    if (Math.abs(scrollTop - this.settledAt) >= 1) {
-      const index = this.heights.at(scrollTop);
-      this.anchor = { index, offset: this.heights.top(index) - scrollTop };
-      this.#setAtEnd(scrollTop + clientHeight >= this.heights.total - END_PX);
-    }
+    this.#takePlace();
     this.#layout();
+  }
+
+  /** Takes the place that a reader has scrolled to, if it is another one, as the one to keep. */
+  #takePlace() {
+    const { scrollTop, clientHeight } = this.scroller;
+    if (this.count === 0 || Math.abs(scrollTop - this.settledAt) < 1) return;
+    const index = this.heights.at(scrollTop);
+    this.anchor = { index, offset: this.heights.top(index) - scrollTop };
+    this.settledAt = scrollTop;
+    this.#setAtEnd(scrollTop + clientHeight >= this.heights.total - END_PX);
   }
 
   /** @param {boolean} isAtEnd */
@@ -121,6 +128,7 @@ export class VirtualList {
 
   /** @param {ResizeObserverEntry[]} entries */
   #resized(entries) {
+    this.#takePlace();
     let hasChanged = false;
     for (const { target, borderBoxSize } of entries) {
       const index = Number(/** @type {HTMLElement} */ (target).dataset.index);

@@ -1,13 +1,18 @@
-"""A server with API keys, and a browser that shows its console. CHROMIUM names the browser."""
+"""A server with API keys, and a browser that shows its console.
+
+CHROMIUM names the browser. CONSOLE_DIR=console takes the files from this directory instead of the binary, so that a change
+shows without a build.
+"""
 
 import json
 import os
 import pathlib
 import re
 import sys
+import urllib.parse
 import urllib.request
 
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Route, sync_playwright
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/shared"))
@@ -45,6 +50,14 @@ def create_key(server: Server, name: str, role: str) -> str:
     return re.search(r"ek_\S+", server.command("key", "create", "--name", name, "--role", role))[0]
 
 
+def from_directory(route: Route) -> None:
+    """Answers a request for a file with the headers of the server and the content of the directory."""
+    path = urllib.parse.urlparse(route.request.url).path.removeprefix("/console/").lstrip("/") or "index.html"
+    reply = route.fetch()
+    headers = {name: value for name, value in reply.headers.items() if name not in ("content-length", "etag")}
+    route.fulfill(status=200, headers=headers, body=pathlib.Path(os.environ["CONSOLE_DIR"], path).read_bytes())
+
+
 class Browser:
     """Chromium, without a window."""
 
@@ -58,6 +71,8 @@ class Browser:
         options = {"viewport": {"width": 1440, "height": 900}, "locale": "en-GB", "timezone_id": "UTC"} | options
         context = self.browser.new_context(**options)
         context.set_default_timeout(15_000)
+        if os.environ.get("CONSOLE_DIR"):
+            context.route(re.compile(r"/console/|/$"), from_directory)
         if key:
             # Only if the tab has no key of its own, so that a page can lose its key.
             script = f"if (!sessionStorage.getItem('set')) {{ sessionStorage.setItem('{KEY}', '{key}'); sessionStorage.setItem('set', '1') }}"

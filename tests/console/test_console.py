@@ -174,7 +174,7 @@ class ReadingTest(ConsoleTest):
         article = lambda n: page.get_by_role("article").filter(has_text=re.compile(f"number {n}$"))
         expect(article(LONG - 1)).to_be_visible()
         page.keyboard.press("g")
-        page.get_by_label("Event").fill("1234")
+        page.get_by_role("textbox", name="Event").fill("1234")
         page.keyboard.press("Enter")
         expect(article(1233)).to_be_in_viewport()
         expect(page.get_by_role("complementary", name="Details")).to_contain_text("Sequence1234")
@@ -201,7 +201,7 @@ class ReadingTest(ConsoleTest):
         spirit_id = api.spirit("Transcripts")
         files = [str(ROOT / f"tests/formats/files/{name}.jsonl") for name in ("claude-code", "codex")]
         server.command("import", *files, "--spirit", spirit_id, environment={"EVENTS_API_KEY": keys["admin"]})
-        for session_id, title, rows, names in (("cc-1", "Baskets", 12, ["Bash", "Task"]), ("cx-1", "List files", 13, ["shell", "apply_patch"])):
+        for session_id, title, rows, names in (("cc-1", "Rounding in the basket", 12, ["Bash", "Task"]), ("cx-1", "List files", 13, ["shell", "apply_patch"])):
             page = self.open(session_hash(spirit_id, session_id))
             expect(page.get_by_role("heading", name=title)).to_be_visible()
             expect(page.get_by_role("article")).to_have_count(rows)
@@ -296,7 +296,7 @@ class EditTest(ConsoleTest):
         expect(page.get_by_role("article")).to_have_count(5)
 
         page.get_by_role("button", name="Edit the title").click()
-        page.get_by_label("Title").fill("Numbers")
+        page.get_by_role("textbox", name="Title").fill("Numbers")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("heading", name="Numbers")).to_be_visible()
         undo.click()
@@ -393,7 +393,8 @@ class HostileContentTest(ConsoleTest):
             const found = new Set();
             const seen = new Set();
             for (list.scrollTop = 0; ; list.scrollTop += 400) {
-                await new Promise((done) => setTimeout(done, 25));
+                do await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 10)));
+                while (list.querySelector('.row-loading'));
                 for (const button of list.querySelectorAll('[data-fold][aria-expanded=false]')) button.click();
                 for (const row of list.querySelectorAll('article')) seen.add(row.dataset.eventId);
                 for (const node of list.querySelectorAll('*')) {
