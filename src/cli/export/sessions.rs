@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use super::super::client::strong;
-use super::super::record::{Record, map_of};
 use super::super::printable::write_json;
+use super::super::record::{Record, map_of};
 use super::super::retry::retried;
 use super::{Export, Stop};
 use crate::domain::limits::PAGE_SIZE_MAX;
@@ -101,10 +101,7 @@ impl Export {
             ("session_id", Some(json!(session.session_id))),
             ("title", session.title.clone().map(Value::from)),
             ("owner", session.owner.clone().map(Value::from)),
-            (
-                "meta",
-                session.meta.as_ref().map(map_of).map(Value::Object),
-            ),
+            ("meta", session.meta.as_ref().map(map_of).map(Value::Object)),
         ]);
         write_json(&mut self.output, &json!({ "session": Value::from(fields) }))?;
         writeln!(self.output)?;

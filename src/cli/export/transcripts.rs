@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use tonic::Status;
 
 use super::super::client::strong;
-use super::super::record::map_of;
 use super::super::printable::{escape_json, printable};
+use super::super::record::map_of;
 use super::super::retry::retried;
 use super::{Export, Stop};
 use crate::formats;

@@ -117,7 +117,7 @@ impl EventMover {
         };
         let moved = self
             .pool
-            .transaction(move |session| Box::pin(store(session)))
+            .transaction(spirit_id, move |session| Box::pin(store(session)))
             .await??;
         if !moved.stored.is_empty() {
             self.announcer.announce(&[spirit_id], Topic::Events);

@@ -125,7 +125,7 @@ async fn deletions_that_wait_for_a_lock_leave_half_of_the_pool_to_reads() {
 
 #[tokio::test]
 async fn edits_that_wait_for_a_locked_spirit_leave_connections_to_edits_of_others() {
-    const DELETIONS: i64 = 12;
+    const DELETIONS: i64 = 6;
     let server = TestServer::start_with(|settings| {
         set_pool_of_calls(settings, 4);
         settings.store.acquire_timeout = Duration::from_secs(5);
