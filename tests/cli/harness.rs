@@ -16,6 +16,14 @@ use tokio::time::timeout;
 
 pub use shared::{Exited, PATIENCE, Server, TestDir, event, eventually, finish, signal};
 
+/// Highest resident memory of a process so far; `None` after its end and on systems without `/proc`.
+pub fn peak_bytes(pid: u32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 impl TestDir {
     /// Writes a file and returns its path.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
@@ -63,14 +71,6 @@ pub async fn finish_measured(command: &mut Command) -> (Exited, usize) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     (Exited::from(child.wait_with_output().await.unwrap()), peak)
-}
-
-/// Highest resident memory of a process so far; `None` after its end and on systems without `/proc`.
-fn peak_bytes(pid: u32) -> Option<usize> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * 1024)
 }
 
 impl Exited {

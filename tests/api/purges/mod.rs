@@ -2,6 +2,7 @@
 
 mod across_purges;
 mod broken_off;
+mod of_one_person;
 mod purge_events;
 mod purge_spirit;
 mod retention;

@@ -1,18 +1,19 @@
 //! Changes are numbered without gaps in the order of their commits, and every watcher receives each exactly once,
-//! under concurrent edits, deletions and creates through two instances, and when their connections to the database
-//! are killed.
+//! under concurrent edits, deletions, purges and creates through two instances, and when their connections to the
+//! database are killed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::{
     ChangeKind, Event, EventChange, EventFilter, EventOrder, GetSpiritRequest, ListEventsRequest,
-    RestoreEventsRequest, SoftDeleteEventsRequest, UpdateEventRequest,
+    PurgeEventsRequest, RestoreEventsRequest, SoftDeleteEventsRequest, UpdateEventRequest,
 };
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
+use crate::purges::{of_spirit, purged};
 use crate::support::builders::{event_at, list, metadata};
 use crate::support::harness::{Settings, TestServer, eventually};
 use crate::support::live::{Item, Rng, changes_after};
@@ -20,14 +21,16 @@ use crate::support::model::{pages, store};
 
 const WRITERS: usize = 6;
 const WATCHERS: usize = 2;
-/// Edits, deletions, restores and creates of each writer.
+/// Edits, deletions, restores, purges and creates of each writer.
 const ROUNDS: usize = 200;
+/// Rounds of a writer after which it purges an event.
+const PURGE_EVERY: usize = 40;
 /// Rounds of a writer after which it kills all connections to the database.
 const KILL_EVERY: usize = 150;
 const EVENTS: u64 = 60;
 const SESSIONS: u64 = 5;
 
-/// Edits, deletes and restores random events, one or many at once, and creates others.
+/// Edits, deletes, restores and purges random events, one or many at once, and creates others.
 async fn change_events(server: Arc<TestServer>, spirit_id: String, events: Arc<Vec<Event>>) {
     let mut rng = Rng::new();
     let mut client = server.events();
@@ -40,6 +43,13 @@ async fn change_events(server: Arc<TestServer>, spirit_id: String, events: Arc<V
             ..UpdateEventRequest::default()
         };
         let result = match rng.below(10) {
+            _ if round % PURGE_EVERY == PURGE_EVERY - 1 => {
+                let request = PurgeEventsRequest {
+                    event_ids: vec![event.id.clone()],
+                    ..of_spirit(&spirit_id)
+                };
+                purged(&server, request).await.map(|_| ())
+            }
             0 => {
                 let request = SoftDeleteEventsRequest {
                     spirit_id: spirit_id.clone(),
@@ -83,9 +93,11 @@ async fn change_events(server: Arc<TestServer>, spirit_id: String, events: Arc<V
     }
 }
 
+/// Asserts that a call succeeded, was interrupted by a kill of its connection, or met a purged event.
 fn assert_ok_or_interrupted(result: Result<(), Status>) {
     if let Err(status) = result {
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        let expected = [Code::Unavailable, Code::NotFound];
+        assert!(expected.contains(&status.code()), "{status:?}");
     }
 }
 
@@ -137,19 +149,23 @@ async fn kill_connections(server: &TestServer) {
     .unwrap();
 }
 
-/// Asserts that the changes explain the state of every event, each of whose changes raised its revision by one.
-fn assert_complete(changes: &[EventChange], events: &[Event]) {
+/// Asserts that the changes explain the state of every event, each of whose changes raised its revision by one, and
+/// which of the first events are missing. Returns the ids of the purged events.
+fn assert_complete(changes: &[EventChange], first: &[Event], events: &[Event]) -> HashSet<String> {
     let mut revisions: HashMap<&str, (i64, bool)> = HashMap::new();
+    let mut purged = HashSet::new();
     for (change, number) in changes.iter().zip(1..) {
         assert_eq!(change.change, number);
         for id in &change.event_ids {
+            assert!(!purged.contains(id), "a change after the purge: {change:?}");
             let (revision, is_deleted) = revisions.entry(id).or_insert((1, false));
             *revision += 1;
             assert!(change.revision == 0 || change.revision == *revision, "{change:?}");
             match change.kind() {
                 ChangeKind::Deleted => *is_deleted = true,
                 ChangeKind::Restored => *is_deleted = false,
-                ChangeKind::Updated | ChangeKind::Purged | ChangeKind::Unspecified => {}
+                ChangeKind::Purged => assert!(purged.insert(id.clone())),
+                ChangeKind::Updated | ChangeKind::Unspecified => {}
             }
         }
     }
@@ -157,10 +173,30 @@ fn assert_complete(changes: &[EventChange], events: &[Event]) {
         let state = revisions.get(event.id.as_str()).copied().unwrap_or((1, false));
         assert_eq!(state, (event.revision, event.is_deleted), "{event:?}");
     }
+    let left: HashSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
+    for Event { id, .. } in first {
+        assert_ne!(
+            left.contains(id.as_str()),
+            purged.contains(id),
+            "{id} is left or purged"
+        );
+    }
+    purged
+}
+
+/// Asserts that the stored changes hold no former values of these events.
+async fn assert_forgotten(server: &TestServer, spirit_id: &str, purged: &HashSet<String>) {
+    assert!(!purged.is_empty());
+    let mut watcher = changes_after(server, spirit_id, 0).await.unwrap();
+    while let Some((Item::Change(change), _)) = watcher.next().await.unwrap() {
+        let has_former_values = change.previous.is_some();
+        let is_of_purged = change.event_ids.iter().any(|id| purged.contains(id));
+        assert!(!has_former_values || !is_of_purged, "{change:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_receive_every_change_exactly_once_and_concurrent_edits_deletions_and_creates_never_deadlock()
+async fn watchers_receive_every_change_exactly_once_and_concurrent_edits_deletions_purges_and_creates_never_deadlock()
  {
     // A watcher that has received everything notices the end at a heartbeat.
     let heartbeat = |settings: &mut Settings| settings.store.live.heartbeat = Duration::from_millis(100);
@@ -208,11 +244,13 @@ async fn watchers_receive_every_change_exactly_once_and_concurrent_edits_deletio
         }),
         ..list(&spirit_id)
     };
-    let events = pages(&mut first.events(), all).await.concat();
+    let left = pages(&mut first.events(), all).await.concat();
+    let mut purged = HashSet::new();
     for received in watchers.join_all().await {
         assert_eq!(received.len(), usize::try_from(last_change).unwrap());
-        assert_complete(&received, &events);
+        purged = assert_complete(&received, &events, &left);
     }
+    assert_forgotten(&first, &spirit_id, &purged).await;
     let (deadlocks,): (i64,) =
         sqlx::query_as("select deadlocks from pg_stat_database where datname = current_database()")
             .fetch_one(&mut first.database.connect().await)
