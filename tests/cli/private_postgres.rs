@@ -272,7 +272,7 @@ async fn missing_postgresql_programs_are_reported_with_install_commands() {
 #[tokio::test]
 async fn a_data_directory_with_a_long_path_and_spaces_works() {
     const SOCKET_DIR_LINE: usize = 4;
-    let mut test_dir = TestDir::new();
+    let mut test_dir = TestDir::without_database();
     test_dir.data = test_dir
         .path()
         .join("a place, of \"mine\"")

@@ -10,7 +10,7 @@ use crate::harness::{Server, TestDir, event, eventually, finish};
 
 #[tokio::test]
 async fn serve_prints_one_line_to_stdout_and_logs_text_to_stderr() {
-    let test_dir = TestDir::new();
+    let test_dir = TestDir::without_database();
     let mut server = Server::start(&test_dir).await;
     assert!(server.addr.starts_with("127.0.0.1:") && !server.addr.ends_with(":0"));
     server.channel().await;
@@ -29,7 +29,7 @@ async fn serve_prints_one_line_to_stdout_and_logs_text_to_stderr() {
 
 #[tokio::test]
 async fn with_log_format_json_every_log_line_is_a_json_object() {
-    let test_dir = TestDir::new();
+    let test_dir = TestDir::without_database();
     let mut server = Server::run(
         &test_dir,
         &mut test_dir.command(&["serve", "--log-format", "json"]),

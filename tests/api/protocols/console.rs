@@ -19,7 +19,9 @@ fn references(path: &str, text: &str) -> Vec<String> {
     let quoted = text.split('"').skip(1).step_by(2);
     quoted
         .filter_map(|name| match name.strip_prefix("./") {
-            Some(module) if module.ends_with(".js") => Some(format!("{directory}{module}")),
+            Some(module) if module.rsplit_once('.').is_some_and(|(_, suffix)| suffix == "js") => {
+                Some(format!("{directory}{module}"))
+            }
             _ => name.starts_with("console/").then(|| format!("/{name}")),
         })
         .collect()
