@@ -90,7 +90,9 @@ async function once(method, request, isRead, signal) {
     throw new CallError("unavailable", "no connection");
   }
   const body = await response.json().catch(() => undefined);
+  if (signal?.aborted) throw signal.reason;
   if (!response.ok) throw errorOf(body, response.status);
+  if (body === undefined) throw new CallError("unavailable", "the connection broke");
   return body;
 }
 

@@ -10,6 +10,8 @@ const PAGE = 100;
 /** Pages in memory beside the last one. */
 const PAGES_MAX = 12;
 const PAUSE_MS = 60;
+/** Rows beyond those in view that are read in advance. */
+const AHEAD = 40;
 /** Longer content is read when a person opens it. */
 export const CONTENT_BYTES_MAX = 8_192;
 
@@ -97,8 +99,9 @@ export class Feed {
   }
 
   #readWanted() {
-    const { first, last } = this.wanted;
-    const [from, to] = [Math.floor(first / PAGE), Math.floor(Math.max(first, last - 1) / PAGE)];
+    const first = Math.max(0, this.wanted.first - AHEAD);
+    const last = this.wanted.last + AHEAD;
+    const [from, to] = [Math.floor(first / PAGE), Math.floor((last - 1) / PAGE)];
     for (const [page, { controller, isNeeded }] of this.loading) {
       if ((page < from - 1 || page > to + 1) && !isNeeded) controller.abort();
     }
