@@ -1,9 +1,15 @@
 //! The report of faults: some in full, the others as counts; one sentence for a file that holds no events.
 
-use crate::harness::{Server, TestDir, finish};
+use crate::harness::{Exited, Server, TestDir, finish};
 
 use super::exact::field;
 use super::{counts, line};
+
+/// The lines on stderr, except those that show the progress of an import of some seconds.
+fn faults(exited: &Exited) -> Vec<&str> {
+    let lines = exited.stderr.lines();
+    lines.filter(|line| !line.contains(", duplicates ")).collect()
+}
 
 #[tokio::test]
 async fn import_prints_twenty_faults_in_full_and_counts_the_others_by_kind() {
@@ -18,7 +24,7 @@ async fn import_prints_twenty_faults_in_full_and_counts_the_others_by_kind() {
         .await
         .exits_with(1);
     assert!(counts(&exited).1.ends_with("bad lines 40"), "{exited:?}");
-    let named: Vec<&str> = exited.stderr.lines().collect();
+    let named = faults(&exited);
     assert_eq!(named.len(), 21, "{exited:?}");
     assert!(
         named[0].starts_with("line 2: ") && named[19].starts_with("line 21: "),
@@ -38,7 +44,7 @@ async fn a_file_without_events_costs_one_sentence_and_does_not_end_the_import() 
     let (utf16, good) = (field("utf16.jsonl"), field("day1.jsonl"));
     let import = ["import", &other, &refused, &utf16, &good, "--spirit", "Ada"];
     let exited = server.command(&test_dir, &import).await.exits_with(1);
-    let named: Vec<&str> = exited.stderr.lines().collect();
+    let named = faults(&exited);
     let [other_named, refused_named, utf16_named] = named[..] else {
         panic!("{exited:?}");
     };
