@@ -11,7 +11,6 @@ use tokio::time::timeout;
 
 use crate::harness::{Exited, PATIENCE, Server, TestDir, event, eventually, finish, signal};
 
-/// A running `tail`.
 /// A running command that prints items until it is stopped.
 pub struct Tail {
     child: Child,
