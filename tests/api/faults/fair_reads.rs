@@ -127,7 +127,7 @@ async fn deletions_that_wait_for_a_lock_leave_half_of_the_pool_to_reads() {
 async fn edits_that_wait_for_a_locked_spirit_leave_connections_to_edits_of_others() {
     const DELETIONS: i64 = 6;
     let server = TestServer::start_with(|settings| {
-        set_pool_of_calls(settings, 4);
+        set_pool_of_calls(settings, 8); // half of them for edits
         settings.store.acquire_timeout = Duration::from_secs(5);
     })
     .await;
