@@ -22,12 +22,17 @@ pub(in crate::store) const STORE_SPIRIT: &str = formatcp!(
 
 /// Whether events of the spirit were purged by a request.
 pub(in crate::store) const HAS_PURGES: &str = "
-    select exists (
-        select
-        from purges
-        where spirit_id = $1
-        and selection <> 'retention'
-    )";
+    select coalesce(
+        (
+            select true
+            from purges
+            where spirit_id = $1
+            and selection <> 'retention'
+            order by started_at, purge_id
+            limit 1
+        ),
+        false
+    ) as exists";
 
 /// Finds the events of the spirit with these ids. Each lookup is an index seek, also without statistics.
 pub(in crate::store) const STORED_EVENTS: &str = "
