@@ -46,7 +46,7 @@ struct Unproven {
     stopped: bool,
 }
 
-/// What was found in a source beside events.
+/// Findings in a source beside its events.
 #[derive(Default)]
 struct Findings {
     /// The format of transcripts that was recognised.
@@ -65,7 +65,7 @@ pub(super) struct Tally {
     unproven: HashMap<usize, Unproven>,
     /// The last source that has had a good line.
     proven: Option<usize>,
-    /// What the sources without a good line look like.
+    /// The formats that sources without a good line look like.
     guesses: HashMap<usize, String>,
     /// By path.
     findings: HashMap<String, Findings>,

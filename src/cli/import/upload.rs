@@ -29,7 +29,7 @@ pub(super) struct Upload<'a> {
     target: Target,
     /// Soft deletes of stored events; `None` in a dry run.
     deletions: Option<Deletions>,
-    /// What earlier passes over watched files have stored.
+    /// Events that earlier passes over watched files have stored.
     watched: Option<&'a mut Watched>,
     /// Lines that are not counted yet, oldest first.
     pending: VecDeque<Pending>,

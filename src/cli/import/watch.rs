@@ -44,7 +44,7 @@ struct FileState {
     is_rejected: bool,
 }
 
-/// What tells whether a file has changed.
+/// The attributes of a file that change with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     bytes: u64,

@@ -30,7 +30,7 @@ impl Digest {
     }
 }
 
-/// What a watch has stored and reported, and the state of its current pass.
+/// The events and faults of a watch so far, and the state of its current pass.
 #[derive(Default)]
 pub(super) struct Watched {
     events: HashSet<Digest>,

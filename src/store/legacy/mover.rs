@@ -51,7 +51,7 @@ pub enum SpiritState {
     Purged,
 }
 
-/// What a step has stored.
+/// The events that a step has stored.
 #[derive(Clone, Debug, Default)]
 pub struct Moved {
     pub stored: HashSet<EventId>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use elephantasm_events::domain::access::Role;
-use elephantasm_events::grpc::pb::UpdateSpiritRequest;
+use elephantasm_events::grpc::pb::{Event, UpdateSpiritRequest};
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -93,6 +93,15 @@ async fn a_call_that_gets_no_connection_in_time_is_refused_as_overload() {
     keyed.admin.call().await.expect("the pool is free again");
 }
 
+/// Starts a deletion of each event.
+fn delete_each(server: &TestServer, events: Vec<Event>) -> Vec<JoinHandle<()>> {
+    let start = |mut event| {
+        let mut client = server.events();
+        tokio::spawn(async move { delete(&mut client, &mut event).await })
+    };
+    events.into_iter().map(start).collect()
+}
+
 #[tokio::test]
 async fn deletions_that_wait_for_a_lock_leave_half_of_the_pool_to_reads() {
     const DELETIONS: i64 = 6;
@@ -102,13 +111,7 @@ async fn deletions_that_wait_for_a_lock_leave_half_of_the_pool_to_reads() {
     let events = store(&mut server.events(), requests).await;
     let mut connection = server.database.connect().await;
     let spirit_lock = lock_spirit(&mut connection, &spirit_id).await;
-    let deletions: Vec<_> = events
-        .into_iter()
-        .map(|mut event| {
-            let mut client = server.events();
-            tokio::spawn(async move { delete(&mut client, &mut event).await })
-        })
-        .collect();
+    let deletions = delete_each(&server, events);
     statements_are_blocked(&server, 2).await;
     let listed = server.events().list_events(list(&spirit_id)).await.unwrap();
     assert_eq!(
@@ -137,13 +140,7 @@ async fn edits_that_wait_for_a_locked_spirit_leave_connections_to_edits_of_other
     let mut others = store(&mut server.events(), vec![event_at(&other, "s", 0)]).await;
     let mut connection = server.database.connect().await;
     let spirit_lock = lock_spirit(&mut connection, &locked).await;
-    let deletions: Vec<_> = events
-        .into_iter()
-        .map(|mut event| {
-            let mut client = server.events();
-            tokio::spawn(async move { delete(&mut client, &mut event).await })
-        })
-        .collect();
+    let deletions = delete_each(&server, events);
     metric_reaches(&server, "events_pool_waiting", DELETIONS.unsigned_abs() - 2).await;
 
     delete(&mut server.events(), &mut others[0]).await;
