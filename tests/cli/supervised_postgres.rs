@@ -71,7 +71,7 @@ async fn a_killed_postmaster_is_started_again_and_no_acknowledged_event_is_lost(
 
 #[tokio::test]
 async fn a_first_start_that_is_killed_at_any_moment_can_be_repeated_at_once() {
-    const ROUNDS: usize = 6;
+    const ROUNDS: usize = 12;
     const FIRST_START_MILLIS: u64 = 2_000;
     for _ in 0..kill_rounds(ROUNDS) {
         let test_dir = TestDir::without_database();
@@ -108,7 +108,7 @@ fn kill_rounds(rounds: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_start_right_after_kill_9_under_load_succeeds_and_finds_all_acknowledged_events() {
-    const ROUNDS: usize = 10;
+    const ROUNDS: usize = 20;
     const CREATES_MAX: usize = 60;
     let test_dir = TestDir::new();
     let mut server = Server::start(&test_dir).await;
