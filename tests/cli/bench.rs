@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use crate::harness::{Exited, Server, TestDir, finish};
 
-/// Arguments for a measurement of half a second with a short warm-up.
-const SHORT_RUN: [&str; 20] = [
-    "--duration",
-    "0.5",
+/// Seconds of a measurement, and of those that follow it on a machine too busy to answer in so short a time.
+const SECONDS: [&str; 3] = ["0.5", "4", "30"];
+
+/// Arguments for a small load with a short warm-up.
+const SMALL_LOAD: [&str; 18] = [
     "--warmup",
     "0.1",
     "--concurrency",
@@ -28,12 +29,26 @@ const SHORT_RUN: [&str; 20] = [
     "40",
 ];
 
-async fn bench(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Exited {
-    let exited = server
-        .command(test_dir, &[&["bench"], arguments, &SHORT_RUN].concat())
-        .await;
-    assert_eq!(exited.stderr, "");
-    exited.exits_with(0)
+async fn bench(test_dir: &TestDir, server: &Server, arguments: &[&str], seconds: &str) -> Exited {
+    let duration = ["--duration", seconds];
+    let arguments = [&["bench"], arguments, &SMALL_LOAD, &duration].concat();
+    server.command(test_dir, &arguments).await.exits_with(0)
+}
+
+/// Returns the report of the first measurement in which calls were answered and that printed no warning.
+async fn report(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Value {
+    let arguments = [arguments, &["--json"]].concat();
+    let mut warnings = Vec::new();
+    for seconds in SECONDS {
+        let exited = bench(test_dir, server, &arguments, seconds).await;
+        let report: Value = serde_json::from_str(&exited.stdout).unwrap();
+        assert_eq!(report["seconds"].to_string().parse(), seconds.parse::<f64>());
+        if exited.stderr.is_empty() && number(&report, "calls") > 0.0 {
+            return report;
+        }
+        warnings.push(exited);
+    }
+    panic!("{warnings:?}");
 }
 
 fn number(report: &Value, field: &str) -> f64 {
@@ -63,17 +78,18 @@ async fn every_bench_workload_reports_calls_events_rate_and_latency() {
         // Six watchers of two spirits: each event is delivered three times.
         (&["watch"], Some(1.0 / 3.0)),
     ] {
-        let exited = bench(&test_dir, &server, &[arguments, &["--json"]].concat()).await;
-        let report: Value = serde_json::from_str(&exited.stdout).unwrap();
+        let report = report(&test_dir, &server, arguments).await;
         let (calls, events) = (number(&report, "calls"), number(&report, "events"));
-        assert!(calls > 0.0, "{report}");
         assert_eq!(report["errors"], json!({}));
         assert_eq!(report["workload"], arguments[0]);
         if let Some(events_per_call) = events_per_call {
             assert!((events - calls * events_per_call).abs() < 0.5, "{report}");
         }
         let rate = number(&report, "calls_per_second");
-        assert!((rate - calls / 0.5).abs() < 0.01, "{report}");
+        assert!(
+            (rate - calls / number(&report, "seconds")).abs() < 0.01,
+            "{report}"
+        );
         let latency = ["p50", "p90", "p99", "max"].map(|name| number(&report["latency_ms"], name));
         assert!(latency[0] > 0.0 && latency.is_sorted(), "{report}");
     }
@@ -84,12 +100,13 @@ async fn every_bench_workload_reports_calls_events_rate_and_latency() {
 async fn bench_watch_creates_events_at_the_given_rate() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
-    let exited = bench(&test_dir, &server, &["watch", "--json"]).await;
+    let exited = bench(&test_dir, &server, &["watch", "--json"], "2").await;
+    assert_eq!(exited.stderr, "");
     let report: Value = serde_json::from_str(&exited.stdout).unwrap();
     let events = number(&report, "events");
-    // At 40 a second at most 25 are created in 0.6 seconds; on a busy machine some replies arrive too late to
+    // At 40 a second at most 85 are created in 2.1 seconds; on a busy machine some replies arrive too late to
     // count.
-    assert!((10.0..=25.0).contains(&events), "{report}");
+    assert!((40.0..=85.0).contains(&events), "{report}");
     assert_eq!(report["concurrency"], json!(6));
     server.stop().await;
 }
@@ -98,7 +115,8 @@ async fn bench_watch_creates_events_at_the_given_rate() {
 async fn bench_prints_readable_text_and_exits_with_code_1_on_errors() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
-    let exited = bench(&test_dir, &server, &["create"]).await;
+    let exited = bench(&test_dir, &server, &["create"], "0.5").await;
+    assert_eq!(exited.stderr, "");
     for word in [
         "create, 16 in flight, 0.5 s: ",
         " calls/s",
@@ -108,11 +126,11 @@ async fn bench_prints_readable_text_and_exits_with_code_1_on_errors() {
     ] {
         assert!(exited.stdout.contains(word), "{word} in {exited:?}");
     }
-    let exited = bench(&test_dir, &server, &["watch"]).await;
+    let exited = bench(&test_dir, &server, &["watch"], "0.5").await;
     assert!(exited.stdout.contains("watch, 6 watchers, "), "{exited:?}");
-    let refused = ["bench", "list", "--page-size", "201"];
+    let refused = ["bench", "list", "--page-size", "201", "--duration", "0.5"];
     let exited = server
-        .command(&test_dir, &[&refused[..], &SHORT_RUN].concat())
+        .command(&test_dir, &[&refused[..], &SMALL_LOAD].concat())
         .await
         .exits_with(1);
     assert!(exited.stdout.contains("errors  InvalidArgument "), "{exited:?}");
