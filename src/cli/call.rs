@@ -35,6 +35,24 @@ impl OwnerArgs {
     }
 }
 
+/// The spirit that a command shows or changes.
+#[derive(Args, Debug)]
+pub(super) struct TargetArgs {
+    /// Spirit, by name or id; the id if it is soft-deleted
+    #[arg(value_name = "SPIRIT")]
+    spirit: String,
+
+    #[command(flatten)]
+    pub(super) call: CallArgs,
+}
+
+impl TargetArgs {
+    /// Connects and finds the spirit; returns its id.
+    pub(super) async fn connect(&self) -> anyhow::Result<(Connection, String)> {
+        connect(&self.spirit, &self.call).await
+    }
+}
+
 /// Connects and finds a spirit by name or id; returns its id.
 pub(super) async fn connect(spirit: &str, call: &CallArgs) -> anyhow::Result<(Connection, String)> {
     let channel = call.addr.connect().await?;

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use chrono::SubsecRound as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -13,12 +12,14 @@ use super::database::Database;
 use super::output::{Listing, Row};
 use super::printable::printable;
 use super::record::Record;
+use super::spirits::resolve_stored;
 use super::table::Column;
+use super::times;
 use crate::config::{BadSettings, DatabaseArgs, LogArgs};
 use crate::domain::Time;
 use crate::domain::access::{Role, SpiritScope};
-use crate::domain::ids::{SpiritId, parse_uuid};
 use crate::domain::key::{GeneratedKey, KEY_NAME_CHARS_MAX, KEY_SPIRITS_MAX, KeyDigest};
+use crate::grpc::timestamp_of;
 use crate::store::{ApiKey, Consistency, NewApiKey, Store};
 use crate::telemetry;
 
@@ -54,9 +55,9 @@ struct CreateArgs {
     #[arg(long, value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|name| Role::named(&name).ok_or("unknown")))]
     role: Role,
 
-    /// Limit the key to this spirit; can be repeated
-    #[arg(long = "spirit", value_name = "ID", value_parser = spirit_id)]
-    spirit_ids: Vec<SpiritId>,
+    /// Limit the key to this spirit, by name or id; can be repeated
+    #[arg(long = "spirit", value_name = "NAME|ID")]
+    spirits: Vec<String>,
 
     /// Let the key expire after this time, such as 45s, 30m, 12h or 90d
     #[arg(long, value_name = "TIME", value_parser = time_span)]
@@ -132,13 +133,15 @@ pub(super) async fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
-    if args.spirit_ids.len() > KEY_SPIRITS_MAX {
+    if args.spirits.len() > KEY_SPIRITS_MAX {
         return Err(BadSettings(format!("--spirit can be given {KEY_SPIRITS_MAX} times")).into());
     }
-    let mut spirits = store.read(Consistency::Strong);
-    for id in &args.spirit_ids {
-        if spirits.get_spirit(*id, true).await?.is_none() {
-            bail!("spirit {id} does not exist");
+    let mut reader = store.read(Consistency::Strong);
+    let mut spirit_ids = Vec::new();
+    for spirit in &args.spirits {
+        let id = resolve_stored(&mut reader, spirit).await?;
+        if !spirit_ids.contains(&id) {
+            spirit_ids.push(id);
         }
     }
     let GeneratedKey { text, digest } =
@@ -147,7 +150,7 @@ async fn create(store: &Store, args: &CreateArgs) -> anyhow::Result<()> {
         digest,
         name: args.name.clone(),
         role: args.role,
-        spirit_ids: (!args.spirit_ids.is_empty()).then(|| args.spirit_ids.clone()),
+        spirit_ids: (!spirit_ids.is_empty()).then_some(spirit_ids),
         expires_in: args.expires_in,
     };
     let key = store.keys.create(new).await?;
@@ -241,7 +244,7 @@ fn spirit_ids(scope: &SpiritScope) -> Vec<String> {
 /// The fields have the names of `GetAccessResponse` where it has them. Without `spirit_ids` a key is for all spirits.
 impl From<ApiKey> for Record {
     fn from(key: ApiKey) -> Self {
-        let time = |time: Option<Time>| time.map(|time| json!(time.to_rfc3339()));
+        let time = |time: Option<Time>| times::json(time.map(timestamp_of));
         Self::of([
             ("key_prefix", Some(json!(key.digest.prefix))),
             ("name", Some(json!(key.name))),
@@ -259,8 +262,7 @@ impl From<ApiKey> for Record {
 }
 
 fn format_time(time: Time) -> String {
-    time.trunc_subsecs(0)
-        .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+    times::seconds(Some(timestamp_of(time)))
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -268,12 +270,6 @@ fn name(text: &str) -> Result<String, String> {
         1..=KEY_NAME_CHARS_MAX if !text.contains('\0') => Ok(text.to_owned()),
         _ => Err(format!("must have 1 to {KEY_NAME_CHARS_MAX} characters")),
     }
-}
-
-fn spirit_id(text: &str) -> Result<SpiritId, String> {
-    parse_uuid(text)
-        .map(SpiritId)
-        .ok_or_else(|| "must be the id of a spirit, a UUID".to_owned())
 }
 
 /// Parses a number of seconds, minutes, hours or days, up to a hundred years.

@@ -4,17 +4,13 @@ use clap::Args;
 use prost_types::{FieldMask, Struct};
 use serde_json::value::RawValue;
 
-use crate::gateway::parse_message;
-use crate::grpc::pb::{MetaMode, UpdateSessionRequest};
+use super::import::exact_object;
+use crate::grpc::pb::MetaMode;
 
-/// Parses a JSON object without changing a value: integers that a double cannot hold are refused.
+/// Parses a JSON object without changing a value: integers that a double cannot hold and repeated keys are refused.
 pub(super) fn object(text: &str) -> Result<Struct, String> {
-    // Parsed on its own first, so that the text is one value and nothing beside it.
-    let value: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let request = format!(r#"{{"meta":{value}}}"#);
-    let request: UpdateSessionRequest =
-        parse_message(request.as_bytes()).map_err(|error| error.to_string())?;
-    request.meta.ok_or_else(|| "must be a JSON object".to_owned())
+    let raw: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    exact_object(raw, &mut 0).map_err(|fault| fault.text)
 }
 
 /// A change of `meta`.
@@ -61,11 +57,12 @@ mod tests {
             Ok(json)
         );
         for (json, words) in [
-            ("[1]", "meta must be an object"),
+            ("[1]", "must be a JSON object"),
             ("null", "must be a JSON object"),
             ("{", "EOF"),
             (r#"{}, "title": "x""#, "trailing"),
             (r#"{"id":9007199254740993}"#, "meta.id"),
+            (r#"{"a":{"key":1,"key":1}}"#, "meta.a.key is given twice"),
         ] {
             let error = object(json).expect_err(json);
             assert!(error.contains(words), "{json}: {error}");

@@ -1,6 +1,7 @@
 //! Standard output of the commands: lines, records and lists, as text or as JSON lines.
 
 use std::io::{self, BufWriter, Stdout, Write};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use thiserror::Error;
@@ -63,13 +64,27 @@ pub(super) fn print_record(record: impl Into<Record>, json: bool) -> anyhow::Res
 
 /// Prints one line of text, or a record as JSON.
 pub(super) fn print_line(line: &str, record: Record, json: bool) -> anyhow::Result<()> {
-    let mut out = Output::new();
     if json {
-        out.record(&record, json)?;
+        print_record(record, json)
     } else {
-        out.line(line)?;
+        print_text(line)
     }
+}
+
+/// Prints one line, which must be printable.
+pub(super) fn print_text(line: &str) -> anyhow::Result<()> {
+    let mut out = Output::new();
+    out.line(line)?;
     out.finish()
+}
+
+/// Returns the exit code of a command that printed a report, which a reader that has gone away does not change.
+pub(super) fn exit_code(printed: anyhow::Result<()>, is_complete: bool) -> anyhow::Result<ExitCode> {
+    match printed {
+        Err(error) if !error.is::<OutputClosed>() => Err(error),
+        _ if is_complete => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::FAILURE),
+    }
 }
 
 /// Prints items as JSON lines at once, or as the rows of a table at the end.

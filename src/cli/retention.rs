@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand};
 use humantime::{format_duration, parse_duration};
 
-use super::call::{CallArgs, connect, present, spirit_client};
+use super::call::{TargetArgs, present, spirit_client};
 use super::client::{Connection, explain};
 use super::output::{Output, print_record};
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
@@ -35,7 +35,7 @@ enum RetentionCommand {
   elephantasm-events retention get Fern --json")]
 struct GetArgs {
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 #[derive(Args, Debug)]
@@ -45,7 +45,7 @@ struct GetArgs {
   elephantasm-events retention set Fern --max-age none --history-max-age 1y --json")]
 struct SetArgs {
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 
     /// Maximum age of events, such as 90d; `none` keeps them for good
     #[arg(long, value_name = "AGE", group = "age", value_parser = age)]
@@ -58,17 +58,6 @@ struct SetArgs {
     /// Maximum age of changes; `none` keeps them for good
     #[arg(long, value_name = "AGE", group = "age", value_parser = age)]
     history_max_age: Option<Age>,
-}
-
-/// The spirit of a command.
-#[derive(Args, Debug)]
-struct Target {
-    /// Spirit, by name or id; the id if it is soft-deleted
-    #[arg(value_name = "SPIRIT")]
-    spirit: String,
-
-    #[command(flatten)]
-    call: CallArgs,
 }
 
 /// An age, or none.
@@ -90,7 +79,7 @@ pub(super) async fn run(args: RetentionArgs) -> anyhow::Result<ExitCode> {
         RetentionCommand::Get(args) => &args.target,
         RetentionCommand::Set(args) => &args.target,
     };
-    let (channel, spirit_id) = connect(&target.spirit, &target.call).await?;
+    let (channel, spirit_id) = target.connect().await?;
     let mut spirits = spirit_client(channel);
     let spirit = get(&mut spirits, spirit_id).await?;
     let spirit = match &args.command {

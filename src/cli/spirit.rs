@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use prost_types::Struct;
 use serde_json::json;
 
-use super::call::{CallArgs, connect, present, spirit_client};
+use super::call::{CallArgs, TargetArgs, present, spirit_client};
 use super::client::explain;
 use super::meta::{MetaArgs, mask, object};
 use super::output::{Listing, Row, print_line, print_record};
@@ -94,7 +94,7 @@ struct ListArgs {
   elephantasm-events spirit get Fern --json")]
 struct GetArgs {
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 #[derive(Args, Debug)]
@@ -104,7 +104,7 @@ struct GetArgs {
   elephantasm-events spirit update Fern --merge-meta '{\"team\": \"north\"}' --json")]
 struct UpdateArgs {
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 
     /// Name
     #[arg(long)]
@@ -128,7 +128,7 @@ struct UpdateArgs {
   elephantasm-events spirit delete Bryn --expected-revision 1 --json")]
 struct DeleteArgs {
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 
     /// Delete the spirit only if this is its revision
     #[arg(long, value_name = "N")]
@@ -141,7 +141,7 @@ struct DeleteArgs {
   elephantasm-events spirit restore \"$SPIRIT\" --json")]
 struct RestoreArgs {
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 
     /// Restore the spirit only if this is its revision
     #[arg(long, value_name = "N")]
@@ -156,17 +156,6 @@ struct CountArgs {
     /// Count soft-deleted spirits too
     #[arg(long)]
     include_deleted: bool,
-
-    #[command(flatten)]
-    call: CallArgs,
-}
-
-/// The spirit of a command.
-#[derive(Args, Debug)]
-struct Target {
-    /// Spirit, by name or id; the id if it is soft-deleted
-    #[arg(value_name = "SPIRIT")]
-    spirit: String,
 
     #[command(flatten)]
     call: CallArgs,
@@ -241,8 +230,8 @@ fn row(spirit: &Spirit) -> Row<5> {
     }
 }
 
-async fn get(target: Target) -> anyhow::Result<()> {
-    let (channel, spirit_id) = connect(&target.spirit, &target.call).await?;
+async fn get(target: TargetArgs) -> anyhow::Result<()> {
+    let (channel, spirit_id) = target.connect().await?;
     let request = GetSpiritRequest {
         spirit_id,
         include_deleted: true,
@@ -255,7 +244,7 @@ async fn get(target: Target) -> anyhow::Result<()> {
 }
 
 async fn update(args: UpdateArgs) -> anyhow::Result<()> {
-    let (channel, spirit_id) = connect(&args.target.spirit, &args.target.call).await?;
+    let (channel, spirit_id) = args.target.connect().await?;
     let (meta, meta_mode) = args.meta.change();
     let given = [
         ("name", args.name.is_some()),
@@ -280,7 +269,7 @@ async fn update(args: UpdateArgs) -> anyhow::Result<()> {
 }
 
 async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
-    let (channel, spirit_id) = connect(&args.target.spirit, &args.target.call).await?;
+    let (channel, spirit_id) = args.target.connect().await?;
     let request = SoftDeleteSpiritRequest {
         spirit_id,
         expected_revision: args.expected_revision,
@@ -293,7 +282,7 @@ async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
 }
 
 async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
-    let (channel, spirit_id) = connect(&args.target.spirit, &args.target.call).await?;
+    let (channel, spirit_id) = args.target.connect().await?;
     let request = RestoreSpiritRequest {
         spirit_id,
         expected_revision: args.expected_revision,

@@ -28,13 +28,45 @@ pub(super) fn micros(timestamp: Option<Timestamp>) -> String {
     text(timestamp, SecondsFormat::Micros)
 }
 
-fn text(timestamp: Option<Timestamp>, format: SecondsFormat) -> String {
-    let time = timestamp.and_then(time_of);
-    time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(format, true))
+/// Returns a time as JSON, with as many digits as it has.
+pub(super) fn json(timestamp: Option<Timestamp>) -> Option<Value> {
+    format(timestamp, SecondsFormat::AutoSi).map(Value::from)
 }
 
-/// Returns a time as JSON.
-pub(super) fn json(timestamp: Option<Timestamp>) -> Option<Value> {
+fn text(timestamp: Option<Timestamp>, digits: SecondsFormat) -> String {
+    format(timestamp, digits).unwrap_or_else(|| "-".to_owned())
+}
+
+/// Formats a time in UTC, whose zone is `Z`.
+fn format(timestamp: Option<Timestamp>, digits: SecondsFormat) -> Option<String> {
     let time = timestamp.and_then(time_of)?;
-    Some(Value::from(time.to_rfc3339()))
+    Some(time.to_rfc3339_opts(digits, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_time_is_utc_and_is_accepted_as_an_argument() {
+        let timestamp = time("2026-03-01T10:00:00.25+01:00").expect("valid");
+        let json = json(Some(timestamp)).expect("a time");
+        let forms = [
+            seconds(Some(timestamp)),
+            millis(Some(timestamp)),
+            micros(Some(timestamp)),
+            json.as_str().expect("a text").to_owned(),
+        ];
+        assert_eq!(
+            forms,
+            [
+                "2026-03-01T09:00:00Z",
+                "2026-03-01T09:00:00.250Z",
+                "2026-03-01T09:00:00.250000Z",
+                "2026-03-01T09:00:00.250Z",
+            ]
+        );
+        assert_eq!(time(&forms[3]), Ok(timestamp));
+        assert_eq!((seconds(None), super::json(None)), ("-".to_owned(), None));
+    }
 }

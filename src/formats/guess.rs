@@ -5,6 +5,7 @@ use super::json::{Fields, Json};
 
 /// Number of keys that describe an object of an unknown format.
 const KEYS_SHOWN: usize = 6;
+const KEY_CHARS_SHOWN: usize = 40;
 /// Formats by keys that an object of them has.
 const BY_KEYS: [(&[&str], &str); 11] = [
     (&["resourceSpans"], "OpenTelemetry traces (OTLP)"),
@@ -47,7 +48,8 @@ fn of_object(fields: &Fields) -> String {
     if let Some((_, name)) = BY_KEYS.iter().find(|(keys, _)| keys.iter().all(has)) {
         return (*name).to_owned();
     }
-    let keys: Vec<&str> = fields.iter().map(|(key, _)| key).take(KEYS_SHOWN).collect();
+    let shown = |(key, _): (&str, _)| key.chars().take(KEY_CHARS_SHOWN).collect();
+    let keys: Vec<String> = fields.iter().map(shown).take(KEYS_SHOWN).collect();
     format!("JSON objects with the keys {}", keys.join(", "))
 }
 
@@ -82,6 +84,8 @@ mod tests {
         ] {
             assert_eq!(guess(record).as_deref(), Some(expected), "{record}");
         }
+        let long = guess(&format!(r#"{{"{}":1}}"#, "k".repeat(1_000))).unwrap_or_default();
+        assert!(long.ends_with(&format!(" {}", "k".repeat(40))), "{long}");
         let codex = guess(r#"{"type":"event_msg","payload":{}}"#).unwrap_or_default();
         assert!(codex.contains("--format codex"), "{codex}");
         for record in [r#"{"a":"#, r#"{"event_type":"a","x":1}"#] {

@@ -156,14 +156,7 @@ async fn the_check_in_the_handbook_detects_a_missing_event_in_a_copy() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
-    for _ in 0..3 {
-        server
-            .events()
-            .await
-            .create_event(event(&spirit_id))
-            .await
-            .unwrap();
-    }
+    server.create_events(&spirit_id, 3).await;
     sqlx::query("delete from events where sequence = 2")
         .execute(&mut test_dir.connect().await)
         .await

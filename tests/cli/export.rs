@@ -207,8 +207,9 @@ async fn an_export_that_is_imported_into_another_database_gives_equal_events_and
     let copy = other_database(&test_dir).await;
     for created in [event_count(), 0] {
         let mut import = test_dir.command(&["import", file, "--spirit", "Ada"]);
-        let (exited, _) = finish_measured(import.env("EVENTS_ADDR", &copy.addr)).await;
+        let (exited, peak) = finish_measured(import.env("EVENTS_ADDR", &copy.addr)).await;
         let exited = exited.exits_with(0);
+        assert!(peak <= 64 * MIB, "{} MiB", peak / MIB);
         assert!(
             exited.stdout.contains(&format!("created {created}, ")),
             "{exited:?}"

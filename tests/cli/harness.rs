@@ -5,13 +5,14 @@ mod shared;
 
 use std::fs;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
 use elephantasm_events::grpc::pb::ListSpiritsRequest;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 pub use shared::{Exited, PATIENCE, Server, TestDir, event, eventually, finish, signal};
@@ -63,14 +64,17 @@ impl TestDir {
 /// Runs a command and returns its output and the highest resident memory that was seen.
 pub async fn finish_measured(command: &mut Command) -> (Exited, usize) {
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let child = command.spawn().unwrap();
     let pid = child.id().unwrap();
+    let mut output = pin!(child.wait_with_output());
     let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
+    loop {
         peak = peak.max(peak_bytes(pid).unwrap_or_default());
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::select! {
+            output = &mut output => return (Exited::from(output.unwrap()), peak),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
     }
-    (Exited::from(child.wait_with_output().await.unwrap()), peak)
 }
 
 impl Exited {
@@ -111,16 +115,29 @@ impl Server {
         finish(test_dir.command(arguments).env("EVENTS_ADDR", &self.addr)).await
     }
 
-    /// Runs a command against this server with `input` on its stdin and waits until it exits.
-    pub async fn command_with_stdin(&self, test_dir: &TestDir, arguments: &[&str], input: &str) -> Exited {
-        let mut child = test_dir
+    /// Starts a command against this server.
+    pub fn spawn(&self, test_dir: &TestDir, arguments: &[&str], stdin: Stdio) -> Child {
+        test_dir
             .command(arguments)
             .env("EVENTS_ADDR", &self.addr)
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// Stores events of the session `s`, one after another.
+    pub async fn create_events(&self, spirit_id: &str, count: usize) {
+        let mut events = self.events().await;
+        for _ in 0..count {
+            events.create_event(event(spirit_id)).await.unwrap();
+        }
+    }
+
+    /// Runs a command against this server with `input` on its stdin and waits until it exits.
+    pub async fn command_with_stdin(&self, test_dir: &TestDir, arguments: &[&str], input: &str) -> Exited {
+        let mut child = self.spawn(test_dir, arguments, Stdio::piped());
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);

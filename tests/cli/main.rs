@@ -32,6 +32,7 @@ mod purge;
 mod replay;
 mod resources;
 mod rolling_restart;
+mod secrets;
 mod settings;
 mod silent_connections;
 mod supervised_postgres;

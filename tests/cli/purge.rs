@@ -156,14 +156,7 @@ async fn purge_asks_first_and_retention_shows_what_it_sets() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
     let spirit_id = server.spirit("Ada").await;
-    for _ in 0..3 {
-        server
-            .events()
-            .await
-            .create_event(event(&spirit_id))
-            .await
-            .unwrap();
-    }
+    server.create_events(&spirit_id, 3).await;
     let dry = server
         .command(&test_dir, &["purge", "Ada", "--all", "--dry-run"])
         .await;

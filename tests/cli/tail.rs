@@ -23,13 +23,7 @@ impl Tail {
     }
 
     pub fn run(test_dir: &TestDir, server: &Server, arguments: &[&str]) -> Self {
-        let mut child = test_dir
-            .command(arguments)
-            .env("EVENTS_ADDR", &server.addr)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = server.spawn(test_dir, arguments, Stdio::null());
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }

@@ -15,8 +15,8 @@ use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::session_service_client::SessionServiceClient;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
 use crate::grpc::pb::{
-    BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, ListEventsRequest, UpdateEventRequest,
-    UpdateSessionRequest,
+    BatchCreateEventsRequest, CreateEventRequest, CreateSpiritRequest, Event, GetEventRequest,
+    ListEventsRequest, UpdateEventRequest, UpdateSessionRequest,
 };
 use crate::grpc::timestamp_of;
 
@@ -35,13 +35,30 @@ pub(super) struct Data {
     run: String,
     pub(super) spirit_ids: Vec<String>,
     content: String,
-    pub(super) event_ids: Vec<String>,
+    /// Events that are read or edited.
+    stored: Vec<StoredEvent>,
     /// Token of the page at the requested depth; empty for the first page.
     pub(super) page_token: String,
     /// Whether each event has a session of its own, and the days over which they were last active.
     sessions_over: Option<u32>,
     next: AtomicU64,
     next_batch: AtomicU64,
+}
+
+/// An event as requests name it.
+#[derive(Clone, Debug)]
+struct StoredEvent {
+    event_id: String,
+    spirit_id: Option<String>,
+}
+
+impl From<Event> for StoredEvent {
+    fn from(event: Event) -> Self {
+        Self {
+            event_id: event.id,
+            spirit_id: event.spirit_id,
+        }
+    }
 }
 
 impl Data {
@@ -52,7 +69,7 @@ impl Data {
             spirit_ids: create_spirits(channel.clone(), &run, args.spirits()).await?,
             run,
             content: "x".repeat(args.content_bytes),
-            event_ids: Vec::new(),
+            stored: Vec::new(),
             page_token: String::new(),
             sessions_over: (args.workload == Workload::Sessions).then_some(args.days),
             next: AtomicU64::new(0),
@@ -84,11 +101,27 @@ impl Data {
         Ok(data)
     }
 
+    fn random_event(&self) -> StoredEvent {
+        self.stored[fastrand::usize(..self.stored.len())].clone()
+    }
+
+    /// Returns a read of a random event.
+    pub(super) fn get(&self) -> GetEventRequest {
+        let StoredEvent { event_id, spirit_id } = self.random_event();
+        GetEventRequest {
+            event_id,
+            spirit_id,
+            ..GetEventRequest::default()
+        }
+    }
+
     /// Returns an edit of a random event, which changes it.
     pub(super) fn edit(&self) -> UpdateEventRequest {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let StoredEvent { event_id, spirit_id } = self.random_event();
         UpdateEventRequest {
-            event_id: self.event_ids[fastrand::usize(..self.event_ids.len())].clone(),
+            event_id,
+            spirit_id,
             meta_summary: Some(format!("summary {number}")),
             ..UpdateEventRequest::default()
         }
@@ -148,11 +181,11 @@ impl Data {
             let response = events.batch_create_events(request).await.map_err(explain)?;
             for result in response.into_inner().results {
                 if let Some(Item::Created(created)) = result.result {
-                    self.event_ids.extend(created.event.map(|event| event.id));
+                    self.stored.extend(created.event.map(StoredEvent::from));
                 }
             }
         }
-        ensure!(self.event_ids.len() == count, "not every event was stored");
+        ensure!(self.stored.len() == count, "not every event was stored");
         Ok(())
     }
 
@@ -162,8 +195,8 @@ impl Data {
             let mut request = self.create_for(number, 0);
             request.dedupe_key = None;
             let response = events.create_event(request).await.map_err(explain)?;
-            self.event_ids
-                .extend(response.into_inner().event.map(|event| event.id));
+            self.stored
+                .extend(response.into_inner().event.map(StoredEvent::from));
         }
         Ok(())
     }
@@ -232,4 +265,31 @@ pub(super) async fn create_spirits(
         ids.push(spirit.context("the server's reply holds no spirit")?.id);
     }
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_edits_name_the_spirit_of_their_event() {
+        let event = Event {
+            id: "e".to_owned(),
+            spirit_id: Some("s".to_owned()),
+            ..Event::default()
+        };
+        let data = Data {
+            run: String::new(),
+            spirit_ids: vec!["s".to_owned()],
+            content: String::new(),
+            stored: vec![event.into()],
+            page_token: String::new(),
+            sessions_over: None,
+            next: AtomicU64::new(0),
+            next_batch: AtomicU64::new(0),
+        };
+        let (get, edit) = (data.get(), data.edit());
+        assert_eq!((get.event_id.as_str(), get.spirit_id()), ("e", "s"));
+        assert_eq!((edit.event_id.as_str(), edit.spirit_id()), ("e", "s"));
+    }
 }

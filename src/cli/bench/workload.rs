@@ -13,8 +13,8 @@ use super::{BenchArgs, Clock, Workload};
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::session_service_client::SessionServiceClient;
 use crate::grpc::pb::{
-    BatchCreateEventsRequest, BatchMode, GetEventRequest, ListEventsRequest, ListSessionsRequest,
-    SessionFilter, StreamSessionEventsRequest,
+    BatchCreateEventsRequest, BatchMode, ListEventsRequest, ListSessionsRequest, SessionFilter,
+    StreamSessionEventsRequest,
 };
 
 /// Number of creates and of gets among ten mixed calls; the rest are lists.
@@ -102,12 +102,7 @@ impl Caller {
     }
 
     async fn get(&mut self) -> Result<usize, Status> {
-        let event_id = self.data.event_ids[fastrand::usize(..self.data.event_ids.len())].clone();
-        let request = GetEventRequest {
-            event_id,
-            ..GetEventRequest::default()
-        };
-        let response = self.events.get_event(request).await?.into_inner();
+        let response = self.events.get_event(self.data.get()).await?.into_inner();
         complete(response.event.is_some()).map(|()| 1)
     }
 

@@ -1,7 +1,6 @@
 //! `event delete`: soft-deletes events by their ids, or those that are selected.
 
 use clap::Args;
-use prost_types::Timestamp;
 use serde_json::json;
 
 use super::super::call::{CallArgs, connect, connect_any, event_client, present};
@@ -137,12 +136,7 @@ pub(in crate::cli) async fn delete_selected(
     };
     let record = Record::of([
         ("deleted_count", Some(json!(reply.deleted_count))),
-        ("deleted_at", exact(reply.deleted_at)),
+        ("deleted_at", times::json(reply.deleted_at)),
     ]);
     print_line(&line, record, json)
-}
-
-/// Returns a time as JSON, to the microsecond.
-fn exact(time: Option<Timestamp>) -> Option<serde_json::Value> {
-    time.map(|time| json!(times::micros(Some(time))))
 }

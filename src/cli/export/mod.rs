@@ -18,7 +18,8 @@ use indicatif::ProgressBar;
 use tonic::Status;
 
 use self::output::Output;
-use super::client::{AddrArgs, Connection, REPLY_BYTES_MAX, explain};
+use super::call::{event_client, session_client};
+use super::client::{AddrArgs, Connection, explain};
 use super::progress::{Progress, styled};
 use super::spirits::{UnknownName, resolve};
 use super::stop;
@@ -115,8 +116,8 @@ pub(super) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let connection = args.addr.connect().await?;
     let spirit_id = resolve(connection.clone(), &args.spirit, UnknownName::Refuse).await?;
     let mut export = Export {
-        events: EventServiceClient::new(connection.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
-        sessions: SessionServiceClient::new(connection.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
+        events: event_client(connection.clone()),
+        sessions: session_client(connection.clone()),
         spirit_id,
         session_id: args.session,
         include_deleted: args.include_deleted,

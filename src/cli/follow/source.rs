@@ -7,8 +7,8 @@ use futures_util::stream::BoxStream;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::cli::client::{Connection, REPLY_BYTES_MAX};
-use crate::grpc::pb::event_service_client::EventServiceClient;
+use crate::cli::call::event_client;
+use crate::cli::client::Connection;
 use crate::grpc::pb::{
     Event, EventChange, EventFilter, StreamSessionEventsRequest, StreamSessionEventsResponse,
     WatchChangesRequest, WatchChangesResponse, WatchEventsRequest, WatchEventsResponse, WatchStart,
@@ -92,7 +92,7 @@ impl Source {
         channel: Connection,
         start: &Start,
     ) -> Result<BoxStream<'static, Result<Step, Status>>, Status> {
-        let mut client = EventServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
+        let mut client = event_client(channel);
         match self {
             Self::Events {
                 spirit_id,
@@ -184,17 +184,32 @@ fn watch_start(start: &Start) -> WatchStart {
     }
 }
 
+impl Step {
+    fn item(item: Item, after: Start) -> Self {
+        Self {
+            item: Some(item),
+            after,
+            is_caught_up: false,
+        }
+    }
+
+    fn position(after: Start, is_caught_up: bool) -> Self {
+        Self {
+            item: None,
+            after,
+            is_caught_up,
+        }
+    }
+}
+
 impl From<StreamSessionEventsResponse> for Step {
     fn from(response: StreamSessionEventsResponse) -> Self {
         use stream_session_events_response::Item as Wire;
-        let is_caught_up = matches!(response.item, Some(Wire::CaughtUp(_)));
-        Self {
-            item: match response.item {
-                Some(Wire::Event(event)) => Some(Item::Event(Box::new(event))),
-                Some(Wire::CaughtUp(_) | Wire::Heartbeat(_)) | None => None,
-            },
-            is_caught_up,
-            after: Start::Cursor(response.cursor),
+        let after = Start::Cursor(response.cursor);
+        match response.item {
+            Some(Wire::Event(event)) => Self::item(Item::Event(Box::new(event)), after),
+            Some(Wire::CaughtUp(_)) => Self::position(after, true),
+            Some(Wire::Heartbeat(_)) | None => Self::position(after, false),
         }
     }
 }
@@ -202,14 +217,11 @@ impl From<StreamSessionEventsResponse> for Step {
 impl From<WatchEventsResponse> for Step {
     fn from(response: WatchEventsResponse) -> Self {
         use watch_events_response::Item as Wire;
-        let is_caught_up = matches!(response.item, Some(Wire::CaughtUp(_)));
-        Self {
-            item: match response.item {
-                Some(Wire::Event(event)) => Some(Item::Event(Box::new(event))),
-                Some(Wire::CaughtUp(_) | Wire::Heartbeat(_)) | None => None,
-            },
-            is_caught_up,
-            after: Start::Sequence(response.sequence),
+        let after = Start::Sequence(response.sequence);
+        match response.item {
+            Some(Wire::Event(event)) => Self::item(Item::Event(Box::new(event)), after),
+            Some(Wire::CaughtUp(_)) => Self::position(after, true),
+            Some(Wire::Heartbeat(_)) | None => Self::position(after, false),
         }
     }
 }
@@ -217,14 +229,11 @@ impl From<WatchEventsResponse> for Step {
 impl From<WatchChangesResponse> for Step {
     fn from(response: WatchChangesResponse) -> Self {
         use watch_changes_response::Item as Wire;
-        let is_caught_up = matches!(response.item, Some(Wire::CaughtUp(_)));
-        Self {
-            item: match response.item {
-                Some(Wire::Change(change)) => Some(Item::Change(Box::new(change))),
-                Some(Wire::CaughtUp(_) | Wire::Heartbeat(_)) | None => None,
-            },
-            is_caught_up,
-            after: Start::Change(response.last_change),
+        let after = Start::Change(response.last_change);
+        match response.item {
+            Some(Wire::Change(change)) => Self::item(Item::Change(Box::new(change)), after),
+            Some(Wire::CaughtUp(_)) => Self::position(after, true),
+            Some(Wire::Heartbeat(_)) | None => Self::position(after, false),
         }
     }
 }

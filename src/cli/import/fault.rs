@@ -13,6 +13,9 @@ use crate::domain::invalid::Invalid;
 pub(in crate::cli) const SHOWN_MAX: usize = 20;
 /// Number of kinds that are counted separately.
 const KINDS_MAX: usize = 50;
+/// Number of characters of a kind and of a reason, which may quote the input.
+const KIND_CHARS_MAX: usize = 100;
+const TEXT_CHARS_MAX: usize = 500;
 
 /// The reason why a line is not stored as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,14 +24,33 @@ pub(in crate::cli) struct Fault {
     pub(in crate::cli) kind: Cow<'static, str>,
     /// The reason in full.
     pub(in crate::cli) text: String,
+    /// The stored event that has the dedupe key of the line.
+    pub(in crate::cli) event_id: Option<String>,
 }
 
 impl Fault {
     pub(in crate::cli) fn new(kind: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
         Self {
-            kind: kind.into(),
-            text: text.into(),
+            kind: cut(kind.into(), KIND_CHARS_MAX),
+            text: cut(text.into().into(), TEXT_CHARS_MAX).into_owned(),
+            event_id: None,
         }
+    }
+
+    /// Returns the fault with the stored event that has the dedupe key of the line.
+    pub(in crate::cli) fn of_event(self, event_id: impl Into<String>) -> Self {
+        Self {
+            event_id: Some(event_id.into()),
+            ..self
+        }
+    }
+}
+
+/// Returns the text up to a number of characters.
+fn cut(text: Cow<'static, str>, chars_max: usize) -> Cow<'static, str> {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => text,
     }
 }
 
@@ -124,5 +146,19 @@ impl FaultReport {
     fn print(&self, text: &str) {
         let text = printable(text);
         self.progress.suspend(|| eprintln!("{text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_quotes_the_beginning_of_long_input() {
+        let fault = Fault::new("é".repeat(101), "é".repeat(1_000_000));
+        assert_eq!(*fault.kind, format!("{}…", "é".repeat(100)));
+        assert_eq!(fault.text, format!("{}…", "é".repeat(500)));
+        let short = Fault::new("kind", "é".repeat(500));
+        assert_eq!((&*short.kind, short.text.chars().count()), ("kind", 500));
     }
 }

@@ -5,7 +5,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tonic_types::{RpcStatusExt as _, StatusExt as _, pb as rpc};
 
-use super::super::client::{Connection, REPLY_BYTES_MAX};
+use super::super::call::{event_client, session_client};
+use super::super::client::Connection;
 use super::deletions::Deletions;
 use super::fault::{Fault, bad_fields};
 use super::tally::Outcome;
@@ -44,8 +45,8 @@ pub(super) enum Answer {
 impl Ingest {
     pub(super) fn new(connection: Connection) -> Self {
         Self {
-            events: EventServiceClient::new(connection.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
-            sessions: SessionServiceClient::new(connection),
+            events: event_client(connection.clone()),
+            sessions: session_client(connection),
             stream: None,
         }
     }
@@ -182,6 +183,7 @@ fn different(dedupe_key: Option<&str>, existing: &str) -> Fault {
         "different",
         format!("not stored: its dedupe key{key} is taken by event {existing}, which differs from it"),
     )
+    .of_event(existing)
 }
 
 /// Returns the fault of a refused event. Field paths lack the prefix `create.` of the stream's items.

@@ -15,7 +15,7 @@ use crate::domain::limits::META_LEVELS_MAX;
 const VALUES_MAX: usize = 500_000;
 
 /// Converts a JSON object. `values` is the number of values that were converted.
-pub(super) fn object(raw: &RawValue, values: &mut usize) -> Result<Struct, Fault> {
+pub(in crate::cli) fn object(raw: &RawValue, values: &mut usize) -> Result<Struct, Fault> {
     match value(raw, 1, values) {
         Ok(Value {
             kind: Some(Kind::StructValue(object)),

@@ -6,9 +6,11 @@
 
 mod deletions;
 pub(super) mod fault;
+mod files;
 mod ingest;
 mod keys;
 mod line;
+mod listed;
 mod meta;
 mod reader;
 mod repair;
@@ -16,6 +18,7 @@ mod scan;
 mod session;
 mod sources;
 mod split;
+mod summary;
 mod tally;
 mod target;
 mod text;
@@ -32,17 +35,20 @@ use clap::Args;
 use indicatif::ProgressBar;
 use tonic::Status;
 
+pub(super) use self::meta::object as exact_object;
+
 use self::ingest::Ingest;
 use self::line::Leniency;
 use self::reader::Readers;
 use self::sources::{Absent, Source};
-use self::tally::Tally;
+use self::tally::{Tally, TallyOptions};
 use self::target::Target;
 use self::transcript::{FormatArg, TranscriptOptions};
 use self::upload::Upload;
 use self::watch::Watch;
 use self::watched::Watched;
 use super::client::{AddrArgs, Connection, explain};
+use super::output::{exit_code, print_record, print_text};
 use super::spirits::{UnknownName, resolve};
 use crate::domain::ids::parse_uuid;
 use crate::domain::limits::Limits;
@@ -94,6 +100,10 @@ pub(super) struct ImportArgs {
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
 
+    /// Print the counts as a JSON object, with those of each file and the lines that are not stored
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     addr: AddrArgs,
 }
@@ -132,12 +142,20 @@ struct Importer {
     transcripts: TranscriptOptions,
     progress: ProgressBar,
     tally: Tally,
+    /// Whether the counts are printed as JSON.
+    json: bool,
 }
 
 impl Importer {
     /// Connects and finds or creates the spirit.
     async fn connect(args: &ImportArgs, progress: ProgressBar, is_labelled: bool) -> anyhow::Result<Self> {
-        let tally = Tally::new(progress.clone(), args.dry_run, is_labelled);
+        let options = TallyOptions {
+            dry_run: args.dry_run,
+            lists_faults: args.json,
+            is_labelled,
+            format: args.format.name(),
+        };
+        let tally = Tally::new(progress.clone(), options);
         let (spirit_id, connection) = if args.dry_run {
             let known = parse_uuid(&args.spirit).map(|id| id.to_string());
             (known.unwrap_or_default(), None)
@@ -162,6 +180,7 @@ impl Importer {
             },
             progress,
             tally,
+            json: args.json,
         })
     }
 
@@ -186,17 +205,20 @@ impl Importer {
     /// Prints the counts. The exit code tells whether everything is stored.
     fn report(self, result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
         self.tally.finish();
-        let scope = match self.connection {
-            None => "dry run".to_owned(),
-            Some(_) => format!("spirit {}", self.spirit_id),
-        };
-        println!("{scope}: {}", self.tally.summary());
-        result?;
-        Ok(if self.tally.is_complete() {
-            ExitCode::SUCCESS
+        let is_complete = result.is_ok() && self.tally.is_complete();
+        let summary = self.tally.summary();
+        let spirit_id = (!self.spirit_id.is_empty()).then_some(self.spirit_id.as_str());
+        let printed = if self.json {
+            print_record(summary.record(spirit_id, is_complete), true)
         } else {
-            ExitCode::FAILURE
-        })
+            let scope = match self.connection {
+                None => "dry run".to_owned(),
+                Some(_) => format!("spirit {}", self.spirit_id),
+            };
+            print_text(&format!("{scope}: {summary}"))
+        };
+        result?;
+        exit_code(printed, is_complete)
     }
 }
 

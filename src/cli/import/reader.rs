@@ -51,13 +51,21 @@ pub(super) enum Message {
 /// The sources that are read or will be.
 pub(super) struct Readers {
     waiting: VecDeque<(usize, Source)>,
-    reading: VecDeque<(usize, mpsc::Receiver<Message>)>,
+    reading: VecDeque<Reading>,
     /// Index of the source whose events are handed out.
     turn: watch::Sender<usize>,
     spirit_id: String,
     leniency: Leniency,
     transcripts: TranscriptOptions,
     progress: ProgressBar,
+}
+
+/// A source that is read.
+struct Reading {
+    index: usize,
+    messages: mpsc::Receiver<Message>,
+    /// The reader ended without the last message.
+    is_broken: bool,
 }
 
 impl Readers {
@@ -82,18 +90,25 @@ impl Readers {
     /// Returns the next message with the index of its source; `None` after the last. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<(usize, Message)> {
         self.start();
-        let (index, messages) = self.reading.front_mut()?;
-        let index = *index;
-        if let Some(message) = messages.recv().await {
-            return Some((index, message));
+        let reading = self.reading.front_mut()?;
+        let index = reading.index;
+        let message = match reading.messages.recv().await {
+            Some(message) => message,
+            None if reading.is_broken => Message::End,
+            None => {
+                reading.is_broken = true;
+                Message::Broken("is not read to its end, because its reader failed".to_owned())
+            }
+        };
+        if matches!(message, Message::End) {
+            self.leave(index);
         }
-        self.leave(index);
-        Some((index, Message::End))
+        Some((index, message))
     }
 
     /// Stops reading a source if it is still read.
     pub(super) fn leave(&mut self, index: usize) {
-        if self.reading.front().is_some_and(|(front, _)| *front == index) {
+        if self.reading.front().is_some_and(|front| front.index == index) {
             self.reading.pop_front();
             self.turn.send_replace(index + 1);
         }
@@ -125,7 +140,11 @@ impl Readers {
                 sender,
             };
             tokio::task::spawn_blocking(move || reader.run());
-            self.reading.push_back((index, receiver));
+            self.reading.push_back(Reading {
+                index,
+                messages: receiver,
+                is_broken: false,
+            });
         }
     }
 }
@@ -153,8 +172,8 @@ impl Reader {
         let text = match text::open(&self.source.origin, self.progress.clone()) {
             Ok(text) => text,
             Err(error) => {
-                // Nobody may be there any more to be told.
-                let _ = self.send(Message::Broken(error.to_string()));
+                // The receiver may have been dropped.
+                let _ = self.end(error.to_string());
                 return;
             }
         };
@@ -253,6 +272,7 @@ impl Reader {
             Ok(items) => self.items(self.last, 0, items, None)?,
             Err(fault) => self.send(Message::Bad(self.last, fault))?,
         }
+        self.send(Message::End)?;
         Err(Abandoned)
     }
 
@@ -279,8 +299,10 @@ impl Reader {
         self.sender.blocking_send(message).map_err(|_| Abandoned)
     }
 
+    /// Ends the source before its end.
     fn end(&self, text: String) -> Result<(), Abandoned> {
         self.send(Message::Broken(text))?;
+        self.send(Message::End)?;
         Err(Abandoned)
     }
 }

@@ -99,16 +99,19 @@ impl Found {
         Ok(())
     }
 
-    /// Adds a file, which must be readable.
+    /// Adds a file, which must be readable. A pipe is opened only to be read, since its writer ends with its reader.
     fn add_file(&mut self, path: &Path, name: &str) -> anyhow::Result<()> {
         let shown = path.display().to_string();
-        let opened = match fs::File::open(path) {
+        let checked = fs::metadata(path).and_then(|metadata| {
+            if metadata.is_file() {
+                fs::File::open(path)?;
+            }
+            Ok(metadata)
+        });
+        let metadata = match checked {
             Err(error) if self.accepts(&error) => return Ok(()),
-            opened => opened.with_context(|| format!("cannot open {shown}"))?,
+            checked => checked.with_context(|| format!("cannot open {shown}"))?,
         };
-        let metadata = opened
-            .metadata()
-            .with_context(|| format!("cannot open {shown}"))?;
         self.sources.push(Source {
             name: unpacked_name(name).to_owned(),
             path: shown,

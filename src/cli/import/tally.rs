@@ -1,12 +1,15 @@
 //! Counts the outcomes of an import, in the order of the lines, and prints faults and progress.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 
 use super::super::progress::{Progress, styled};
 use super::fault::{Fault, FaultReport, Position, SHOWN_MAX};
+use super::files::Files;
+use super::listed::ListedFaults;
 use super::sources::Source;
+use super::summary::Summary;
 
 /// The outcome of a line.
 pub(super) enum Outcome {
@@ -25,19 +28,6 @@ pub(super) enum Verdict {
     Stop,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    created: u64,
-    duplicates: u64,
-    different: u64,
-    bad: u64,
-    repaired: u64,
-    /// Sources that were not read, or not to their end.
-    broken: u64,
-    /// Changes of the title or `meta` of a session.
-    sessions: u64,
-}
-
 /// The state of a source whose first lines are all bad.
 #[derive(Default)]
 struct Unproven {
@@ -46,19 +36,10 @@ struct Unproven {
     stopped: bool,
 }
 
-/// Findings in a source beside its events.
-#[derive(Default)]
-struct Findings {
-    /// The format of transcripts that was recognised.
-    format: Option<&'static str>,
-    /// Number of skipped parts of transcripts by kind.
-    skipped: BTreeMap<String, u64>,
-}
-
 pub(super) struct Tally {
-    counts: Counts,
-    /// Paths of the sources that are read.
-    paths: Vec<String>,
+    files: Files,
+    /// Sources that were not read, or not to their end.
+    broken: u64,
     /// Whether messages about a source name it.
     is_labelled: bool,
     /// The current sources that have had no good line.
@@ -67,61 +48,71 @@ pub(super) struct Tally {
     proven: Option<usize>,
     /// The formats that sources without a good line look like.
     guesses: HashMap<usize, String>,
-    /// By path.
-    findings: HashMap<String, Findings>,
     report: FaultReport,
+    listed: ListedFaults,
     progress: Progress,
     dry_run: bool,
+    /// The format of files in which no transcript was recognised.
+    format: &'static str,
+}
+
+/// Options of a tally.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TallyOptions {
+    pub(super) dry_run: bool,
+    /// Whether the summary lists the faults.
+    pub(super) lists_faults: bool,
+    pub(super) is_labelled: bool,
+    pub(super) format: &'static str,
 }
 
 impl Tally {
-    pub(super) fn new(progress: ProgressBar, dry_run: bool, is_labelled: bool) -> Self {
+    pub(super) fn new(progress: ProgressBar, options: TallyOptions) -> Self {
         Self {
-            counts: Counts::default(),
-            paths: Vec::new(),
-            is_labelled,
+            files: Files::default(),
+            broken: 0,
+            is_labelled: options.is_labelled,
             unproven: HashMap::new(),
             proven: None,
             guesses: HashMap::new(),
-            findings: HashMap::new(),
             report: FaultReport::new(progress.clone()),
+            listed: ListedFaults::new(options.lists_faults),
             progress: Progress::new(progress),
-            dry_run,
+            dry_run: options.dry_run,
+            format: options.format,
         }
     }
 
     /// Begins with sources, of which some may have been read before.
     pub(super) fn begin(&mut self, sources: &[Source]) {
-        self.paths = sources.iter().map(|source| source.path.clone()).collect();
+        self.files.begin(sources);
         self.unproven.clear();
         self.proven = None;
         self.guesses.clear();
-        for path in &self.paths {
-            self.findings.remove(path);
-        }
     }
 
     /// Counts the outcome of the next line of a source.
     pub(super) fn count(&mut self, source: usize, at: Position, outcome: Outcome) -> Verdict {
+        let counts = &mut self.files.of_mut(source).counts;
         let fault = match outcome {
             Outcome::Bad(fault) => return self.bad(source, at, fault),
             Outcome::Different(fault) => {
-                self.counts.duplicates += 1;
-                self.counts.different += 1;
+                counts.duplicates += 1;
+                counts.different += 1;
                 Some(fault)
             }
             Outcome::Duplicate => {
-                self.counts.duplicates += 1;
+                counts.duplicates += 1;
                 None
             }
             Outcome::Created => {
-                self.counts.created += 1;
+                counts.created += 1;
                 None
             }
         };
         self.prove(source);
         if let Some(fault) = fault {
-            self.report.fault(&self.label(source), at, fault);
+            self.fault(source, at, fault);
         }
         self.show_progress();
         Verdict::Continue
@@ -132,38 +123,40 @@ impl Tally {
         self.prove(source);
     }
 
-    /// Counts characters that were replaced.
-    pub(super) fn repaired(&mut self, characters: u64) {
-        self.counts.repaired += characters;
+    /// Counts characters of a source that were replaced.
+    pub(super) fn repaired(&mut self, source: usize, characters: u64) {
+        self.files.of_mut(source).counts.repaired += characters;
     }
 
     /// Counts a change of a session.
     pub(super) fn session(&mut self, source: usize) {
-        self.counts.sessions += 1;
+        self.files.of_mut(source).counts.sessions += 1;
         self.prove(source);
     }
 
     /// Counts a part of a transcript that is not stored.
     pub(super) fn skipped(&mut self, source: usize, kind: String) {
-        *self.findings(source).skipped.entry(kind).or_default() += 1;
+        *self.files.of_mut(source).skipped.entry(kind).or_default() += 1;
     }
 
     /// Takes note of the format that was recognised in a source.
     pub(super) fn format(&mut self, source: usize, name: &'static str) {
-        self.findings(source).format = Some(name);
-    }
-
-    fn findings(&mut self, source: usize) -> &mut Findings {
-        self.findings.entry(self.paths[source].clone()).or_default()
+        self.files.of_mut(source).format = Some(name);
     }
 
     /// Returns the name of a source in messages; empty for a single source.
     fn label(&self, source: usize) -> String {
         if self.is_labelled {
-            self.paths[source].clone()
+            self.files.of(source).path.clone()
         } else {
             String::new()
         }
+    }
+
+    /// Reports a fault.
+    fn fault(&mut self, source: usize, at: Position, fault: Fault) {
+        self.listed.add(&self.files.of(source).path, at, &fault);
+        self.report.fault(&self.label(source), at, fault);
     }
 
     /// Counts a bad line. It is not printed before a good one, so that a file of another kind costs one sentence.
@@ -175,9 +168,9 @@ impl Tally {
         {
             return Verdict::Stop; // read ahead
         }
-        self.counts.bad += 1;
+        self.files.of_mut(source).counts.bad += 1;
         if self.proven == Some(source) {
-            self.report.fault(&self.label(source), at, fault);
+            self.fault(source, at, fault);
             self.show_progress();
             return Verdict::Continue;
         }
@@ -196,6 +189,7 @@ impl Tally {
             fault.text
         );
         self.report.say(&self.label(source), &text);
+        self.files.of_mut(source).error = Some(text);
         Verdict::Stop
     }
 
@@ -213,7 +207,7 @@ impl Tally {
     pub(super) fn end(&mut self, source: usize) {
         let held = self.unproven.remove(&source).unwrap_or_default().held;
         for (at, fault) in held {
-            self.report.fault(&self.label(source), at, fault);
+            self.fault(source, at, fault);
         }
         if let Some(guess) = self.guesses.remove(&source) {
             self.report
@@ -230,8 +224,9 @@ impl Tally {
 
     /// Counts a source that is not read, or not to its end.
     pub(super) fn broken(&mut self, source: usize, text: &str) {
-        self.counts.broken += 1;
+        self.broken += 1;
         self.report.say(&self.label(source), text);
+        self.files.of_mut(source).error = Some(text.to_owned());
     }
 
     pub(super) fn note(&self, text: &str) {
@@ -242,16 +237,7 @@ impl Tally {
     pub(super) fn finish(&self) {
         self.progress.bar().finish_and_clear();
         self.report.finish();
-        let mut formats: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut skipped: BTreeMap<&str, u64> = BTreeMap::new();
-        for findings in self.findings.values() {
-            if let Some(format) = findings.format {
-                *formats.entry(format).or_default() += 1;
-            }
-            for (kind, count) in &findings.skipped {
-                *skipped.entry(kind).or_default() += count;
-            }
-        }
+        let (formats, skipped) = (self.files.formats(), self.files.skipped());
         let list = |entries: Vec<String>| entries.join(", ");
         if !formats.is_empty() {
             let files = |(name, count)| format!("{name} ({count})");
@@ -268,50 +254,25 @@ impl Tally {
 
     /// Returns true if every line is stored as it is.
     pub(super) fn is_complete(&self) -> bool {
-        self.counts.bad == 0 && self.counts.different == 0 && self.counts.broken == 0
+        let totals = self.files.totals();
+        totals.bad == 0 && totals.different == 0 && self.broken == 0
     }
 
-    pub(super) fn summary(&self) -> String {
-        let Counts {
-            created,
-            duplicates,
-            different,
-            bad,
-            repaired,
-            broken,
-            sessions,
-        } = self.counts;
-        let mut text = if self.dry_run {
-            format!("events {created}, bad lines {bad}")
-        } else {
-            format!(
-                "created {created}, duplicates {duplicates} (of them different {different}), bad lines {bad}"
-            )
-        };
-        let skipped: u64 = self
-            .findings
-            .values()
-            .flat_map(|findings| findings.skipped.values())
-            .sum();
-        for (name, count) in [("sessions set", sessions), ("parts skipped", skipped)] {
-            if count > 0 {
-                text = format!("{text}, {name} {count}");
-            }
+    pub(super) fn summary(&self) -> Summary<'_> {
+        Summary {
+            files: &self.files,
+            faults: &self.listed,
+            broken: self.broken,
+            dry_run: self.dry_run,
+            format: self.format,
+            elapsed: self.progress.elapsed(),
         }
-        if repaired > 0 {
-            text = format!("{text}, characters replaced {repaired}");
-        }
-        if broken > 0 {
-            text = format!("{text}, unreadable files {broken}");
-        }
-        let seconds = self.progress.elapsed().as_secs_f64();
-        let rate = self.progress.rate(created + duplicates);
-        format!("{text}; {seconds:.1} s, {rate:.0} events/s")
     }
 
     fn show_progress(&mut self) {
         if self.progress.is_due() {
-            self.progress.show(&self.summary(), &self.bytes_read());
+            self.progress
+                .show(&self.summary().to_string(), &self.bytes_read());
         }
     }
 

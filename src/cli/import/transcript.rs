@@ -33,6 +33,20 @@ pub(super) enum FormatArg {
     Anthropic,
 }
 
+impl FormatArg {
+    /// Returns the name of the format of files in which no other one is recognised.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Auto | Self::Jsonl => "jsonl",
+            Self::ClaudeCode => Format::ClaudeCode.name(),
+            Self::Codex => Format::Codex.name(),
+            Self::Atif => Format::Atif.name(),
+            Self::Openai => Format::OpenAi.name(),
+            Self::Anthropic => Format::Anthropic.name(),
+        }
+    }
+}
+
 /// The flags of an import that concern transcripts.
 #[derive(Clone, Debug)]
 pub(super) struct TranscriptOptions {

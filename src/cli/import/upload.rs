@@ -155,7 +155,7 @@ impl<'a> Upload<'a> {
         }
         let state = match &self.target {
             Target::DryRun(limits) => {
-                self.tally.repaired(parsed.repaired);
+                self.tally.repaired(source, parsed.repaired);
                 State::Counted(at, check(parsed.request, limits), None)
             }
             Target::Server(ingest) => {
@@ -281,7 +281,7 @@ impl<'a> Upload<'a> {
             }
             let Some(outcome) = outcome else { return };
             if !matches!(outcome, Outcome::Bad(_)) {
-                self.tally.repaired(parsed.repaired);
+                self.tally.repaired(pending.source, parsed.repaired);
             }
             let digest = *digest;
             pending.state = match (event_id.filter(|_| parsed.is_deleted), &mut self.deletions) {

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use self::convert::Converted;
 use self::report::Report;
 use super::database::{Database, connect_options};
+use super::output::exit_code;
 use crate::config::{DatabaseArgs, EventLimitArgs, LogArgs};
 use crate::domain::event::Event;
 use crate::domain::ids::SpiritId;
@@ -86,13 +87,9 @@ async fn move_all(mut source: LegacyDatabase, store: &Store, limits: Limits) -> 
         left_out: HashSet::new(),
     };
     let result = moving.run(&mut source).await;
-    moving.report.print();
+    let printed = moving.report.print();
     result.context("the move ended early; run it again, nothing is stored twice")?;
-    Ok(if moving.report.is_complete() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    exit_code(printed, moving.report.is_complete())
 }
 
 /// A move under way.

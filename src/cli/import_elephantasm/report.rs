@@ -6,6 +6,7 @@ use indicatif::ProgressBar;
 use uuid::Uuid;
 
 use super::super::import::fault::{Fault, FaultReport};
+use super::super::output::Output;
 use super::super::printable::printable;
 use super::super::progress::{Progress, styled};
 use super::convert::Changes;
@@ -124,30 +125,34 @@ impl Report {
     }
 
     /// Prints the counts to stdout.
-    pub(super) fn print(&self) {
+    pub(super) fn print(&self) -> anyhow::Result<()> {
         self.progress.bar().finish_and_clear();
         self.faults.finish();
+        let mut out = Output::new();
         let Counts {
             moved,
             existing,
             left_out,
         } = self.spirits;
-        println!("spirits: moved {moved}, already there {existing}, left out {left_out}");
+        out.line(&format!(
+            "spirits: moved {moved}, already there {existing}, left out {left_out}"
+        ))?;
         let Counts {
             moved,
             existing,
             left_out,
         } = self.events;
-        println!(
+        out.line(&format!(
             "events: moved {moved} (of them soft-deleted {}), already there {existing}, left out {left_out}; {:.1} s",
             self.deleted,
             self.progress.elapsed().as_secs_f64()
-        );
+        ))?;
         for (rule, count) in &self.changes {
-            println!("changed: {count} × {rule}");
+            out.line(&format!("changed: {count} × {rule}"))?;
         }
         if !self.passed_over.is_empty() {
-            println!("not moved: {}", printable(&self.passed_over.join(", ")));
+            out.line(&format!("not moved: {}", printable(&self.passed_over.join(", "))))?;
         }
+        out.finish()
     }
 }

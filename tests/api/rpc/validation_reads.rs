@@ -10,7 +10,7 @@ use prost_types::Timestamp;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::builders::{at, list, refused, stream};
+use crate::support::builders::{at, bad_fields, list, refused, stream};
 use crate::support::harness::TestServer;
 use crate::support::live::now;
 use crate::support::validation::{
@@ -209,6 +209,61 @@ async fn stream_session_events_validates_every_field() {
             replay.message().await.map(drop)
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_replay_request_reports_every_invalid_field() {
+    let server = TestServer::start().await;
+    let replay = async |request| -> Result<(), Status> {
+        let mut replay = server.events().stream_session_events(request).await?.into_inner();
+        replay.message().await.map(drop)
+    };
+    let request = StreamSessionEventsRequest {
+        spirit_id: "x".to_owned(),
+        session_id: String::new(),
+        filter: Some(EventFilter {
+            roles: vec![String::new()],
+            ..EventFilter::default()
+        }),
+        view: 9,
+        limit: -1,
+        start: Some(Start::LastN(0)),
+        follow: false,
+        order: 9,
+        content_bytes_max: Some(0),
+    };
+    let mut fields = bad_fields(replay(request).await);
+    fields.sort();
+    assert_eq!(
+        fields,
+        [
+            "content_bytes_max",
+            "filter.roles[0]",
+            "last_n",
+            "limit",
+            "order",
+            "session_id",
+            "spirit_id",
+            "view"
+        ]
+    );
+    let valid = stream("01890a5d-ac96-774b-bcce-b302099a8057", "s");
+    let table = [
+        (Start::LastN(-1), "last_n"),
+        (Start::FromTime(at(-62_135_596_801)), "from_time"),
+        (Start::FromTime(at(253_402_300_800)), "from_time"),
+    ];
+    for (start, field) in table {
+        let request = StreamSessionEventsRequest {
+            start: Some(start.clone()),
+            ..valid.clone()
+        };
+        let fields = bad_fields(replay(request).await);
+        assert!(
+            fields.iter().all(|bad| bad.starts_with(field)) && fields.len() == 1,
+            "{start:?}: {fields:?}"
+        );
+    }
 }
 
 #[tokio::test]

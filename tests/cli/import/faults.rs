@@ -1,9 +1,11 @@
 //! The report of faults: some in full, the others as counts; one sentence for a file that holds no events.
 
+use serde_json::{Value, json};
+
 use crate::harness::{Exited, Server, TestDir, finish};
 
 use super::exact::field;
-use super::{counts, line};
+use super::{counts, line, stored};
 
 /// The lines on stderr, except those that show the progress of an import of some seconds.
 fn faults(exited: &Exited) -> Vec<&str> {
@@ -117,4 +119,78 @@ async fn a_dry_run_checks_every_line_without_a_server() {
         "line 3: event_type must have",
         "importance_score must",
     ]);
+}
+
+#[tokio::test]
+async fn with_json_the_summary_is_an_object_with_the_counts_of_each_file_and_the_places_of_faults() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    let keyed = |content: &str| line(content).replace('}', r#", "dedupe_key": "k"}"#);
+    let files = [
+        test_dir.file(
+            "a.jsonl",
+            [&keyed("one"), "{", &keyed("other")].map(String::from).join("\n"),
+        ),
+        test_dir.file(
+            "b.json",
+            r#"{"type": "user", "sessionId": "c", "uuid": "u", "message": {"content": "hi"}}"#,
+        ),
+        test_dir.file("c.jsonl", "PK\u{3}\u{4}"),
+    ];
+    let [a, b, c] = files.each_ref().map(String::as_str);
+    let import = ["import", a, b, c, "--spirit", "Ada", "--json"];
+    let exited = server.command(&test_dir, &import).await.exits_with(1);
+    let printed: Value = serde_json::from_str(&exited.stdout).unwrap();
+    exited.reports(&["a.jsonl: line 2: is not JSON", "formats found: claude-code (1)"]);
+    let spirit_id = server.spirit_id("Ada").await;
+    let different = stored(&server, &spirit_id).await[0].id.clone();
+    for (field, value) in [
+        ("spirit_id", json!(spirit_id)),
+        ("dry_run", json!(false)),
+        ("is_complete", json!(false)),
+        ("created", json!(2)),
+        ("duplicates", json!(1)),
+        ("different", json!(1)),
+        ("bad_lines", json!(1)),
+        ("unreadable_files", json!(1)),
+        ("faults_not_listed", json!(0)),
+    ] {
+        assert_eq!(printed[field], value, "{field} in {printed}");
+    }
+    let of_file = |index: usize| {
+        let file = &printed["files"][index];
+        ["path", "format", "created", "different", "bad_lines", "error"].map(|field| file[field].clone())
+    };
+    assert_eq!(
+        of_file(0),
+        [
+            json!(a),
+            json!("jsonl"),
+            json!(1),
+            json!(1),
+            json!(1),
+            Value::Null
+        ]
+    );
+    assert_eq!(
+        of_file(1),
+        [
+            json!(b),
+            json!("claude-code"),
+            json!(1),
+            json!(0),
+            json!(0),
+            Value::Null
+        ]
+    );
+    assert_eq!(of_file(2)[5], json!("the file is a zip archive; unpack it first"));
+    let of_fault = |index: usize| {
+        ["path", "line", "kind", "event_id"].map(|field| printed["faults"][index][field].clone())
+    };
+    assert_eq!(of_fault(0), [json!(a), json!(2), json!("not JSON"), Value::Null]);
+    assert_eq!(
+        of_fault(1),
+        [json!(a), json!(3), json!("different"), json!(different)]
+    );
+    server.stop().await;
 }

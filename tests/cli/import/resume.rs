@@ -53,14 +53,7 @@ async fn an_import_that_was_killed_is_completed_by_the_next_and_nothing_is_store
 async fn an_import_continues_when_the_server_is_started_again() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;
-    let mut child = test_dir
-        .command(&["import", "-", "--spirit", "Ada"])
-        .env("EVENTS_ADDR", &server.addr)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = server.spawn(&test_dir, &["import", "-", "--spirit", "Ada"], Stdio::piped());
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all((line("before") + "\n").as_bytes()).await.unwrap();
     eventually("the first line is stored", async || {

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tokio::process::Command;
+
 use crate::harness::{Server, TestDir, finish};
 
 use super::{contents, counts, line, stored};
@@ -61,4 +63,22 @@ async fn sources_whose_keys_would_be_mixed_up_are_refused() {
         .await
         .exits_with(2)
         .reports(&["--source names one source"]);
+}
+
+#[tokio::test]
+async fn a_named_pipe_is_read_like_a_file() {
+    let test_dir = TestDir::new();
+    let pipe = test_dir.path().join("pipe.jsonl");
+    let pipe = pipe.to_str().unwrap();
+    assert!(Command::new("mkfifo").arg(pipe).status().await.unwrap().success());
+    let text = line("one") + "\n" + &line("two");
+    let written = tokio::fs::write(pipe, &text);
+    let mut import = test_dir.command(&["import", pipe, "--spirit", "Ada", "--dry-run"]);
+    let (written, imported) = tokio::join!(written, finish(&mut import));
+    written.unwrap();
+    let imported = imported.exits_with(0);
+    assert!(
+        imported.stdout.starts_with("dry run: events 2, bad lines 0;"),
+        "{imported:?}"
+    );
 }

@@ -32,13 +32,7 @@ async fn a_watch_imports_what_is_appended_and_new_files_once_and_survives_the_se
     std::fs::create_dir_all(folder.join("sub")).unwrap();
     let first = test_dir.file("logs/a.jsonl", line("one") + "\n");
     let watch = ["import", "--watch", folder.to_str().unwrap(), "--spirit", "Ada"];
-    let child = test_dir
-        .command(&watch)
-        .env("EVENTS_ADDR", &server.addr)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = server.spawn(&test_dir, &watch, Stdio::null());
     stored(&test_dir, &["one"]).await;
 
     let (half, rest) = (line("two"), line("three"));
