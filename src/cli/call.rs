@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::client::{AddrArgs, Connection, REPLY_BYTES_MAX};
-use super::spirits::{UnknownName, resolve};
+use super::spirits::resolve;
 use crate::grpc::pb::event_service_client::EventServiceClient;
 use crate::grpc::pb::session_service_client::SessionServiceClient;
 use crate::grpc::pb::spirit_service_client::SpiritServiceClient;
@@ -56,7 +56,7 @@ impl TargetArgs {
 /// Connects and finds a spirit by name or id; returns its id.
 pub(super) async fn connect(spirit: &str, call: &CallArgs) -> anyhow::Result<(Connection, String)> {
     let channel = call.addr.connect().await?;
-    let spirit_id = resolve(channel.clone(), spirit, UnknownName::Refuse).await?;
+    let spirit_id = resolve(channel.clone(), spirit).await?;
     Ok((channel, spirit_id))
 }
 

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use super::call::{present, spirit_client};
+use tonic::Status;
+
+use super::call::spirit_client;
 use super::client::{Connection, explain, strong};
 use super::failure::{CommandError, Failure};
 use super::printable::printable;
+use super::retry::retried;
 use crate::domain::access::SpiritScope;
 use crate::domain::cursor::NamedSpiritPosition;
 use crate::domain::ids::{SpiritId, parse_uuid};
@@ -25,34 +28,51 @@ pub(super) enum UnknownName {
 }
 
 /// Returns the id of a spirit. An id must exist; a name must belong to exactly one live spirit.
-pub(super) async fn resolve(
+pub(super) async fn resolve(channel: Connection, name_or_id: &str) -> anyhow::Result<String> {
+    let found = look_up(channel, name_or_id, UnknownName::Refuse).await;
+    Ok(found.map_err(explain)??)
+}
+
+/// As [`resolve`], and calls again while the server is away or overloaded.
+pub(super) async fn resolve_patiently(
     channel: Connection,
     name_or_id: &str,
     unknown: UnknownName,
 ) -> anyhow::Result<String> {
+    // Before a create is repeated, the name is looked up, so a spirit whose create was not answered is found.
+    let found = retried(async || look_up(channel.clone(), name_or_id, unknown).await).await;
+    Ok(found.map_err(explain)??)
+}
+
+async fn look_up(
+    channel: Connection,
+    name_or_id: &str,
+    unknown: UnknownName,
+) -> Result<Result<String, CommandError>, Status> {
     let mut spirits = spirit_client(channel);
     if parse_uuid(name_or_id).is_some() {
         let request = GetSpiritRequest {
             spirit_id: name_or_id.to_owned(),
             include_deleted: unknown == UnknownName::Refuse,
         };
-        let reply = spirits.get_spirit(request).await.map_err(explain)?;
-        return Ok(present(reply.into_inner().spirit)?.id);
+        return Ok(id_of(spirits.get_spirit(request).await?.into_inner().spirit));
     }
-    let named = named(&mut spirits, name_or_id).await?;
-    let ids = named.into_iter().map(|spirit| spirit.id).collect();
-    match (only(name_or_id, ids)?, unknown) {
-        (Some(id), _) => Ok(id),
-        (None, UnknownName::Refuse) => Err(unknown_name(name_or_id).into()),
-        (None, UnknownName::Create) => {
+    let ids = named(&mut spirits, name_or_id).await?;
+    match (only(name_or_id, ids), unknown) {
+        (Ok(None), UnknownName::Create) => {
             let request = CreateSpiritRequest {
                 name: name_or_id.to_owned(),
                 ..CreateSpiritRequest::default()
             };
-            let reply = spirits.create_spirit(request).await.map_err(explain)?;
-            Ok(present(reply.into_inner().spirit)?.id)
+            Ok(id_of(spirits.create_spirit(request).await?.into_inner().spirit))
         }
+        (found, _) => Ok(found.and_then(|id| id.ok_or_else(|| unknown_name(name_or_id)))),
     }
+}
+
+fn id_of(spirit: Option<Spirit>) -> Result<String, CommandError> {
+    let spirit = spirit.ok_or_else(|| CommandError::new(Failure::Other, "the server's reply is empty"))?;
+    Ok(spirit.id)
 }
 
 /// Returns the id of a spirit in the database, by the rule of [`resolve`].
@@ -86,8 +106,8 @@ fn unknown_name(name: &str) -> CommandError {
     CommandError::new(Failure::NotFound, text)
 }
 
-/// Returns the live spirits with exactly this name.
-async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> anyhow::Result<Vec<Spirit>> {
+/// Returns the ids of the live spirits with exactly this name.
+async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> Result<Vec<String>, Status> {
     let mut request = ListSpiritsRequest {
         name_contains: Some(name.to_owned()),
         ..ListSpiritsRequest::default()
@@ -95,16 +115,9 @@ async fn named(spirits: &mut SpiritServiceClient<Connection>, name: &str) -> any
     // With strong consistency a spirit that was just created is found and not created again.
     let mut found = Vec::new();
     loop {
-        let page = spirits
-            .list_spirits(strong(request.clone()))
-            .await
-            .map_err(explain)?
-            .into_inner();
-        found.extend(
-            page.spirits
-                .into_iter()
-                .filter(|spirit| spirit.name.as_deref() == Some(name)),
-        );
+        let page = spirits.list_spirits(strong(request.clone())).await?.into_inner();
+        let named = page.spirits.into_iter().filter(|spirit| spirit.name() == name);
+        found.extend(named.map(|spirit| spirit.id));
         if page.next_page_token.is_empty() {
             return Ok(found);
         }

@@ -21,7 +21,7 @@ use self::output::Output;
 use super::call::{event_client, session_client};
 use super::client::{AddrArgs, Connection, explain};
 use super::progress::{Progress, styled};
-use super::spirits::{UnknownName, resolve};
+use super::spirits::{UnknownName, resolve_patiently};
 use super::stop;
 use crate::config::BadSettings;
 use crate::formats::export::to_atif;
@@ -114,7 +114,7 @@ struct Export {
 pub(super) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     check(&args)?;
     let connection = args.addr.connect().await?;
-    let spirit_id = resolve(connection.clone(), &args.spirit, UnknownName::Refuse).await?;
+    let spirit_id = resolve_patiently(connection.clone(), &args.spirit, UnknownName::Refuse).await?;
     let mut export = Export {
         events: event_client(connection.clone()),
         sessions: session_client(connection.clone()),

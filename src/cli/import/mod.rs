@@ -49,7 +49,7 @@ use self::watch::Watch;
 use self::watched::Watched;
 use super::client::{AddrArgs, Connection, explain};
 use super::output::{exit_code, print_record, print_text};
-use super::spirits::{UnknownName, resolve};
+use super::spirits::{UnknownName, resolve_patiently};
 use crate::domain::ids::parse_uuid;
 use crate::domain::limits::Limits;
 
@@ -161,7 +161,7 @@ impl Importer {
             (known.unwrap_or_default(), None)
         } else {
             let connection = args.addr.connect().await?;
-            let spirit_id = resolve(connection.clone(), &args.spirit, UnknownName::Create).await?;
+            let spirit_id = resolve_patiently(connection.clone(), &args.spirit, UnknownName::Create).await?;
             (spirit_id, Some(connection))
         };
         let start = args.start_time.unwrap_or_else(Utc::now);

@@ -2,9 +2,11 @@
 
 use std::process::Stdio;
 
+use elephantasm_events::grpc::pb::CountSpiritsRequest;
+use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{Exited, Server, TestDir, eventually};
+use crate::harness::{Exited, Server, TestDir, eventually, signal};
 
 use super::{contents, counts, line, stored};
 
@@ -70,5 +72,24 @@ async fn an_import_continues_when_the_server_is_started_again() {
         contents(&stored(&server, counts(&exited).0).await),
         ["before", "after"]
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_import_waits_for_a_database_that_is_away_when_it_starts() {
+    let test_dir = TestDir::new();
+    let server = Server::start(&test_dir).await;
+    server.spirit("Ada").await;
+    signal(test_dir.postmaster(), "KILL").await;
+    let mut spirits = SpiritServiceClient::new(server.channel().await);
+    eventually("the database is away", async || {
+        let counted = spirits.count_spirits(CountSpiritsRequest::default()).await;
+        counted.is_err().then_some(())
+    })
+    .await;
+    let import = ["import", "-", "--spirit", "Ada"];
+    let exited = server.command_with_stdin(&test_dir, &import, &line("one")).await;
+    let exited = exited.exits_with(0);
+    assert_eq!(contents(&stored(&server, counts(&exited).0).await), ["one"]);
     server.stop().await;
 }
