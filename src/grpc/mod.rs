@@ -31,6 +31,7 @@ pub use access_service::AccessApi;
 pub use auth::{AuthLayer, Keyring};
 pub use context::Context;
 pub use convert::create::check_create;
+pub use convert::session::check_session_update;
 pub use convert::timestamp::{time_of, timestamp_of};
 pub use event_service::EventApi;
 pub use json::{JsonObject, object_of_struct};

@@ -15,7 +15,7 @@ use super::ingest::{self, Answer};
 use super::line::Parsed;
 use super::reader::{Message, Readers};
 use super::tally::{Outcome, Tally, Verdict};
-use super::target::{Target, check};
+use super::target::{Target, check, check_session};
 use super::watched::{Digest, Watched};
 use crate::grpc::pb::{CreateEventRequest, IngestEventsResponse, UpdateSessionRequest};
 
@@ -180,6 +180,12 @@ impl<'a> Upload<'a> {
         at: Position,
         request: UpdateSessionRequest,
     ) -> Result<(), Status> {
+        if let Target::DryRun(limits) = &self.target
+            && let Err(fault) = check_session(request.clone(), limits)
+        {
+            self.push(source, State::Counted(at, Outcome::Bad(fault), None));
+            return Ok(());
+        }
         while let Target::Server(ingest) = &mut self.target {
             let Err(status) = ingest.update_session(request.clone()).await else {
                 break;

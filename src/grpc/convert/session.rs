@@ -167,6 +167,11 @@ pub(crate) fn session_edit(
     f.finish((target, edit))
 }
 
+/// Checks the fields of an update by the rules of UpdateSession, without a server.
+pub fn check_session_update(request: pb::UpdateSessionRequest, limits: &Limits) -> Result<(), Invalid> {
+    session_edit(request, limits).map(drop)
+}
+
 /// Returns the change of `meta`, which an update may remove.
 fn clearable_meta(f: &mut Fields, mask: &Mask, value: Option<Meta>, mode: i32) -> Change<Option<MetaChange>> {
     let is_cleared = value.is_none();

@@ -103,6 +103,7 @@ async fn a_dry_run_checks_every_line_without_a_server() {
             &line("good"),
             "{",
             r#"{"event_type": "", "content": "", "importance_score": 7}"#,
+            r#"{"session": {"session_id": "", "title": "t"}}"#,
         ]
         .join("\n"),
     );
@@ -111,13 +112,14 @@ async fn a_dry_run_checks_every_line_without_a_server() {
         .await
         .exits_with(1);
     assert!(
-        exited.stdout.starts_with("dry run: events 1, bad lines 2;"),
+        exited.stdout.starts_with("dry run: events 1, bad lines 3;"),
         "{exited:?}"
     );
     exited.reports(&[
         "line 2: is not JSON",
         "line 3: event_type must have",
         "importance_score must",
+        "line 4: session_id must have",
     ]);
 }
 
