@@ -5,7 +5,7 @@
 use super::items::{is_item, push_item};
 use super::json::{Fields, Json};
 use super::message::{Calls, Message, argument_text, call_meta, source, source_of};
-use super::output::{Id, Output};
+use super::output::{Draft, Id, Output};
 use super::record::event_type;
 use super::{FormatError, time};
 
@@ -101,7 +101,16 @@ impl OpenAi {
         }
         message.first.set_some("usage", shared.take("usage"));
         if fields.str("type").is_some_and(is_item) {
-            return push_item(out, &mut self.calls, &mut message, fields);
+            push_item(out, &mut self.calls, &mut message, fields)?;
+            if message.first.get("usage").is_some() {
+                // The item is skipped, such as the reasoning of a reply that ended before its message.
+                out.push(Draft {
+                    event_type: event_type::SYSTEM,
+                    meta: message.meta(Fields::default()),
+                    ..Draft::default()
+                });
+            }
+            return Ok(());
         }
         self.chat_message(out, message, fields)
     }

@@ -104,3 +104,16 @@ fn a_list_of_items_becomes_events_and_unknown_roles_are_kept() {
         "discriminator"
     );
 }
+
+#[test]
+fn the_usage_of_a_reply_without_a_message_is_an_event() {
+    let reply = r#"{"object":"response","id":"r","status":"incomplete","model":"m","usage":{"output_tokens":9},
+        "output":[{"type":"reasoning","id":"rs","encrypted_content":"x"}]}"#;
+    let records = convert(Format::OpenAi, options(), [reply]);
+    let events = events(&records);
+    let [event] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(event.event_type, "system");
+    assert_eq!(event.meta["usage"], json!({"output_tokens": 9}));
+}
