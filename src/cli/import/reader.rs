@@ -306,3 +306,40 @@ impl Reader {
         Err(Abandoned)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+
+    use super::*;
+    use crate::cli::import::transcript::FormatArg;
+
+    #[tokio::test]
+    async fn a_source_whose_reader_failed_is_broken() {
+        let leniency = Leniency {
+            repair: false,
+            assume_utc: false,
+        };
+        let transcripts = TranscriptOptions {
+            format: FormatArg::default(),
+            session: None,
+            start: DateTime::<Utc>::UNIX_EPOCH,
+            strict: false,
+        };
+        let progress = ProgressBar::hidden();
+        let mut readers = Readers::new(Vec::new(), String::new(), leniency, transcripts, progress);
+        let (sender, messages) = mpsc::channel(1);
+        readers.reading.push_back(Reading {
+            index: 0,
+            messages,
+            is_broken: false,
+        });
+        let sent = sender.try_send(Message::Skipped("part".to_owned()));
+        assert!(sent.is_ok());
+        drop(sender);
+        assert!(matches!(readers.next().await, Some((0, Message::Skipped(_)))));
+        assert!(matches!(readers.next().await, Some((0, Message::Broken(_)))));
+        assert!(matches!(readers.next().await, Some((0, Message::End))));
+        assert!(readers.next().await.is_none());
+    }
+}
