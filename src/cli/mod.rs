@@ -119,7 +119,7 @@ const SERVE_EXAMPLES: &str = "Examples:
   elephantasm-events serve --listen-addr 127.0.0.1:0 --drain-timeout 5s";
 const IMPORT_EXAMPLES: &str = "Examples:
   elephantasm-events import examples/garden.jsonl --spirit Fern
-  elephantasm-events import - --spirit Fern --dry-run < examples/garden.jsonl";
+  elephantasm-events import - --spirit Fern --dry-run --json < examples/garden.jsonl";
 const BENCH_EXAMPLES: &str = "Examples:
   elephantasm-events bench create --duration 0.5 --warmup 0
   elephantasm-events bench get --duration 0.5 --warmup 0 --events 1000 --json";
