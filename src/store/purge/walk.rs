@@ -48,9 +48,9 @@ pub(super) struct Walk {
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) candidates: Vec<Candidate>,
-    /// The number of events that were read.
+    /// The number of events that were read, 0 for a full page.
     walked: i64,
-    /// The position of the last event that was read; `None` if there was none.
+    /// The position of the last event that was read; `None` if there was none, and for a full page.
     end: Option<(i64, Option<Time>)>,
 }
 

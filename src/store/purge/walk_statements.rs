@@ -11,29 +11,32 @@ pub(in crate::store) const WALKED_ROWS_MAX: i64 = 10_000;
 const WALKED: &str = "id, sequence, session_id, deleted_at, \
      256 + octet_length(content) + meta_bytes + coalesce(octet_length(meta_summary), 0) as bytes";
 
-/// A page of candidates: the first selected rows of `walked`, each with the former values that its changes have; and the
-/// number of the rows of `walked`, with the position of the last one. A page without candidates is one row.
+/// A page of candidates: the first selected rows of `walked`, each with the former values that its changes have. Unless the
+/// page is full, also the number of the rows of `walked` and the position of the last one, which have to be read to the end.
+/// A page without candidates is one row.
 macro_rules! page {
     ($walked:expr, $order:expr) => {
         formatcp!(
-            "with walked as materialized ({walked}),
-             candidates as (
+            "with candidates as materialized (
                  select *
-                 from walked
+                 from ({walked}) as walked
                  where is_selected
                  order by {order}
                  limit {STEP_ROWS_MAX}
+             ),
+             ends as (
+                 select count(*) over () as walked, sequence, deleted_at
+                 from ({walked}) as walked
+                 where (select count(*) from candidates) < {STEP_ROWS_MAX}
+                 order by {end_order}
+                 limit 1
              )
              select
                  ends.walked, ends.sequence as end_sequence, ends.deleted_at as end_deleted_at, candidates.id,
                  candidates.sequence, candidates.session_id, candidates.deleted_at, candidates.bytes,
                  history.entries, history.entry_bytes
-             from (
-                 select count(*) over () as walked, sequence, deleted_at
-                 from walked
-                 order by {end_order}
-                 limit 1
-             ) as ends
+             from (select) as page
+             left join ends on true
              left join candidates on true
              left join lateral (
                  select count(*) as entries, coalesce(sum(previous_bytes), 0)::bigint as entry_bytes

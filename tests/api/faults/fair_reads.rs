@@ -129,11 +129,8 @@ async fn deletions_that_wait_for_a_lock_leave_half_of_the_pool_to_reads() {
 #[tokio::test]
 async fn edits_that_wait_for_a_locked_spirit_leave_connections_to_edits_of_others() {
     const DELETIONS: i64 = 6;
-    let server = TestServer::start_with(|settings| {
-        set_pool_of_calls(settings, 8); // half of them for edits
-        settings.store.acquire_timeout = Duration::from_secs(5);
-    })
-    .await;
+    // Half of the connections are for edits.
+    let server = TestServer::start_with(|settings| set_pool_of_calls(settings, 8)).await;
     let (locked, other) = (server.spirit().await, server.spirit().await);
     let requests = (0..DELETIONS).map(|n| event_at(&locked, "s", n)).collect();
     let events = store(&mut server.events(), requests).await;

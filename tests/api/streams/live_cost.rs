@@ -34,11 +34,7 @@ async fn idle_watches(server: &TestServer, spirits: &[String]) -> Vec<Watcher> {
 }
 
 async fn start_with_pool_of_four() -> TestServer {
-    TestServer::start_with(|settings| {
-        settings.store.pool_size = 4;
-        settings.store.acquire_timeout = Duration::from_secs(10);
-    })
-    .await
+    TestServer::start_with(|settings| settings.store.pool_size = 4).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use tonic::{Code, Request};
 
 use crate::streams::stalled_streams::all_idle;
 use crate::support::builders::{create, event, event_at, metadata, refused};
-use crate::support::harness::{Database, PATIENCE, Settings, TestServer, connect};
+use crate::support::harness::{PATIENCE, Settings, TestServer, connect};
 use crate::support::live::{Item, Watcher, after, beginning, follow, following, now, watch, watch_through};
 
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -253,11 +253,7 @@ async fn a_slow_client_within_the_stall_limit_receives_every_event() {
 async fn five_hundred_idle_watches_hold_no_database_connection_and_all_receive_one_commit() {
     const CONNECTIONS: usize = 5;
     const STREAMS_PER_CONNECTION: usize = 100;
-    let server = TestServer::start_on(Arc::new(Database::create().await), |settings| {
-        settings.store.pool_size = 2;
-        settings.store.acquire_timeout = Duration::from_secs(5);
-    })
-    .await;
+    let server = TestServer::start_with(|settings| settings.store.pool_size = 2).await;
     let spirit_id = server.spirit().await;
     let mut watchers = Vec::new();
     for _ in 0..CONNECTIONS {

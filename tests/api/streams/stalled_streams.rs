@@ -1,7 +1,6 @@
 //! Stalled replays hold no database connection and a bounded amount of memory, and dropped ones stop reading.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use elephantasm_events::grpc::pb::GetEventRequest;
 use elephantasm_events::grpc::pb::event_service_client::EventServiceClient;
@@ -41,11 +40,7 @@ pub async fn connect_for_many_streams(addr: std::net::SocketAddr) -> Channel {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_stalled_replays_hold_no_database_connection_and_bounded_memory() {
-    let server = TestServer::start_with(|settings| {
-        settings.store.pool_size = 4;
-        settings.store.acquire_timeout = Duration::from_secs(2);
-    })
-    .await;
+    let server = TestServer::start_with(|settings| settings.store.pool_size = 4).await;
     let spirit_id = server.spirit().await;
     insert_events(&server, &spirit_id, SESSION_EVENTS).await;
     let before = resident_kib();
