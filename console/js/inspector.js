@@ -8,7 +8,8 @@ import { deleteEvent, editEvent, restoreEvent, rewind } from "./edits.js";
 import { byteSize, fullTime } from "./format.js";
 import { jsonView } from "./json_view.js";
 import { attempt, notify, notifyError } from "./notices.js";
-import { links } from "./router.js";
+import { orderOf, orderParameter } from "./orders.js";
+import { links, parse } from "./router.js";
 import { kindOf } from "./rows.js";
 
 const KIND_NAMES = {
@@ -108,9 +109,10 @@ export class Inspector {
   }
 }
 
-/** The address of an event in its session. @param {any} event */
+/** The address of an event in its session, in the order of the current address. @param {any} event */
 export function linkTo(event) {
-  return links.events(event.spiritId, event.sessionId, { event: event.id, inspect: 1, deleted: event.isDeleted ? 1 : undefined });
+  const order = orderParameter(orderOf(parse(location.hash).query));
+  return links.events(event.spiritId, event.sessionId, { event: event.id, inspect: 1, deleted: event.isDeleted ? 1 : undefined, order });
 }
 
 /** A part that is made when it is first opened. @param {string} name @param {string} title @param {() => Node} content */

@@ -42,7 +42,7 @@ const HELP = [
     "Conversations",
     [
       ["j k ↓ ↑", "next, previous event"], ["Home End", "first, last event"], ["o", "fold or unfold"], ["Enter", "details"],
-      ["f", "follow new events"], ["c", "copy the id"], ["l", "copy the link"], ["e", "edit"], ["Delete", "delete, with undo"], ["Esc", "close details"],
+      ["f", "follow new events"], ["s", "order: by time, as stored"], ["c", "copy the id"], ["l", "copy the link"], ["e", "edit"], ["Delete", "delete, with undo"], ["Esc", "close details"],
     ],
   ],
 ];

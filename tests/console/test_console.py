@@ -1,9 +1,10 @@
 """Tests of the web console in a real browser.
 
 EVENTS_BIN is the binary to test, CHROMIUM the browser, and AXE the file axe.min.js, without which accessibility is not
-checked.
+checked. LONG_SESSION is the number of events in the longest session, 3,000 without it.
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -17,7 +18,7 @@ from harness import ROOT, Api, Browser, Server, create_key, session_hash
 from payloads import PAYLOADS
 
 AXE = pathlib.Path(os.environ["AXE"]).read_text() if os.environ.get("AXE") else None
-LONG = 3_000
+LONG = int(os.environ.get("LONG_SESSION", 3_000))
 expect.set_options(timeout=15_000)
 
 
@@ -67,6 +68,17 @@ def tool_session(spirit_id: str, session_id: str) -> None:
         api.event(spirit_id, session_id, content, event_type, occurredAt=f"2026-05-02T08:00:{second:02d}.250Z", **fields)
 
 
+@functools.cache
+def long_session() -> str:
+    """Stores a session with LONG events and a long pause in the middle, and returns its spirit."""
+    spirit_id = api.spirit("Long")
+    api.events([
+        {"spiritId": spirit_id, "sessionId": "long", "eventType": "message.in", "content": f"number {n}", "author": "mira", "occurredAt": minute(n if n < LONG // 2 else n + 4 * LONG)}
+        for n in range(LONG)
+    ])
+    return spirit_id
+
+
 class ConsoleTest(unittest.TestCase):
     def setUp(self):
         self.problems = []
@@ -97,6 +109,39 @@ class ConsoleTest(unittest.TestCase):
         run += "each.id + ': ' + each.nodes.map((node) => node.html.slice(0, 200) + ' ' + node.failureSummary).join(' | ')))"
         reply = session.send("Runtime.evaluate", {"expression": run, "awaitPromise": True, "returnByValue": True})
         self.assertEqual(reply["result"].get("value"), [], f"{state}: {reply}")
+
+
+# In a page: the time from the arrival of the first reply with events until the frame that shows one has been painted.
+PAINT_TIME = """
+    window.painted = new Promise((resolve) => {
+        const channel = new MessageChannel();
+        channel.port1.onmessage = () => {
+            const replies = performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('ListEvents'));
+            resolve(performance.now() - replies[0].responseEnd);
+        };
+        new MutationObserver((changes, observer) => {
+            if (!document.querySelector('[role=feed] article')) return;
+            observer.disconnect();
+            requestAnimationFrame(() => channel.port2.postMessage(0));
+        }).observe(document, { childList: true, subtree: true });
+    });
+"""
+# In a page: scrolls from one part of a conversation to another, and waits for what is in view.
+SCROLL = """async ([from, until]) => {
+    const list = document.querySelector('[role=feed]');
+    for (let step = 0; step <= 10; step++) {
+        list.scrollTop = (from + (until - from) * step / 10) * list.scrollHeight;
+        do await new Promise((done) => setTimeout(done, 20));
+        while (list.querySelector('.row-loading'));
+    }
+}"""
+
+
+def heap(session) -> float:
+    """The bytes of the page's objects that are in use, after a garbage collection."""
+    session.send("HeapProfiler.collectGarbage")
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return next(each["value"] for each in metrics if each["name"] == "JSHeapUsedSize")
 
 
 class SignInTest(ConsoleTest):
@@ -165,11 +210,7 @@ class ReadingTest(ConsoleTest):
         expect_eventually(lambda: answer.bounding_box()["height"] > 2 * height)
 
     def test_a_long_session_is_windowed_and_every_place_of_it_has_an_address(self):
-        spirit_id = api.spirit("Long")
-        api.events([
-            {"spiritId": spirit_id, "sessionId": "long", "eventType": "message.in", "content": f"number {n}", "author": "mira", "occurredAt": minute(n if n < LONG // 2 else n + 10_000)}
-            for n in range(LONG)
-        ])
+        spirit_id = long_session()
         page = self.open(session_hash(spirit_id, "long"))
         article = lambda n: page.get_by_role("article").filter(has_text=re.compile(f"number {n}$"))
         expect(article(LONG - 1)).to_be_visible()
@@ -186,6 +227,16 @@ class ReadingTest(ConsoleTest):
         box = slider.bounding_box()
         page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + 5)  # in the pause
         expect(article(LONG // 2)).to_be_in_viewport()
+        page.get_by_label("Order").select_option("As stored")
+        expect(page).to_have_url(re.compile("order=sequence"))
+        expect(article(LONG // 2)).to_be_in_viewport()
+        slider.press("Home")
+        expect(article(0)).to_be_in_viewport()
+        page.goto(browser.address + session_hash(spirit_id, "long", "?order=sequence"))
+        page.keyboard.press("g")
+        page.get_by_role("textbox", name="Event").fill("1234")
+        page.keyboard.press("Enter")
+        expect(article(1233)).to_be_in_viewport()
         page.evaluate("""async () => {
             const list = document.querySelector('[role=feed]');
             for (let step = 0; step < 60; step++) {
@@ -196,6 +247,47 @@ class ReadingTest(ConsoleTest):
         }""")
         expect(article(3)).to_be_visible()
         self.assertLess(page.get_by_role("article").count(), 60)
+
+    def test_a_long_session_is_painted_within_200_ms_of_the_reply_and_scrolling_takes_no_memory(self):
+        page = self.open("#/")
+        page.add_init_script(PAINT_TIME)
+        address = browser.address + session_hash(long_session(), "long")
+        paints = []
+        for _ in range(3):
+            page.goto("about:blank")
+            page.goto(address)
+            paints.append(page.evaluate("() => painted"))
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable")
+        samples = [page.evaluate(SCROLL, [part / 8, (part + 1) / 8]) or heap(session) for part in range(8)]
+        figures = "first paint after the reply: " + ", ".join(f"{each:.0f} ms" for each in paints)
+        figures += "; heap while scrolling: " + ", ".join(f"{bytes / 1e6:.1f} MB" for bytes in samples)
+        print(f"{LONG} events: {figures}", flush=True)
+        self.assertLess(min(paints), 200, figures)
+        self.assertLess(max(samples[1:]), samples[0] + 4e6, figures)
+
+    def test_the_order_as_stored_pairs_a_call_with_its_result_when_the_clock_was_set_back(self):
+        spirit_id = api.spirit("Clock")
+        paired = {"meta": {"tool_call_id": "1", "tool_name": "search"}}
+        api.event(spirit_id, "s", "Look it up", occurredAt="2026-05-02T08:00:00Z")
+        api.event(spirit_id, "s", '{"query": "soil"}', "tool.call", occurredAt="2026-05-02T08:30:00Z", **paired)
+        api.event(spirit_id, "s", "3 hits", "tool.result", occurredAt="2026-05-02T08:20:30Z", **paired)
+        page = self.open(session_hash(spirit_id, "s"))
+        articles = page.get_by_role("article")
+        call = articles.filter(has_text="soil")
+        expect(call).to_contain_text("no result here")
+        expect(articles).to_have_count(3)
+        page.keyboard.press("s")
+        expect(articles).to_have_count(2)
+        expect(call).to_contain_text("−9 min 30 s")
+        page.reload()
+        expect(page.get_by_label("Order")).to_have_value("sequence")
+        expect(page.get_by_role("button", name="Follow new events: Live")).to_be_visible()
+        api.event(spirit_id, "s", "An hour before", occurredAt="2026-05-02T07:00:00Z")
+        expect(articles.last).to_contain_text("An hour before")
+        page.get_by_label("Order").select_option("By time")
+        expect(articles.first).to_contain_text("An hour before")
+        self.assertNotIn("order", page.url)
 
     def test_imported_transcripts_are_conversations(self):
         spirit_id = api.spirit("Transcripts")
@@ -259,8 +351,51 @@ class FollowTest(ConsoleTest):
         expect(page.get_by_text("83 events")).to_be_visible()
         # An event that occurred earlier is put where it belongs.
         api.event(spirit_id, "s", "long ago", occurredAt="2020-01-01T00:00:00Z")
+        expect(page.get_by_text("84 events")).to_be_visible()
         page.keyboard.press("Home")
         expect(page.get_by_text("long ago")).to_be_in_viewport()
+
+
+    def test_what_other_clients_edit_delete_and_restore_appears_and_the_place_is_kept(self):
+        spirit_id = api.spirit("Others")
+        events = [api.event(spirit_id, "s", f"number {n}") for n in range(60)]
+        other = api.event(spirit_id, "other session", "elsewhere")
+        context = browser.context(keys["reader"])
+        self.addCleanup(context.close)
+        page = context.new_page()
+        broken = iter(range(2))  # the stream is opened again after it could not be opened twice
+        page.route("**/*WatchChanges", lambda route: route.abort() if next(broken, None) is not None else route.continue_())
+        page.goto(browser.address + session_hash(spirit_id, "s", f"?event={events[30]['id']}&inspect=1"))
+        row = lambda n: page.get_by_role("article").filter(has_text=re.compile(f"number {n}$"))
+        details = page.get_by_role("complementary", name="Details")
+        expect(row(30)).to_be_in_viewport()
+        place = row(31).bounding_box()["y"]
+        update = lambda n, **fields: api.call("EventService/UpdateEvent", {"eventId": events[n]["id"]} | fields)
+
+        update(30, metaSummary="Edited elsewhere")
+        expect(row(30)).to_contain_text("Edited elsewhere")
+        expect(details).to_contain_text("Edited elsewhere")
+        expect_eventually(lambda: row(31).bounding_box()["y"] > place)
+        place = row(31).bounding_box()["y"]
+        api.call("EventService/SoftDeleteEvent", {"eventId": events[0]["id"]})
+        expect(page.get_by_text("59 events")).to_be_visible()
+        self.assertAlmostEqual(row(31).bounding_box()["y"], place, delta=1)
+        api.call("EventService/SoftDeleteEvents", {"spiritId": spirit_id, "sessionId": "s", "afterSequence": "31"})
+        expect(row(31)).to_have_count(0)
+        expect(page.get_by_text("30 events")).to_be_visible()
+        api.call("EventService/RestoreEvent", {"eventId": events[31]["id"]})
+        expect(row(31)).to_be_visible()
+        api.call("EventService/SoftDeleteEvent", {"eventId": events[30]["id"]})
+        expect(row(30)).to_have_count(0)
+        expect(details).to_contain_text("Deleted")
+
+        # Changes of other sessions are of no concern.
+        counted = []
+        page.on("request", lambda request: "CountEvents" in request.url and counted.append(request.url))
+        api.call("EventService/SoftDeleteEvent", {"eventId": other["id"]})
+        update(31, metaSummary="The last edit")
+        expect(row(31)).to_contain_text("The last edit")
+        self.assertEqual(counted, [])
 
 
 class EditTest(ConsoleTest):
