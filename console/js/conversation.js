@@ -143,7 +143,7 @@ export class ConversationView {
   /** @param {any} session */
   #setSession(session) {
     this.session = session ?? this.session;
-    this.head.show(this.spirit, this.sessionId, this.session, this.feed.total);
+    this.head.show(this.spirit, this.sessionId, this.session);
     this.onplace({ spirit: this.spirit, session: this.session, sessionId: this.sessionId });
   }
 

@@ -29,7 +29,7 @@ export class ConversationHead {
     this.filterCount = el("span", { class: "badge", hidden: true });
     this.filters = button("Filters", { "aria-expanded": "false", onclick: onfilters, title: "Filters (/)" }, icon("filter"), el("span", { text: "Filters" }), this.filterCount);
     this.pill = button("", { class: "pill", hidden: true, onclick: onunseen });
-    this.total = el("span");
+    this.total = el("span", { text: "…" });
     this.owner = el("span");
     this.facts.append(this.total, this.owner);
     this.node = el(
@@ -40,13 +40,12 @@ export class ConversationHead {
     );
   }
 
-  /** @param {any} spirit @param {string | undefined} sessionId @param {any} session @param {number} total */
-  show(spirit, sessionId, session, total) {
+  /** @param {any} spirit @param {string | undefined} sessionId @param {any} session */
+  show(spirit, sessionId, session) {
     this.title.textContent = session?.title ?? sessionId ?? `All events of ${spirit?.name ?? "the spirit"}`;
     this.rename.hidden = !mayWrite() || !session;
     this.owner.textContent = [session?.title && sessionId, session?.owner && `with ${session.owner}`, spirit?.isDeleted && "the spirit is deleted"]
       .filter(Boolean).map((each) => ` · ${each}`).join("");
-    this.setTotal(total);
   }
 
   /** @param {number} total */

@@ -7,6 +7,7 @@ import { VirtualList } from "./virtual_list.js";
 const ROWS_MAX = 200_000;
 /** Rows before a place that the list is moved to, or before the end, which leaves room for new events. */
 const ROWS_BEFORE = 150_000;
+const CONTROLS = "a, button, pre, summary";
 
 /** @typedef {{event: any, below: number}} Place an event in view, and its distance from the top of the view */
 
@@ -33,6 +34,7 @@ export class EventList {
       attributes: { role: "feed", "aria-label": "Events", tabIndex: 0 },
     });
     this.node = this.list.scroller;
+    this.node.addEventListener("keydown", (event) => event.key === "Tab" && !event.shiftKey && event.target === this.node && this.#enter(event));
   }
 
   get isAtEnd() {
@@ -128,6 +130,15 @@ export class EventList {
     this.list.dispose();
   }
 
+  /** Tab leads from the list to the current row, or to the first one in view. @param {KeyboardEvent} event */
+  #enter(event) {
+    let index = this.currentRow ? (this.feed.callOf(this.currentIndex) ?? this.currentIndex) : this.topIndex;
+    while (this.feed.callOf(index) !== undefined) index++;
+    if (!this.feed.get(index) || !this.list.rows.has(index - this.base)) return;
+    event.preventDefault();
+    this.handlers.oncurrent(index);
+  }
+
   /** @param {number} index */
   #row(index) {
     const { oninspect, oncurrent } = this.handlers;
@@ -144,6 +155,8 @@ export class EventList {
       oncurrent,
     });
     node.dataset.key = this.#rowKey(index);
+    // Tab reaches the controls of the current row only, so that it leaves the list however many rows there are.
+    if (!this.#isCurrent(index)) for (const control of node.querySelectorAll(CONTROLS)) /** @type {HTMLElement} */ (control).tabIndex = -1;
     return node;
   }
 

@@ -65,6 +65,7 @@ export class Inspector {
   #draw(event, changes, nextPage) {
     const open = new Set([...this.node.querySelectorAll("details")].filter((each) => each.open).map((each) => each.dataset.name));
     const place = this.node.scrollTop;
+    const focused = this.node.contains(document.activeElement) ? nameOf(document.activeElement) : undefined;
     fill(
       this.node,
       el(
@@ -84,6 +85,9 @@ export class Inspector {
     );
     for (const details of this.node.querySelectorAll("details")) details.open = open.has(details.dataset.name);
     this.node.scrollTop = place;
+    if (focused === undefined) return;
+    const same = [...this.node.querySelectorAll("button, summary")].find((each) => nameOf(each) === focused) ?? this.node;
+    /** @type {HTMLElement} */ (same).focus({ preventScroll: true });
   }
 
   /** @param {any} event */
@@ -108,6 +112,9 @@ export class Inspector {
     );
   }
 }
+
+/** @param {Element | null} element */
+const nameOf = (element) => element?.getAttribute("aria-label") ?? element?.textContent ?? "";
 
 /** The address of an event in its session, in the order of the current address. @param {any} event */
 export function linkTo(event) {
@@ -144,6 +151,12 @@ const provenance = (event) =>
     ["Stored", fullTime(event.createdAt)], ["Updated", fullTime(event.updatedAt)],
   ]);
 
+/** @param {any} previous */
+function former(previous) {
+  const isEmpty = Object.keys(previous).length === 0;
+  return el("div", { class: "former" }, el("span", { class: "muted", text: isEmpty ? "Before: no value" : "Before:" }), !isEmpty && jsonView(previous));
+}
+
 /** @param {any[] | undefined} changes @param {string | undefined} nextPage */
 function history(changes, nextPage) {
   if (!changes) return el("p", { class: "muted", text: "Reading…" });
@@ -155,7 +168,7 @@ function history(changes, nextPage) {
       el("p", {}, el("strong", { text: KIND_NAMES[change.kind] ?? change.kind }), ` ${fullTime(change.changedAt)}`,
         change.changedBy && ` by ${change.changedBy}`),
       change.fields?.length > 0 && el("p", { class: "muted", text: `${change.fields.join(", ")} · change ${change.change}` }),
-      change.previous && el("div", { class: "former" }, el("span", { class: "muted", text: "Before:" }), jsonView(change.previous)),
+      change.previous && former(change.previous),
     ),
   );
   return el("ol", { class: "history" }, ...items, nextPage && el("li", { class: "muted", text: "Older changes: see ListEventChanges." }));

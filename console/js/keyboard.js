@@ -20,7 +20,7 @@ export function startKeyboard(keys) {
   pageKeys = keys;
   document.addEventListener("keydown", (event) => {
     const target = /** @type {HTMLElement} */ (event.target);
-    const isTyping = target.closest("input, textarea, select") !== null;
+    const isTyping = target.closest("input:not([type=checkbox]), textarea, select") !== null;
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     if (isTyping) {
       if (event.key === "Escape") target.blur();

@@ -1,6 +1,6 @@
 // The parts that the lists of spirits and of sessions share: frame, filter, reading page by page, and keys.
 
-import { debounced, el } from "./dom.js";
+import { debounced, el, fill } from "./dom.js";
 import { notifyError } from "./notices.js";
 import { moveFocus } from "./pager.js";
 import { amend } from "./router.js";
@@ -52,6 +52,13 @@ export class ListView {
     this.reading.abort();
     this.reading = new AbortController();
     return { signal: this.reading.signal, token: this.query.get("page") ?? "" };
+  }
+
+  /** Shows a page; the focus goes to its first item if it was in the page before. @param {...(Node | undefined)} children */
+  show(...children) {
+    const hadFocus = this.list.contains(document.activeElement);
+    fill(this.list, ...children);
+    if (hadFocus) moveFocus(this.list, 1);
   }
 
   /** Applies the text of the filter. */

@@ -1,7 +1,7 @@
 // The sessions of a spirit, most recently active first.
 
 import { read } from "./api.js";
-import { button, el, fill } from "./dom.js";
+import { button, el } from "./dom.js";
 import { ago, count, counted, fullTime } from "./format.js";
 import { ListView } from "./list_view.js";
 import { pager } from "./pager.js";
@@ -71,11 +71,11 @@ export class SessionsView extends ListView {
     const goTo = (/** @type {string} */ page) => go(amended({ page }));
     const key = `sessions:${this.spiritId}:${this.query.get("by")}:${this.query.get("empty")}:${this.query.get("q")}`;
     if (sessions.length > 0) {
-      fill(this.list, sessionTable(this.spiritId, sessions), pager(key, token, next, goTo));
+      this.show(sessionTable(this.spiritId, sessions), pager(key, token, next, goTo));
     } else if (next) {
-      fill(this.list, el("p", { class: "empty", role: "status" }, "Nothing found yet among the most recent sessions. "), button("Search on", { onclick: () => goTo(next) }));
+      this.show(el("p", { class: "empty", role: "status" }, "Nothing found yet among the most recent sessions. "), button("Search on", { onclick: () => goTo(next) }));
     } else {
-      fill(this.list, el("p", { class: "empty", role: "status", text: this.query.get("q") ? "No session passes the filter." : "There are no sessions yet." }));
+      this.show(el("p", { class: "empty", role: "status", text: this.query.get("q") ? "No session passes the filter." : "There are no sessions yet." }));
     }
   }
 
@@ -93,9 +93,9 @@ function sessionTable(spiritId, sessions) {
       el("td", { class: "cell-main" },
         el("a", { href: links.events(spiritId, session.sessionId), "data-item": true, class: "stretched", text: session.title ?? session.sessionId }),
         session.title && el("p", { class: "muted clamp mono", text: session.sessionId })),
-      el("td", { class: "cell-side", "data-label": "Owner", text: session.owner ?? "" }),
-      el("td", { class: "cell-number", "data-label": "Events", text: counted(session.eventCount ?? 0, "event") }),
-      el("td", { class: "cell-side", "data-label": "Last activity", title: fullTime(session.lastOccurredAt), text: session.lastOccurredAt ? ago(session.lastOccurredAt) : "no events" }),
+      el("td", { class: "cell-side", text: session.owner ?? "" }),
+      el("td", { class: "cell-number", text: counted(session.eventCount ?? 0, "event") }),
+      el("td", { class: "cell-side", title: fullTime(session.lastOccurredAt), text: session.lastOccurredAt ? ago(session.lastOccurredAt) : "no events" }),
     ),
   );
   const heads = ["Session", "Owner", "Events", "Last activity"].map((text, column) => el("th", { scope: "col", class: column === 2 ? "cell-number" : undefined, text }));

@@ -1,7 +1,7 @@
 // The list of spirits.
 
 import { read } from "./api.js";
-import { el, fill } from "./dom.js";
+import { el } from "./dom.js";
 import { ago, count, counted, fullTime } from "./format.js";
 import { ListView } from "./list_view.js";
 import { pager } from "./pager.js";
@@ -45,10 +45,10 @@ export class SpiritsView extends ListView {
     const key = `spirits:${this.query.get("q")}:${this.query.get("deleted")}`;
     if (spirits.length === 0) {
       const text = this.query.get("q") ? "No spirit has such a name." : "There are no spirits yet. The first one is made by CreateSpirit or by import.";
-      fill(this.list, el("p", { class: "empty", role: "status", text }));
+      this.show(el("p", { class: "empty", role: "status", text }));
       return;
     }
-    fill(this.list, spiritTable(spirits), pager(key, token, next, (page) => go(amended({ page }))));
+    this.show(spiritTable(spirits), pager(key, token, next, (page) => go(amended({ page }))));
   }
 }
 

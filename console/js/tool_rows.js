@@ -24,7 +24,7 @@ function preview(content) {
 
 /** @param {string} name @param {any} value @param {object} all */
 function short(name, value, all) {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = typeof value === "string" && value !== "" ? value : JSON.stringify(value);
   return Object.keys(all).length === 1 ? text : `${name}: ${text.slice(0, 60)}`;
 }
 

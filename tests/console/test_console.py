@@ -126,6 +126,21 @@ PAINT_TIME = """
         }).observe(document, { childList: true, subtree: true });
     });
 """
+# In a page: the name of the element with the focus, what is wrong with it, and whether it had the focus before.
+FOCUS = """() => {
+    const element = document.activeElement;
+    if (element === document.body) return ['', null, false]; // between the last element and the first one
+    const isBack = element === window.firstStop;
+    window.firstStop ??= element;
+    const label = element.getAttribute('aria-label') ?? element.labels?.[0]?.querySelector('span')?.textContent ?? element.textContent;
+    const shown = element.closest('tr') ?? (element.matches('article') ? element.querySelector('.card') : element);
+    const { outlineStyle, outlineWidth } = getComputedStyle(shown);
+    const { left, right, top, bottom } = element.getBoundingClientRect();
+    let problem = null;
+    if (outlineStyle === 'none' || parseFloat(outlineWidth) < 1) problem = 'the focus is not visible';
+    if (right <= 0 || bottom <= 0 || left >= innerWidth || top >= innerHeight) problem = 'it is out of view';
+    return [label.trim(), problem, isBack];
+}"""
 # In a page: scrolls from one part of a conversation to another, and waits for what is in view.
 SCROLL = """async ([from, until]) => {
     const list = document.querySelector('[role=feed]');
@@ -252,11 +267,8 @@ class ReadingTest(ConsoleTest):
         page = self.open("#/")
         page.add_init_script(PAINT_TIME)
         address = browser.address + session_hash(long_session(), "long")
-        paints = []
-        for _ in range(3):
-            page.goto("about:blank")
-            page.goto(address)
-            paints.append(page.evaluate("() => painted"))
+        page.goto(address)
+        paints = [page.reload() and page.evaluate("() => painted") for _ in range(3)]
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable")
         samples = [page.evaluate(SCROLL, [part / 8, (part + 1) / 8]) or heap(session) for part in range(8)]
@@ -469,8 +481,50 @@ class AccessibilityTest(ConsoleTest):
         expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
         page.keyboard.press("Escape")
         page.keyboard.press("u")
+        expect(page.get_by_role("heading", name="Keyboard")).to_be_visible()
         page.keyboard.press("u")
         expect(page.get_by_role("heading", name="Spirits")).to_be_visible()
+
+    def tab_through(self, page: Page, state: str) -> list[str]:
+        """Presses Tab until the focus is back where it began, forwards and backwards, and returns the names of the stops."""
+        page.wait_for_function("() => !document.querySelector('.row-loading')")
+        stops = []
+        for key in ("Tab", "Shift+Tab"):
+            page.evaluate("() => { document.activeElement.blur(); window.firstStop = undefined }")
+            for number in range(100):
+                page.keyboard.press(key)
+                name, problem, isBack = page.evaluate(FOCUS)
+                if isBack:
+                    break
+                self.assertIsNone(problem, f"{state}, {key}: {name}")
+                stops += [name] if key == "Tab" else []
+            self.assertLess(number, 99, f"{state}: {key} does not come back to where it began")
+        return stops
+
+    def test_tab_goes_through_every_view_and_the_focus_is_always_visible(self):
+        spirit_id = api.spirit("Tab")
+        tool_session(spirit_id, "chat")
+        events = [api.event(spirit_id, "chat", f"number {n}", author="mira") for n in range(150)]
+        page = self.open("#/?q=Tab")
+        expect(page.get_by_role("link", name="Tab")).to_be_visible()
+        self.assertIn("Tab", self.tab_through(page, "spirits"))
+        page.goto(browser.address + f"#/spirits/{spirit_id}")
+        expect(page.get_by_role("link", name="chat")).to_be_visible()
+        self.assertIn("All events", self.tab_through(page, "sessions"))
+        page.goto(browser.address + session_hash(spirit_id, "chat", f"?event={events[100]['id']}&inspect=1"))
+        expect(page.get_by_text("Never changed.")).to_be_visible()
+        page.get_by_role("button", name="Filters").click()
+        stops = self.tab_through(page, "conversation")
+        # The list is one stop, the current row another one with its control, whatever the number of rows.
+        row = stops.index("Message, mira, " + events[100]["occurredAt"][11:19])
+        self.assertEqual(stops[row - 1 : row + 3], ["Events", stops[row], f"Details of event {events[100]['sequence']}", "Close details"])
+        for expected in ("Edit the title", "Order", "Deleted events too", "Time", "Rewind to here", "Event as JSON"):
+            self.assertIn(expected, stops)
+        page.get_by_role("button", name="Clear filters").focus()
+        page.keyboard.press("Enter")
+        self.tab_through(page, "after the filters were cleared")
+        page.keyboard.press("g")
+        self.assertIn("Cancel", self.tab_through(page, "dialog"))
 
     def test_each_view_is_accessible_in_both_themes_and_fits_a_narrow_screen(self):
         spirit_id = api.spirit("Views", description="A description that is long enough to need more than a line on a narrow screen")
