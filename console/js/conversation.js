@@ -271,7 +271,7 @@ export class ConversationView {
   }
 
   toggleFollow() {
-    const isOn = this.query.get("follow") === "0";
+    const isOn = this.query.get("follow") === "0" || this.live.state === "ended";
     this.query = amend({ follow: isOn ? undefined : "0" });
     this.#followIfWanted();
     if (isOn) this.list.scrollToEnd();

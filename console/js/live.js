@@ -15,6 +15,8 @@ export class Live {
     this.handlers = handlers;
     /** @type {Follower[]} */
     this.followers = [];
+    /** @type {import("./follow.js").State} */
+    this.state = "off";
     /** The work on what has arrived: one thing after another. @type {Promise<void>} */
     this.work = Promise.resolve();
   }
@@ -22,11 +24,18 @@ export class Live {
   /** Sets what to follow; `spirit` was read before these events. @param {import("./feed.js").Feed} feed @param {any} spirit */
   open({ selection }, { id, lastSequence, lastChange }) {
     this.stop();
-    const { onevents, onchanges, ongone, onstate } = this.handlers;
+    const { onevents, onchanges, ongone } = this.handlers;
+    const onstate = (/** @type {import("./follow.js").State} */ state) => this.#setState(state);
     this.followers = [
       new Follower(NEW_EVENTS, newEventsOf(selection), lastSequence, { onitems: this.#handler(onevents), onstate }),
       new Follower(CHANGES, { spiritId: id }, lastChange, { onitems: this.#handler(onchanges), ongone: this.#handler(ongone) }),
     ];
+  }
+
+  /** @param {import("./follow.js").State} state */
+  #setState(state) {
+    this.state = state;
+    this.handlers.onstate(state);
   }
 
   start() {
