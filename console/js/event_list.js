@@ -106,7 +106,8 @@ export class EventList {
 
   /** @param {number} index @param {number} [below] */
   #moveTo(index, below = 80) {
-    if (index < this.base) this.base = Math.max(0, index - ROWS_BEFORE / 2);
+    const { total } = this.feed;
+    if (index < this.base || index >= this.base + ROWS_MAX) this.base = Math.max(0, Math.min(index - ROWS_BEFORE / 2, total - ROWS_BEFORE));
     this.list.reset(this.#rowCount, { index: index - this.base, below });
   }
 
