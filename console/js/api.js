@@ -66,8 +66,8 @@ function errorOf(body, status) {
   return error;
 }
 
-/** @param {number} milliseconds @param {AbortSignal | undefined} signal */
-const pause = (milliseconds, signal) =>
+/** Waits; rejects when `signal` aborts. @param {number} milliseconds @param {AbortSignal | undefined} signal */
+export const pause = (milliseconds, signal) =>
   new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
     signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });

@@ -1,22 +1,20 @@
 // The events of a session, or of a whole spirit, as a conversation.
 
 import { CallError, read } from "./api.js";
+import { effectOf } from "./changes.js";
 import { ConversationHead } from "./conversation_head.js";
 import { conversationKeys } from "./conversation_keys.js";
 import { el } from "./dom.js";
 import { editTitle } from "./edits.js";
+import { EventList } from "./event_list.js";
 import { Feed } from "./feed.js";
 import { conditions, FilterPanel, filterOf, PARAMETERS } from "./filters.js";
-import { Follower } from "./follow.js";
 import { Inspector } from "./inspector.js";
-import { attempt, notify, notifyError } from "./notices.js";
+import { Live } from "./live.js";
+import { attempt, notify } from "./notices.js";
+import { orderOf, orderParameter } from "./orders.js";
 import { amend } from "./router.js";
-import { renderRow } from "./rows.js";
 import { TimeStrip } from "./time_strip.js";
-import { VirtualList } from "./virtual_list.js";
-
-/** Rows of the list: browsers limit the height of an element. Jumps move the list to other events. */
-const ROWS_MAX = 150_000;
 
 export class ConversationView {
   /** @param {import("./router.js").Route} route @param {import("./main.js").OnPlace} onplace */
@@ -29,64 +27,62 @@ export class ConversationView {
     this.spirit = undefined;
     /** @type {any} */
     this.session = undefined;
-    /** Id of the event with the focus. */
-    this.current = route.query.get("event") ?? "";
-    /** Index of the event in the first row. */
-    this.base = 0;
     this.unseen = 0;
-    /** Sequence above which events are new: read before the events are counted. @type {number | undefined} */
-    this.firstNew = undefined;
     this.reading = new AbortController();
     this.head = new ConversationHead({
       onfollow: () => this.toggleFollow(),
       onfilters: () => this.toggleFilters(),
       ontitle: () => this.session && editTitle(this.session, (session) => this.#setSession(session)),
       onunseen: () => this.list.scrollToEnd(),
+      onorder: (order) => attempt(() => this.#change({ order: orderParameter(order) })),
     });
     this.strip = new TimeStrip((timestamp) => attempt(() => this.jumpToTime(timestamp)));
-    this.list = new VirtualList({
-      render: (row) => this.#row(row),
+    this.feed = this.#newFeed();
+    /** The feed that is shown next. */
+    this.opening = this.feed;
+    this.list = new EventList(this.feed, {
       onrange: (first, last) => this.#inView(first, last),
-      onend: (isAtEnd) => isAtEnd && this.#setUnseen(0),
-      attributes: { role: "feed", "aria-label": "Events", tabIndex: 0 },
+      onend: () => this.#setUnseen(0),
+      oninspect: (event) => this.inspect(event),
+      oncurrent: (index) => this.setCurrent(index),
+    });
+    this.list.current = route.query.get("event") ?? "";
+    this.live = new Live({
+      onevents: (events) => this.#added(events),
+      onchanges: (changes) => this.#changed(changes),
+      ongone: () => this.#open(),
+      onstate: (state) => this.head.setFollow(this.query.get("follow") !== "0", state),
     });
     this.inspector = new Inspector({
       onclose: () => this.closeInspector(),
       onedited: (event) => attempt(() => this.edited(event)),
-      onrewound: () => attempt(() => this.#reopen()),
+      onrewound: () => attempt(() => this.#open()),
     });
     this.filters = new FilterPanel((changes) => attempt(() => this.#filter(changes)));
     this.empty = el("p", { class: "empty", hidden: true, role: "status" });
-    this.feed = this.#newFeed();
     this.node = el(
       "div",
       { class: "conversation" },
-      el("div", { class: "conversation-main" }, this.head.node, this.filters.node, this.strip.node, this.empty, this.list.scroller, this.head.pill),
+      el("div", { class: "conversation-main" }, this.head.node, this.filters.node, this.strip.node, this.empty, this.list.node, this.head.pill),
       this.inspector.node,
     );
     this.onvisible = () => this.#followIfWanted();
     document.addEventListener("visibilitychange", this.onvisible);
-  }
-
-  #newFeed() {
-    const selection = { spiritId: this.spiritId, ...(this.sessionId !== undefined && { sessionId: this.sessionId }), filter: filterOf(this.query) };
-    return new Feed(selection, () => this.#loaded());
+    addEventListener("online", this.onvisible);
   }
 
   async mount() {
-    this.head.setFilters(conditions(this.query), false);
-    await this.#readHead();
-    await this.feed.open();
-    this.#restart();
+    await this.#open();
     await this.#goToAddress();
-    this.#followIfWanted();
   }
 
   unmount() {
     document.removeEventListener("visibilitychange", this.onvisible);
+    removeEventListener("online", this.onvisible);
     this.reading.abort();
-    this.stripReading?.abort();
-    this.follower?.stop();
+    this.strip.close();
+    this.live.stop();
+    this.opening.close();
     this.feed.close();
     this.inspector.close();
     this.list.dispose();
@@ -94,15 +90,44 @@ export class ConversationView {
 
   /** The address has changed, and is still that of this list of events. @param {import("./router.js").Route} route */
   async update(route) {
-    const hasOtherFilters = PARAMETERS.some((name) => this.query.get(name) !== route.query.get(name));
+    const isOther = [...PARAMETERS, "order"].some((name) => this.query.get(name) !== route.query.get(name));
     this.query = route.query;
-    this.current = route.query.get("event") ?? "";
+    this.list.current = route.query.get("event") ?? "";
     if (!route.query.get("inspect")) this.inspector.close();
-    if (hasOtherFilters) await this.#reopen();
+    if (isOther) await this.#open();
     await this.#goToAddress();
   }
 
   // ---- reading ----
+
+  #newFeed() {
+    const selection = { spiritId: this.spiritId, ...(this.sessionId !== undefined && { sessionId: this.sessionId }), filter: filterOf(this.query) };
+    const feed = new Feed(selection, orderOf(this.query), () => feed === this.feed && this.#loaded());
+    return feed;
+  }
+
+  /** Reads everything, at first or after a change of indexes, filters or order, and then shows it at the same place. */
+  async #open() {
+    this.opening.close();
+    const feed = (this.opening = this.#newFeed());
+    const places = this.list.isAtEnd ? [] : this.list.places();
+    this.live.stop();
+    this.head.setFilters(conditions(this.query), this.filters.isOpen);
+    this.head.setOrder(feed.order);
+    try {
+      await this.#readHead();
+      const { spirit } = this;
+      await feed.open();
+      const place = await placeIn(feed, places);
+      if (feed !== this.opening || this.reading.signal.aborted) return;
+      this.feed.close();
+      this.feed = feed;
+      this.#showFeed(place);
+      this.live.open(feed, spirit);
+    } finally {
+      if (feed === this.opening) this.#followIfWanted();
+    }
+  }
 
   async #readHead() {
     const { spiritId, sessionId } = this;
@@ -112,131 +137,53 @@ export class ConversationView {
       sessionId === undefined ? undefined : read("SessionService/GetSession", { spiritId, sessionId }, signal).catch(ignoreAbsent),
     ]);
     this.spirit = spirit.spirit;
-    this.firstNew ??= Number(this.spirit.lastSequence ?? 0);
     this.#setSession(session?.session);
   }
 
   /** @param {any} session */
   #setSession(session) {
     this.session = session ?? this.session;
-    this.head.show(this.spirit, this.sessionId, this.session, this.feed.total);
+    this.head.show(this.spirit, this.sessionId, this.session);
     this.onplace({ spirit: this.spirit, session: this.session, sessionId: this.sessionId });
   }
 
-  /** Shows the feed from its end. */
-  #restart() {
-    this.base = Math.max(0, this.feed.total - ROWS_MAX);
-    this.list.reset(this.feed.total - this.base);
-    this.list.scrollToEnd();
+  /** Shows the feed from a place on, or from its end. @param {{index: number, below: number}} [place] */
+  #showFeed(place) {
     this.#showTotal();
-    this.#loadStrip();
-  }
-
-  #loadStrip() {
-    this.stripReading?.abort();
-    this.stripReading = new AbortController();
-    const { signal } = this.stripReading;
-    const load = async () => {
-      await this.feed.load(0);
-      const [first, last] = [this.feed.get(0), this.feed.get(this.feed.total - 1)];
-      this.strip.node.hidden = !first || !last;
-      if (first && last) await this.strip.load(this.feed, first.occurredAt, last.occurredAt, signal);
-      this.strip.move((this.feed.get(this.currentIndex) ?? last)?.occurredAt);
-    };
-    load().catch((error) => signal.aborted || notifyError(error));
-  }
-
-  /** Reads everything again, after a change of indexes or filters, and keeps the place. */
-  async #reopen() {
-    const wasAtEnd = this.list.isAtEnd;
-    const place = this.feed.nearest(this.base + this.list.anchor.index);
-    this.follower?.stop();
-    this.follower = undefined;
-    this.feed.close();
-    this.feed = this.#newFeed();
-    this.head.setFilters(conditions(this.query), this.filters.isOpen);
-    this.firstNew = undefined;
-    const { feed } = this;
-    await this.#readHead();
-    await feed.open();
-    if (feed !== this.feed) return; // opened again meanwhile
-    this.#restart();
-    if (!wasAtEnd && place) await this.#showEvent(place, 40);
-    this.#followIfWanted();
+    this.list.open(this.feed, place);
+    attempt(() => this.strip.show(this.feed, this.feed.get(this.list.topIndex)?.occurredAt));
   }
 
   #loaded() {
-    if (this.list.count !== this.feed.total - this.base) this.list.resize(this.feed.total - this.base);
-    this.#refreshRows();
+    this.list.update();
     this.#showTotal();
   }
 
   #showTotal() {
     this.head.setTotal(this.feed.total);
     this.empty.hidden = this.feed.total > 0;
-    this.list.scroller.hidden = this.feed.total === 0;
+    this.list.node.hidden = this.feed.total === 0;
     this.empty.textContent = conditions(this.query) > 0 ? "No event passes the filters." : "There are no events yet.";
-  }
-
-  // ---- rows ----
-
-  /** @param {number} row */
-  #row(row) {
-    const index = this.base + row;
-    const result = this.feed.resultOf(index);
-    const node = renderRow({
-      index,
-      total: this.feed.total,
-      event: this.feed.get(index),
-      previous: this.feed.get(index - 1),
-      result: result === undefined ? undefined : this.feed.get(result),
-      isShownByCall: this.feed.callOf(index) !== undefined,
-      isCurrent: this.#isCurrent(index),
-      oninspect: (event) => this.inspect(event),
-      oncurrent: (at) => this.setCurrent(at),
-    });
-    node.dataset.key = this.#rowKey(index);
-    return node;
-  }
-
-  #refreshRows() {
-    this.list.refresh((row, node) => node.dataset.key !== this.#rowKey(this.base + row));
-  }
-
-  /** Everything that a row shows, as a text to compare. @param {number} index */
-  #rowKey(index) {
-    const event = this.feed.get(index);
-    const result = this.feed.resultOf(index);
-    const other = result === undefined ? "" : `${this.feed.get(result)?.id}:${this.feed.get(result)?.revision}`;
-    return [event?.id, event?.revision, other, this.feed.callOf(index), this.feed.get(index - 1)?.id, this.#isCurrent(index)].join();
-  }
-
-  /** Whether a row shows the current event, or has its result. @param {number} index */
-  #isCurrent(index) {
-    const current = this.currentIndex;
-    return current >= 0 && (current === index || this.feed.callOf(current) === index);
-  }
-
-  get currentIndex() {
-    return this.current === "" ? -1 : this.feed.indexOf(this.current);
   }
 
   /** @param {number} first @param {number} last */
   #inView(first, last) {
-    this.feed.want(this.base + first, this.base + last);
-    this.strip.move(this.feed.nearest(this.base + this.list.anchor.index)?.occurredAt);
+    this.feed.want(first, last);
+    this.strip.move(this.feed.nearest(this.list.topIndex)?.occurredAt);
   }
 
   // ---- moving ----
 
   /** Goes to the event of the address. */
   async #goToAddress() {
-    if (!this.current) return;
-    const loaded = this.feed.get(this.feed.indexOf(this.current));
-    const event = loaded ?? (await this.#readEvent(this.current));
+    const { current } = this.list;
+    if (!current) return;
+    const event = this.feed.get(this.feed.indexOf(current)) ?? (await this.#readEvent(current));
     if (!event) return;
-    await this.#showEvent(event);
-    if (this.query.get("inspect")) this.inspect(event);
+    const index = await this.feed.locate(event);
+    if (index >= 0) this.list.show(index);
+    else notify("This event does not pass the filters, or is deleted.");
+    if (index >= 0 && this.query.get("inspect")) this.inspect(event);
   }
 
   /** @param {string} eventId */
@@ -249,32 +196,11 @@ export class ConversationView {
     }
   }
 
-  /** Brings an event into view, if it passes the filters. @param {any} event @param {number} [below] */
-  async #showEvent(event, below) {
-    const index = await this.feed.locate(event);
-    if (index < 0) {
-      if (below === undefined) notify("This event does not pass the filters, or is deleted.");
-      return;
-    }
-    this.#showIndex(index, below);
-  }
-
-  /** @param {number} index @param {number} [below] */
-  #showIndex(index, below) {
-    if (index < this.base || index >= this.base + this.list.count) {
-      this.base = Math.max(0, Math.min(index - ROWS_MAX / 2, this.feed.total - ROWS_MAX));
-      this.list.reset(Math.min(ROWS_MAX, this.feed.total - this.base));
-    }
-    const shown = this.feed.callOf(index) ?? index;
-    this.list.scrollTo(shown - this.base, below);
-    this.#refreshRows();
-  }
-
   /** @param {string} timestamp */
   async jumpToTime(timestamp) {
-    const index = Math.min(await this.feed.countUntil(timestamp), this.feed.total - 1);
+    const index = await this.feed.indexAt(timestamp);
     await this.feed.loadAt(index);
-    this.#showIndex(index, 8);
+    this.list.show(index, 8);
     this.setCurrent(index, false);
   }
 
@@ -282,21 +208,21 @@ export class ConversationView {
   setCurrent(index, hasFocus = true) {
     const event = this.feed.get(index);
     if (!event) return;
-    this.current = event.id;
+    this.list.current = event.id;
     this.query = amend({ event: event.id, inspect: this.inspector.isOpen ? "1" : undefined });
-    this.#refreshRows();
-    if (hasFocus) this.list.rows.get(index - this.base)?.focus({ preventScroll: true });
+    this.list.refresh();
+    if (hasFocus) this.list.focus(index);
     if (this.inspector.isOpen) this.inspector.show(event);
   }
 
   /** Goes to the next or previous row that is shown. @param {number} step */
   move(step) {
-    let index = this.currentIndex;
-    if (index < 0) index = step > 0 ? this.base + this.list.anchor.index - 1 : this.base + this.list.anchor.index + 1;
+    let index = this.list.currentIndex;
+    if (index < 0) index = this.list.topIndex - step;
     do index += step;
     while (index >= 0 && index < this.feed.total && this.feed.callOf(index) !== undefined);
     if (index < 0 || index >= this.feed.total || !this.feed.get(index)) return;
-    this.list.reveal(index - this.base);
+    this.list.reveal(index);
     this.setCurrent(index);
   }
 
@@ -306,7 +232,7 @@ export class ConversationView {
     if (index < 0) return;
     await this.feed.loadAt(index);
     if (isEnd) this.list.scrollToEnd();
-    else this.#showIndex(0, 0);
+    else this.list.show(0, 0);
     this.setCurrent(this.feed.callOf(index) ?? index);
   }
 
@@ -315,21 +241,21 @@ export class ConversationView {
   /** @param {any} event */
   inspect(event) {
     this.inspector.show(event);
-    this.current = event.id;
+    this.list.current = event.id;
     this.query = amend({ event: event.id, inspect: "1" });
-    this.#refreshRows();
+    this.list.refresh();
   }
 
   closeInspector() {
     this.inspector.close();
     this.query = amend({ inspect: undefined });
-    (this.currentRow ?? this.list.scroller).focus({ preventScroll: true });
+    (this.list.currentRow ?? this.list.node).focus({ preventScroll: true });
   }
 
   /** @param {any} event the event after an edit, with whole content */
   async edited(event) {
     const isGone = event.isDeleted && !this.query.get("deleted");
-    if (isGone || this.feed.indexOf(event.id) < 0) await this.#reopen();
+    if (isGone || this.feed.indexOf(event.id) < 0) await this.#open();
     else this.feed.replace(event);
     if (this.inspector.isOpen && this.inspector.event?.id === event.id) this.inspector.show(event);
   }
@@ -339,20 +265,13 @@ export class ConversationView {
   #followIfWanted() {
     if (this.reading.signal.aborted) return;
     const isWanted = this.query.get("follow") !== "0" && !this.spirit?.isDeleted;
-    this.head.setFollow(isWanted, "off");
-    if (!isWanted || document.hidden || !this.spirit) {
-      this.follower?.stop();
-      return;
-    }
-    this.follower ??= new Follower(this.feed.selection, this.firstNew ?? 0, {
-      onevents: (events) => attempt(() => this.#added(events)),
-      onstate: (state) => this.head.setFollow(this.query.get("follow") !== "0", state),
-    });
-    this.follower.start();
+    if (isWanted && !document.hidden) this.live.start();
+    else this.live.stop();
+    if (!isWanted) this.head.setFollow(false, "off");
   }
 
   toggleFollow() {
-    const isOn = this.query.get("follow") === "0";
+    const isOn = this.query.get("follow") === "0" || this.live.state === "ended";
     this.query = amend({ follow: isOn ? undefined : "0" });
     this.#followIfWanted();
     if (isOn) this.list.scrollToEnd();
@@ -360,18 +279,29 @@ export class ConversationView {
 
   /** @param {any[]} events */
   async #added(events) {
+    const { isAtEnd } = this.list;
     const before = this.feed.total;
     const outcomes = events.map((event) => this.feed.add(event));
     if (outcomes.includes("moved")) {
-      await this.#reopen();
+      await this.#open();
       return;
     }
     const added = this.feed.total - before;
     if (added === 0) return;
-    const wasEmpty = before === 0;
-    this.#loaded();
-    if (wasEmpty) this.#restart();
-    if (!this.list.isAtEnd) this.#setUnseen(this.unseen + added);
+    if (before === 0) this.#showFeed();
+    else this.#loaded();
+    if (!isAtEnd) this.#setUnseen(this.unseen + added);
+  }
+
+  /** @param {any[]} changes made by this page or by others */
+  async #changed(changes) {
+    const { feed } = this;
+    const { events, isMoved } = await effectOf(feed, changes);
+    if (feed !== this.feed) return; // read again meanwhile, or followed from before these changes
+    if (isMoved) await this.#open();
+    else for (const event of events) feed.replace(event);
+    const { event } = this.inspector;
+    if (this.inspector.isOpen && changes.some(({ eventIds }) => eventIds.includes(event.id))) this.inspector.show(event);
   }
 
   /** @param {number} unseen */
@@ -380,7 +310,7 @@ export class ConversationView {
     this.head.setUnseen(unseen);
   }
 
-  // ---- filters and keys ----
+  // ---- filters, order and keys ----
 
   toggleFilters() {
     this.filters.toggle(this.query);
@@ -395,25 +325,44 @@ export class ConversationView {
 
   /** @param {Record<string, string | undefined>} changes of the address */
   async #filter(changes) {
+    if (Object.keys(changes).length > 1) this.filters.draw(amend(changes));
+    await this.#change(changes);
+  }
+
+  /** @param {Record<string, string | undefined>} changes of the address */
+  async #change(changes) {
     this.query = amend(changes);
-    if (Object.keys(changes).length > 1) this.filters.draw(this.query);
-    await this.#reopen();
+    await this.#open();
+  }
+
+  /** Changes the order to the other one. */
+  nextOrder() {
+    const order = orderOf(this.query) === "time" ? "sequence" : "time";
+    attempt(() => this.#change({ order: orderParameter(order) }));
   }
 
   /** The current event, if it is in memory. */
   get currentEvent() {
-    return this.feed.get(this.currentIndex);
-  }
-
-  /** The row that shows the current event, if it exists. */
-  get currentRow() {
-    const index = this.currentIndex;
-    return this.list.rows.get((this.feed.callOf(index) ?? index) - this.base);
+    return this.feed.get(this.list.currentIndex);
   }
 
   keys() {
     return conversationKeys(this);
   }
+}
+
+/**
+ * The place in a feed of the first of these events that it has, or else where the first one would be.
+ *
+ * @param {Feed} feed @param {import("./event_list.js").Place[]} places
+ */
+async function placeIn(feed, places) {
+  if (places.length === 0 || feed.total === 0) return undefined;
+  const position = await feed.position(places[0].event);
+  const index = Math.min(position, feed.total - 1);
+  await feed.loadAt(index);
+  const found = places.find(({ event }) => feed.indexOf(event.id) >= 0);
+  return found ? { index: feed.indexOf(found.event.id), below: found.below } : { index, below: places[0].below };
 }
 
 /** @param {unknown} error */

@@ -3,38 +3,49 @@
 import { mayWrite } from "./access.js";
 import { button, el, icon } from "./dom.js";
 import { counted } from "./format.js";
+import { ORDERS } from "./orders.js";
 
 const STATES = { off: "Paused", connecting: "Connecting…", live: "Live", broken: "Reconnecting…", ended: "Ended" };
 
 export class ConversationHead {
-  /** @param {{onfollow: () => void, onfilters: () => void, ontitle: () => void, onunseen: () => void}} handlers */
-  constructor({ onfollow, onfilters, ontitle, onunseen }) {
+  /**
+   * @param {object} handlers
+   * @param {() => void} handlers.onfollow
+   * @param {() => void} handlers.onfilters
+   * @param {() => void} handlers.ontitle
+   * @param {() => void} handlers.onunseen
+   * @param {(order: import("./orders.js").Order) => void} handlers.onorder
+   */
+  constructor({ onfollow, onfilters, ontitle, onunseen, onorder }) {
     this.title = el("h1", { text: "…" });
     this.facts = el("p", { class: "facts" });
     this.rename = button("Edit the title", { class: "quiet", hidden: true, onclick: ontitle }, icon("edit"));
     this.state = el("span", { text: STATES.off });
     this.follow = button("Follow", { class: "follow", onclick: onfollow }, el("span", { class: "dot", "aria-hidden": "true" }), this.state);
+    const orders = Object.entries(ORDERS).map(([value, { name }]) => el("option", { value, text: name }));
+    const select = /** @type {HTMLSelectElement} */ (el("select", { "aria-label": "Order", title: "Order (s)" }, ...orders));
+    select.addEventListener("change", () => onorder(/** @type {import("./orders.js").Order} */ (select.value)));
+    this.order = select;
     this.filterCount = el("span", { class: "badge", hidden: true });
     this.filters = button("Filters", { "aria-expanded": "false", onclick: onfilters, title: "Filters (/)" }, icon("filter"), el("span", { text: "Filters" }), this.filterCount);
     this.pill = button("", { class: "pill", hidden: true, onclick: onunseen });
-    this.total = el("span");
+    this.total = el("span", { text: "…" });
     this.owner = el("span");
     this.facts.append(this.total, this.owner);
     this.node = el(
       "header",
       { class: "view-head" },
       el("div", { class: "view-title" }, el("div", { class: "title-line" }, this.title, this.rename), this.facts),
-      el("div", { class: "view-buttons" }, this.filters, this.follow),
+      el("div", { class: "view-buttons" }, this.order, this.filters, this.follow),
     );
   }
 
-  /** @param {any} spirit @param {string | undefined} sessionId @param {any} session @param {number} total */
-  show(spirit, sessionId, session, total) {
+  /** @param {any} spirit @param {string | undefined} sessionId @param {any} session */
+  show(spirit, sessionId, session) {
     this.title.textContent = session?.title ?? sessionId ?? `All events of ${spirit?.name ?? "the spirit"}`;
     this.rename.hidden = !mayWrite() || !session;
     this.owner.textContent = [session?.title && sessionId, session?.owner && `with ${session.owner}`, spirit?.isDeleted && "the spirit is deleted"]
       .filter(Boolean).map((each) => ` · ${each}`).join("");
-    this.setTotal(total);
   }
 
   /** @param {number} total */
@@ -49,6 +60,11 @@ export class ConversationHead {
     this.follow.setAttribute("aria-label", `Follow new events: ${STATES[state]}`);
     this.follow.title = "Follow new events (f)";
     this.state.textContent = STATES[state];
+  }
+
+  /** @param {import("./orders.js").Order} order */
+  setOrder(order) {
+    this.order.value = order;
   }
 
   /** @param {number} conditions @param {boolean} isOpen */

@@ -24,9 +24,10 @@ export function conversationKeys(view) {
     j: next, ArrowDown: next, k: previous, ArrowUp: previous,
     Home: () => attempt(() => view.moveToEdge(false)),
     End: () => attempt(() => view.moveToEdge(true)),
-    o: () => /** @type {HTMLElement | null | undefined} */ (view.currentRow?.querySelector("[data-fold]"))?.click(),
+    o: () => /** @type {HTMLElement | null | undefined} */ (view.list.currentRow?.querySelector("[data-fold]"))?.click(),
     Enter: inspect, i: inspect,
     f: () => view.toggleFollow(),
+    s: () => view.nextOrder(),
     "/": () => view.openFilters(),
     c: withCurrent(async (event) => {
       await copyText(event.id);

@@ -1,8 +1,9 @@
-// The events of a session or a spirit in replay order, by index. Reads the pages around what is in view and keeps few of
+// The events of a session or a spirit in one order, by index. Reads the pages around what is in view and keeps few of
 // them, so that the memory does not depend on the number of events.
 
 import { read } from "./api.js";
 import { notifyError } from "./notices.js";
+import { isBefore, ORDERS, within } from "./orders.js";
 
 /** @typedef {any} Event an event as JSON, see elephantasm.events.v1.Event */
 
@@ -15,25 +16,15 @@ const AHEAD = 40;
 /** Longer content is read when a person opens it. */
 export const CONTENT_BYTES_MAX = 8_192;
 
-/** A timestamp whose texts sort as its times do. @param {string} timestamp */
-function sortable(timestamp) {
-  const [whole, fraction = ""] = timestamp.replace("Z", "").split(".");
-  return `${whole}.${fraction.padEnd(9, "0")}`;
-}
-
-/** Whether an event comes before another one in replay order. @param {Event} one @param {Event} other */
-function isBefore(one, other) {
-  const [a, b] = [sortable(one.occurredAt), sortable(other.occurredAt)];
-  return a === b ? Number(one.sequence) < Number(other.sequence) : a < b;
-}
-
 export class Feed {
   /**
    * @param {{spiritId: string, sessionId?: string, filter: Record<string, any>}} selection
-   * @param {(first: number, last: number) => void} onloaded events of a range have been read, or have changed
+   * @param {import("./orders.js").Order} order
+   * @param {() => void} onloaded events have been read, or have changed
    */
-  constructor(selection, onloaded) {
+  constructor(selection, order, onloaded) {
     this.selection = selection;
+    this.order = order;
     this.onloaded = onloaded;
     this.total = 0;
     /** @type {Map<number, Event[]>} */
@@ -141,7 +132,7 @@ export class Feed {
       const position = token ? { pageToken: token } : { offset: page * PAGE };
       const reply = await read("EventService/ListEvents", {
         ...this.selection, ...position,
-        order: "EVENT_ORDER_OLDEST_FIRST", pageSize: PAGE - events.length, contentBytesMax: CONTENT_BYTES_MAX,
+        order: ORDERS[this.order].wire, pageSize: PAGE - events.length, contentBytesMax: CONTENT_BYTES_MAX,
       }, signal);
       events.push(...(reply.events ?? []));
       token = reply.nextPageToken;
@@ -159,7 +150,7 @@ export class Feed {
     if (isEnd && (events.length > 0 || page === 0)) this.total = read;
     else this.total = Math.max(this.total, read);
     this.#evict(page);
-    this.onloaded(page * PAGE, read);
+    this.onloaded();
   }
 
   /** @param {Event} event @param {number} index */
@@ -210,14 +201,14 @@ export class Feed {
 
   /**
    * Adds an event that was just stored. Returns `added`, `known`, or `moved` if indexes have changed, because it
-   * occurred before others.
+   * comes before others.
    *
    * @param {Event} event
    */
   add(event) {
     if (this.indexes.has(event.id)) return "known";
     const last = this.total > 0 ? this.get(this.total - 1) : undefined;
-    if (this.total > 0 && (!last || isBefore(event, last))) return "moved";
+    if (this.total > 0 && (!last || isBefore(this.order, event, last))) return "moved";
     const index = this.total++;
     const page = Math.floor(index / PAGE);
     if (index % PAGE === 0) this.pages.set(page, []);
@@ -233,30 +224,66 @@ export class Feed {
     const page = this.pages.get(Math.floor(index / PAGE));
     if (index < 0 || !page) return;
     page[index % PAGE] = event;
-    this.onloaded(index, index + 1);
+    this.onloaded();
   }
 
   /** The number of events that occurred before a time. @param {string | undefined} until @param {string} [from] @param {AbortSignal} [signal] */
   async countUntil(until, from, signal) {
-    const { filter } = this.selection;
-    const latest = [filter.occurredUntil, until].filter(Boolean).sort((a, b) => (sortable(a) < sortable(b) ? -1 : 1))[0];
-    const earliest = [filter.occurredFrom, from].filter(Boolean).sort((a, b) => (sortable(a) < sortable(b) ? 1 : -1))[0];
-    if (latest && earliest && sortable(latest) <= sortable(earliest)) return 0;
-    const range = { ...(latest && { occurredUntil: latest }), ...(earliest && { occurredFrom: earliest }) };
-    const reply = await read("EventService/CountEvents", { ...this.selection, filter: { ...filter, ...range } }, signal);
+    const filter = within(this.selection.filter, from, until);
+    if (!filter) return 0;
+    const reply = await read("EventService/CountEvents", { ...this.selection, filter }, signal);
     return Number(reply.count ?? 0);
+  }
+
+  /** Reads a single event without its content. @param {Record<string, any>} request @param {AbortSignal} [signal] @returns {Promise<Event | undefined>} */
+  async #readOne(request, signal) {
+    const reply = await read("EventService/ListEvents", { ...this.selection, pageSize: 1, view: "EVENT_VIEW_BASIC", ...request }, signal);
+    return reply.events?.[0];
+  }
+
+  /** The earliest and the latest event. @param {AbortSignal} signal */
+  ends(signal) {
+    return Promise.all(["EVENT_ORDER_OLDEST_FIRST", "EVENT_ORDER_NEWEST_FIRST"].map((order) => this.#readOne({ order }, signal)));
+  }
+
+  /** The index of the first event by time that occurred at or after a time, or of the last event. @param {string} timestamp */
+  async indexAt(timestamp) {
+    const last = this.total - 1;
+    if (this.order === "time") return Math.min(await this.countUntil(timestamp), last);
+    const filter = within(this.selection.filter, timestamp, undefined);
+    const event = filter && (await this.#readOne({ order: "EVENT_ORDER_OLDEST_FIRST", filter }));
+    return event ? Math.min(await this.position(event), last) : last;
+  }
+
+  /** An index at or before that of an event. @param {Event} event */
+  async #before(event) {
+    if (this.order === "time") return this.countUntil(event.occurredAt);
+    // There is no count by sequence, so the pages are halved until one is left.
+    let [low, high] = [0, this.#lastPage];
+    while (low < high) {
+      const page = Math.ceil((low + high) / 2);
+      const first = this.get(page * PAGE) ?? (await this.#readOne({ order: ORDERS.sequence.wire, offset: page * PAGE }));
+      if (first && !isBefore(this.order, event, first)) low = page;
+      else high = page - 1;
+    }
+    return low * PAGE;
+  }
+
+  /** The index of an event, or the one at which it would be if it is not among these events. @param {Event} event */
+  async position(event) {
+    if (this.indexOf(event.id) >= 0) return this.indexOf(event.id);
+    if (this.total === 0) return 0;
+    for (let index = await this.#before(event); index < this.total; index++) {
+      await this.loadAt(index);
+      const found = this.get(index);
+      if (!found || !isBefore(this.order, found, event)) return index;
+    }
+    return this.total;
   }
 
   /** Finds the index of an event; -1 if it is not among these events. @param {Event} event */
   async locate(event) {
-    if (this.indexOf(event.id) >= 0 || this.total === 0) return this.indexOf(event.id);
-    const before = await this.countUntil(event.occurredAt);
-    for (let page = Math.floor(before / PAGE); page * PAGE < this.total; page++) {
-      await this.load(page);
-      if (this.indexOf(event.id) >= 0) return this.indexOf(event.id);
-      const last = this.pages.get(page)?.at(-1);
-      if (!last || isBefore(event, last)) return -1;
-    }
-    return -1;
+    const index = await this.position(event);
+    return this.get(index)?.id === event.id ? index : -1;
   }
 }

@@ -50,7 +50,9 @@ export class FilterPanel {
 
   /** @param {URLSearchParams} query */
   draw(query) {
+    const hadFocus = this.node.contains(document.activeElement);
     this.node.replaceChildren(filterForm(query, this.onchange));
+    if (hadFocus) this.focus();
   }
 
   focus() {

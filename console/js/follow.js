@@ -1,24 +1,41 @@
-// Follows new events by a stream, which is opened again after the last event when it breaks.
+// Follows a stream of a spirit, which is opened again after the last item when it breaks.
 
-import { CallError, stream } from "./api.js";
+import { CallError, pause, stream } from "./api.js";
 import { CONTENT_BYTES_MAX } from "./feed.js";
 
 const GATHER_MS = 60;
+const PAUSE_MIN_MS = 250;
 const PAUSE_MAX_MS = 10_000;
+/** A stream that lasted this long was not broken from the start, so the next pause is short again. */
+const STABLE_MS = 5_000;
+/** Attempts in a row that fail before the page gives up; about five minutes. */
+const FAILURES_MAX = 35;
 /** Reasons for which opening the stream again is of no use. */
 const FINAL = new Set(["unauthenticated", "permission_denied", "not_found", "invalid_argument"]);
 
 /** @typedef {"off" | "connecting" | "live" | "broken" | "ended"} State */
+/** @typedef {{method: string, after: string, position: string, item: string}} Kind the RPC, and the fields of its position and items */
+
+/** @type {Kind} */
+export const NEW_EVENTS = { method: "EventService/WatchEvents", after: "afterSequence", position: "sequence", item: "event" };
+/** @type {Kind} */
+export const CHANGES = { method: "EventService/WatchChanges", after: "afterChange", position: "lastChange", item: "change" };
+
+/** The request for new events of a selection. @param {{spiritId: string, sessionId?: string, filter: Record<string, any>}} selection */
+export const newEventsOf = (selection) => ({ ...selection, contentBytesMax: CONTENT_BYTES_MAX });
 
 export class Follower {
   /**
-   * @param {{spiritId: string, sessionId?: string, filter: Record<string, any>}} selection
-   * @param {number} sequence after which events are new
-   * @param {{onevents: (events: any[]) => void, onstate: (state: State) => void}} handlers
+   * @param {Kind} kind
+   * @param {Record<string, any>} request without the position
+   * @param {string | undefined} position after which items are new
+   * @param {{onitems: (items: any[]) => void, onstate?: (state: State) => void, ongone?: () => void}} handlers
+   *   ongone: items after the position are no longer stored
    */
-  constructor(selection, sequence, handlers) {
-    this.selection = selection;
-    this.sequence = sequence;
+  constructor(kind, request, position, handlers) {
+    this.kind = kind;
+    this.request = request;
+    this.position = Number(position ?? 0);
     this.handlers = handlers;
     /** @type {AbortController | undefined} */
     this.controller = undefined;
@@ -30,55 +47,66 @@ export class Follower {
   start() {
     if (this.controller) return;
     this.controller = new AbortController();
-    this.#run(this.controller.signal);
+    this.#run(this.controller);
   }
 
   stop() {
     this.controller?.abort();
     this.controller = undefined;
     this.#deliver();
-    this.handlers.onstate("off");
+    this.#setState("off");
   }
 
-  /** @param {AbortSignal} signal */
-  async #run(signal) {
-    for (let failures = 0; !signal.aborted; failures++) {
-      this.handlers.onstate(failures === 0 ? "connecting" : "broken");
-      try {
-        for await (const item of this.#items(signal)) {
-          failures = 0;
-          this.#take(item);
-        }
-      } catch (error) {
-        if (error instanceof CallError && FINAL.has(error.code)) {
-          this.handlers.onstate("ended");
-          return;
-        }
-      }
-      const wait = Math.min(PAUSE_MAX_MS, 250 * 2 ** failures) * (0.5 + Math.random());
-      await new Promise((resolve) => setTimeout(resolve, wait));
+  /** @param {State} state */
+  #setState(state) {
+    this.handlers.onstate?.(state);
+  }
+
+  /** @param {AbortController} controller */
+  async #run(controller) {
+    const { signal } = controller;
+    for (let failures = 0; failures <= FAILURES_MAX; failures++) {
+      this.#setState(failures === 0 ? "connecting" : "broken");
+      const openedAt = performance.now();
+      const end = await this.#follow(signal);
+      if (signal.aborted) return;
+      if (end === "gone") this.handlers.ongone?.();
+      if (end !== "broken") break;
+      if (performance.now() - openedAt >= STABLE_MS) failures = 0;
+      await pause(Math.min(PAUSE_MAX_MS, PAUSE_MIN_MS * 2 ** failures) * (0.5 + Math.random()), signal).catch(() => {});
+      if (signal.aborted) return;
     }
+    this.controller = undefined; // start begins again
+    this.#setState("ended");
   }
 
-  /** @param {AbortSignal} signal */
-  #items(signal) {
-    const request = { ...this.selection, afterSequence: String(this.sequence), contentBytesMax: CONTENT_BYTES_MAX };
-    return stream("EventService/WatchEvents", request, signal);
+  /** Reads one stream to its end. @param {AbortSignal} signal @returns {Promise<"broken" | "final" | "gone">} */
+  async #follow(signal) {
+    const { method, after } = this.kind;
+    try {
+      for await (const item of stream(method, { ...this.request, [after]: String(this.position) }, signal)) this.#take(item);
+    } catch (error) {
+      const code = error instanceof CallError ? error.code : "";
+      if (code === "out_of_range") return "gone";
+      if (FINAL.has(code)) return "final";
+    }
+    return "broken";
   }
 
-  /** @param {any} item */
-  #take(item) {
-    this.handlers.onstate("live");
-    this.sequence = Math.max(this.sequence, Number(item.sequence ?? 0));
-    if (!item.event) return;
-    this.gathered.push(item.event);
+  /** @param {any} message */
+  #take(message) {
+    this.#setState("live");
+    const { position, item } = this.kind;
+    this.position = Math.max(this.position, Number(message[position] ?? 0));
+    if (!message[item]) return;
+    this.gathered.push(message[item]);
     if (!this.timer) this.timer = setTimeout(() => this.#deliver(), GATHER_MS);
   }
 
   #deliver() {
     clearTimeout(this.timer);
     this.timer = 0;
-    const events = this.gathered.splice(0);
-    if (events.length > 0) this.handlers.onevents(events);
+    const items = this.gathered.splice(0);
+    if (items.length > 0) this.handlers.onitems(items);
   }
 }

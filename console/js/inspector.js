@@ -8,7 +8,8 @@ import { deleteEvent, editEvent, restoreEvent, rewind } from "./edits.js";
 import { byteSize, fullTime } from "./format.js";
 import { jsonView } from "./json_view.js";
 import { attempt, notify, notifyError } from "./notices.js";
-import { links } from "./router.js";
+import { orderOf, orderParameter } from "./orders.js";
+import { links, parse } from "./router.js";
 import { kindOf } from "./rows.js";
 
 const KIND_NAMES = {
@@ -64,6 +65,7 @@ export class Inspector {
   #draw(event, changes, nextPage) {
     const open = new Set([...this.node.querySelectorAll("details")].filter((each) => each.open).map((each) => each.dataset.name));
     const place = this.node.scrollTop;
+    const focused = this.node.contains(document.activeElement) ? nameOf(document.activeElement) : undefined;
     fill(
       this.node,
       el(
@@ -83,6 +85,9 @@ export class Inspector {
     );
     for (const details of this.node.querySelectorAll("details")) details.open = open.has(details.dataset.name);
     this.node.scrollTop = place;
+    if (focused === undefined) return;
+    const same = [...this.node.querySelectorAll("button, summary")].find((each) => nameOf(each) === focused) ?? this.node;
+    /** @type {HTMLElement} */ (same).focus({ preventScroll: true });
   }
 
   /** @param {any} event */
@@ -108,9 +113,13 @@ export class Inspector {
   }
 }
 
-/** The address of an event in its session. @param {any} event */
+/** @param {Element | null} element */
+const nameOf = (element) => element?.getAttribute("aria-label") ?? element?.textContent ?? "";
+
+/** The address of an event in its session, in the order of the current address. @param {any} event */
 export function linkTo(event) {
-  return links.events(event.spiritId, event.sessionId, { event: event.id, inspect: 1, deleted: event.isDeleted ? 1 : undefined });
+  const order = orderParameter(orderOf(parse(location.hash).query));
+  return links.events(event.spiritId, event.sessionId, { event: event.id, inspect: 1, deleted: event.isDeleted ? 1 : undefined, order });
 }
 
 /** A part that is made when it is first opened. @param {string} name @param {string} title @param {() => Node} content */
@@ -142,6 +151,12 @@ const provenance = (event) =>
     ["Stored", fullTime(event.createdAt)], ["Updated", fullTime(event.updatedAt)],
   ]);
 
+/** @param {any} previous */
+function former(previous) {
+  const isEmpty = Object.keys(previous).length === 0;
+  return el("div", { class: "former" }, el("span", { class: "muted", text: isEmpty ? "Before: no value" : "Before:" }), !isEmpty && jsonView(previous));
+}
+
 /** @param {any[] | undefined} changes @param {string | undefined} nextPage */
 function history(changes, nextPage) {
   if (!changes) return el("p", { class: "muted", text: "Reading…" });
@@ -153,7 +168,7 @@ function history(changes, nextPage) {
       el("p", {}, el("strong", { text: KIND_NAMES[change.kind] ?? change.kind }), ` ${fullTime(change.changedAt)}`,
         change.changedBy && ` by ${change.changedBy}`),
       change.fields?.length > 0 && el("p", { class: "muted", text: `${change.fields.join(", ")} · change ${change.change}` }),
-      change.previous && el("div", { class: "former" }, el("span", { class: "muted", text: "Before:" }), jsonView(change.previous)),
+      change.previous && former(change.previous),
     ),
   );
   return el("ol", { class: "history" }, ...items, nextPage && el("li", { class: "muted", text: "Older changes: see ListEventChanges." }));

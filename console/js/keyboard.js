@@ -20,7 +20,7 @@ export function startKeyboard(keys) {
   pageKeys = keys;
   document.addEventListener("keydown", (event) => {
     const target = /** @type {HTMLElement} */ (event.target);
-    const isTyping = target.closest("input, textarea, select") !== null;
+    const isTyping = target.closest("input:not([type=checkbox]), textarea, select") !== null;
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     if (isTyping) {
       if (event.key === "Escape") target.blur();
@@ -42,7 +42,7 @@ const HELP = [
     "Conversations",
     [
       ["j k ↓ ↑", "next, previous event"], ["Home End", "first, last event"], ["o", "fold or unfold"], ["Enter", "details"],
-      ["f", "follow new events"], ["c", "copy the id"], ["l", "copy the link"], ["e", "edit"], ["Delete", "delete, with undo"], ["Esc", "close details"],
+      ["f", "follow new events"], ["s", "order: by time, as stored"], ["c", "copy the id"], ["l", "copy the link"], ["e", "edit"], ["Delete", "delete, with undo"], ["Esc", "close details"],
     ],
   ],
 ];

@@ -4,7 +4,7 @@
 //   #/spirits/ID                         sessions           ?q=TEXT &by=title|id|owner &empty=1 &page=TOKEN
 //   #/spirits/ID/events                  all events of a spirit
 //   #/spirits/ID/sessions/SESSION        a conversation
-// Both lists of events take ?event=ID (current), &inspect=1, the filters of filters.js, and &follow=0.
+// Both lists of events take ?event=ID (current), &inspect=1, the filters of filters.js, &order=sequence, and &follow=0.
 
 /** @typedef {{name: "spirits" | "sessions" | "events" | "unknown", spiritId: string, sessionId: string | undefined, query: URLSearchParams}} Route */
 

@@ -67,12 +67,13 @@ export function renderRow(context) {
   return article;
 }
 
-/** A heading for a new day, or the length of a pause. @param {RowContext} context */
+/** A heading for a new day, or the length of a pause or of a step back. @param {RowContext} context */
 function separator({ event, previous, index }) {
   if (!previous && index > 0) return undefined;
   if (day(previous?.occurredAt) !== day(event.occurredAt)) return el("div", { class: "separator", text: day(event.occurredAt) });
   const gap = millis(event.occurredAt) - millis(previous.occurredAt);
-  return gap >= GAP_MS && el("div", { class: "separator separator-gap", text: `${duration(gap)} later` });
+  if (Math.abs(gap) < GAP_MS) return undefined;
+  return el("div", { class: "separator separator-gap", text: `${duration(Math.abs(gap))} ${gap > 0 ? "later" : "earlier"}` });
 }
 
 /** @param {RowContext} context */

@@ -1,60 +1,41 @@
 // The sessions of a spirit, most recently active first.
 
 import { read } from "./api.js";
-import { button, debounced, el, fill } from "./dom.js";
+import { button, el } from "./dom.js";
 import { ago, count, counted, fullTime } from "./format.js";
-import { notifyError } from "./notices.js";
-import { moveFocus, pager } from "./pager.js";
-import { amend, amended, go, links } from "./router.js";
+import { ListView } from "./list_view.js";
+import { pager } from "./pager.js";
+import { amended, go, links } from "./router.js";
 
 const PAGE = 50;
 /** Pages of a filter that found nothing before a person is asked whether to go on. */
 const EMPTY_PAGES_MAX = 10;
 const FIELDS = new Map([["title", "titleContains"], ["id", "sessionIdPrefix"], ["owner", "owner"]]);
 
-export class SessionsView {
+export class SessionsView extends ListView {
   /** @param {import("./router.js").Route} route @param {import("./main.js").OnPlace} onplace */
   constructor(route, onplace) {
-    this.onplace = onplace;
+    super(route, onplace, { placeholder: "Filter", label: "Filter sessions" });
     this.spiritId = route.spiritId;
-    this.query = route.query;
-    this.reading = new AbortController();
-    this.list = el("div", { class: "table-slot" });
-    this.title = el("h1", { text: "…" });
-    this.facts = el("p", { class: "facts" });
-    const filter = debounced(() => this.#filter(), 200);
-    this.input = el("input", {
-      type: "search", class: "search", placeholder: "Filter", "aria-label": "Filter sessions", maxlength: 255, value: this.query.get("q") ?? "", oninput: filter,
-    });
-    this.by = el("select", { "aria-label": "Filter by", onchange: () => this.#filter() },
-      el("option", { value: "title", text: "Title contains" }), el("option", { value: "id", text: "Id begins with" }), el("option", { value: "owner", text: "Owner is" }));
-    /** @type {HTMLSelectElement} */ (this.by).value = this.query.get("by") ?? "title";
-    this.empty = el("input", { type: "checkbox", checked: this.query.get("empty") === "1", onchange: () => this.#filter() });
-    this.all = el("a", { class: "button", href: links.events(this.spiritId, undefined), text: "All events" });
-    this.node = el(
-      "div",
-      { class: "page" },
-      el("header", { class: "view-head" }, el("div", { class: "view-title" }, this.title, this.facts),
-        el("div", { class: "view-buttons" }, el("div", { class: "joined" }, this.by, this.input),
-          el("label", { class: "choice" }, this.empty, el("span", { text: "Empty" })), this.all)),
-      this.list,
+    this.by = /** @type {HTMLSelectElement} */ (el("select", { "aria-label": "Filter by", onchange: () => this.filter() },
+      el("option", { value: "title", text: "Title contains" }), el("option", { value: "id", text: "Id begins with" }), el("option", { value: "owner", text: "Owner is" })));
+    this.by.value = this.query.get("by") ?? "title";
+    this.empty = /** @type {HTMLInputElement} */ (el("input", { type: "checkbox", checked: this.query.get("empty") === "1", onchange: () => this.filter() }));
+    this.node = this.frame(
+      el("div", { class: "joined" }, this.by, this.input),
+      el("label", { class: "choice" }, this.empty, el("span", { text: "Empty" })),
+      el("a", { class: "button", href: links.events(this.spiritId, undefined), text: "All events" }),
     );
   }
 
   async mount() {
-    await Promise.all([this.#readSpirit(), this.#load()]);
-  }
-
-  unmount() {
-    this.reading.abort();
+    await Promise.all([this.#readSpirit(), this.load()]);
   }
 
   /** @param {import("./router.js").Route} route */
   async update(route) {
-    this.query = route.query;
-    /** @type {HTMLInputElement} */ (this.input).value = this.query.get("q") ?? "";
-    /** @type {HTMLSelectElement} */ (this.by).value = this.query.get("by") ?? "title";
-    await this.#load();
+    this.by.value = route.query.get("by") ?? "title";
+    await super.update(route);
   }
 
   async #readSpirit() {
@@ -64,25 +45,15 @@ export class SessionsView {
     this.onplace({ spirit });
   }
 
-  #filter() {
-    const by = /** @type {HTMLSelectElement} */ (this.by).value;
-    const empty = /** @type {HTMLInputElement} */ (this.empty).checked ? "1" : undefined;
-    this.#reload({ q: /** @type {HTMLInputElement} */ (this.input).value, by: by === "title" ? undefined : by, empty, page: undefined });
+  filter() {
+    const by = this.by.value === "title" ? undefined : this.by.value;
+    this.reload({ q: this.input.value, by, empty: this.empty.checked ? "1" : undefined, page: undefined });
   }
 
-  /** @param {Record<string, string | undefined>} changes of the address */
-  #reload(changes) {
-    this.query = amend(changes);
-    this.#load().catch(notifyError);
-  }
-
-  async #load() {
-    this.reading.abort();
-    this.reading = new AbortController();
-    const { signal } = this.reading;
+  async load() {
+    const { signal, token } = this.beginRead();
     const text = this.query.get("q");
     const filter = { includeEmpty: this.query.get("empty") === "1", ...(text && { [FIELDS.get(this.query.get("by") ?? "") ?? "titleContains"]: text }) };
-    const token = this.query.get("page") ?? "";
     let pageToken = token;
     for (let pages = 1; ; pages++) {
       const reply = await read("SessionService/ListSessions", { spiritId: this.spiritId, filter, pageSize: PAGE, pageToken }, signal);
@@ -100,21 +71,16 @@ export class SessionsView {
     const goTo = (/** @type {string} */ page) => go(amended({ page }));
     const key = `sessions:${this.spiritId}:${this.query.get("by")}:${this.query.get("empty")}:${this.query.get("q")}`;
     if (sessions.length > 0) {
-      fill(this.list, sessionTable(this.spiritId, sessions), pager(key, token, next, goTo));
+      this.show(sessionTable(this.spiritId, sessions), pager(key, token, next, goTo));
     } else if (next) {
-      fill(this.list, el("p", { class: "empty", role: "status" }, "Nothing found yet among the most recent sessions. "), button("Search on", { onclick: () => goTo(next) }));
+      this.show(el("p", { class: "empty", role: "status" }, "Nothing found yet among the most recent sessions. "), button("Search on", { onclick: () => goTo(next) }));
     } else {
-      fill(this.list, el("p", { class: "empty", role: "status", text: this.query.get("q") ? "No session passes the filter." : "There are no sessions yet." }));
+      this.show(el("p", { class: "empty", role: "status", text: this.query.get("q") ? "No session passes the filter." : "There are no sessions yet." }));
     }
   }
 
   keys() {
-    return {
-      j: () => moveFocus(this.list, 1), ArrowDown: () => moveFocus(this.list, 1),
-      k: () => moveFocus(this.list, -1), ArrowUp: () => moveFocus(this.list, -1),
-      "/": () => this.input.focus(),
-      u: () => go(links.spirits()),
-    };
+    return { ...super.keys(), u: () => go(links.spirits()) };
   }
 }
 
@@ -127,9 +93,9 @@ function sessionTable(spiritId, sessions) {
       el("td", { class: "cell-main" },
         el("a", { href: links.events(spiritId, session.sessionId), "data-item": true, class: "stretched", text: session.title ?? session.sessionId }),
         session.title && el("p", { class: "muted clamp mono", text: session.sessionId })),
-      el("td", { class: "cell-side", "data-label": "Owner", text: session.owner ?? "" }),
-      el("td", { class: "cell-number", "data-label": "Events", text: counted(session.eventCount ?? 0, "event") }),
-      el("td", { class: "cell-side", "data-label": "Last activity", title: fullTime(session.lastOccurredAt), text: session.lastOccurredAt ? ago(session.lastOccurredAt) : "no events" }),
+      el("td", { class: "cell-side", text: session.owner ?? "" }),
+      el("td", { class: "cell-number", text: counted(session.eventCount ?? 0, "event") }),
+      el("td", { class: "cell-side", title: fullTime(session.lastOccurredAt), text: session.lastOccurredAt ? ago(session.lastOccurredAt) : "no events" }),
     ),
   );
   const heads = ["Session", "Owner", "Events", "Last activity"].map((text, column) => el("th", { scope: "col", class: column === 2 ? "cell-number" : undefined, text }));

@@ -18,6 +18,8 @@ export class TimeStrip {
     this.first = 0;
     this.last = 0;
     this.position = 0;
+    /** @type {AbortController | undefined} */
+    this.reading = undefined;
     this.bars = el("div", { class: "strip-bars", "aria-hidden": "true" });
     this.cursor = el("div", { class: "strip-cursor", "aria-hidden": "true" });
     this.from = el("span", {});
@@ -30,12 +32,39 @@ export class TimeStrip {
     this.node = el("div", { class: "strip" }, this.track, el("div", { class: "strip-labels", "aria-hidden": "true" }, this.from, this.until));
   }
 
-  /** Reads how many events each part of the time has. @param {import("./feed.js").Feed} feed @param {string} first @param {string} last @param {AbortSignal} signal */
-  async load(feed, first, last, signal) {
+  /** Shows the events of a feed, and where the reader is. @param {import("./feed.js").Feed} feed @param {string | undefined} place */
+  async show(feed, place) {
+    this.close();
+    this.reading = new AbortController();
+    const { signal } = this.reading;
+    try {
+      const [first, last] = await feed.ends(signal);
+      this.node.hidden = !first || !last;
+      if (first && last) {
+        this.#setRange(first.occurredAt, last.occurredAt);
+        this.move(place ?? last.occurredAt);
+        await this.#load(feed, signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  /** Stops reading. */
+  close() {
+    this.reading?.abort();
+  }
+
+  /** @param {string} first @param {string} last */
+  #setRange(first, last) {
     this.first = millis(first);
     this.last = Math.max(millis(last), this.first + 1);
     this.from.textContent = `${day(first)}, ${clock(first)}`;
     this.until.textContent = day(first) === day(last) ? clock(last) : `${day(last)}, ${clock(last)}`;
+  }
+
+  /** Reads how many events each part of the time has. @param {import("./feed.js").Feed} feed @param {AbortSignal} signal */
+  async #load(feed, signal) {
     this.counts.fill(0);
     if (feed.total <= DIRECT_MAX) {
       for (let index = 0; index < feed.total; index++) {

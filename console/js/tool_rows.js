@@ -24,7 +24,7 @@ function preview(content) {
 
 /** @param {string} name @param {any} value @param {object} all */
 function short(name, value, all) {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = typeof value === "string" && value !== "" ? value : JSON.stringify(value);
   return Object.keys(all).length === 1 ? text : `${name}: ${text.slice(0, 60)}`;
 }
 
@@ -60,9 +60,10 @@ export function toolRow(context) {
 
 /** @param {boolean} isCall @param {any} event @param {any} result @param {boolean} isError */
 function status(isCall, event, result, isError) {
-  const time = result && duration(millis(result.occurredAt) - millis(event.occurredAt));
-  const text = [isError && "error", time ?? (isCall ? "no result here" : "result")].filter(Boolean).join(" · ");
-  return el("span", { class: "tool-status", text });
+  const time = result && millis(result.occurredAt) - millis(event.occurredAt);
+  const shown = time === undefined ? (isCall ? "no result here" : "result") : time < 0 ? `−${duration(-time)}` : duration(time);
+  const title = time < 0 ? "The clock was set back between the call and its result" : undefined;
+  return el("span", { class: "tool-status", title, text: [isError && "error", shown].filter(Boolean).join(" · ") });
 }
 
 /** @param {import("./rows.js").RowContext} context */

@@ -69,13 +69,13 @@ export class VirtualList {
     this.#settle();
   }
 
-  /** Forgets all rows and their heights. @param {number} count */
-  reset(count) {
+  /** Forgets all rows and their heights; shows the end, or a place. @param {number} count @param {{index: number, below: number}} [place] */
+  reset(count, place) {
     for (const index of [...this.rows.keys()]) this.#unmount(index);
     this.heights.resize(0);
     this.heights.resize(count);
-    this.anchor = { index: 0, offset: 0 };
-    this.#settle();
+    if (place) this.scrollTo(place.index, place.below);
+    else this.scrollToEnd();
   }
 
   /** Brings a row to the top of the view, or as close below it as given. @param {number} index @param {number} [below] */
@@ -83,6 +83,19 @@ export class VirtualList {
     this.#setAtEnd(false);
     this.anchor = { index: Math.max(0, Math.min(index, this.count - 1)), offset: below };
     this.#settle();
+  }
+
+  /** The rows in view, from the top, and how far below the top of the view each begins. */
+  places() {
+    this.#takePlace();
+    const { scrollTop, clientHeight } = this.scroller;
+    const found = [];
+    let below = this.heights.top(this.heights.at(scrollTop)) - scrollTop;
+    for (let index = this.heights.at(scrollTop); index < this.count && below < clientHeight; index++) {
+      found.push({ index, below });
+      below += this.heights.get(index);
+    }
+    return found;
   }
 
   /** Brings a row into view if it is not. @param {number} index */
@@ -113,10 +126,15 @@ export class VirtualList {
   #takePlace() {
     const { scrollTop, clientHeight } = this.scroller;
     if (this.count === 0 || Math.abs(scrollTop - this.settledAt) < 1) return;
-    const index = this.heights.at(scrollTop);
-    this.anchor = { index, offset: this.heights.top(index) - scrollTop };
+    this.#takeAnchor();
     this.settledAt = scrollTop;
     this.#setAtEnd(scrollTop + clientHeight >= this.heights.total - END_PX);
+  }
+
+  #takeAnchor() {
+    const { scrollTop } = this.scroller;
+    const index = this.heights.at(scrollTop);
+    this.anchor = { index, offset: this.heights.top(index) - scrollTop };
   }
 
   /** @param {boolean} isAtEnd */
@@ -155,6 +173,7 @@ export class VirtualList {
     const scrollTop = Math.max(0, Math.min(wanted, end));
     if (Math.abs(this.scroller.scrollTop - scrollTop) > 0.5) this.scroller.scrollTop = scrollTop;
     this.settledAt = this.scroller.scrollTop;
+    if (this.isAtEnd) this.#takeAnchor();
   }
 
   /** Creates the rows in view, measures them, and puts them in their places. */

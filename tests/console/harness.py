@@ -5,6 +5,7 @@ shows without a build.
 """
 
 import json
+import mimetypes
 import os
 import pathlib
 import re
@@ -54,7 +55,10 @@ def from_directory(route: Route) -> None:
     """Answers a request for a file with the headers of the server and the content of the directory."""
     path = urllib.parse.urlparse(route.request.url).path.removeprefix("/console/").lstrip("/") or "index.html"
     reply = route.fetch()
+    if reply.status == 404:  # a file that the binary does not have yet
+        reply = route.fetch(url=urllib.parse.urljoin(route.request.url, "/"))
     headers = {name: value for name, value in reply.headers.items() if name not in ("content-length", "etag")}
+    headers["content-type"] = mimetypes.guess_type(path)[0]
     route.fulfill(status=200, headers=headers, body=pathlib.Path(os.environ["CONSOLE_DIR"], path).read_bytes())
 
 
