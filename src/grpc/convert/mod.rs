@@ -12,7 +12,7 @@ mod outbound;
 mod page;
 mod purge;
 mod read;
-mod session;
+pub(super) mod session;
 mod spirit;
 pub mod timestamp;
 

@@ -118,7 +118,12 @@ async fn step(
         return Ok((ControlFlow::Break(End::OfSpirit), Purged::default()));
     };
     if !bounds.is_alone {
-        return Ok((ControlFlow::Break(End::OfSweep), Purged::default()));
+        // A sweep that has begun goes on after the other instance's step: if both gave way, neither might ever end.
+        let next = match phase {
+            Phase::Events { walk: None, .. } => ControlFlow::Break(End::OfSweep),
+            begun => ControlFlow::Continue(begun),
+        };
+        return Ok((next, Purged::default()));
     }
     match phase {
         Phase::Events { walk, is_scan } => {

@@ -24,10 +24,14 @@ macro_rules! page {
                  order by {order}
                  limit {STEP_ROWS_MAX}
              ),
-             ends as (
-                 select count(*) over () as walked, sequence, deleted_at
+             walked as materialized (
+                 select *
                  from ({walked}) as walked
                  where (select count(*) from candidates) < {STEP_ROWS_MAX}
+             ),
+             ends as (
+                 select count(*) over () as walked, sequence, deleted_at
+                 from walked
                  order by {end_order}
                  limit 1
              )
