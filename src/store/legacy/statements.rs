@@ -34,19 +34,13 @@ pub(in crate::store) const HAS_PURGES: &str = "
         false
     ) as exists";
 
-/// Finds the events of the spirit with these ids. Each lookup is an index seek, also without statistics.
+/// Finds the events of the spirit with these ids. As in [`GET`](crate::store::read::get_event::GET), the condition on the
+/// spirit selects its partition, and is a filter in a generic plan, so that each lookup is an index seek by id.
 pub(in crate::store) const STORED_EVENTS: &str = "
-    select found.id
-    from unnest($2::uuid[]) as wanted (id)
-    cross join lateral (
-        select events.id, events.spirit_id
-        from events
-        where (events.id, events.spirit_id) >= (wanted.id, $1)
-        order by events.id, events.spirit_id
-        limit 1
-    ) as found
-    where found.id = wanted.id
-    and found.spirit_id = $1";
+    select id
+    from events
+    where id = any($2)
+    and ($1::uuid is null or spirit_id = $1)";
 
 /// Stores events with their times.
 pub(in crate::store) const STORE_EVENTS: &str = "

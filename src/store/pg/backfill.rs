@@ -8,7 +8,7 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 /// A new activity epoch. It comes from the clock, so that a spirit that is removed and made again has another one.
-pub(in crate::store) const EPOCH_NOW: &str = "(extract(epoch from clock_timestamp()) * 1000000)::bigint";
+pub(in crate::store) const EPOCH_NOW: &str = "(extract(epoch from statement_timestamp()) * 1000000)::bigint";
 
 /// Number of spirits that are looked up at once.
 const SPIRITS: i64 = 1_000;

@@ -176,35 +176,35 @@ pub(in crate::store) const LOWER_ACTIVE_MINUTES: &str = concatcp!(
     and row.active_minute <= purged.occurred_at"
 );
 
-/// Removes the sessions without events, with owner `$3` if it is given, among those after id `$2`.
-pub(in crate::store) const REMOVE_EMPTY_SESSIONS: &str = formatcp!(
-    "with walked as materialized (
+/// The sessions after id `$2` that a step may remove: their number and the id of the last one.
+pub(in crate::store) const WALK_EMPTY_SESSIONS: &str = formatcp!(
+    "select count(*) as walked, max(session_id) as last_session_id
+     from (
          select session_id
          from sessions
          where spirit_id = $1
          and session_id > $2
          order by spirit_id, session_id
          limit {STEP_ROWS_MAX}
-     ),
-     removed as (
-         delete from sessions
-         using walked
-         where sessions.spirit_id = $1
-         and sessions.session_id = walked.session_id
-         and ($3::text is null or sessions.owner = $3)
-         and not exists (
-             select
-             from events
-             where events.spirit_id = $1
-             and events.session_id = sessions.session_id
-         )
-     )
-     select count(*) as walked, max(session_id) as last_session_id
-     from walked"
+     ) as walked"
 );
 
-/// Removes the changes after number `$2` that were made before `$3`, up to the first younger one.
-pub(in crate::store) const REMOVE_CHANGES: &str = formatcp!(
+/// Removes the sessions without events, with owner `$4` if it is given, after id `$2` up to `$3`.
+pub(in crate::store) const REMOVE_EMPTY_SESSIONS: &str = "
+    delete from sessions
+    where spirit_id = $1
+    and session_id > $2
+    and session_id <= $3
+    and coalesce($4::text is null or owner = $4, false)
+    and not exists (
+        select
+        from events
+        where events.spirit_id = $1
+        and events.session_id = sessions.session_id
+    )";
+
+/// The last change after number `$2` that a step may remove: made before `$3`, as are all changes before it.
+pub(in crate::store) const WALK_CHANGES: &str = formatcp!(
     "with walked as materialized (
          select change, changed_at, 256 + coalesce(previous_bytes, 0) + 24 * coalesce(cardinality(event_ids), 1) as bytes
          from changes
@@ -223,16 +223,17 @@ pub(in crate::store) const REMOVE_CHANGES: &str = formatcp!(
          ) as walked
          where is_old
          and bytes_before <= {STEP_BYTES}
-     ),
-     removed as (
-         delete from changes
-         using old
-         where changes.spirit_id = $1
-         and changes.change = old.change
      )
      select max(change) as last_change
      from old"
 );
+
+/// Removes the changes after number `$2` up to `$3`.
+pub(in crate::store) const REMOVE_CHANGES: &str = "
+    delete from changes
+    where spirit_id = $1
+    and change > $2
+    and change <= $3";
 
 /// Removes a spirit that has nothing left. Returns no row if it has.
 pub(in crate::store) const REMOVE_SPIRIT: &str = "

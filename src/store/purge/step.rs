@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::statements::{
     CLEAR_FORMER_VALUES, LOCK, LOWER_ACTIVE_MINUTES, PURGE, REMOVE_CHANGES, REMOVE_EMPTY_SESSIONS,
-    REMOVE_SESSIONS, STEP_ROWS_MAX,
+    REMOVE_SESSIONS, STEP_ROWS_MAX, WALK_CHANGES, WALK_EMPTY_SESSIONS,
 };
 use super::walk::Walk;
 use crate::domain::Time;
@@ -162,12 +162,19 @@ pub(super) async fn remove_empty_sessions(
     after: &str,
     owner: Option<&str>,
 ) -> Result<Option<String>, StoreError> {
-    let statement = sqlx::query_as::<_, (i64, Option<String>)>(REMOVE_EMPTY_SESSIONS)
+    let statement = sqlx::query_as::<_, (i64, Option<String>)>(WALK_EMPTY_SESSIONS)
+        .bind(spirit_id.0)
+        .bind(after);
+    let Some((walked, Some(last))) = optional(session, statement).await? else {
+        return Ok(None);
+    };
+    let statement = sqlx::query_as::<_, ()>(REMOVE_EMPTY_SESSIONS)
         .bind(spirit_id.0)
         .bind(after)
+        .bind(&last)
         .bind(owner);
-    let row = optional(session, statement).await?;
-    Ok(row.and_then(|(walked, last)| last.filter(|_| walked >= STEP_ROWS_MAX)))
+    fetch_all(session, statement).await?;
+    Ok(Some(last).filter(|_| walked >= STEP_ROWS_MAX))
 }
 
 /// Removes changes after a number that were made before a time. Returns the last one, `None` if there is none.
@@ -177,10 +184,17 @@ pub(super) async fn remove_changes(
     after: i64,
     changed_until: Time,
 ) -> Result<Option<i64>, StoreError> {
-    let statement = sqlx::query_as::<_, (Option<i64>,)>(REMOVE_CHANGES)
+    let statement = sqlx::query_as::<_, (Option<i64>,)>(WALK_CHANGES)
         .bind(spirit_id.0)
         .bind(after)
         .bind(changed_until);
-    let row = optional(session, statement).await?;
-    Ok(row.and_then(|(last,)| last))
+    let Some((Some(last),)) = optional(session, statement).await? else {
+        return Ok(None);
+    };
+    let statement = sqlx::query_as::<_, ()>(REMOVE_CHANGES)
+        .bind(spirit_id.0)
+        .bind(after)
+        .bind(last);
+    fetch_all(session, statement).await?;
+    Ok(Some(last))
 }

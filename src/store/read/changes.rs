@@ -62,8 +62,9 @@ pub(in crate::store) const CHANGE_BYTES: &str =
     "case when event_ids is null then 256 + coalesce(previous_bytes, 0) else 48000 end";
 
 /// A page of an event's changes before position (`$4`, `$5`). Changes of the event alone and bulk changes are in an
-/// index each; `offset 0` keeps PostgreSQL from scanning the changes of all events in the order of the page. The page
-/// ends with the change that passes the byte limit of a page.
+/// index each; `offset 0` keeps PostgreSQL from scanning the changes of all events in the order of the page. As in the
+/// statement of GetEvent, the condition on `$2` selects partitions, and is a filter in a generic plan. The page ends with
+/// the change that passes the byte limit of a page.
 pub(in crate::store) const LIST: &str = formatcp!(
     "select {CHANGE_COLUMNS}, found
      from (
@@ -78,7 +79,8 @@ pub(in crate::store) const LIST: &str = formatcp!(
                      from changes
                      where event_id = $1
                      and (event_id, spirit_id, change) < ($1, $4, $5::bigint)
-                     and coalesce(($2::uuid is null or spirit_id = $2) and ($3::uuid[] is null or spirit_id = any($3)), false)
+                     and ($2::uuid is null or spirit_id = $2)
+                     and coalesce($3::uuid[] is null or spirit_id = any($3), false)
                      order by event_id desc, spirit_id desc, change desc
                      limit (select $6::bigint)
                  )
@@ -90,10 +92,11 @@ pub(in crate::store) const LIST: &str = formatcp!(
                          from changes
                          where event_ids @> array[$1::uuid]
                          and event_ids is not null
+                         and ($2::uuid is null or spirit_id = $2)
                          offset 0
                      ) as steps
                      where (spirit_id, change) < ($4, $5)
-                     and coalesce(($2::uuid is null or spirit_id = $2) and ($3::uuid[] is null or spirit_id = any($3)), false)
+                     and coalesce($3::uuid[] is null or spirit_id = any($3), false)
                      order by spirit_id desc, change desc
                      limit (select $6::bigint)
                  )

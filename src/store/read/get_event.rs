@@ -265,8 +265,9 @@ fn answer(get: Get, answer: Answer) {
     }
 }
 
-/// `$2` routes the statement on a sharded database. As an index condition, the spirits of the scopes, `$3`,
-/// would be tried with every id, so `coalesce` turns the condition into a filter.
+/// With its values, the condition on `$2` selects the partitions of these spirits; in a generic plan it is a filter. As an
+/// index condition, the spirits of the scopes, `$3`, would be tried with every id, so `coalesce` turns the condition into
+/// a filter.
 pub(in crate::store) const GET: &str = formatcp!(
     "select {BASIC_COLUMNS}, {FULL_COLUMNS}
      from events
@@ -284,10 +285,10 @@ pub(in crate::store) const GET_CUT: &str = formatcp!(
      and coalesce((spirit_id = any($3) or $3::uuid[] is null) and ($4 or not is_deleted), false)"
 );
 
-/// As in [`GET`], `coalesce` turns the condition on spirits into a filter.
+/// As in [`GET`], the condition on `$2` selects partitions, and is a filter in a generic plan.
 pub(in crate::store) const GET_BASIC: &str = formatcp!(
     "select {BASIC_COLUMNS}, {NO_COLUMNS}
      from events
      where id = any($1)
-     and coalesce(spirit_id = any($2), false)"
+     and ($2::uuid[] is null or spirit_id = any($2))"
 );

@@ -31,9 +31,9 @@ macro_rules! long_values {
             "select {BASIC_COLUMNS}, {columns}
              from events
              where id = any($12)
+             and ($1::uuid is null or spirit_id = $1)
              and coalesce(
-                 spirit_id = $1
-                 and ($2::text is null or session_id = $2)
+                 ($2::text is null or session_id = $2)
                  and occurred_at >= $6
                  and occurred_at < $7
                  and {FILTERED},
@@ -45,8 +45,9 @@ macro_rules! long_values {
 }
 
 /// The statements that read events with long values. An event that was edited since its page was read, so that
-/// the filter does not select it any more, is left out. `coalesce` turns the condition on the spirit into a filter:
-/// as an index condition, it would let a plan for a new database read all events of the spirit.
+/// the filter does not select it any more, is left out. The test for null, which is never true, makes the condition on the
+/// spirit a filter in a generic plan: as an index condition, it would let a plan for a new database read all events of
+/// the spirit. With its value, the condition selects the partition of the spirit.
 pub(in crate::store) const LONG_FULL: &str = long_values!(formatcp!("{FULL_COLUMNS}, {CONTENT_BYTES}"));
 pub(in crate::store) const LONG_BASIC: &str = long_values!(formatcp!("{NO_COLUMNS}, 0 as content_bytes"));
 /// PostgreSQL reads no more of a content than its first `$13` characters can take.

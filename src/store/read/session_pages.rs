@@ -12,13 +12,16 @@ use crate::domain::limits::PAGE_BYTES;
 pub(in crate::store) const SESSION_COLUMNS: &str = "spirit_id, session_id, active_minute, title, owner, meta::text as meta, \
      revision, updated_at";
 
+// The statements below read events of the session `row` of spirit `$1`. They name the spirit by its parameter, since the
+// planner does not know which spirit `row` belongs to if it comes from a page or from the target of an update.
+
 /// The last live event of the session `row`: a seek of `ix_events_session_id`. The range is written as in the pages of a
 /// session's events. It starts at the session's active minute, so later events, which are all soft-deleted, cost nothing,
 /// and a session without live events is not searched.
 pub(in crate::store) const LAST_LIVE_EVENT: &str = "
     select events.occurred_at
     from events
-    where events.spirit_id = row.spirit_id
+    where events.spirit_id = $1
     and events.session_id is not null
     and (events.session_id, events.occurred_at) < (row.session_id, row.active_minute + interval '1 minute')
     and events.session_id >= row.session_id
@@ -32,19 +35,20 @@ pub(in crate::store) const LAST_LIVE_EVENT: &str = "
 pub(super) const COUNTS: &str = "
     select count(*) as event_count, min(events.occurred_at) as first_occurred_at
     from events
-    where events.spirit_id = row.spirit_id
+    where events.spirit_id = $1
     and events.session_id = row.session_id
     and not events.is_deleted";
 
-/// The last event of the session `row`, live or not, or of one before it: a seek of `ix_events_session_sequence`, as in
-/// `session_last_sequences.sql`.
+/// The last event of the session `row`, live or not: a seek of `ix_events_session_sequence`. The range is written as in the
+/// pages of a session in sequence order.
 pub(super) const LAST_EVENT: &str = "
-    select events.spirit_id, events.session_id, events.sequence
+    select events.sequence
     from events
-    where (events.spirit_id, events.session_id, events.sequence)
-        <= (row.spirit_id, row.session_id, 9223372036854775807)
+    where events.spirit_id = $1
     and events.session_id is not null
-    order by events.spirit_id desc, events.session_id desc, events.sequence desc
+    and (events.session_id, events.sequence) <= (row.session_id, 9223372036854775807)
+    and (events.session_id, events.sequence) >= (row.session_id, 1::bigint)
+    order by events.session_id desc, events.sequence desc
     limit 1";
 
 /// The ranges of the order, each with its condition and its order within. `$2` is a minute, `$3` a session and `$4` the
@@ -98,8 +102,7 @@ macro_rules! page {
                  ) as rows
              ) as row
              cross join lateral ({COUNTS} and $6::boolean) as counts
-             left join lateral ({LAST_EVENT}) as last
-                 on last.spirit_id = row.spirit_id and last.session_id = row.session_id
+             left join lateral ({LAST_EVENT}) as last on true
              where row.bytes_before <= {PAGE_BYTES}
              order by {order}",
             rows = $rows,

@@ -62,8 +62,7 @@ pub(in crate::store) const GET: &str = formatcp!(
      ) as row
      cross join lateral ({COUNTS}) as counts
      left join lateral ({LAST_LIVE_EVENT}) as live on true
-     left join lateral ({LAST_EVENT}) as last
-         on last.spirit_id = row.spirit_id and last.session_id = row.session_id"
+     left join lateral ({LAST_EVENT}) as last on true"
 );
 
 impl Reader {

@@ -22,12 +22,13 @@ pub(in crate::store) const UPDATE_SPIRIT: &str = formatcp!(
              name = $4,
              description = $5,
              meta = $6::jsonb,
-             deleted_at = case when $7 then coalesce(deleted_at, now()) end,
+             deleted_at = case when $7 then coalesce(deleted_at, clock.now) end,
              retention_max_age = $8,
              retention_deleted_max_age = $9,
              retention_history_max_age = $10,
              revision = revision + 1,
-             updated_at = now()
+             updated_at = clock.now
+         from (select now() as now) as clock
          where id = $1
          and revision = $2
          returning {SPIRIT_COLUMNS}"

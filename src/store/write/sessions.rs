@@ -25,7 +25,7 @@ pub(in crate::store) const UPDATE_SESSION: &str = "
         owner = excluded.owner,
         meta = excluded.meta,
         revision = sessions.revision + 1,
-        updated_at = now()
+        updated_at = excluded.updated_at
     where sessions.revision = $8
     returning meta::text, revision, updated_at";
 

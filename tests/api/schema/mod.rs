@@ -4,4 +4,5 @@ pub mod backfill;
 pub mod encoding;
 pub mod migrations;
 pub mod plans;
+pub mod sharding;
 pub mod statements;

@@ -47,8 +47,8 @@ const COLUMNS: [(&str, &str); 60] = [
         "purge/events",
         "count INT8, lowest INT8, highest INT8, session_ids TEXT[], occurred_at TIMESTAMPTZ[]",
     ),
-    ("purge/remove_empty_sessions", "walked INT8, last_session_id TEXT"),
-    ("purge/remove_changes", "last_change INT8"),
+    ("purge/walk_empty_sessions", "walked INT8, last_session_id TEXT"),
+    ("purge/walk_changes", "last_change INT8"),
     ("purge/remove_spirit", "id UUID"),
     ("purge/retention/spirits", "id UUID"),
     (

@@ -51,7 +51,7 @@ pub fn flushes() -> Vec<Read> {
 }
 
 /// Arguments of the columns of one new event.
-fn new_event() -> Vec<String> {
+pub fn new_event() -> Vec<String> {
     let (id, null) = (ids(1), "'{NULL}'");
     let columns = [
         &id,

@@ -160,7 +160,8 @@ pub struct Planner {
 }
 
 impl Planner {
-    async fn execute(&mut self, sql: &str) {
+    /// Runs statements without results.
+    pub async fn execute(&mut self, sql: &str) {
         let script = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         self.connection.execute(script).await.unwrap();
     }

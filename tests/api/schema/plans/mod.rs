@@ -3,11 +3,11 @@
 //! a new database and on a large table without statistics.
 
 mod changes;
-mod flushes;
-mod load;
+pub mod flushes;
+pub mod load;
 mod moves;
 mod purges;
-mod reads;
+pub mod reads;
 mod sessions;
 
 use serde_json::Value;
@@ -131,7 +131,7 @@ async fn with_statistics(planner: &mut Planner) -> Vec<String> {
 }
 
 /// The indexes of events, sessions and changes that statements may use, by prefix of their name.
-const INDEXES: [(&str, &[&str]); 49] = [
+const INDEXES: [(&str, &[&str]); 51] = [
     ("list_purges/of_spirit/", &["ix_purges_spirit_id"]),
     ("list_purges/of_spirits/", &["ix_purges_started_at"]),
     (
@@ -186,7 +186,9 @@ const INDEXES: [(&str, &[&str]); 49] = [
             "ix_events_session_id",
         ],
     ),
+    ("purge/walk_empty_sessions/", &["pk_sessions"]),
     ("purge/remove_changes/", &["pk_changes"]),
+    ("purge/walk_changes/", &["pk_changes"]),
     ("move/stored_events", &["pk_events"]),
     ("ingest/dedupe_keys", &["uq_events_dedupe_key"]),
     ("ingest/session_last_sequences", &["ix_events_session_sequence"]),

@@ -1,7 +1,7 @@
 //! Statements of moves.
 
 use super::load::spirit;
-use super::reads::{LOOKUP, Read, SCAN, ids, read};
+use super::reads::{LOOKUP, Read, ids, read};
 
 pub fn moves() -> Vec<Read> {
     let owner = spirit(8);
@@ -14,7 +14,7 @@ pub fn moves() -> Vec<Read> {
             [&owner, "'n'", "'n'", "null", "'{}'", "null", "now()", "now()"],
         ),
         read(LOOKUP, "move/has_purges", [&owner]),
-        read(SCAN, "move/stored_events", [&owner, &ids]),
+        read(LOOKUP, "move/stored_events", [&owner, &ids]),
         read(
             LOOKUP,
             "move/events",
