@@ -17,7 +17,6 @@ use super::super::output::{Listing, Row};
 use super::super::record::{Record, outcome_name};
 use super::super::table::Column;
 use super::create::on_duplicate;
-use crate::formats::json::Json;
 use crate::gateway::parse_message;
 use crate::grpc::pb::batch_create_events_result::Result as Item;
 use crate::grpc::pb::{
@@ -186,31 +185,10 @@ fn read(file: &str) -> anyhow::Result<Vec<CreateEventRequest>> {
     for (number, line) in (1..).zip(input.take(INPUT_BYTES_MAX).lines()) {
         let line = line.with_context(|| format!("cannot read line {number}"))?;
         if !line.trim().is_empty() {
-            let request = parse(&line).map_err(|error| {
-                CommandError::new(Failure::InvalidRequest, format!("line {number}: {error}"))
-            })?;
-            requests.push(request);
+            let invalid =
+                |error| CommandError::new(Failure::InvalidRequest, format!("line {number}: {error}"));
+            requests.push(parse_message(line.as_bytes()).map_err(invalid)?);
         }
     }
     Ok(requests)
-}
-
-fn parse(line: &str) -> Result<CreateEventRequest, String> {
-    let request = parse_message(line.as_bytes()).map_err(|error| error.to_string())?;
-    // The last value of a key that `meta` holds twice would be stored.
-    Json::parse(line).map_err(|error| error.to_string())?;
-    Ok(request)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn a_key_that_meta_holds_twice_is_named() {
-        let line = r#"{"event_type":"a","meta":{"in":{"key":1,"key":2}}}"#;
-        let error = parse(line).expect_err("a repeated key");
-        assert!(error.contains("duplicate field \"key\""), "{error}");
-        assert!(parse(&line.replacen("key", "other", 1)).is_ok());
-    }
 }

@@ -1,5 +1,6 @@
 //! Reads JSON objects into the Protobuf encoding of `google.protobuf.Struct`.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use prost::encoding;
@@ -25,16 +26,20 @@ impl<'de> Visitor<'de> for StructFields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut keys = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
+            let place = self.place.field(&key);
+            if keys.contains(&key) {
+                return Err(place.refuse("must not be given twice"));
+            }
             let mut value = Vec::new();
-            entries.next_value_seed(AnyValue {
-                place: self.place.field(&key),
-                out: &mut value,
-            })?;
+            let out = &mut value;
+            entries.next_value_seed(AnyValue { place, out })?;
             let mut entry = Vec::with_capacity(key.len() + value.len() + 8);
             encode_text(1, &key, &mut entry);
             encode_bytes(2, &value, &mut entry);
             encode_bytes(1, &entry, self.out);
+            keys.insert(key);
         }
         Ok(())
     }
