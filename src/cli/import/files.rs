@@ -45,7 +45,7 @@ pub(super) struct FileTally {
 /// The files of an import, in the order in which they were first read.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    files: Vec<FileTally>,
+    tallies: Vec<FileTally>,
     by_path: HashMap<String, usize>,
     /// The files of the current sources.
     sources: Vec<usize>,
@@ -56,15 +56,15 @@ impl Files {
     pub(super) fn begin(&mut self, sources: &[Source]) {
         self.sources.clear();
         for source in sources {
-            let next = self.files.len();
+            let next = self.tallies.len();
             let index = *self.by_path.entry(source.path.clone()).or_insert(next);
             if index == next {
-                self.files.push(FileTally {
+                self.tallies.push(FileTally {
                     path: source.path.clone(),
                     ..FileTally::default()
                 });
             }
-            let file = &mut self.files[index];
+            let file = &mut self.tallies[index];
             file.format = None;
             file.skipped.clear();
             file.error = None;
@@ -74,21 +74,21 @@ impl Files {
 
     /// Returns the file of a current source.
     pub(super) fn of(&self, source: usize) -> &FileTally {
-        &self.files[self.sources[source]]
+        &self.tallies[self.sources[source]]
     }
 
     /// Returns the file of a current source.
     pub(super) fn of_mut(&mut self, source: usize) -> &mut FileTally {
-        &mut self.files[self.sources[source]]
+        &mut self.tallies[self.sources[source]]
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &FileTally> {
-        self.files.iter()
+        self.tallies.iter()
     }
 
     pub(super) fn totals(&self) -> Counts {
         let mut totals = Counts::default();
-        for file in &self.files {
+        for file in &self.tallies {
             totals.add(&file.counts);
         }
         totals
@@ -97,7 +97,7 @@ impl Files {
     /// Returns the number of files by format of transcripts.
     pub(super) fn formats(&self) -> BTreeMap<&'static str, u64> {
         let mut formats = BTreeMap::new();
-        for format in self.files.iter().filter_map(|file| file.format) {
+        for format in self.tallies.iter().filter_map(|file| file.format) {
             *formats.entry(format).or_default() += 1;
         }
         formats
@@ -106,7 +106,7 @@ impl Files {
     /// Returns the number of skipped parts by kind.
     pub(super) fn skipped(&self) -> BTreeMap<&str, u64> {
         let mut skipped = BTreeMap::new();
-        for (kind, count) in self.files.iter().flat_map(|file| &file.skipped) {
+        for (kind, count) in self.tallies.iter().flat_map(|file| &file.skipped) {
             *skipped.entry(kind.as_str()).or_default() += count;
         }
         skipped
