@@ -99,7 +99,7 @@ class Bench:
     `server` is the program to run, and `client` the one whose `bench` command sends the calls.
     """
 
-    def __init__(self, seconds, *serve, server=BIN, client=BIN):
+    def __init__(self, seconds, *serve, server=BIN, client=BIN, log="warn"):
         self.seconds = seconds
         self.client = client
         self.events = 1
@@ -107,7 +107,7 @@ class Bench:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="elephantasm-bench-"))
         self.dir.chmod(0o755)
         data = self.dir / "data"
-        command = [server, "serve", "--listen-addr", "127.0.0.1:0", "--data-dir", data, "--log", "warn", *serve]
+        command = [server, "serve", "--listen-addr", "127.0.0.1:0", "--data-dir", data, "--log", log, *serve]
         self.server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.addr = self.server.stdout.readline().split()[-1]
         self.password = (data / "password").read_text().strip()
