@@ -24,17 +24,16 @@ pub(super) struct Summary<'a> {
 /// Formats the counts in a line.
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts {
-            created,
-            duplicates,
-            different,
-            bad,
-            repaired,
-            sessions,
-        } = self.files.totals();
+        let totals = self.files.totals();
+        let Counts { created, bad, .. } = totals;
         if self.dry_run {
             write!(f, "events {created}, bad lines {bad}")?;
         } else {
+            let Counts {
+                duplicates,
+                different,
+                ..
+            } = totals;
             write!(
                 f,
                 "created {created}, duplicates {duplicates} (of them different {different}), bad lines {bad}"
@@ -42,9 +41,9 @@ impl fmt::Display for Summary<'_> {
         }
         let skipped = self.files.skipped().values().sum();
         for (name, count) in [
-            ("sessions set", sessions),
+            ("sessions set", totals.sessions),
             ("parts skipped", skipped),
-            ("characters replaced", repaired),
+            ("characters replaced", totals.repaired),
             ("unreadable files", self.broken),
         ] {
             if count > 0 {
@@ -53,7 +52,7 @@ impl fmt::Display for Summary<'_> {
         }
         let seconds = self.elapsed.as_secs_f64();
         #[allow(clippy::cast_precision_loss)] // a rate for people
-        let rate = (created + duplicates) as f64 / seconds.max(0.001);
+        let rate = (created + totals.duplicates) as f64 / seconds.max(0.001);
         write!(f, "; {seconds:.1} s, {rate:.0} events/s")
     }
 }
@@ -100,20 +99,12 @@ impl Summary<'_> {
 
 /// Returns the counts by the names of their fields.
 fn counts(counts: &Counts) -> [(&'static str, u64); 6] {
-    let Counts {
-        created,
-        duplicates,
-        different,
-        bad,
-        repaired,
-        sessions,
-    } = *counts;
     [
-        ("created", created),
-        ("duplicates", duplicates),
-        ("different", different),
-        ("bad_lines", bad),
-        ("sessions_set", sessions),
-        ("characters_replaced", repaired),
+        ("created", counts.created),
+        ("duplicates", counts.duplicates),
+        ("different", counts.different),
+        ("bad_lines", counts.bad),
+        ("sessions_set", counts.sessions),
+        ("characters_replaced", counts.repaired),
     ]
 }
