@@ -15,11 +15,11 @@ const CONNECTIONS_PER_WRITER: u32 = 5;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  elephantasm-events distribute --database-url \"$COORDINATOR_URL\"
-  DATABASE_URL=\"$COORDINATOR_URL\" elephantasm-events distribute --shards 16")]
+  elephantasm-events distribute --database-url \"$DATABASE_URL\"
+  elephantasm-events distribute --shards 16")]
 pub(super) struct DistributeArgs {
-    /// Number of shards of each table, which cannot be changed later. A server has a writer for each, with up to five
-    /// connections [default: 8, or the number that the tables have]
+    /// Number of shards of each table; a server has a writer for each, with up to five connections
+    /// [default: 8, or the number that the tables have]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
     shards: Option<u32>,
 

@@ -32,10 +32,11 @@ pub enum DistributeError {
         "max_prepared_transactions is 0 on {0}: set it on each node to at least max_connections, and restart the node"
     )]
     NoPreparedTransactions(String),
-    /// The number of shards cannot be changed.
+    /// The tables have another number of shards, which only Citus can change.
     #[error(
-        "the tables have {found} shards, and --shards asks for {wanted}: leave the option out to keep them; to change \
-         the number, move the data to a new database"
+        "the tables have {found} shards, and --shards is {wanted}: leave it out to keep them; to change the number, stop \
+         all instances and run `select alter_distributed_table('spirits', shard_count := {wanted}, \
+         cascade_to_colocated := true)`, which copies the tables"
     )]
     OtherShards { found: u32, wanted: u32 },
     #[error(
