@@ -126,7 +126,8 @@ pub(in crate::store) async fn apply_to(connection: &mut PgConnection) -> Result<
     if is_read_only {
         return Ok(Applied::Nothing);
     }
-    MIGRATOR.run(&mut *connection).await?;
+    // `run` on a borrowed connection gives a future that cannot be sent to another thread.
+    MIGRATOR.run_direct(None, &mut *connection, false).await?;
     record_missing_sessions(connection).await?;
     distribute_new_tables(connection).await?;
     Ok(Applied::UpTo(newest()))
