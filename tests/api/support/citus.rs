@@ -35,16 +35,16 @@ pub struct Template {
 }
 
 /// Returns whether the tests run on a cluster.
-pub fn wanted() -> bool {
+fn wanted() -> bool {
     std::env::var_os(URL).is_some()
 }
 
-/// Returns true if a test is skipped because the tests run on a cluster, and prints the reason.
-pub fn skipped_on_citus(why: &str) -> bool {
-    if wanted() {
-        eprintln!("SKIPPED on Citus: {why}");
+/// Returns true if a test is skipped because it needs a cluster and there is none, and prints that.
+pub fn skipped_without_citus() -> bool {
+    if !wanted() {
+        eprintln!("SKIPPED: {URL} is not set");
     }
-    wanted()
+    !wanted()
 }
 
 impl CitusCluster {

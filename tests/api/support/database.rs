@@ -59,7 +59,7 @@ impl Database {
     }
 
     /// Connect options of a server: through the pooler, if the tests run behind one.
-    pub(super) fn server_connect_options(&self, settings: &mut StoreSettings) -> PgConnectOptions {
+    pub fn server_connect_options(&self, settings: &mut StoreSettings) -> PgConnectOptions {
         let Some((pooler, name)) = self.pooler() else {
             return self.connect.clone();
         };
