@@ -26,7 +26,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use live::Announcer;
 use pg::metrics::StoreMetrics;
-use pg::migrate::Startup;
+use pg::migrate::{Prepared, Startup};
 use pg::pool::ConnectionPool;
 use pg::session::{Connector, STATEMENT_TIMEOUT};
 use pg::standby::Standby;
@@ -44,6 +44,7 @@ pub use live::{
 };
 pub use pg::error::StoreError;
 pub use pg::fair_semaphore::Tenant;
+pub use pg::sharding::Sharding;
 pub use pg::standby::StandbySettings;
 pub use pg::startup_error::StartupError;
 pub use purge::{PurgeProgress, Purger, RunningPurge};
@@ -72,6 +73,15 @@ pub const PLANNER_SETTINGS: [(&str, &str); 4] = [
     ("max_parallel_workers_per_gather", "0"),
 ];
 
+/// The settings for the planner on a distributed database. Citus cannot plan most statements without the values of their
+/// parameters.
+pub const SHARDED_PLANNER_SETTINGS: [(&str, &str); 4] = [
+    PLANNER_SETTINGS[0],
+    PLANNER_SETTINGS[1],
+    ("plan_cache_mode", "auto"),
+    PLANNER_SETTINGS[3],
+];
+
 /// Settings of the store. Not `Debug`, because they may contain database passwords.
 #[derive(Clone)]
 pub struct StoreSettings {
@@ -89,6 +99,8 @@ pub struct StoreSettings {
     pub retention_interval: Duration,
     /// Whether connections go through a pooler in transaction mode.
     pub transaction_pooler: bool,
+    /// Whether the database is distributed.
+    pub sharding: Sharding,
     /// How to connect to PostgreSQL itself, for LISTEN and migrations, if other connections go through a pooler.
     pub direct: Option<PgConnectOptions>,
     /// The standby for reads that may lag.
@@ -116,6 +128,7 @@ pub struct Store {
     connector: Connector,
     direct: Option<PgConnectOptions>,
     retention_interval: Duration,
+    sharding: Sharding,
     metrics: StoreMetrics,
 }
 
@@ -146,6 +159,7 @@ impl Store {
             write: EventWriter::start(
                 connector.clone(),
                 settings.ingest,
+                settings.sharding,
                 pool.clone(),
                 reads.clone(),
                 announcer.clone(),
@@ -168,6 +182,7 @@ impl Store {
             connector,
             direct,
             retention_interval: settings.retention_interval,
+            sharding: settings.sharding,
             metrics,
         }
     }
@@ -178,7 +193,8 @@ impl Store {
         self.reads.reader(consistency)
     }
 
-    /// Checks the connections and applies missing migrations. Returns the newest version applied.
+    /// Checks the connections and the distribution of the database, applies missing migrations and starts the writers.
+    /// Returns the newest version applied.
     ///
     /// # Errors
     /// See [`StartupError`]; a retry can help if [`StartupError::is_transient`].
@@ -188,8 +204,13 @@ impl Store {
             pool: &self.pool,
             connector: &self.connector,
             direct: self.direct.as_ref(),
+            sharding: self.sharding,
         };
-        startup.migrate().await
+        let Prepared { version, shards } = startup.prepare().await?;
+        if let Some(shards) = shards {
+            self.write.open_shards(shards);
+        }
+        Ok(version)
     }
 
     /// Returns what stores spirits and events of another database.
@@ -276,7 +297,13 @@ impl StoreSettings {
     /// Adds the PostgreSQL settings of all database sessions.
     fn with_session_settings(&self, connector: Connector) -> Connector {
         let millis = self.statement_timeout.as_millis().to_string();
-        connector.with_settings(PLANNER_SETTINGS).with_settings([
+        let connector = match self.sharding {
+            Sharding::None => connector.with_settings(PLANNER_SETTINGS),
+            Sharding::Citus | Sharding::Named(_) => {
+                connector.sharded().with_settings(SHARDED_PLANNER_SETTINGS)
+            }
+        };
+        connector.with_settings([
             (STATEMENT_TIMEOUT, millis.as_str()),
             // Limits the time for which a transaction keeps its row locks after its host has vanished.
             ("idle_in_transaction_session_timeout", millis.as_str()),

@@ -217,8 +217,19 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("list_purges/of_spirits", purges::OF_SPIRITS),
     ("ingest/lock", flush::LOCK_SPIRITS),
     ("ingest/wait", flush::WAIT_FOR_SPIRIT),
+    ("ingest/wait_for_all", flush::WAIT_FOR_SPIRITS),
     ("ingest/spirits", flush::READ_SPIRITS),
     ("ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS),
+    ("sharded/ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS_SHARDED),
+    (
+        "sharded/ingest/session_last_sequences",
+        session_last_sequences::SESSION_LAST_SEQUENCES_SHARDED,
+    ),
+    ("sharded/ingest/insert", flush::INSERT_EVENTS_SHARDED),
+    (
+        "sharded/ingest/activate_sessions",
+        session_activity::ACTIVATE_SESSIONS_SHARDED,
+    ),
     (
         "ingest/session_last_sequences",
         session_last_sequences::SESSION_LAST_SEQUENCES,

@@ -15,7 +15,7 @@ use super::deletion_statements::{
 };
 use super::literals::{IDS, push, uuids};
 use super::session_activity::{ActiveSessions, activate_sessions};
-use super::session_last_sequences::SESSION_LAST_SEQUENCES;
+use super::session_last_sequences::session_last_sequences;
 use crate::domain::Time;
 use crate::domain::admission::{check_last_sequence, check_session_last_sequence};
 use crate::domain::change::{ChangeKind, ChangedFields};
@@ -310,9 +310,10 @@ async fn session_last_sequence(
     spirit_id: SpiritId,
     session_id: &str,
 ) -> Result<i64, StoreError> {
-    let statement = sqlx::query_as::<_, (uuid::Uuid, String, i64)>(SESSION_LAST_SEQUENCES)
-        .bind(vec![spirit_id.0])
-        .bind(vec![session_id]);
+    let statement =
+        sqlx::query_as::<_, (uuid::Uuid, String, i64)>(session_last_sequences(session.is_sharded()))
+            .bind(vec![spirit_id.0])
+            .bind(vec![session_id]);
     let row = optional(session, statement).await?;
     Ok(row.map_or(0, |(_, _, sequence)| sequence))
 }

@@ -13,8 +13,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::locked_spirits::LockedSpirits;
-use super::writer_index;
+use super::dispatcher::Dispatcher;
 use crate::domain::change::{ChangeKind, ChangedFields};
 use crate::domain::edit::EventFields;
 use crate::domain::event::Event;
@@ -67,8 +66,8 @@ struct UpdatedRow {
 pub(super) struct EventUpdates {
     /// Waiting updates of the spirits that have a running batch.
     queues: Arc<Mutex<HashMap<SpiritId, Vec<PendingUpdate>>>>,
-    /// The creates that wait for locked spirits, for each writer.
-    creates: Arc<[Arc<LockedSpirits>]>,
+    /// Knows the creates that wait for locked spirits.
+    creates: Arc<Dispatcher>,
     pool: ConnectionPool,
     announcer: Announcer,
     metrics: StoreMetrics,
@@ -79,7 +78,7 @@ impl EventUpdates {
         pool: ConnectionPool,
         announcer: Announcer,
         metrics: StoreMetrics,
-        creates: Arc<[Arc<LockedSpirits>]>,
+        creates: Arc<Dispatcher>,
     ) -> Self {
         Self {
             queues: Arc::default(),
@@ -137,19 +136,13 @@ impl EventUpdates {
                 while let Some(batch) = updates.take(spirit_id) {
                     let started = Instant::now();
                     updates.run(spirit_id, batch).await;
-                    if updates.delays_creates(spirit_id) {
+                    if updates.creates.is_awaited(spirit_id) {
                         sleep(started.elapsed() * PAUSE_FACTOR).await;
                     }
                 }
             });
             tokio::spawn(run.instrument(spans::current()));
         }
-    }
-
-    /// Returns whether creates of the spirit wait for its lock in this process.
-    fn delays_creates(&self, spirit_id: SpiritId) -> bool {
-        let creates = &self.creates[writer_index(spirit_id, self.creates.len())];
-        creates.is_awaited(spirit_id)
     }
 
     /// Takes the next updates of a spirit whose callers still wait. If there are none, removes the spirit's queue and
