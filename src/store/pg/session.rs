@@ -247,7 +247,9 @@ impl PgSession {
 }
 
 /// Returns the statement with a static lifetime. Its arguments already own copies of the bound values.
-pub(super) fn into_static<Row>(statement: Statement<'_, Row>) -> Result<Statement<'static, Row>, sqlx::Error>
+pub(in crate::store) fn into_static<Row>(
+    statement: Statement<'_, Row>,
+) -> Result<Statement<'static, Row>, sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
 {

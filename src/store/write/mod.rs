@@ -25,6 +25,7 @@ mod queue;
 pub(super) mod session_activity;
 pub(super) mod session_last_sequences;
 mod sessions;
+pub(super) mod sharded;
 mod spirits;
 mod writer;
 
