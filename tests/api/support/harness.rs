@@ -46,7 +46,9 @@ impl Default for Settings {
         let mut store = StoreSettings::from(&args.database);
         store.acquire_timeout = DATABASE_TIMEOUT;
         store.ingest.flush_timeout = DATABASE_TIMEOUT;
-        if let Some(shards) = wanted_shards() {
+        if std::env::var_os("EVENTS_TEST_CITUS_URL").is_some() {
+            store.sharding = Sharding::Citus;
+        } else if let Some(shards) = wanted_shards() {
             store.sharding = Sharding::Named(shards);
         }
         Self {
