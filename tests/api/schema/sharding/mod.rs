@@ -5,6 +5,7 @@
 //! The lists below name the statements that do not, and those that a distributed database has another form of. Each test
 //! compares its list with what it finds.
 
+mod hashes;
 mod partitions;
 mod schema;
 mod texts;
