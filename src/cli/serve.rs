@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Database;
 use crate::config::{BadSettings, ConnectionLimits, DatabaseArgs, ServeArgs, TlsArgs};
+use crate::domain::shard::SHARDS_MAX;
 use crate::panics::keep_running;
 use crate::server::{self, Listeners, ServerSettings, Tls};
 use crate::telemetry;
@@ -89,7 +90,12 @@ async fn listen_for_operators(addr: Option<SocketAddr>) -> anyhow::Result<Option
 fn files_reserved(database: &DatabaseArgs) -> usize {
     let is_read = database.read_database_url.is_some() || database.read_database_url_file.is_some();
     let pools = to_usize(database.pool_size) * (1 + usize::from(is_read));
-    FILES_RESERVED + pools + to_usize(database.writers) * CONNECTIONS_PER_WRITER
+    let writers = match database.citus_shards {
+        Some(shards) => to_usize(shards),
+        None if database.citus => SHARDS_MAX,
+        None => to_usize(database.writers),
+    };
+    FILES_RESERVED + pools + writers * CONNECTIONS_PER_WRITER
 }
 
 /// Raises the soft limit of open files to the hard limit, and lowers the connection limit if the files do not

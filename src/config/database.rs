@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use secrecy::SecretString;
 
@@ -84,6 +85,15 @@ pub struct DatabaseArgs {
     /// Replication lag of the standby above which the primary serves all reads
     #[arg(long, alias = "read-lag-seconds", env = variable("EVENTS_READ_LAG_MAX", "EVENTS_READ_LAG_SECONDS"), value_name = "DURATION", default_value = "10s", value_parser = duration(1..=86_400), help_heading = POOLERS_AND_STANDBYS)]
     pub read_lag_max: Duration,
+
+    /// The database is distributed by Citus; events of each shard have a writer of their own
+    /// [default: off]
+    #[arg(long, env = "EVENTS_CITUS", value_parser = BoolishValueParser::new(), help_heading = POOLERS_AND_STANDBYS)]
+    pub citus: bool,
+
+    /// Division of a database that is not distributed, for tests
+    #[arg(long, hide = true, conflicts_with = "citus", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub citus_shards: Option<u32>,
 
     /// Directory of the programs of the private PostgreSQL [default: searched for by `pg_config`, in PATH and
     /// in the common install locations]

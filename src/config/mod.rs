@@ -18,8 +18,8 @@ pub(crate) use secret::read_secret;
 pub use serve::{ANY_ORIGIN, AuthSettings, ConnectionLimits, Console, KeyLimits, Reflection, ServeArgs};
 pub use tls::{ClientAuth, TlsArgs, TlsFiles};
 
-/// Heading in `--help` for settings of deployments with a pooler or a standby.
-const POOLERS_AND_STANDBYS: &str = "Poolers and standbys";
+/// Heading in `--help` for settings of deployments with a pooler, a standby or several machines.
+const POOLERS_AND_STANDBYS: &str = "Poolers, standbys and Citus";
 /// Heading in `--help` for settings whose defaults suit most deployments.
 const RARELY_NEEDED: &str = "Rarely needed";
 

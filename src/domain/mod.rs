@@ -22,6 +22,7 @@ pub mod meta;
 pub mod purge;
 pub mod refusal;
 pub mod session;
+pub mod shard;
 pub mod spirit;
 
 use chrono::{DateTime, Utc};

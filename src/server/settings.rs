@@ -9,7 +9,7 @@ use super::tls::Tls;
 use crate::config::{AuthSettings, BadSettings, ConnectionLimits, Console, DatabaseArgs, Pooler, ServeArgs};
 use crate::domain::limits::Limits;
 use crate::grpc::{OriginRules, ReplyLimits};
-use crate::store::{IngestSettings, ListenSettings, LiveSettings, StoreSettings};
+use crate::store::{IngestSettings, ListenSettings, LiveSettings, Sharding, StoreSettings};
 
 /// Unanswered items of an ingest stream, above which flow control slows the client down. Two streams fill a
 /// commit of [`FLUSH_ITEMS_MAX`] events, and more items would only wait in the server instead of in the
@@ -120,6 +120,11 @@ impl From<&DatabaseArgs> for StoreSettings {
             },
             retention_interval: args.retention_interval,
             transaction_pooler: args.pooler == Pooler::Transaction,
+            sharding: match args.citus_shards {
+                Some(shards) => Sharding::Named(shards),
+                None if args.citus => Sharding::Citus,
+                None => Sharding::None,
+            },
             direct: None,
             standby: None,
             ingest: IngestSettings {

@@ -27,7 +27,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use live::Announcer;
 use pg::metrics::StoreMetrics;
-use pg::migrate::Startup;
+use pg::migrate::{Prepared, Startup};
 use pg::pool::ConnectionPool;
 use pg::session::{Connector, STATEMENT_TIMEOUT};
 use pg::standby::Standby;
@@ -46,6 +46,7 @@ pub use live::{
 };
 pub use pg::error::StoreError;
 pub use pg::fair_semaphore::Tenant;
+pub use pg::sharding::Sharding;
 pub use pg::standby::StandbySettings;
 pub use pg::startup_error::StartupError;
 pub use purge::{PurgeProgress, Purger, RunningPurge};
@@ -77,6 +78,15 @@ pub const PLANNER_SETTINGS: [(&str, &str); 4] = [
 /// `application_name` of the store's connections, or its beginning.
 const APPLICATION_NAME: &str = "elephantasm-events";
 
+/// The settings for the planner on a distributed database. Citus cannot plan most statements without the values of their
+/// parameters.
+pub const SHARDED_PLANNER_SETTINGS: [(&str, &str); 4] = [
+    PLANNER_SETTINGS[0],
+    PLANNER_SETTINGS[1],
+    ("plan_cache_mode", "auto"),
+    PLANNER_SETTINGS[3],
+];
+
 /// Settings of the store. Not `Debug`, because they may contain database passwords.
 #[derive(Clone)]
 pub struct StoreSettings {
@@ -94,6 +104,8 @@ pub struct StoreSettings {
     pub retention_interval: Duration,
     /// Whether connections go through a pooler in transaction mode.
     pub transaction_pooler: bool,
+    /// Whether the database is distributed.
+    pub sharding: Sharding,
     /// How to connect to PostgreSQL itself, for LISTEN and migrations, if other connections go through a pooler.
     pub direct: Option<PgConnectOptions>,
     /// The standby for reads that may lag.
@@ -121,6 +133,7 @@ pub struct Store {
     connector: Connector,
     direct: Option<PgConnectOptions>,
     retention_interval: Duration,
+    sharding: Sharding,
     metrics: StoreMetrics,
 }
 
@@ -151,6 +164,7 @@ impl Store {
             write: EventWriter::start(
                 connector.clone(),
                 settings.ingest,
+                settings.sharding,
                 pool.clone(),
                 reads.clone(),
                 announcer.clone(),
@@ -173,6 +187,7 @@ impl Store {
             connector,
             direct,
             retention_interval: settings.retention_interval,
+            sharding: settings.sharding,
             metrics,
         }
     }
@@ -183,7 +198,8 @@ impl Store {
         self.reads.reader(consistency)
     }
 
-    /// Checks the connections and applies missing migrations. Returns the newest version applied.
+    /// Checks the connections and the distribution of the database, applies missing migrations and starts the writers.
+    /// Returns the newest version applied.
     ///
     /// # Errors
     /// See [`StartupError`]; a retry can help if [`StartupError::is_transient`].
@@ -193,8 +209,13 @@ impl Store {
             pool: &self.pool,
             connector: &self.connector,
             direct: self.direct.as_ref(),
+            sharding: self.sharding,
         };
-        startup.migrate().await
+        let Prepared { version, shards } = startup.prepare().await?;
+        if let Some(shards) = shards {
+            self.write.open_shards(shards);
+        }
+        Ok(version)
     }
 
     /// Returns what stores spirits and events of another database.
@@ -281,7 +302,13 @@ impl StoreSettings {
     /// Adds the PostgreSQL settings of all database sessions.
     fn with_session_settings(&self, connector: Connector) -> Connector {
         let millis = self.statement_timeout.as_millis().to_string();
-        connector.with_settings(PLANNER_SETTINGS).with_settings([
+        let connector = match self.sharding {
+            Sharding::None => connector.with_settings(PLANNER_SETTINGS),
+            Sharding::Citus | Sharding::Named(_) => {
+                connector.sharded().with_settings(SHARDED_PLANNER_SETTINGS)
+            }
+        };
+        connector.with_settings([
             (STATEMENT_TIMEOUT, millis.as_str()),
             // Limits the time for which a transaction keeps its row locks after its host has vanished.
             ("idle_in_transaction_session_timeout", millis.as_str()),

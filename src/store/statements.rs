@@ -5,12 +5,13 @@ use super::keys;
 use super::legacy::statements as legacy;
 use super::live::{changes as live_changes, notifier, page};
 use super::pg::{backfill, migrate, standby};
-use super::purge::statements as purge;
 use super::purge::walk_statements;
+use super::purge::{sharded as purge_sharded, statements as purge};
 use super::read::event_pages::{FILTERED_PAGES, FILTERED_SEQUENCE_PAGES, PLAIN_PAGES, PLAIN_SEQUENCE_PAGES};
 use super::read::{
     changes, event_pages, get_event, json_path, long_values, purges, session_pages, sessions, spirits,
 };
+use super::write::sharded::statements as sharded;
 use super::write::{
     self, copy_events, copy_path, dedupe_keys, deletion_statements, event_updates, fast_path, flush,
     session_activity, session_last_sequences,
@@ -215,10 +216,37 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("purge/retention/record_scan", purge::RECORD_SCAN),
     ("list_purges/of_spirit", purges::OF_SPIRIT),
     ("list_purges/of_spirits", purges::OF_SPIRITS),
+    ("sharded/list_purges/of_spirits", purges::OF_SPIRITS_SHARDED),
+    ("sharded/times", sharded::TIMES),
+    ("sharded/draw", sharded::DRAW),
+    ("sharded/draw_lowering", sharded::DRAW_LOWERING),
+    ("sharded/draw_deleted", sharded::DRAW_DELETED),
+    ("sharded/record_each", sharded::RECORD_EACH),
+    ("sharded/record_step", sharded::RECORD_STEP),
+    ("sharded/update_events", sharded::UPDATE_EVENTS),
+    ("sharded/change_deletion", sharded::CHANGE_DELETION),
+    ("sharded/delete/spirit", sharded::DELETE_EVENTS[0]),
+    ("sharded/delete/session", sharded::DELETE_EVENTS[1]),
+    ("sharded/delete/occurred_at", sharded::DELETE_EVENTS[2]),
+    ("sharded/restore_events", sharded::RESTORE_EVENTS),
+    ("sharded/purge/events", purge::PURGE_SELECTED),
+    ("sharded/purge/clear_changes", purge_sharded::CLEAR_CHANGES),
+    ("sharded/purge/add", purge_sharded::ADD_TO_PURGE),
     ("ingest/lock", flush::LOCK_SPIRITS),
     ("ingest/wait", flush::WAIT_FOR_SPIRIT),
+    ("ingest/wait_for_all", flush::WAIT_FOR_SPIRITS),
     ("ingest/spirits", flush::READ_SPIRITS),
     ("ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS),
+    ("sharded/ingest/dedupe_keys", dedupe_keys::DEDUPE_KEYS_SHARDED),
+    (
+        "sharded/ingest/session_last_sequences",
+        session_last_sequences::SESSION_LAST_SEQUENCES_SHARDED,
+    ),
+    ("sharded/ingest/insert", flush::INSERT_EVENTS_SHARDED),
+    (
+        "sharded/ingest/activate_sessions",
+        session_activity::ACTIVATE_SESSIONS_SHARDED,
+    ),
     (
         "ingest/session_last_sequences",
         session_last_sequences::SESSION_LAST_SEQUENCES,

@@ -19,8 +19,8 @@ use crate::store::pg::pool::ConnectionPool;
 use crate::store::pg::session::{PgSession, Statement};
 use crate::store::pg::transaction::{begin, commit, fetch_all, optional, rollback};
 use crate::store::purge::statements::LOCK;
-use crate::store::write::dedupe_keys::DEDUPE_KEYS;
-use crate::store::write::session_activity::ACTIVATE_SESSIONS;
+use crate::store::write::dedupe_keys::dedupe_keys;
+use crate::store::write::session_activity::activate_sessions_statement;
 
 /// Stores what is moved. Cheap to clone.
 #[derive(Clone)]
@@ -168,7 +168,7 @@ async fn drop_taken_keys(
     if keys.is_empty() {
         return Ok(0);
     }
-    let statement = sqlx::query_as::<_, TakenKeyRow>(DEDUPE_KEYS)
+    let statement = sqlx::query_as::<_, TakenKeyRow>(dedupe_keys(session.is_sharded()))
         .bind(vec![spirit_id.0; keys.len()])
         .bind(keys);
     let rows = fetch_all(session, statement).await?;
@@ -232,7 +232,7 @@ async fn record_sessions(
         return Ok(());
     }
     let (session_ids, minutes): (Vec<&str>, Vec<Option<Time>>) = sessions.into_iter().unzip();
-    let statement = sqlx::query_as::<_, ()>(ACTIVATE_SESSIONS)
+    let statement = sqlx::query_as::<_, ()>(activate_sessions_statement(session.is_sharded()))
         .bind(vec![spirit_id.0; session_ids.len()])
         .bind(session_ids)
         .bind(minutes);

@@ -8,7 +8,9 @@ use super::encoding::check_encoding;
 use super::pool::ConnectionPool;
 use super::pooler_check::{Backends, check_pooler};
 use super::session::Connector;
+use super::sharding::{Sharding, check_sharding};
 use super::startup_error::StartupError;
+use crate::domain::shard::ShardMap;
 use crate::store::distribute::distribute_new_tables;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
@@ -32,17 +34,32 @@ pub(in crate::store) struct Startup<'s> {
     pub(in crate::store) connector: &'s Connector,
     /// Connects to PostgreSQL itself if `connector` goes through a pooler.
     pub(in crate::store) direct: Option<&'s PgConnectOptions>,
+    pub(in crate::store) sharding: Sharding,
+}
+
+/// A database that was checked and migrated.
+pub(in crate::store) struct Prepared {
+    /// The newest version of the schema.
+    pub(in crate::store) version: i64,
+    /// The shards of a distributed database.
+    pub(in crate::store) shards: Option<ShardMap>,
 }
 
 impl Startup<'_> {
-    /// Checks that transactions work, that prepared statements stay on their connection and that the encoding
-    /// is UTF8, then applies missing migrations. Returns the newest version applied.
+    /// Checks that transactions work, that prepared statements stay on their connection, that the encoding is UTF8 and
+    /// that the database is distributed as configured, then applies missing migrations.
     ///
     /// Migrations hold a session-level advisory lock. So on a standby, and if PostgreSQL is reachable only
     /// through a transaction pooler, the schema is checked instead and has to be up to date.
-    pub(in crate::store) async fn migrate(&self) -> Result<i64, StartupError> {
+    pub(in crate::store) async fn prepare(&self) -> Result<Prepared, StartupError> {
         let backends = check_pooler([self.probe, self.pool], self.connector).await?;
         check_encoding(self.probe).await?;
+        let shards = check_sharding(self.probe, self.sharding).await?;
+        let version = self.migrate(backends).await?;
+        Ok(Prepared { version, shards })
+    }
+
+    async fn migrate(&self, backends: Backends) -> Result<i64, StartupError> {
         let options = match (self.direct, backends) {
             (Some(direct), _) => direct,
             (None, Backends::Dedicated) => self.connector.options(),

@@ -15,6 +15,7 @@ pub(super) mod pool;
 pub(super) mod pooler_check;
 pub(super) mod rows;
 pub(super) mod session;
+pub(super) mod sharding;
 pub(super) mod spans;
 pub(super) mod standby;
 pub(super) mod startup_error;

@@ -186,6 +186,11 @@ impl ConnectionPool {
         row.ok_or_else(|| StoreError::Bug("a statement returned no row".to_owned()))
     }
 
+    /// Returns whether the database is distributed.
+    pub(in crate::store) fn is_sharded(&self) -> bool {
+        self.0.connector.is_sharded()
+    }
+
     /// Returns the size limit of the pool.
     pub(super) fn max(&self) -> usize {
         self.0.max

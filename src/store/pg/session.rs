@@ -32,6 +32,7 @@ pub(in crate::store) struct Connector {
     /// SQL that begins a transaction. Includes the settings if they cannot be sent at connect.
     begin: Arc<str>,
     is_transaction_pooled: bool,
+    is_sharded: bool,
     /// Names and values of the PostgreSQL settings.
     settings: Vec<(&'static str, String)>,
 }
@@ -41,6 +42,7 @@ pub(in crate::store) struct PgSession {
     connection: PgConnection,
     begin: Arc<str>,
     is_transaction_pooled: bool,
+    is_sharded: bool,
     in_transaction: bool,
 }
 
@@ -52,6 +54,7 @@ impl Connector {
             options: options.extra_float_digits(None),
             begin: "begin;".into(),
             is_transaction_pooled: false,
+            is_sharded: false,
             settings: Vec::new(),
         }
     }
@@ -61,6 +64,14 @@ impl Connector {
         Self {
             is_transaction_pooled: true,
             ..Self::dedicated(options)
+        }
+    }
+
+    /// Makes the connector one to a distributed database.
+    pub(in crate::store) fn sharded(self) -> Self {
+        Self {
+            is_sharded: true,
+            ..self
         }
     }
 
@@ -86,6 +97,11 @@ impl Connector {
     /// Returns whether connections go through a pooler in transaction mode.
     pub(in crate::store) fn is_transaction_pooled(&self) -> bool {
         self.is_transaction_pooled
+    }
+
+    /// Returns whether the database is distributed.
+    pub(in crate::store) fn is_sharded(&self) -> bool {
+        self.is_sharded
     }
 
     /// Returns the names and values of the settings.
@@ -122,6 +138,7 @@ impl Connector {
             connection: options.connect().await?,
             begin: Arc::clone(&self.begin),
             is_transaction_pooled: self.is_transaction_pooled,
+            is_sharded: self.is_sharded,
             in_transaction: false,
         })
     }
@@ -132,6 +149,11 @@ impl PgSession {
     /// transaction, and has to run in a task that no caller can cancel.
     pub(in crate::store) fn is_transaction_pooled(&self) -> bool {
         self.is_transaction_pooled
+    }
+
+    /// Returns whether the database is distributed. Statements then read one shard each, and change one table.
+    pub(in crate::store) fn is_sharded(&self) -> bool {
+        self.is_sharded
     }
 
     /// Returns whether a transaction that this type began is still open, so that the session must not be reused.
@@ -225,7 +247,9 @@ impl PgSession {
 }
 
 /// Returns the statement with a static lifetime. Its arguments already own copies of the bound values.
-pub(super) fn into_static<Row>(statement: Statement<'_, Row>) -> Result<Statement<'static, Row>, sqlx::Error>
+pub(in crate::store) fn into_static<Row>(
+    statement: Statement<'_, Row>,
+) -> Result<Statement<'static, Row>, sqlx::Error>
 where
     Row: for<'r> FromRow<'r, PgRow> + Send,
 {

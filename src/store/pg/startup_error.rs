@@ -44,6 +44,21 @@ pub enum StartupError {
          database with `create database … encoding 'UTF8' template template0`, and move the data with pg_dump"
     )]
     Encoding(String),
+    /// The tables are distributed, and the service was started without the switch for that.
+    #[error(
+        "the tables of this database are distributed by Citus: start with --citus (EVENTS_CITUS=true), without which \
+         statements fail"
+    )]
+    Distributed,
+    /// The service was started for a distributed database, and the database is not distributed.
+    #[error(
+        "--citus (EVENTS_CITUS) was given, and {0}: start without it, or distribute the tables first with \
+         `elephantasm-events distribute`, see docs/scale.md"
+    )]
+    NotDistributed(&'static str),
+    /// The distribution of the tables is of a kind that the service cannot use.
+    #[error("the tables of this database are distributed by Citus, and {0}, which this service cannot use")]
+    UnusableShards(String),
     /// The schema is out of date and cannot be migrated through a pooler.
     #[error(
         "the schema is at version {found}, this binary needs {needed}, and there is a pooler in front of PostgreSQL: \

@@ -5,6 +5,7 @@
 //! still selected. [`retention`] runs the same steps for the spirits that have a retention.
 
 mod retention;
+pub(super) mod sharded;
 pub(super) mod statements;
 mod step;
 mod task;

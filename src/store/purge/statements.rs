@@ -57,6 +57,18 @@ macro_rules! still_selected {
     };
 }
 
+/// Removes the events with sequences `$2` that are still selected.
+pub(in crate::store) const PURGE_SELECTED: &str = {
+    const SELECTED: &str = still_selected!("$3", "$4", "$5");
+    formatcp!(
+        "delete from events
+         where spirit_id = $1
+         and sequence = any($2)
+         and {SELECTED}
+         returning id, sequence, session_id, occurred_at"
+    )
+};
+
 /// Removes the events with sequences `$2` that are still selected, clears the former values in their changes, records a
 /// change by `$7` and adds the events to purge `$6`. Active minutes may become lower.
 pub(in crate::store) const PURGE: &str = {

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 use sqlx::types::chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::sharded;
 use super::statements::{
     CLEAR_FORMER_VALUES, LOCK, LOWER_ACTIVE_MINUTES, PURGE, REMOVE_CHANGES, REMOVE_EMPTY_SESSIONS,
     REMOVE_SESSIONS, STEP_ROWS_MAX, WALK_CHANGES, WALK_EMPTY_SESSIONS,
@@ -41,12 +42,12 @@ pub(super) struct Purged {
 }
 
 #[derive(FromRow)]
-struct PurgedRow {
-    count: i64,
-    lowest: Option<i64>,
-    highest: Option<i64>,
-    session_ids: Vec<String>,
-    occurred_at: Vec<DateTime<Utc>>,
+pub(super) struct PurgedRow {
+    pub(super) count: i64,
+    pub(super) lowest: Option<i64>,
+    pub(super) highest: Option<i64>,
+    pub(super) session_ids: Vec<String>,
+    pub(super) occurred_at: Vec<DateTime<Utc>>,
 }
 
 /// Reads the next page of the walk and removes as many of its events as a step may, in the open transaction. A dry run
@@ -73,6 +74,28 @@ pub(super) async fn purge_page(
         return Ok(Purged::default());
     };
     let sequences: Vec<i64> = candidates.iter().map(|candidate| candidate.sequence).collect();
+    let row = if session.is_sharded() {
+        sharded::purge(session, request, walk, sequences).await?
+    } else {
+        purge(session, request, walk, sequences).await?
+    };
+    settle_sessions(session, walk.spirit_id, &row).await?;
+    walk.advance(&page, taken);
+    Ok(Purged {
+        count: row.count,
+        lowest: row.lowest,
+        highest: row.highest,
+        passed_others: false,
+    })
+}
+
+/// Removes the events with these sequences that are still selected, and what was kept of them elsewhere but their sessions.
+async fn purge(
+    session: &mut PgSession,
+    request: &Request,
+    walk: &Walk,
+    sequences: Vec<i64>,
+) -> Result<PurgedRow, StoreError> {
     let statement = sqlx::query_as::<_, PurgedRow>(PURGE)
         .bind(walk.spirit_id.0)
         .bind(sequences)
@@ -82,15 +105,7 @@ pub(super) async fn purge_page(
         .bind(request.purge_id)
         .bind(&request.changed_by);
     let row = optional(session, statement).await?;
-    let row = row.ok_or_else(|| StoreError::Bug("a purge returned no row".to_owned()))?;
-    settle_sessions(session, walk.spirit_id, &row).await?;
-    walk.advance(&page, taken);
-    Ok(Purged {
-        count: row.count,
-        lowest: row.lowest,
-        highest: row.highest,
-        passed_others: false,
-    })
+    row.ok_or_else(|| StoreError::Bug("a purge returned no row".to_owned()))
 }
 
 /// Waits for the lock of the spirit and returns its last sequence.

@@ -34,7 +34,7 @@ pub struct PurgePage {
 
 /// A page of purges before position (`$2`, `$3`).
 macro_rules! page {
-    ($of_spirits:expr) => {
+    ($of_spirits:expr, $limit:expr) => {
         formatcp!(
             "select
                  purge_id, spirit_id, selection, reason, requested_by, started_at, finished_at, purged_count,
@@ -43,18 +43,25 @@ macro_rules! page {
              where {of_spirits}
              and (started_at, purge_id) < ($2, $3)
              order by started_at desc, purge_id desc
-             limit (select $4::bigint)",
-            of_spirits = $of_spirits
+             limit {limit}",
+            of_spirits = $of_spirits,
+            limit = $limit
         )
     };
 }
 
 /// The purges of one spirit.
-pub(in crate::store) const OF_SPIRIT: &str = page!("spirit_id = $1");
+pub(in crate::store) const OF_SPIRIT: &str = page!("spirit_id = $1", "(select $4::bigint)");
 
 /// The purges of listed spirits, or of all.
-pub(in crate::store) const OF_SPIRITS: &str =
-    page!("coalesce($1::uuid[] is null or spirit_id = any($1), false)");
+pub(in crate::store) const OF_SPIRITS: &str = page!(
+    "coalesce($1::uuid[] is null or spirit_id = any($1), false)",
+    "(select $4::bigint)"
+);
+
+/// [`OF_SPIRITS`] on a distributed database, which reads the first purges of each shard.
+pub(in crate::store) const OF_SPIRITS_SHARDED: &str =
+    page!("coalesce($1::uuid[] is null or spirit_id = any($1), false)", "$4");
 
 struct PurgeRow(Purge);
 
@@ -90,7 +97,12 @@ impl Reader {
         } else {
             let listed = query.scope.spirit_ids();
             let listed = listed.map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
-            sqlx::query_as(OF_SPIRITS).bind(listed)
+            let statement = if self.primary.is_sharded() {
+                OF_SPIRITS_SHARDED
+            } else {
+                OF_SPIRITS
+            };
+            sqlx::query_as(statement).bind(listed)
         };
         let statement = statement
             .bind(after.started_at)

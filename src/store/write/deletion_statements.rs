@@ -17,7 +17,8 @@ pub(in crate::store) const LOCK_SPIRIT: &str = "
     for no key update";
 
 /// The time of a deletion, which no other deletion of the spirit has.
-const DELETED_AT: &str = "greatest(statement_timestamp(), last_deleted_at + interval '1 microsecond')";
+pub(super) const DELETED_AT: &str =
+    "greatest(statement_timestamp(), last_deleted_at + interval '1 microsecond')";
 
 /// Columns of an event that was changed.
 const EVENT_NAMES: &str = formatcp!("{BASIC_COLUMNS}, content, meta");
@@ -128,7 +129,7 @@ pub(in crate::store) const LOWER_ACTIVE_MINUTES: &str = concatcp!(
 );
 
 /// The live events above sequence `$12` of a selection: by sequence, of a session, by time.
-const SELECTED: [&str; 3] = [
+pub(super) const SELECTED: [&str; 3] = [
     formatcp!(
         "spirit_id = $1
          and sequence > $12

@@ -15,7 +15,8 @@ use super::deletion_statements::{
 };
 use super::literals::{IDS, push, uuids};
 use super::session_activity::{ActiveSessions, activate_sessions};
-use super::session_last_sequences::SESSION_LAST_SEQUENCES;
+use super::session_last_sequences::session_last_sequences;
+use super::sharded;
 use crate::domain::Time;
 use crate::domain::admission::{check_last_sequence, check_session_last_sequence};
 use crate::domain::change::{ChangeKind, ChangedFields};
@@ -36,14 +37,14 @@ use crate::store::read::list_events::bind_selection;
 
 /// The index that a statement over selected events scans.
 #[derive(Clone, Copy, Debug)]
-enum Scan {
+pub(super) enum Scan {
     Sequence,
     Session,
     OccurredAt,
 }
 
 impl Scan {
-    fn of(deletion: &Deletion) -> Self {
+    pub(super) fn of(deletion: &Deletion) -> Self {
         if deletion.selection.session_id.is_some() {
             Self::Session
         } else if deletion.after_sequence > 0 {
@@ -63,32 +64,23 @@ impl EventWriter {
         fields: EventFields,
         changed_by: Option<String>,
     ) -> Result<Option<Event>, StoreError> {
-        let (id, spirit_id, revision) = (read.id, read.spirit_id, read.revision);
-        let ChangedFields { names, previous } = ChangedFields::between(read, &fields);
+        let (spirit_id, read) = (read.spirit_id, read.clone());
         let kind = if fields.is_deleted {
             ChangeKind::Deleted
         } else {
             ChangeKind::Restored
         };
         let change = async move |session: &mut PgSession| {
-            lock(session, spirit_id).await?;
-            let sql = match kind {
-                ChangeKind::Deleted => DELETE_EVENT,
-                ChangeKind::Updated | ChangeKind::Restored | ChangeKind::Purged => RESTORE_EVENT,
+            let is_found = lock(session, spirit_id).await?.is_some();
+            let changed = ChangedFields::between(&read, &fields);
+            let row = if !is_found {
+                None
+            } else if session.is_sharded() {
+                sharded::change_deletion(session, &read, fields, changed, changed_by).await?
+            } else {
+                change_event(session, &read, fields, changed, changed_by).await?
             };
-            let statement = sqlx::query_as::<_, EventRow>(sql)
-                .bind(spirit_id.0)
-                .bind(id.0)
-                .bind(revision)
-                .bind(fields.meta_summary)
-                .bind(fields.importance_score)
-                .bind(fields.meta.as_json())
-                .bind(fields.role)
-                .bind(fields.author)
-                .bind(names)
-                .bind(previous)
-                .bind(changed_by);
-            let Some(row) = optional(session, statement).await? else {
+            let Some(row) = row else {
                 rollback(session).await?;
                 return Ok(None);
             };
@@ -138,26 +130,20 @@ impl EventWriter {
 
     /// Restores the events that a deletion marked and that are still deleted. Returns their number.
     pub async fn restore_events(&self, restoration: Restoration) -> Result<i64, StoreError> {
-        let Restoration {
-            spirit_id,
-            deleted_at,
-            session_id,
-            changed_by,
-        } = restoration;
+        let spirit_id = restoration.spirit_id;
         let restored = self.pool.transaction(spirit_id, move |session| {
             Box::pin(async move {
                 if lock(session, spirit_id).await?.is_none() {
                     rollback(session).await?;
                     return Ok(Err(Refusal::SpiritNotFound(spirit_id)));
                 }
-                let statement = sqlx::query_as::<_, (i64,)>(RESTORE_EVENTS)
-                    .bind(spirit_id.0)
-                    .bind(deleted_at)
-                    .bind(session_id)
-                    .bind(changed_by);
-                let count = optional(session, statement).await?;
+                let count = if session.is_sharded() {
+                    sharded::restore_events(session, &restoration).await?
+                } else {
+                    restore_events(session, &restoration).await?
+                };
                 commit(session).await?;
-                Ok(Ok(count.map_or(0, |(count,)| count)))
+                Ok(Ok(count))
             })
         });
         let restored_count = restored.await??;
@@ -173,6 +159,45 @@ impl EventWriter {
             self.announcer.announce(&[spirit_id], Topic::Changes);
         }
     }
+}
+
+/// Soft-deletes or restores an event together with its other changes. Returns `None` if its revision has changed.
+async fn change_event(
+    session: &mut PgSession,
+    read: &Event,
+    fields: EventFields,
+    changed: ChangedFields,
+    changed_by: Option<String>,
+) -> Result<Option<EventRow>, StoreError> {
+    let sql = if fields.is_deleted {
+        DELETE_EVENT
+    } else {
+        RESTORE_EVENT
+    };
+    let statement = sqlx::query_as::<_, EventRow>(sql)
+        .bind(read.spirit_id.0)
+        .bind(read.id.0)
+        .bind(read.revision)
+        .bind(fields.meta_summary)
+        .bind(fields.importance_score)
+        .bind(fields.meta.as_json())
+        .bind(fields.role)
+        .bind(fields.author)
+        .bind(changed.names)
+        .bind(changed.previous)
+        .bind(changed_by);
+    optional(session, statement).await
+}
+
+/// Restores the events that a deletion marked and records that. Returns their number.
+async fn restore_events(session: &mut PgSession, restoration: &Restoration) -> Result<i64, StoreError> {
+    let statement = sqlx::query_as::<_, (i64,)>(RESTORE_EVENTS)
+        .bind(restoration.spirit_id.0)
+        .bind(restoration.deleted_at)
+        .bind(&restoration.session_id)
+        .bind(&restoration.changed_by);
+    let count = optional(session, statement).await?;
+    Ok(count.map_or(0, |(count,)| count))
 }
 
 /// Soft-deletes the selected events. They are counted in a transaction of its own before, so that a selection that is too
@@ -207,10 +232,9 @@ async fn count_events(session: &mut PgSession, deletion: &Deletion) -> Result<i6
 async fn delete_events(session: &mut PgSession, deletion: &Deletion) -> Result<Deleted, StoreError> {
     let Deletion {
         selection,
-        after_sequence,
         expected_last_sequence,
         expected_session_last_sequence,
-        changed_by,
+        ..
     } = deletion;
     let spirit_id = selection.spirit_id;
     let last_sequence = lock(session, spirit_id).await?;
@@ -221,13 +245,12 @@ async fn delete_events(session: &mut PgSession, deletion: &Deletion) -> Result<D
         check_session_last_sequence(*expected_session_last_sequence, session_id, actual)?;
     }
 
-    let sql = DELETE_EVENTS[Scan::of(deletion) as usize];
-    let statement = bind_selection(sqlx::query_as(sql), selection)
-        .bind(after_sequence)
-        .bind(changed_by);
-    let deleted = optional(session, statement).await;
-    let deleted = deleted.map_err(|error| error.in_filter(&selection.filter))?;
-    let (count, deleted_at): (i64, Option<DateTime<Utc>>) = deleted.unwrap_or_default();
+    let deleted = if session.is_sharded() {
+        sharded::delete_events(session, deletion).await
+    } else {
+        delete_selected(session, deletion).await
+    };
+    let (count, deleted_at) = deleted.map_err(|error| error.in_filter(&selection.filter))?;
     check_count(count)?;
     let Some(deleted_at) = deleted_at else {
         rollback(session).await?;
@@ -244,6 +267,19 @@ async fn delete_events(session: &mut PgSession, deletion: &Deletion) -> Result<D
     })
 }
 
+/// Soft-deletes the selected events and records that. Returns their number and the time of the deletion.
+async fn delete_selected(
+    session: &mut PgSession,
+    deletion: &Deletion,
+) -> Result<(i64, Option<DateTime<Utc>>), StoreError> {
+    let sql = DELETE_EVENTS[Scan::of(deletion) as usize];
+    let statement = bind_selection(sqlx::query_as(sql), &deletion.selection)
+        .bind(deletion.after_sequence)
+        .bind(&deletion.changed_by);
+    let deleted = optional(session, statement).await?;
+    Ok(deleted.unwrap_or_default())
+}
+
 /// Fails if a deletion would take too many events.
 fn check_count(count: i64) -> Result<(), Refusal> {
     if count <= DELETION_EVENTS_MAX {
@@ -255,7 +291,7 @@ fn check_count(count: i64) -> Result<(), Refusal> {
 }
 
 /// Begins a transaction and waits for the lock of the spirit. Returns its last sequence; `None` if it does not exist.
-async fn lock(session: &mut PgSession, spirit_id: SpiritId) -> Result<Option<i64>, StoreError> {
+pub(super) async fn lock(session: &mut PgSession, spirit_id: SpiritId) -> Result<Option<i64>, StoreError> {
     let mut sql = session.begin_sql();
     push(&mut sql, &LOCK_SPIRIT.replace(IDS, &uuids(&[spirit_id.0])));
     let locked = async {
@@ -310,9 +346,10 @@ async fn session_last_sequence(
     spirit_id: SpiritId,
     session_id: &str,
 ) -> Result<i64, StoreError> {
-    let statement = sqlx::query_as::<_, (uuid::Uuid, String, i64)>(SESSION_LAST_SEQUENCES)
-        .bind(vec![spirit_id.0])
-        .bind(vec![session_id]);
+    let statement =
+        sqlx::query_as::<_, (uuid::Uuid, String, i64)>(session_last_sequences(session.is_sharded()))
+            .bind(vec![spirit_id.0])
+            .bind(vec![session_id]);
     let row = optional(session, statement).await?;
     Ok(row.map_or(0, |(_, _, sequence)| sequence))
 }

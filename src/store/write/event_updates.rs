@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::locked_spirits::LockedSpirits;
-use super::writer_index;
+use super::dispatcher::Dispatcher;
+use super::sharded;
 use crate::domain::change::{ChangeKind, ChangedFields};
 use crate::domain::edit::EventFields;
 use crate::domain::event::Event;
@@ -25,7 +25,7 @@ use crate::store::live::{Announcer, Topic};
 use crate::store::pg::error::{StoreError, unanswered};
 use crate::store::pg::metrics::StoreMetrics;
 use crate::store::pg::pool::ConnectionPool;
-use crate::store::pg::session::Statement;
+use crate::store::pg::session::{Statement, into_static};
 use crate::store::pg::spans;
 
 pub(in crate::store) const UPDATE_EVENTS: &str = include_str!("update_events.sql");
@@ -54,12 +54,12 @@ struct PendingUpdate {
 
 /// An updated event.
 #[derive(Debug, FromRow)]
-struct UpdatedRow {
+pub(super) struct UpdatedRow {
     /// Number of the update in its batch, from 1.
-    ordinal: i64,
-    meta: String,
-    revision: i64,
-    updated_at: DateTime<Utc>,
+    pub(super) ordinal: i64,
+    pub(super) meta: String,
+    pub(super) revision: i64,
+    pub(super) updated_at: DateTime<Utc>,
 }
 
 /// Updates events. The updates of a spirit run one batch after another, on one connection at a time. Cheap to clone.
@@ -67,8 +67,8 @@ struct UpdatedRow {
 pub(super) struct EventUpdates {
     /// Waiting updates of the spirits that have a running batch.
     queues: Arc<Mutex<HashMap<SpiritId, Vec<PendingUpdate>>>>,
-    /// The creates that wait for locked spirits, for each writer.
-    creates: Arc<[Arc<LockedSpirits>]>,
+    /// Knows the creates that wait for locked spirits.
+    creates: Arc<Dispatcher>,
     pool: ConnectionPool,
     announcer: Announcer,
     metrics: StoreMetrics,
@@ -79,7 +79,7 @@ impl EventUpdates {
         pool: ConnectionPool,
         announcer: Announcer,
         metrics: StoreMetrics,
-        creates: Arc<[Arc<LockedSpirits>]>,
+        creates: Arc<Dispatcher>,
     ) -> Self {
         Self {
             queues: Arc::default(),
@@ -137,19 +137,13 @@ impl EventUpdates {
                 while let Some(batch) = updates.take(spirit_id) {
                     let started = Instant::now();
                     updates.run(spirit_id, batch).await;
-                    if updates.delays_creates(spirit_id) {
+                    if updates.creates.is_awaited(spirit_id) {
                         sleep(started.elapsed() * PAUSE_FACTOR).await;
                     }
                 }
             });
             tokio::spawn(run.instrument(spans::current()));
         }
-    }
-
-    /// Returns whether creates of the spirit wait for its lock in this process.
-    fn delays_creates(&self, spirit_id: SpiritId) -> bool {
-        let creates = &self.creates[writer_index(spirit_id, self.creates.len())];
-        creates.is_awaited(spirit_id)
     }
 
     /// Takes the next updates of a spirit whose callers still wait. If there are none, removes the spirit's queue and
@@ -168,7 +162,22 @@ impl EventUpdates {
     /// Carries out and answers a batch. If PostgreSQL rejects it, each update is tried alone, so that it fails for its
     /// own data only.
     async fn run(&self, spirit_id: SpiritId, batch: Vec<PendingUpdate>) {
-        match self.pool.all(statement(spirit_id, &batch)).await {
+        let updated = if self.pool.is_sharded() {
+            let edits = bind(
+                sqlx::query_as(sharded::statements::UPDATE_EVENTS),
+                spirit_id,
+                &batch,
+            );
+            match into_static(edits) {
+                Ok(edits) => sharded::update_events(&self.pool, spirit_id, edits).await,
+                Err(error) => Err(error.into()),
+            }
+        } else {
+            self.pool
+                .all(bind(sqlx::query_as(UPDATE_EVENTS), spirit_id, &batch))
+                .await
+        };
+        match updated {
             Err(error) if error.is_of_statement() && batch.len() > 1 => {
                 for update in batch {
                     Box::pin(self.run(spirit_id, vec![update])).await;
@@ -200,12 +209,16 @@ fn answer(update: PendingUpdate, answer: Answer) {
     }
 }
 
-/// Returns the statement of a batch, with one array for each column.
-fn statement(spirit_id: SpiritId, batch: &[PendingUpdate]) -> Statement<'_, UpdatedRow> {
+/// Binds the spirit and an array for each column of a batch.
+fn bind<'b, Row>(
+    statement: Statement<'b, Row>,
+    spirit_id: SpiritId,
+    batch: &'b [PendingUpdate],
+) -> Statement<'b, Row> {
     fn column<'b, T>(batch: &'b [PendingUpdate], value: impl Fn(&'b PendingUpdate) -> T) -> Vec<T> {
         batch.iter().map(value).collect()
     }
-    sqlx::query_as(UPDATE_EVENTS)
+    statement
         .bind(spirit_id.0)
         .bind(column(batch, |update| -> Uuid { update.id.0 }))
         .bind(column(batch, |update| update.revision))

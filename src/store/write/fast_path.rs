@@ -77,11 +77,15 @@ pub(super) struct AdvancedRow {
 /// Returns whether no item has a guard, no two items have the same dedupe key, and, to wait for a spirit, all items are
 /// of this spirit and few enough for one statement.
 pub(super) fn is_eligible(jobs: &[Job], lock: Lock) -> bool {
-    if let Lock::WaitFor(spirit_id) = lock {
-        let mut items = jobs.iter().flat_map(|job| &job.items);
-        if count_events(jobs) >= COPY_EVENTS_MIN || items.any(|item| item.spirit_id != spirit_id) {
-            return false;
+    match lock {
+        Lock::Skip => {}
+        Lock::WaitFor(spirit_id) => {
+            let mut items = jobs.iter().flat_map(|job| &job.items);
+            if count_events(jobs) >= COPY_EVENTS_MIN || items.any(|item| item.spirit_id != spirit_id) {
+                return false;
+            }
         }
+        Lock::WaitForAll => return false,
     }
     let mut keys: HashSet<(SpiritId, &str)> = HashSet::new();
     jobs.iter().flat_map(|job| &job.items).all(|item| {
@@ -117,7 +121,7 @@ impl Gains {
         Self {
             spirit_ids,
             events,
-            all_or_nothing: jobs.iter().any(has_several_spirits),
+            all_or_nothing: jobs.iter().any(Job::has_several_spirits),
         }
     }
 }
@@ -176,8 +180,8 @@ async fn insert_in_one_statement(
     let statement = match (lock, unknown.is_empty()) {
         (Lock::Skip, true) => FAST_PATH,
         (Lock::Skip, false) => FAST_PATH_ACTIVATING,
-        (Lock::WaitFor(_), true) => FAST_PATH_WAITING,
-        (Lock::WaitFor(_), false) => FAST_PATH_WAITING_ACTIVATING,
+        (Lock::WaitFor(_) | Lock::WaitForAll, true) => FAST_PATH_WAITING,
+        (Lock::WaitFor(_) | Lock::WaitForAll, false) => FAST_PATH_WAITING_ACTIVATING,
     };
     let arguments = arguments(jobs, gains, &epochs, cache, &unknown);
     let arguments = arguments.map_err(|error| Failure::uncommitted(StoreError::Bug(error.to_string())))?;
@@ -227,12 +231,6 @@ fn arguments(
         arguments.add(minutes)?;
     }
     Ok(arguments)
-}
-
-fn has_several_spirits(job: &Job) -> bool {
-    let mut spirit_ids = job.items.iter().map(|item| item.spirit_id);
-    let first = spirit_ids.next();
-    spirit_ids.any(|spirit_id| Some(spirit_id) != first)
 }
 
 fn outcomes(jobs: &[Job], rows: Vec<AdvancedRow>) -> Vec<Outcome> {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use const_format::str_replace;
 use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgArguments;
 use sqlx::types::chrono::{DateTime, Utc};
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use super::arguments::add_events;
 use super::copy_events::{COPY_EVENTS_MIN, copy_events};
 use super::dedupe_keys::read_dedupe_keys;
+use super::division::Division;
 use super::job::{Decision, Job};
 use super::literals::{IDS, NUMBERS, bigints, push, uuids};
 use super::outcome::{Failure, Outcome};
@@ -34,6 +36,9 @@ pub(in crate::store) const LOCK_SPIRITS: &str = "
     order by id
     for no key update skip locked";
 
+/// Waits for the locks of the spirits, one after another, and returns those that exist.
+pub(in crate::store) const WAIT_FOR_SPIRITS: &str = str_replace!(LOCK_SPIRITS, " skip locked", "");
+
 /// Waits for the lock of a spirit.
 pub(in crate::store) const WAIT_FOR_SPIRIT: &str = "
     select id
@@ -49,7 +54,19 @@ pub(in crate::store) const READ_SPIRITS: &str = "
     from spirits
     where id = any($1::uuid[])";
 
-pub(in crate::store) const INSERT_EVENTS: &str = include_str!("insert_events.sql");
+const INSERT_TEMPLATE: &str = include_str!("insert_events.sql");
+const TIME_COLUMNS: &str = "{time_columns}";
+const TIMES: &str = "{times}";
+
+pub(in crate::store) const INSERT_EVENTS: &str =
+    str_replace!(str_replace!(INSERT_TEMPLATE, TIME_COLUMNS, ""), TIMES, "");
+
+/// [`INSERT_EVENTS`] on a distributed database. The spirits, `$1`, are of one shard, and `$16` is the time of the events.
+pub(in crate::store) const INSERT_EVENTS_SHARDED: &str = str_replace!(
+    str_replace!(INSERT_TEMPLATE, TIME_COLUMNS, ", created_at, updated_at"),
+    TIMES,
+    ", $16, $16"
+);
 
 /// Stores the new last sequences of spirits.
 pub(in crate::store) const ADVANCE_SPIRITS: &str = "
@@ -67,25 +84,30 @@ pub(super) enum Lock {
     /// Wait for the lock of this spirit, up to the statement timeout, before any other spirit is locked. A
     /// waiting transaction holds no locks, so it blocks no other transaction and no deadlock can arise.
     WaitFor(SpiritId),
+    /// Wait for the lock of each spirit, by shard and id. Nothing else waits for a spirit while it holds another, so no
+    /// deadlock can arise. The transaction holds the locks that it has while it waits for the next one.
+    WaitForAll,
 }
 
-/// The new `last_sequence` of each spirit that gains events.
-type LastSequences = Vec<(Uuid, i64)>;
+/// The new `last_sequence` of each spirit that gains events, divided by shard.
+type LastSequences = Vec<Vec<(Uuid, i64)>>;
 
 /// Decides the jobs in order and commits.
 ///
 /// Takes at most four round trips for any number of jobs: begin, lock and read the spirits; read the dedupe keys;
 /// insert; advance the spirits and commit. The first and the last send several statements at once, which only the
 /// simple query protocol supports, without parameters. One more is needed for `COPY` if there are enough events, one if
-/// an item expects the last sequence of its session, and one to record sessions.
+/// an item expects the last sequence of its session, and one to record sessions. On a distributed database a flush of
+/// several shards runs each statement once for each shard.
 pub(super) async fn decide_and_commit(
     session: &mut FlushSession,
     jobs: &[Job],
     lock: Lock,
+    division: &Division,
 ) -> Result<Vec<Outcome>, Failure> {
     // A panic before the commit is handled like a data error: the other jobs are stored without the one that
     // caused it.
-    let written = caught(decide_and_insert(session, jobs, lock))
+    let written = caught(decide_and_insert(session, jobs, lock, division))
         .await
         .unwrap_or_else(|panicked| Err(panicked.into()));
     let written = written.map_err(Failure::uncommitted)?;
@@ -112,12 +134,13 @@ async fn decide_and_insert(
     session: &mut FlushSession,
     jobs: &[Job],
     lock: Lock,
+    division: &Division,
 ) -> Result<Written, StoreError> {
     let FlushSession {
         pg: session,
         activity,
     } = session;
-    let ids = spirit_ids(jobs);
+    let ids = division.by_shard(spirit_ids(jobs), |id| SpiritId(*id));
     let opened = open(session, &ids, lock)
         .instrument(spans::statement(LOCK_SPIRITS))
         .await?;
@@ -133,8 +156,8 @@ async fn decide_and_insert(
         .flat_map(|job| &job.items);
 
     let mut state = FlushState {
-        dedupe_keys: read_dedupe_keys(session, decidable_items.clone()).await?,
-        sessions: read_session_last_sequences(session, decidable_items).await?,
+        dedupe_keys: read_dedupe_keys(session, division, decidable_items.clone()).await?,
+        sessions: read_session_last_sequences(session, division, decidable_items).await?,
         spirits: opened.spirits.iter().map(SpiritRow::state).collect(),
     };
     let outcomes: Vec<Outcome> = jobs
@@ -147,13 +170,15 @@ async fn decide_and_insert(
             }),
         })
         .collect();
-    let last_sequences = insert_admitted(session, &outcomes).await?;
+    let last_sequences = insert_admitted(session, division, &outcomes, now).await?;
     let sessions = active_sessions(admitted(&outcomes).map(|(event, _)| event));
     let unknown = activity.unknown(
         &sessions,
         activity_of(opened.spirits.iter().map(|row| (row.id, row.activity))),
     );
-    activate_sessions(session, &unknown).await?;
+    for sessions in division.by_shard(unknown, |((spirit_id, _), _)| *spirit_id) {
+        activate_sessions(session, &sessions.into_iter().collect()).await?;
+    }
     Ok(Written {
         outcomes,
         last_sequences,
@@ -227,15 +252,21 @@ impl SpiritRow {
     }
 }
 
-/// Begins the transaction, locks the spirits and reads them.
-async fn open(session: &mut PgSession, ids: &[Uuid], lock: Lock) -> Result<Opened, StoreError> {
+/// Begins the transaction, locks the spirits, divided by shard, and reads them.
+async fn open(session: &mut PgSession, shards: &[Vec<Uuid>], lock: Lock) -> Result<Opened, StoreError> {
     let mut sql = session.begin_sql();
     if let Lock::WaitFor(spirit_id) = lock {
         push(&mut sql, &WAIT_FOR_SPIRIT.replace(IDS, &uuids(&[spirit_id.0])));
     }
-    let ids = uuids(ids);
-    push(&mut sql, &LOCK_SPIRITS.replace(IDS, &ids));
-    push(&mut sql, &READ_SPIRITS.replace(IDS, &ids));
+    let locking = match lock {
+        Lock::Skip | Lock::WaitFor(_) => LOCK_SPIRITS,
+        Lock::WaitForAll => WAIT_FOR_SPIRITS,
+    };
+    for statement in [locking, READ_SPIRITS] {
+        for ids in shards {
+            push(&mut sql, &statement.replace(IDS, &uuids(ids)));
+        }
+    }
 
     let mut opened = Opened::default();
     let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(session.connection());
@@ -251,7 +282,12 @@ async fn open(session: &mut PgSession, ids: &[Uuid], lock: Lock) -> Result<Opene
 }
 
 /// Inserts the admitted events. Returns the new `last_sequence` of each of their spirits.
-async fn insert_admitted(session: &mut PgSession, outcomes: &[Outcome]) -> Result<LastSequences, StoreError> {
+async fn insert_admitted(
+    session: &mut PgSession,
+    division: &Division,
+    outcomes: &[Outcome],
+    now: DateTime<Utc>,
+) -> Result<LastSequences, StoreError> {
     let admitted: Vec<(&NewEvent, i64)> = admitted(outcomes).collect();
     if admitted.is_empty() {
         return Ok(Vec::new());
@@ -261,29 +297,37 @@ async fn insert_admitted(session: &mut PgSession, outcomes: &[Outcome]) -> Resul
         let last_sequence = last_sequences.entry(event.spirit_id.0).or_default();
         *last_sequence = (*last_sequence).max(*sequence);
     }
-    if admitted.len() >= COPY_EVENTS_MIN {
+    if admitted.len() >= COPY_EVENTS_MIN && !session.is_sharded() {
         copy_events(session, &admitted).await?;
     } else {
-        let spirit_ids: Vec<Uuid> = last_sequences.keys().copied().collect();
-        insert(session, &spirit_ids, &admitted).await?;
+        for admitted in division.by_shard(admitted, |(event, _)| event.spirit_id) {
+            insert(session, &admitted, now).await?;
+        }
     }
-    Ok(last_sequences.into_iter().collect())
+    Ok(division.by_shard(last_sequences, |(id, _)| SpiritId(*id)))
 }
 
 async fn insert(
     session: &mut PgSession,
-    spirit_ids: &[Uuid],
     admitted: &[(&NewEvent, i64)],
+    now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let spirit_ids: HashSet<Uuid> = admitted.iter().map(|(event, _)| event.spirit_id.0).collect();
+    let spirit_ids: Vec<Uuid> = spirit_ids.into_iter().collect();
     let mut arguments = PgArguments::default();
-    arguments
-        .add(spirit_ids)
-        .and_then(|()| add_events(&mut arguments, admitted))
-        .map_err(|error| StoreError::Bug(error.to_string()))?;
-    sqlx::query_with(INSERT_EVENTS, arguments)
+    let mut added = arguments.add(spirit_ids);
+    added = added.and_then(|()| add_events(&mut arguments, admitted));
+    let statement = if session.is_sharded() {
+        added = added.and_then(|()| arguments.add(now));
+        INSERT_EVENTS_SHARDED
+    } else {
+        INSERT_EVENTS
+    };
+    added.map_err(|error| StoreError::Bug(error.to_string()))?;
+    sqlx::query_with(statement, arguments)
         .persistent(session.keeps_prepared_statements())
         .execute(session.connection())
-        .instrument(spans::statement(INSERT_EVENTS))
+        .instrument(spans::statement(statement))
         .await?;
     Ok(())
 }
@@ -291,7 +335,7 @@ async fn insert(
 /// Stores the new last sequences of the spirits and commits.
 async fn commit(session: &mut PgSession, last_sequences: LastSequences) -> Result<(), Failure> {
     let mut sql = String::new();
-    if !last_sequences.is_empty() {
+    for last_sequences in last_sequences {
         let (ids, sequences): (Vec<Uuid>, Vec<i64>) = last_sequences.into_iter().unzip();
         let advance = ADVANCE_SPIRITS
             .replace(IDS, &uuids(&ids))

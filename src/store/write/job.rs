@@ -21,6 +21,8 @@ pub(super) struct Job {
     pub(super) mode: BatchMode,
     /// The span of the call.
     pub(super) span: Span,
+    /// Number of flushes that did not store the job because one of its spirits was locked.
+    pub(super) lock_misses: u32,
     reply: Reply,
 }
 
@@ -74,6 +76,7 @@ impl Job {
             items: items.into_iter().map(Arc::new).collect(),
             mode,
             span: spans::current(),
+            lock_misses: 0,
             reply: Reply::Whole(sender, permit),
         };
         (job, receiver)
@@ -82,6 +85,13 @@ impl Job {
     /// Returns whether the job has an event of the spirit.
     pub(super) fn involves(&self, spirit_id: SpiritId) -> bool {
         self.items.iter().any(|item| item.spirit_id == spirit_id)
+    }
+
+    /// Returns whether the job has events of several spirits.
+    pub(super) fn has_several_spirits(&self) -> bool {
+        let mut spirit_ids = self.items.iter().map(|item| item.spirit_id);
+        let first = spirit_ids.next();
+        spirit_ids.any(|spirit_id| Some(spirit_id) != first)
     }
 
     /// Returns whether the caller no longer waits for the answer.
@@ -120,6 +130,7 @@ impl Job {
             items,
             mode,
             span,
+            lock_misses,
             reply,
         } = self;
         let (parts, indexes) = match reply {
@@ -143,6 +154,7 @@ impl Job {
             items,
             mode,
             span: span.clone(),
+            lock_misses,
             reply: Reply::Part(Arc::clone(&parts), indexes),
         };
         members.map(job).collect()

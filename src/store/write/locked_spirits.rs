@@ -18,6 +18,10 @@ use crate::panics::keep_running;
 /// Maximum number of connections of one writer that wait for locks at the same time.
 const WAITING_CONNECTIONS_MAX: usize = 4;
 
+/// Number of times that a job meets locked spirits before it waits for all its spirits at once. A job of many busy spirits
+/// could otherwise find one of them locked again and again, each time after it waited for another.
+const LOCK_MISSES_MAX: u32 = 3;
+
 /// A queue per locked spirit, each drained by a task of its own.
 pub(super) struct LockedSpirits {
     /// Every change under this mutex is a single step, so a task that panics leaves the queues consistent.
@@ -69,10 +73,11 @@ impl LockedSpirits {
     pub(super) fn enqueue(
         self: &Arc<Self>,
         spirit_id: SpiritId,
-        job: Job,
+        mut job: Job,
         writer: &Writer,
         tasks: &TaskTracker,
     ) {
+        job.lock_misses += 1;
         let is_running = {
             let mut queues = self.queues.lock();
             let is_running = queues.contains_key(&spirit_id);
@@ -98,7 +103,13 @@ impl LockedSpirits {
             let idle = self.idle.lock().pop();
             let mut writer = idle.unwrap_or_else(|| new.sibling());
             while let Some(jobs) = self.take(spirit_id) {
-                for (other, job) in writer.write(jobs, Lock::WaitFor(spirit_id)).await {
+                let (patient, starving): (Vec<Job>, Vec<Job>) =
+                    jobs.into_iter().partition(|job| !is_starving(job));
+                let mut locked = writer.write(patient, Lock::WaitFor(spirit_id)).await;
+                for job in starving {
+                    locked.extend(writer.write(vec![job], Lock::WaitForAll).await);
+                }
+                for (other, job) in locked {
                     self.enqueue(other, job, &writer, &tasks);
                 }
             }
@@ -118,4 +129,9 @@ impl LockedSpirits {
         }
         Some(queue.drain(..).collect())
     }
+}
+
+/// Returns whether the job has met locked spirits too often. A job of one spirit keeps its place in the order of this spirit.
+fn is_starving(job: &Job) -> bool {
+    job.lock_misses >= LOCK_MISSES_MAX && job.has_several_spirits()
 }

@@ -10,10 +10,13 @@ pub(super) mod copy_path;
 pub(super) mod dedupe_keys;
 pub(super) mod deletion_statements;
 mod deletions;
+mod dispatcher;
+mod division;
 mod edits;
 pub(super) mod event_updates;
 pub(super) mod fast_path;
 pub(super) mod flush;
+mod group_commit;
 mod job;
 mod literals;
 mod locked_spirits;
@@ -22,36 +25,32 @@ mod queue;
 pub(super) mod session_activity;
 pub(super) mod session_last_sequences;
 mod sessions;
+pub(super) mod sharded;
 mod spirits;
 mod writer;
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::oneshot;
 
+use dispatcher::Dispatcher;
+use division::Division;
 use event_updates::EventUpdates;
-use flush::Lock;
-use job::{Answer, Job};
-use locked_spirits::LockedSpirits;
-use queue::{QueueBudget, QueuePermit};
-use writer::Writer;
+use job::Answer;
+use queue::QueueBudget;
 
 use super::live::Announcer;
 use super::pg::error::{StoreError, unanswered};
 use super::pg::metrics::{QueueUsage, StoreMetrics};
 use super::pg::pool::ConnectionPool;
 use super::pg::session::Connector;
+use super::pg::sharding::Sharding;
 use super::read::ReadRouter;
 use crate::domain::event::{BatchMode, Created, NewEvent};
-use crate::domain::ids::SpiritId;
-use crate::panics::keep_running;
+use crate::domain::shard::ShardMap;
 
 pub(super) use edits::UPDATE_SPIRIT;
 pub(super) use sessions::UPDATE_SESSION;
@@ -60,8 +59,8 @@ pub(super) use spirits::INSERT_SPIRIT;
 /// Settings of the write path.
 #[derive(Clone, Copy, Debug)]
 pub struct IngestSettings {
-    /// Number of writers. Each has a task and a connection of its own and stores the events of a part of the
-    /// spirits.
+    /// Number of writers, unless the database is distributed. Each has a task and a connection of its own and stores the
+    /// events of a part of the spirits.
     pub writers: usize,
     /// Maximum number of events that are queued or in a flush.
     pub queue_items_max: usize,
@@ -77,17 +76,12 @@ pub struct IngestSettings {
 /// Stores events and spirits and edits them. Cheap to clone.
 #[derive(Clone)]
 pub struct EventWriter {
-    /// One queue per writer.
-    queues: Arc<[mpsc::UnboundedSender<Job>]>,
+    dispatcher: Arc<Dispatcher>,
     /// Half of the queue's capacity, for unary calls, which are refused when it is used up. Calls and streams have
     /// a budget each, so that neither can starve the other.
     calls: QueueBudget,
     /// The other half, for ingest streams, which wait when it is used up.
     streams: QueueBudget,
-    /// Number of calls refused since the last log line about refused calls.
-    refused: Arc<AtomicU64>,
-    closing: CancellationToken,
-    writers: TaskTracker,
     updates: EventUpdates,
     pool: ConnectionPool,
     reads: ReadRouter,
@@ -111,42 +105,33 @@ impl Future for Queued {
 }
 
 impl EventWriter {
-    /// Starts the writers, which run until [`close`](Self::close) or until the last clone is dropped.
+    /// Starts the writers, or on a distributed database prepares to start them in [`open_shards`](Self::open_shards).
+    /// They run until [`close`](Self::close) or until the last clone is dropped.
     pub(super) fn start(
         connector: Connector,
         settings: IngestSettings,
+        sharding: Sharding,
         pool: ConnectionPool,
         reads: ReadRouter,
         announcer: Announcer,
         metrics: StoreMetrics,
     ) -> Self {
-        let writers = TaskTracker::new();
-        let closing = CancellationToken::new();
-        let refused = Arc::default();
-        let writer = Writer::new(connector, settings, announcer.clone(), metrics.clone());
-        let locked: Arc<[Arc<LockedSpirits>]> = (0..settings.writers).map(|_| Arc::default()).collect();
-        let queues = locked.iter().map(|locked| {
-            let (sender, queue) = mpsc::unbounded_channel();
-            let group_commit = GroupCommit {
-                writer: writer.sibling(),
-                locked: Arc::clone(locked),
-                refused: Arc::clone(&refused),
-                waiting: TaskTracker::new(),
-            };
-            writers.spawn(group_commit.run(queue, closing.clone()));
-            sender
-        });
-        let queues = queues.collect();
-        writers.close();
+        let dispatcher = Dispatcher::new(connector, settings, announcer.clone(), metrics.clone());
+        if sharding == Sharding::None {
+            dispatcher.start(Division::Hashed(settings.writers));
+        }
+        let dispatcher = Arc::new(dispatcher);
         let half = || QueueBudget::new(settings.queue_items_max / 2, settings.queue_bytes_max / 2);
         Self {
-            queues,
+            updates: EventUpdates::new(
+                pool.clone(),
+                announcer.clone(),
+                metrics.clone(),
+                Arc::clone(&dispatcher),
+            ),
+            dispatcher,
             calls: half(),
             streams: half(),
-            refused,
-            closing,
-            writers,
-            updates: EventUpdates::new(pool.clone(), announcer.clone(), metrics.clone(), locked),
             pool,
             reads,
             announcer,
@@ -154,12 +139,17 @@ impl EventWriter {
         }
     }
 
+    /// Starts a writer for each shard of a distributed database, unless they run already.
+    pub(super) fn open_shards(&self, shards: ShardMap) {
+        self.dispatcher.start(Division::Shards(shards));
+    }
+
     /// Stores one event and returns its result after the commit.
     pub async fn create(&self, event: NewEvent) -> Result<Created, StoreError> {
         let events = vec![event];
         let permit = self.calls.try_acquire(&events);
         let permit = permit.ok_or_else(|| self.overloaded())?;
-        Queued(self.send(events, BatchMode::Partial, permit)).await
+        Queued(self.dispatcher.send(events, BatchMode::Partial, permit)).await
     }
 
     /// Stores events in order and returns a result for each event after the commit.
@@ -170,7 +160,7 @@ impl EventWriter {
     ) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
         let permit = self.calls.try_acquire(&events);
         let permit = permit.ok_or_else(|| self.overloaded())?;
-        let answer = self.send(events, mode, permit);
+        let answer = self.dispatcher.send(events, mode, permit);
         answer.await.map_err(unanswered)?.into_results()
     }
 
@@ -179,13 +169,12 @@ impl EventWriter {
     pub async fn enqueue(&self, event: NewEvent) -> Result<Queued, StoreError> {
         let events = vec![event];
         let permit = self.streams.acquire(&events).await?;
-        Ok(Queued(self.send(events, BatchMode::Partial, permit)))
+        Ok(Queued(self.dispatcher.send(events, BatchMode::Partial, permit)))
     }
 
     /// Refuses further creates, commits the queued ones and ends the writers.
     pub(super) async fn close(&self) {
-        self.closing.cancel();
-        self.writers.wait().await;
+        self.dispatcher.close().await;
     }
 
     /// Returns the usage of the queue by unary calls and by ingest streams, each with its metric label.
@@ -195,95 +184,8 @@ impl EventWriter {
 
     /// Counts a refused call and returns its error.
     fn overloaded(&self) -> StoreError {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.dispatcher.count_refused();
         self.metrics.queue.overloads.inc();
         StoreError::Overloaded
-    }
-
-    /// Queues a job for the writer of its spirit. A job whose items may be stored independently is split among the
-    /// writers of their spirits; its capacity is reserved for all of them.
-    fn send(&self, events: Vec<NewEvent>, mode: BatchMode, permit: QueuePermit) -> oneshot::Receiver<Answer> {
-        let writers = self.queues.len();
-        let (job, answer) = Job::new(events, mode, permit);
-        let shares = job.divide_by(writers, |_, event| writer_index(event.spirit_id, writers));
-        for job in shares {
-            let spirit_id = job.items.first().map_or(SpiritId::NONE, |event| event.spirit_id);
-            if let Err(unsent) = self.queues[writer_index(spirit_id, writers)].send(job) {
-                unsent.0.answer(Err(StoreError::Closing));
-            }
-        }
-        answer
-    }
-}
-
-/// Returns the index of the writer of a spirit, so that requests for it are stored in the order in which they are
-/// queued. A job that is not split goes to the writer of its first spirit.
-fn writer_index(spirit_id: SpiritId, writers: usize) -> usize {
-    let mut hasher = DefaultHasher::new();
-    spirit_id.hash(&mut hasher);
-    usize::try_from(hasher.finish() % writers as u64).unwrap_or_default()
-}
-
-/// Takes jobs from the queue of one writer and commits them together.
-struct GroupCommit {
-    writer: Writer,
-    locked: Arc<LockedSpirits>,
-    refused: Arc<AtomicU64>,
-    /// Tasks that wait for the locks of spirits.
-    waiting: TaskTracker,
-}
-
-impl GroupCommit {
-    /// Commits jobs until the queue is closed and empty and no job waits for a lock.
-    async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Job>, closing: CancellationToken) {
-        let waiting = self.waiting.clone();
-        keep_running("writer", async move || self.drain(&mut queue, &closing).await).await;
-        waiting.close();
-        waiting.wait().await;
-    }
-
-    /// Commits the queued jobs until the queue is closed and empty.
-    async fn drain(&mut self, queue: &mut mpsc::UnboundedReceiver<Job>, closing: &CancellationToken) {
-        loop {
-            let first = tokio::select! {
-                biased; // a caller that keeps sending must not keep the queue open
-                () = closing.cancelled(), if !queue.is_closed() => {
-                    queue.close();
-                    continue;
-                }
-                job = queue.recv() => job,
-            };
-            let Some(first) = first else { return };
-            let jobs = self.gather(first, queue);
-            if jobs.is_empty() {
-                continue;
-            }
-            for (spirit_id, job) in self.writer.write(jobs, Lock::Skip).await {
-                self.locked.enqueue(spirit_id, job, &self.writer, &self.waiting);
-            }
-            let refused = self.refused.swap(0, Ordering::Relaxed);
-            if refused > 0 {
-                tracing::warn!(refused, "calls were refused because the write queue was full");
-            }
-        }
-    }
-
-    /// Takes jobs from the queue, up to the size of a flush. A job of a spirit that is known to be locked goes to
-    /// the queue of that spirit instead.
-    fn gather(&self, first: Job, queue: &mut mpsc::UnboundedReceiver<Job>) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        let mut items = 0;
-        let mut next = Some(first);
-        while let Some(job) = next {
-            if let Some(job) = self.locked.queue_if_locked(job) {
-                items += job.items.len();
-                jobs.push(job);
-            }
-            if items >= self.writer.flush_items_max() {
-                break;
-            }
-            next = queue.try_recv().ok();
-        }
-        jobs
     }
 }

@@ -34,6 +34,26 @@ pub(in crate::store) const ACTIVATE_SESSIONS: &str = concatcp!(
     RAISE_ACTIVE_MINUTE
 );
 
+/// [`ACTIVATE_SESSIONS`] on a distributed database. The spirits, `$1`, are of one shard.
+pub(in crate::store) const ACTIVATE_SESSIONS_SHARDED: &str = concatcp!(
+    "insert into sessions (spirit_id, session_id, active_minute)
+    select spirits.id, active.session_id, active.minute
+    from spirits
+    join unnest($1::uuid[], $2::text[], $3::timestamptz[]) as active (spirit_id, session_id, minute)
+        on active.spirit_id = spirits.id
+    where spirits.id = any($1)",
+    RAISE_ACTIVE_MINUTE
+);
+
+/// Returns the statement that records sessions, for a database that is distributed or not.
+pub(in crate::store) const fn activate_sessions_statement(is_sharded: bool) -> &'static str {
+    if is_sharded {
+        ACTIVATE_SESSIONS_SHARDED
+    } else {
+        ACTIVATE_SESSIONS
+    }
+}
+
 /// Approximate bytes at which a generation of the cache is complete. A writer remembers two generations.
 const GENERATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Allowance for an entry of the cache beside its session id.
@@ -197,7 +217,8 @@ pub(super) fn columns<'e>(sessions: &ActiveSessions<'e>) -> (Vec<Uuid>, Vec<&'e 
     columns
 }
 
-/// Records the sessions in the open transaction of the database session. The spirits have to be locked.
+/// Records the sessions in the open transaction of the database session. The spirits have to be locked, and on a distributed
+/// database of one shard.
 pub(super) async fn activate_sessions(
     session: &mut PgSession,
     sessions: &ActiveSessions<'_>,
@@ -205,14 +226,15 @@ pub(super) async fn activate_sessions(
     if sessions.is_empty() {
         return Ok(());
     }
+    let statement = activate_sessions_statement(session.is_sharded());
     let (spirit_ids, session_ids, minutes) = columns(sessions);
-    sqlx::query(ACTIVATE_SESSIONS)
+    sqlx::query(statement)
         .bind(spirit_ids)
         .bind(session_ids)
         .bind(minutes)
         .persistent(session.keeps_prepared_statements())
         .execute(session.connection())
-        .instrument(spans::statement(ACTIVATE_SESSIONS))
+        .instrument(spans::statement(statement))
         .await?;
     Ok(())
 }

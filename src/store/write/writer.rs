@@ -1,9 +1,12 @@
 //! The writer: commits jobs on one connection to the primary, with retries, and answers their callers.
 
+use std::sync::Arc;
+
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
 use super::IngestSettings;
+use super::division::Division;
 use super::fast_path;
 use super::flush::{Lock, decide_and_commit};
 use super::job::Job;
@@ -25,6 +28,7 @@ const FULL_FLUSHES: u32 = 16;
 pub(super) struct Writer {
     connection: FlushConnection,
     settings: IngestSettings,
+    division: Arc<Division>,
     announcer: Announcer,
     metrics: StoreMetrics,
     /// Number of coming flushes that skip the fast path, because a dedupe key was taken or a job stayed
@@ -37,6 +41,7 @@ impl Writer {
     pub(super) fn new(
         connector: Connector,
         settings: IngestSettings,
+        division: Arc<Division>,
         announcer: Announcer,
         metrics: StoreMetrics,
     ) -> Self {
@@ -49,6 +54,7 @@ impl Writer {
         Self {
             connection: FlushConnection::new(connector),
             settings,
+            division,
             announcer,
             metrics,
             full_flushes: 0,
@@ -60,6 +66,7 @@ impl Writer {
         Self {
             connection: FlushConnection::new(self.connection.connector.clone()),
             settings: self.settings,
+            division: Arc::clone(&self.division),
             announcer: self.announcer.clone(),
             metrics: self.metrics.clone(),
             full_flushes: 0,
@@ -80,12 +87,22 @@ impl Writer {
 
     /// Stores the jobs and answers their callers. Returns the jobs that were not stored because another transaction
     /// has locked one of their spirits, each with that spirit.
+    pub(super) async fn write(&mut self, mut jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
+        jobs.retain(|job| !job.is_abandoned());
+        let mut flushes = self.division.flushes(jobs);
+        if flushes.len() > 1 {
+            return self.write_in_turn(flushes, lock).await;
+        }
+        let jobs = flushes.pop().unwrap_or_default();
+        self.write_together(jobs, lock).await
+    }
+
+    /// Stores the jobs in one flush.
     ///
     /// A flush that failed before its commit changed nothing. It is retried once if the connection was lost or
     /// the database is read-only, since a new connection may lead to the primary. If the database rejected the
     /// data, the jobs are stored one by one, so that a job fails for its own data only.
-    pub(super) async fn write(&mut self, mut jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
-        jobs.retain(|job| !job.is_abandoned());
+    async fn write_together(&mut self, jobs: Vec<Job>, lock: Lock) -> Vec<(SpiritId, Job)> {
         let mut outcome = self.flush(&jobs, lock).await;
         if matches!(&outcome, Err(failure) if failure.is_retriable()) {
             outcome = self.flush(&jobs, lock).await;
@@ -122,14 +139,24 @@ impl Writer {
         if jobs.len() == 1 {
             jobs = jobs.into_iter().flat_map(Job::divide).collect();
         }
+        let flushes = jobs.into_iter().map(|job| vec![job]).collect();
+        self.write_in_turn(flushes, lock).await
+    }
+
+    /// Stores the jobs of one flush after another.
+    async fn write_in_turn(&mut self, flushes: Vec<Vec<Job>>, lock: Lock) -> Vec<(SpiritId, Job)> {
         let mut locked: Vec<(SpiritId, Job)> = Vec::new();
-        for job in jobs {
-            // A job that has a spirit for which an earlier job waits also waits for it, which keeps the order.
-            let blocker = locked.iter().map(|(id, _)| *id).find(|id| job.involves(*id));
-            match blocker {
-                Some(spirit_id) => locked.push((spirit_id, job)),
-                None => locked.extend(Box::pin(self.write(vec![job], lock)).await),
+        for jobs in flushes {
+            let mut free = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                // A job that has a spirit for which an earlier job waits also waits for it, which keeps the order.
+                let blocker = locked.iter().map(|(id, _)| *id).find(|id| job.involves(*id));
+                match blocker {
+                    Some(spirit_id) => locked.push((spirit_id, job)),
+                    None => free.push(job),
+                }
             }
+            locked.extend(Box::pin(self.write(free, lock)).await);
         }
         locked
     }
@@ -170,21 +197,22 @@ impl Writer {
         Ok(outcomes)
     }
 
-    /// Takes the fast path if no job needs a decision and no dedupe key was taken recently; otherwise runs a full
-    /// flush.
+    /// Takes the fast path if no job needs a decision and no dedupe key was taken recently; otherwise, and always on a
+    /// distributed database, runs a full flush.
     async fn fast_or_full(
         &mut self,
         session: &mut FlushSession,
         jobs: &[Job],
         lock: Lock,
     ) -> Result<Vec<Outcome>, Failure> {
-        if self.full_flushes == 0 && fast_path::is_eligible(jobs, lock) {
+        let is_sharded = session.pg.is_sharded();
+        if self.full_flushes == 0 && !is_sharded && fast_path::is_eligible(jobs, lock) {
             if let Some(outcomes) = fast_path::insert_and_commit(session, jobs, lock).await? {
                 return Ok(outcomes);
             }
             self.full_flushes = FULL_FLUSHES;
         }
-        let outcomes = decide_and_commit(session, jobs, lock).await?;
+        let outcomes = decide_and_commit(session, jobs, lock, &self.division).await?;
         self.full_flushes = if outcomes.iter().any(|outcome| outcome.duplicates() > 0) {
             FULL_FLUSHES
         } else {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Response, Status};
 
 use crate::support::builders::{at, create, event, get, keyed, number, object, refused, text};
-use crate::support::harness::{TestServer, eventually, skipped_behind_pooler};
+use crate::support::harness::{TestServer, eventually, skipped_behind_pooler, skipped_with_shards};
 
 /// Events of a batch, well above the size from which `COPY` is used.
 const EVENTS: usize = 400;
@@ -242,8 +242,13 @@ async fn signal(server: &TestServer, function: &str, backend: i32) {
     connection.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
 }
 
+const NO_COPY: &str = "flushes of a distributed database do not use COPY";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_flush_whose_backend_is_terminated_during_copy_is_stored_once_by_its_retry() {
+    if skipped_with_shards(NO_COPY) {
+        return;
+    }
     if skipped_behind_pooler("the pooler fails the client's connection in its own way") {
         return;
     }
@@ -267,6 +272,9 @@ async fn a_large_flush_whose_backend_is_terminated_during_copy_is_stored_once_by
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_flush_that_is_cancelled_during_copy_stores_nothing_and_its_writer_goes_on() {
+    if skipped_with_shards(NO_COPY) {
+        return;
+    }
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;
@@ -286,6 +294,9 @@ async fn a_large_flush_that_is_cancelled_during_copy_stores_nothing_and_its_writ
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_flush_whose_caller_goes_away_during_copy_is_stored_completely() {
+    if skipped_with_shards(NO_COPY) {
+        return;
+    }
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
     let mut connection = server.database.connect().await;

@@ -58,14 +58,14 @@ async fn an_item_of_a_partial_batch_that_the_database_rejects_fails_alone() {
     assert_eq!(stored.events.len(), 2);
 }
 
-/// Terminates connections whose last statement was the fast path of a flush and that have been idle for a
-/// while, and returns their number. `pg_stat_activity` contains the start of the last statement; the fast
+/// Terminates connections whose last statement was the fast path of a flush, or the end of a full one, and that have been
+/// idle for a while, and returns their number. `pg_stat_activity` contains the start of the last statement; the fast
 /// path starts with the comment matched here.
 const TERMINATE_IDLE_WRITERS: &str = "
     select count(*) filter (where pg_terminate_backend(pid, 5000))
     from pg_stat_activity
     where datname = current_database()
-    and query like '-- The fast path of a flush%'
+    and (query like '-- The fast path of a flush%' or query like '%update spirits%commit;')
     and state = 'idle'
     and state_change < now() - interval '1100 ms'";
 

@@ -1,6 +1,7 @@
 //! Failures of the database, the network, clients and the server itself.
 
 pub mod batch_shares;
+pub mod batches_over_shards;
 pub mod broken_rows;
 pub mod copy_flushes;
 pub mod database_faults;

@@ -25,8 +25,21 @@ const CHANGE: &str = "change INT8, spirit_id UUID, kind TEXT, event_ids UUID[], 
 const ADVANCED: &str =
     "id UUID, base INT8, now TIMESTAMPTZ, activity_epoch INT8, server_started_at TIMESTAMPTZ";
 
+const REMOVED: &str = "id UUID, sequence INT8, session_id TEXT, occurred_at TIMESTAMPTZ";
+
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 60] = [
+const COLUMNS: [(&str, &str); 67] = [
+    ("sharded/times", "now TIMESTAMPTZ, deleted_at TIMESTAMPTZ"),
+    ("sharded/draw", "last_change INT8"),
+    (
+        "sharded/update_events",
+        "ordinal INT8, meta TEXT, revision INT8, updated_at TIMESTAMPTZ, id UUID, sequence INT8, fields TEXT, \
+         previous TEXT, changed_by TEXT",
+    ),
+    ("sharded/change_deletion", "{event}"),
+    ("sharded/delete/", "id UUID, sequence INT8"),
+    ("sharded/restore_events", REMOVED),
+    ("sharded/purge/events", REMOVED),
     (
         "list_purges/",
         "purge_id UUID, spirit_id UUID, selection TEXT, reason TEXT, requested_by TEXT, started_at TIMESTAMPTZ, \
@@ -140,10 +153,13 @@ const COLUMNS: [(&str, &str); 60] = [
     ),
 ];
 
+/// The columns of a statement. One of a distributed database has those of the statement that it replaces, if it is not
+/// listed itself.
 fn expected(name: &str) -> String {
-    COLUMNS
-        .iter()
-        .find(|(prefix, _)| name.starts_with(prefix))
+    let replaced = name.strip_prefix("sharded/").unwrap_or(name);
+    let find = |name: &str| COLUMNS.iter().find(|(prefix, _)| name.starts_with(prefix));
+    find(name)
+        .or_else(|| find(replaced))
         .map_or("", |(_, columns)| columns)
         .replace("{change}", CHANGE)
         .replace("{event}", EVENT)

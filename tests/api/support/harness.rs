@@ -12,7 +12,7 @@ use elephantasm_events::grpc::pb::purge_service_client::PurgeServiceClient;
 use elephantasm_events::grpc::pb::session_service_client::SessionServiceClient;
 use elephantasm_events::grpc::pb::spirit_service_client::SpiritServiceClient;
 use elephantasm_events::server::{self, Listeners, ServerSettings};
-use elephantasm_events::store::{Store, StoreSettings};
+use elephantasm_events::store::{Sharding, Store, StoreSettings};
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -46,6 +46,11 @@ impl Default for Settings {
         let mut store = StoreSettings::from(&args.database);
         store.acquire_timeout = DATABASE_TIMEOUT;
         store.ingest.flush_timeout = DATABASE_TIMEOUT;
+        if std::env::var_os("EVENTS_TEST_CITUS_URL").is_some() {
+            store.sharding = Sharding::Citus;
+        } else if let Some(shards) = wanted_shards() {
+            store.sharding = Sharding::Named(shards);
+        }
         Self {
             store,
             server: ServerSettings::try_from(&args).unwrap(),
@@ -199,6 +204,21 @@ fn endpoint(addr: std::net::SocketAddr) -> Endpoint {
     Endpoint::from_shared(format!("http://{addr}"))
         .unwrap()
         .tcp_nodelay(true)
+}
+
+/// Number of shards into which the tests' servers divide the spirits, from `EVENTS_TEST_CITUS`; `None` without division.
+pub fn wanted_shards() -> Option<u32> {
+    let shards = std::env::var("EVENTS_TEST_CITUS").ok()?;
+    Some(shards.parse().expect("EVENTS_TEST_CITUS is a number of shards"))
+}
+
+/// Returns true if a test is skipped because the spirits are divided into shards, and prints the reason.
+pub fn skipped_with_shards(why: &str) -> bool {
+    let shards = wanted_shards();
+    if let Some(shards) = shards {
+        eprintln!("SKIPPED with {shards} shards: {why}");
+    }
+    shards.is_some()
 }
 
 /// Returns true if a test is skipped because the tests run behind a pooler, and prints the reason.

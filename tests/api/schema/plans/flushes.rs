@@ -44,6 +44,7 @@ pub fn flushes() -> Vec<Read> {
         ),
         read(LOOKUP, "ingest/lock", [&ids(20)]),
         read(LOOKUP, "ingest/wait", [&ids(1)]),
+        read(LOOKUP, "ingest/wait_for_all", [&ids(20)]),
         read(LOOKUP, "ingest/spirits", [&ids(20)]),
         read(LOOKUP, "ingest/advance", [&ids(2), "'{1,2}'"]),
         read(LOOKUP, "ingest/advance_free", [&ids(2), "'{1,2}'", "true"]),

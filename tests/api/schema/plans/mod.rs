@@ -9,6 +9,7 @@ mod moves;
 mod purges;
 pub mod reads;
 mod sessions;
+mod sharded;
 
 use serde_json::Value;
 
@@ -131,7 +132,19 @@ async fn with_statistics(planner: &mut Planner) -> Vec<String> {
 }
 
 /// The indexes of events, sessions and changes that statements may use, by prefix of their name.
-const INDEXES: [(&str, &[&str]); 51] = [
+const INDEXES: [(&str, &[&str]); 60] = [
+    ("sharded/list_purges/of_spirits", &["ix_purges_started_at"]),
+    ("sharded/ingest/dedupe_keys", &["uq_events_dedupe_key"]),
+    (
+        "sharded/ingest/session_last_sequences",
+        &["ix_events_session_sequence"],
+    ),
+    ("sharded/update_events", &["pk_events"]),
+    ("sharded/change_deletion", &["pk_events"]),
+    ("sharded/restore_events", &["ix_events_deleted_at"]),
+    ("sharded/delete/spirit", &["uq_events_sequence"]),
+    ("sharded/delete/session", &["ix_events_session_sequence"]),
+    ("sharded/delete/occurred_at", &["ix_events_occurred_at"]),
     ("list_purges/of_spirit/", &["ix_purges_spirit_id"]),
     ("list_purges/of_spirits/", &["ix_purges_started_at"]),
     (
@@ -305,7 +318,8 @@ async fn wrong_indexes(planner: &mut Planner) -> Vec<String> {
 }
 
 /// Statements that are planned each time they run, by prefix of their name.
-const PLANNED_ANEW: [&str; 4] = [
+const PLANNED_ANEW: [&str; 5] = [
+    "sharded/",
     "delete/count/",
     "delete/events/",
     "delete/restore_events",
@@ -338,7 +352,8 @@ async fn assert_kept_plans_use_the_right_index(planner: &mut Planner) {
 }
 
 /// Statements that read no table of events or spirits, or all of a small one, so that no plan of theirs can be bad.
-const WITHOUT_PLAN: [&str; 12] = [
+const WITHOUT_PLAN: [&str; 13] = [
+    "sharded/record_step",
     "check_json_path",
     "live/notify",
     "ingest/copy",

@@ -1,7 +1,7 @@
 //! Every statement that reads tables of the service, with arguments of every kind, and what its plan must satisfy.
 
 use super::load::{COMMON, FILTERS, RARE, SESSIONS, spirit};
-use super::{changes, flushes, moves, purges, sessions};
+use super::{changes, flushes, moves, purges, sessions, sharded};
 
 /// A statement with arguments, and the rule that its plan must satisfy.
 pub struct Read {
@@ -49,6 +49,7 @@ pub fn reads() -> Vec<Read> {
         moves::moves(),
         lookups(),
         flushes::flushes(),
+        sharded::sharded(),
         live_pages(),
         changes::pages(),
         spirit_pages(),
