@@ -229,6 +229,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("sharded/delete/session", sharded::DELETE_EVENTS[1]),
     ("sharded/delete/occurred_at", sharded::DELETE_EVENTS[2]),
     ("sharded/restore_events", sharded::RESTORE_EVENTS),
+    ("sharded/purge/start", purge_sharded::START),
     ("sharded/purge/events", purge::PURGE_SELECTED),
     ("sharded/purge/clear_changes", purge_sharded::CLEAR_CHANGES),
     ("sharded/purge/add", purge_sharded::ADD_TO_PURGE),

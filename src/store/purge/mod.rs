@@ -194,13 +194,18 @@ impl Purger {
         reason: Option<String>,
         requested_by: Option<&str>,
     ) -> Result<Option<i64>, StoreError> {
-        let statement = sqlx::query_as::<_, (i64,)>(START)
+        let is_sharded = self.pool.is_sharded();
+        let start = if is_sharded { sharded::START } else { START };
+        let statement = sqlx::query_as::<_, (i64,)>(start)
             .bind(spirit_id.0)
             .bind(id)
             .bind(selection.name())
             .bind(reason)
             .bind(requested_by);
         let row = self.pool.optional(statement).await?;
+        if is_sharded && row.is_some() {
+            return self.reads.primary().last_sequence(spirit_id).await;
+        }
         Ok(row.map(|(last_sequence,)| last_sequence))
     }
 

@@ -14,6 +14,16 @@ use crate::store::pg::session::PgSession;
 use crate::store::pg::transaction::fetch_all;
 use crate::store::write::sharded::{Change, Draw, record_steps, time};
 
+/// Stores a purge of an existing spirit. The bound of the purge is read by another statement, since Citus refuses to read a
+/// table for `returning`.
+pub(in crate::store) const START: &str = "
+    insert into purges (spirit_id, purge_id, selection, reason, requested_by)
+    select id, $2, $3, $4, $5
+    from spirits
+    where id = $1
+    and ($3 <> 'spirit' or deleted_at is not null)
+    returning 0::bigint as last_sequence";
+
 /// Clears the former values in changes of events `$2`.
 pub(in crate::store) const CLEAR_CHANGES: &str = "
     update changes

@@ -112,6 +112,11 @@ fn purges() -> Vec<Read> {
             "sharded/purge/events",
             [&owner, "'{1,2,3}'", "'Ada'", "now()", "'owner 4'"],
         ),
+        read(
+            LOOKUP,
+            "sharded/purge/start",
+            [&owner, &event, "'all'", "null", "null"],
+        ),
         read(LOOKUP, "sharded/purge/clear_changes", [&owner, &events]),
         read(LOOKUP, "sharded/purge/add", [&owner, &event, "1", "1", "1"]),
     ]

@@ -22,7 +22,7 @@ const OVER_ALL_SPIRITS: [&str; 5] = [
 /// Statements that are not run on a distributed database. The first have another form there, with the prefix `sharded/` or
 /// as several statements; the fast path of a flush and `COPY` are not used, and the last one runs before the tables are
 /// distributed.
-const REPLACED: [&str; 19] = [
+const REPLACED: [&str; 20] = [
     "delete/event",
     "delete/events/occurred_at",
     "delete/events/session",
@@ -35,6 +35,7 @@ const REPLACED: [&str; 19] = [
     "ingest/session_last_sequences",
     "list_purges/of_spirits",
     "purge/events",
+    "purge/start",
     "update_events",
     "ingest/advance_free",
     "ingest/fast_path",
