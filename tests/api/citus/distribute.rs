@@ -1,7 +1,7 @@
 //! Distributing a database with rows, again, and where it cannot work.
 
 use elephantasm_events::store::{
-    DISTRIBUTED_TABLES, DistributeError, Distribution, Distributor, SHARDS_DEFAULT, Store,
+    DISTRIBUTED_TABLES, DistributeError, Distribution, Distributor, SHARDS_DEFAULT, Sharding, Store,
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -40,7 +40,9 @@ async fn database_with_rows() -> Database {
 /// A database of the cluster with the schema.
 async fn migrated() -> Database {
     let database = Database::empty().await;
-    let store = Store::open(database.connect.clone(), Settings::default().store);
+    let mut settings = Settings::default().store;
+    settings.sharding = Sharding::None;
+    let store = Store::open(database.connect.clone(), settings);
     store.migrate().await.unwrap();
     store.close().await;
     database

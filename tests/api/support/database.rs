@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Weak};
 
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
-use elephantasm_events::store::{Store, StoreSettings};
+use elephantasm_events::store::{Sharding, Store, StoreSettings};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tempfile::TempDir;
@@ -216,7 +216,9 @@ async fn create_migrated_database(postgres: &Postgres) -> PgConnectOptions {
         Some(citus) => citus.create_empty().await,
         None => create_database(&postgres.connect, EMPTY).await,
     };
-    let store = Store::open(connect.clone(), Settings::default().store);
+    let mut settings = Settings::default().store;
+    settings.sharding = Sharding::None;
+    let store = Store::open(connect.clone(), settings);
     store.migrate().await.unwrap();
     store.close().await;
     connect
