@@ -60,6 +60,9 @@ impl Database {
 
     /// Connect options of a server: through the pooler, if the tests run behind one.
     pub fn server_connect_options(&self, settings: &mut StoreSettings) -> PgConnectOptions {
+        if self.postgres.is_none() {
+            settings.sharding = Sharding::None;
+        }
         let Some((pooler, name)) = self.pooler() else {
             return self.connect.clone();
         };
