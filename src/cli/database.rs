@@ -62,7 +62,7 @@ impl Database {
     }
 
     /// Returns the configured database, or `None` if no URL is configured.
-    fn from_urls(args: &DatabaseArgs) -> Result<Option<Self>, BadSettings> {
+    pub(super) fn from_urls(args: &DatabaseArgs) -> Result<Option<Self>, BadSettings> {
         let standby = args.read_database_url()?;
         let Some(url) = args.database_url()? else {
             if standby.is_some() {
@@ -86,6 +86,16 @@ impl Database {
             }),
             embedded: None,
         }))
+    }
+
+    /// Returns how to connect to PostgreSQL itself, bypassing a pooler if that is configured.
+    pub(super) fn direct_options(&self) -> PgConnectOptions {
+        self.direct.clone().unwrap_or_else(|| self.connect.clone())
+    }
+
+    /// Returns whether a way around a pooler is configured.
+    pub(super) fn bypasses_pooler(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// Opens a store on the primary.

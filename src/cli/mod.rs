@@ -7,6 +7,7 @@ mod changes;
 mod client;
 mod completions;
 mod database;
+mod distribute;
 mod event;
 mod explain;
 mod export;
@@ -72,6 +73,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Bring the database's schema up to date and exit
     Migrate(Box<migrate::MigrateArgs>),
+    /// Distribute the tables over the workers of a Citus cluster
+    Distribute(Box<distribute::DistributeArgs>),
     /// Create, list and revoke API keys
     Key(key::KeyArgs),
     /// Show what the API key of the call may do
@@ -146,6 +149,7 @@ async fn run_command(cli: Cli) -> anyhow::Result<ExitCode> {
         None => Box::pin(serve::run(cli.serve)).await,
         Some(Command::Serve(args)) => Box::pin(serve::run(*args)).await,
         Some(Command::Migrate(args)) => migrate::run(*args).await,
+        Some(Command::Distribute(args)) => distribute::run(*args).await,
         Some(Command::Key(args)) => key::run(args).await,
         Some(Command::Access(args)) => access::run(args).await,
         Some(Command::Spirit(args)) => Box::pin(spirit::run(args)).await,

@@ -2,11 +2,12 @@
 //!
 //! Does not depend on gRPC. [`Store`] has a part for each kind of work: [`Store::write`] for creates and edits,
 //! [`Store::read`] for queries, [`Store::live`] for streams, [`Store::keys`] for API keys, [`Store::purge`] for removals.
-//! [`Store::mover`] moves events of the Python backend.
+//! [`Store::mover`] moves events of the Python backend. [`Distributor`] distributes the tables over a Citus cluster.
 //! Most functions run one statement. After the start, transactions are begun in three places: for a flush of the write
 //! path, for deletions, purges and moves, and, behind a transaction pooler, for each statement. All run in tasks, so a caller
 //! that goes away cannot leave a transaction open.
 
+mod distribute;
 mod keys;
 mod legacy;
 mod live;
@@ -34,6 +35,7 @@ use read::ReadRouter;
 
 use crate::panics::keep_running;
 
+pub use distribute::{DISTRIBUTED_TABLES, DistributeError, Distribution, Distributor, SHARDS_DEFAULT};
 pub use keys::{ApiKey, ApiKeys, NewApiKey};
 pub use legacy::{
     EventMover, LegacyDatabase, LegacyError, LegacyEvent, LegacySpirit, Moved, MovedSpirit, SpiritState,
@@ -72,6 +74,9 @@ pub const PLANNER_SETTINGS: [(&str, &str); 4] = [
     // event would start two processes.
     ("max_parallel_workers_per_gather", "0"),
 ];
+
+/// `application_name` of the store's connections, or its beginning.
+const APPLICATION_NAME: &str = "elephantasm-events";
 
 /// The settings for the planner on a distributed database. Citus cannot plan most statements without the values of their
 /// parameters.
@@ -314,6 +319,6 @@ impl StoreSettings {
 /// Sets the application name and turns off statement logging.
 fn with_name(options: PgConnectOptions) -> PgConnectOptions {
     options
-        .application_name("elephantasm-events")
+        .application_name(APPLICATION_NAME)
         .disable_statement_logging() // the statements of a flush are long
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod auth;
+mod citus;
 mod faults;
 mod operations;
 mod pooler;

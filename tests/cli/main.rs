@@ -16,6 +16,7 @@ mod cancelled_calls;
 mod changes;
 mod commands;
 mod curl;
+mod distribute;
 mod drain;
 mod durations;
 mod examples;

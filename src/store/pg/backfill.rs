@@ -4,7 +4,7 @@
 //! time may both record a spirit, which changes nothing. Instances of earlier versions must have ended.
 
 use const_format::formatcp;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 /// A new activity epoch. It comes from the clock, so that a spirit that is removed and made again has another one.
@@ -51,14 +51,14 @@ pub(in crate::store) const RECORD_SESSIONS: &str = formatcp!(
 );
 
 /// Records the missing sessions of all spirits.
-pub(super) async fn record_missing_sessions(pool: &PgPool) -> Result<(), sqlx::Error> {
+pub(super) async fn record_missing_sessions(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let mut after = Uuid::nil();
     let mut spirits: u64 = 0;
     loop {
         let missing: Vec<(Uuid,)> = sqlx::query_as(SPIRITS_WITHOUT_SESSIONS)
             .bind(after)
             .bind(SPIRITS)
-            .fetch_all(pool)
+            .fetch_all(&mut *connection)
             .await?;
         let Some((last,)) = missing.last() else { break };
         after = *last;
@@ -66,7 +66,10 @@ pub(super) async fn record_missing_sessions(pool: &PgPool) -> Result<(), sqlx::E
             tracing::info!("recording the sessions of existing events; the start takes longer this time");
         }
         for (id,) in &missing {
-            sqlx::query(RECORD_SESSIONS).bind(id).execute(pool).await?;
+            sqlx::query(RECORD_SESSIONS)
+                .bind(id)
+                .execute(&mut *connection)
+                .await?;
             spirits += 1;
         }
         tracing::info!(spirits, "recorded the sessions of existing events");

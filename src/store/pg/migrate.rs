@@ -1,7 +1,7 @@
 //! Applies the migrations, or checks that they have been applied.
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 
 use super::backfill::{IS_INCOMPLETE, record_missing_sessions};
 use super::encoding::check_encoding;
@@ -11,11 +11,12 @@ use super::session::Connector;
 use super::sharding::{Sharding, check_sharding};
 use super::startup_error::StartupError;
 use crate::domain::shard::ShardMap;
+use crate::store::distribute::distribute_new_tables;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// True on a standby and on a primary that was set read-only.
-const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::bool";
+pub(in crate::store) const IS_READ_ONLY: &str = "select current_setting('transaction_read_only')::bool";
 
 const HAS_MIGRATIONS: &str = "select to_regclass('_sqlx_migrations') is not null";
 
@@ -112,7 +113,7 @@ impl Startup<'_> {
 }
 
 /// The outcome of applying migrations.
-enum Applied {
+pub(in crate::store) enum Applied {
     /// The schema is up to date, at this version.
     UpTo(i64),
     /// The database is read-only, so no migration was applied.
@@ -128,18 +129,24 @@ async fn apply(options: &PgConnectOptions) -> Result<Applied, StartupError> {
         .max_connections(1)
         .connect_with(options.clone().options([("statement_timeout", "0")]))
         .await?;
-    let applied = apply_to(&pool).await;
+    let mut connection = pool.acquire().await?;
+    let applied = apply_to(&mut connection).await;
+    drop(connection);
     pool.close().await;
     applied
 }
 
-async fn apply_to(pool: &PgPool) -> Result<Applied, StartupError> {
-    let (is_read_only,): (bool,) = sqlx::query_as(IS_READ_ONLY).fetch_one(pool).await?;
+/// Applies missing migrations, records the sessions of events that have none, and distributes new tables if the others
+/// are distributed.
+pub(in crate::store) async fn apply_to(connection: &mut PgConnection) -> Result<Applied, StartupError> {
+    let (is_read_only,): (bool,) = sqlx::query_as(IS_READ_ONLY).fetch_one(&mut *connection).await?;
     if is_read_only {
         return Ok(Applied::Nothing);
     }
-    MIGRATOR.run(pool).await?;
-    record_missing_sessions(pool).await?;
+    // `run` on a borrowed connection gives a future that cannot be sent to another thread.
+    MIGRATOR.run_direct(None, &mut *connection, false).await?;
+    record_missing_sessions(connection).await?;
+    distribute_new_tables(connection).await?;
     Ok(Applied::UpTo(newest()))
 }
 

@@ -11,7 +11,7 @@ use elephantasm_events::grpc::pb::{
     ListEventChangesRequest, ListSessionsRequest, ListSpiritsRequest, OnDuplicate,
     StreamSessionEventsRequest, UpdateEventRequest,
 };
-use elephantasm_events::store::StandbySettings;
+use elephantasm_events::store::{DistributeError, Distributor, StandbySettings};
 use prost::Message as _;
 use prost_types::method_options::IdempotencyLevel;
 use prost_types::{FileDescriptorSet, MethodOptions};
@@ -374,4 +374,13 @@ async fn an_event_with_cut_content_that_the_standby_does_not_have_yet_is_read_fr
     let event = reply.into_inner().event.unwrap();
     assert_eq!((event.content(), event.content_bytes), ("h", Some(5)));
     pair.resume_replay().await;
+}
+
+#[tokio::test]
+async fn distribute_refuses_a_standby() {
+    let pair = Pair::start(NO_LAG_LIMIT).await;
+    let connect = pair.standby.database.connect.clone();
+    let distributor = Distributor::connect(connect).await.unwrap();
+    let refused = distributor.distribute(None).await.unwrap_err();
+    assert!(matches!(refused, DistributeError::ReadOnly), "{refused}");
 }

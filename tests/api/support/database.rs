@@ -4,13 +4,14 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Weak};
 
 use elephantasm_events::embedded_postgres::{EmbeddedPostgres, Options};
-use elephantasm_events::store::{Store, StoreSettings};
+use elephantasm_events::store::{Sharding, Store, StoreSettings};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::support::citus::{CitusCluster, Template};
 use crate::support::harness::{Settings, reachable_dir};
 use crate::support::pgbouncer::Pooler;
 
@@ -27,8 +28,12 @@ impl Database {
     /// Creates a database with the service's schema in the shared PostgreSQL.
     pub async fn create() -> Self {
         let postgres = Postgres::shared().await;
+        let connect = match (&postgres.citus, &postgres.distributed) {
+            (Some(citus), Some(template)) => citus.create_from(template).await,
+            _ => create_database(&postgres.connect, &postgres.migrated).await,
+        };
         Self {
-            connect: create_database(&postgres.connect, &postgres.migrated).await,
+            connect,
             postgres: Some(postgres),
         }
     }
@@ -37,7 +42,10 @@ impl Database {
     pub async fn empty() -> Self {
         let postgres = Postgres::shared().await;
         Self {
-            connect: create_database(&postgres.connect, EMPTY).await,
+            connect: match &postgres.citus {
+                Some(citus) => citus.create_empty().await,
+                None => create_database(&postgres.connect, EMPTY).await,
+            },
             postgres: Some(postgres),
         }
     }
@@ -51,7 +59,7 @@ impl Database {
     }
 
     /// Connect options of a server: through the pooler, if the tests run behind one.
-    pub(super) fn server_connect_options(&self, settings: &mut StoreSettings) -> PgConnectOptions {
+    pub fn server_connect_options(&self, settings: &mut StoreSettings) -> PgConnectOptions {
         let Some((pooler, name)) = self.pooler() else {
             return self.connect.clone();
         };
@@ -93,6 +101,28 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(citus) = self
+            .postgres
+            .as_ref()
+            .and_then(|postgres| postgres.citus.as_ref())
+        else {
+            return;
+        };
+        let name = self.connect.get_database().unwrap_or_default();
+        block_on(citus.drop_database(name));
+    }
+}
+
+/// Runs a future to its end in another thread, since `drop` cannot block on the test's own runtime.
+fn block_on<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(|| tokio::runtime::Runtime::new().unwrap().block_on(future));
+        done.join().unwrap()
+    })
+}
+
 /// The PostgreSQL that the tests share: the one at `TEST_DATABASE_URL`, or a private one that stops with the
 /// last test that uses it. The private one runs without fsync, since no test on it is about durability.
 struct Postgres {
@@ -100,6 +130,9 @@ struct Postgres {
     /// Name of the database with the service's schema that is copied for each test: faster than to migrate a new one.
     migrated: String,
     pooler: Option<Pooler>,
+    /// The cluster of this coordinator, if the tests run on one, and the database with the distributed tables.
+    citus: Option<CitusCluster>,
+    distributed: Option<Template>,
     private: Option<(EmbeddedPostgres, TempDir)>,
 }
 
@@ -115,7 +148,11 @@ impl Postgres {
             return running;
         }
         let mut started = Self::start().await;
-        started.migrated = create_migrated_database(&started.connect).await;
+        let migrated = create_migrated_database(&started).await;
+        started.migrated = migrated.get_database().unwrap().to_owned();
+        if let Some(citus) = &started.citus {
+            started.distributed = Some(citus.template(migrated).await);
+        }
         started.pooler = Pooler::start(&started.connect).await;
         let started = Arc::new(started);
         *shared = Arc::downgrade(&started);
@@ -123,13 +160,13 @@ impl Postgres {
     }
 
     async fn start() -> Self {
+        if let Some(citus) = CitusCluster::from_env().await {
+            let mut at = Self::at(citus.coordinator().clone());
+            at.citus = Some(citus);
+            return at;
+        }
         if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
-            return Self {
-                connect: PgConnectOptions::from_str(&url).unwrap(),
-                migrated: String::new(),
-                pooler: None,
-                private: None,
-            };
+            return Self::at(PgConnectOptions::from_str(&url).unwrap());
         }
         let dir = reachable_dir();
         let settings = [("fsync", "off"), ("max_connections", "300")];
@@ -142,11 +179,21 @@ impl Postgres {
         })
         .await
         .unwrap();
+        let connect = postgres.connect_options("postgres");
+        let mut started = Self::at(connect);
+        started.private = Some((postgres, dir));
+        started
+    }
+
+    /// A running PostgreSQL.
+    fn at(connect: PgConnectOptions) -> Self {
         Self {
-            connect: postgres.connect_options("postgres"),
+            connect,
             migrated: String::new(),
             pooler: None,
-            private: Some((postgres, dir)),
+            citus: None,
+            distributed: None,
+            private: None,
         }
     }
 }
@@ -163,27 +210,30 @@ async fn create_database(postgres: &PgConnectOptions, template: &str) -> PgConne
     postgres.clone().database(&name)
 }
 
-/// Creates a database with the service's schema, to which nothing is connected, and returns its name.
-async fn create_migrated_database(postgres: &PgConnectOptions) -> String {
-    let connect = create_database(postgres, EMPTY).await;
-    let store = Store::open(connect.clone(), Settings::default().store);
+/// Creates a database with the service's schema, to which nothing is connected.
+async fn create_migrated_database(postgres: &Postgres) -> PgConnectOptions {
+    let connect = match &postgres.citus {
+        Some(citus) => citus.create_empty().await,
+        None => create_database(&postgres.connect, EMPTY).await,
+    };
+    let mut settings = Settings::default().store;
+    settings.sharding = Sharding::None;
+    let store = Store::open(connect.clone(), settings);
     store.migrate().await.unwrap();
     store.close().await;
-    connect.get_database().unwrap().to_owned()
+    connect
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
         self.pooler = None;
+        if let Some(citus) = &self.citus {
+            block_on(citus.drop_database(&self.migrated));
+        }
         let Some((postgres, dir)) = self.private.take() else {
             return;
         };
-        // Drop cannot block on the test's own runtime.
-        let stopped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(postgres.stop()).unwrap();
-            drop(dir);
-        });
-        stopped.join().unwrap();
+        block_on(postgres.stop()).unwrap();
+        drop(dir);
     }
 }

@@ -4,6 +4,7 @@ pub mod access;
 pub mod builders;
 #[path = "../../shared/certificates.rs"]
 pub mod certificates;
+pub mod citus;
 pub mod cluster;
 pub mod connect_proxy;
 #[path = "../../shared/connections.rs"]

@@ -1,5 +1,7 @@
 //! Tables and keys.
 
+use elephantasm_events::store::DISTRIBUTED_TABLES;
+
 use crate::support::harness::TestServer;
 
 /// Objects that the tables of a sharded database cannot have, or would have once for each shard: tables without a spirit but
@@ -37,6 +39,29 @@ const OBSTACLES: &str = "
     from pg_class
     where relnamespace = 'public'::regnamespace
     and relkind = 'S'";
+
+/// Tables with a spirit, and the column of its id.
+const TABLES_OF_SPIRITS: &str = "
+    select relname::text, attname::text
+    from pg_attribute
+    join pg_class on pg_class.oid = attrelid
+    where relnamespace = 'public'::regnamespace
+    and relkind = 'r'
+    and (attname = 'spirit_id' or (relname, attname) = ('spirits', 'id'))
+    order by relname";
+
+#[tokio::test]
+async fn exactly_the_tables_with_a_spirit_are_distributed_and_spirits_first() {
+    let server = TestServer::start().await;
+    let found: Vec<(String, String)> = sqlx::query_as(TABLES_OF_SPIRITS)
+        .fetch_all(&mut server.database.connect().await)
+        .await
+        .unwrap();
+    let mut distributed = DISTRIBUTED_TABLES.map(|(table, column)| (table.to_owned(), column.to_owned()));
+    assert_eq!(distributed[0].0, "spirits");
+    distributed.sort();
+    assert_eq!(found, distributed);
+}
 
 #[tokio::test]
 async fn tables_and_unique_keys_contain_the_spirit_and_nothing_spans_spirits() {
