@@ -217,6 +217,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("list_purges/of_spirit", purges::OF_SPIRIT),
     ("list_purges/of_spirits", purges::OF_SPIRITS),
     ("sharded/list_purges/of_spirits", purges::OF_SPIRITS_SHARDED),
+    ("sharded/spirit_of_event/single", changes::SPIRIT_OF_EVENT[0]),
+    ("sharded/spirit_of_event/bulk", changes::SPIRIT_OF_EVENT[1]),
     ("sharded/times", sharded::TIMES),
     ("sharded/draw", sharded::DRAW),
     ("sharded/draw_lowering", sharded::DRAW_LOWERING),

@@ -37,12 +37,11 @@ pub(super) async fn check_sharding(
     let is_wanted = sharding == Sharding::Citus;
     let (has_citus,): (bool,) = pool.one(sqlx::query_as(HAS_CITUS)).await?;
     if !has_citus {
-        return match is_wanted {
-            true => Err(StartupError::NotDistributed(
-                "this database does not have the extension citus",
-            )),
-            false => Ok(None),
-        };
+        if is_wanted {
+            let reason = "this database does not have the extension citus";
+            return Err(StartupError::NotDistributed(reason));
+        }
+        return Ok(None);
     }
     let hashes: Vec<(Option<i32>,)> = pool.all(sqlx::query_as(LOWEST_HASHES)).await?;
     match (is_wanted, hashes.is_empty()) {

@@ -280,12 +280,16 @@ impl Purger {
         }
     }
 
-    /// Pauses after a step that took this long.
-    async fn pause(&self, step: Duration) {
-        let pause = step.saturating_mul(PAUSE_FACTOR).min(PAUSE_MAX);
+    /// Pauses for this long, or until the server ends.
+    async fn pause(&self, pause: Duration) {
         tokio::select! {
             () = sleep(pause) => {}
             () = self.closing.cancelled() => {}
         }
     }
+}
+
+/// Returns the pause after a step that took this long.
+fn pause_after(step: Duration) -> Duration {
+    step.saturating_mul(PAUSE_FACTOR).min(PAUSE_MAX)
 }

@@ -1,9 +1,8 @@
 //! Retention: purges what is older than spirits keep it, at intervals, on one instance at a time.
 //!
 //! Each step is a transaction that takes an advisory lock if it is free, so no database session has to be kept and a
-//! pooler may be in between. A sweep that finds the lock taken ends, since another instance is at work.
+//! pooler may be in between. A sweep that finds the lock taken at its start ends, since another instance is at work.
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use sqlx::FromRow;
@@ -11,15 +10,18 @@ use sqlx::types::chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::Purger;
 use super::statements::{ADD_TO_RETENTION, RECORD_SCAN, RETENTION_BOUNDS, SPIRITS_WITH_RETENTION};
 use super::step::{Purged, Request, lock, purge_page, remove_changes};
 use super::walk::{Scope, Walk};
+use super::{Purger, pause_after};
 use crate::domain::ids::SpiritId;
 use crate::domain::purge::{PurgeSelection, RETENTION_REQUESTER};
 use crate::store::pg::error::{StoreError, chain};
 use crate::store::pg::session::PgSession;
 use crate::store::pg::transaction::{fetch_all, optional};
+
+/// The pause before a step is tried again after one of another instance.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The times before which a spirit keeps nothing; `None` = it keeps everything.
 #[derive(FromRow)]
@@ -42,13 +44,14 @@ enum Phase {
     Changes { after: i64 },
 }
 
-/// The continuation after a step: the next step, the end of the spirit, or the end of the sweep because another instance
-/// works.
-type Next = ControlFlow<End, Phase>;
-
-enum End {
-    OfSpirit,
-    OfSweep,
+/// The continuation after a step.
+enum Next {
+    Step(Phase),
+    /// The same step again: another instance was in the middle of one.
+    Retry(Phase),
+    EndOfSpirit,
+    /// Another instance works, and the sweep of this one has not begun.
+    EndOfSweep,
 }
 
 impl Purger {
@@ -78,15 +81,15 @@ impl Purger {
             };
             after = *last;
             for (id,) in spirits {
-                if let End::OfSweep = self.apply_retention(SpiritId(id)).await? {
+                if !self.apply_retention(SpiritId(id)).await? {
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Applies the retention of a spirit step by step.
-    async fn apply_retention(&self, spirit_id: SpiritId) -> Result<End, StoreError> {
+    /// Applies the retention of a spirit step by step. Returns whether the sweep goes on.
+    async fn apply_retention(&self, spirit_id: SpiritId) -> Result<bool, StoreError> {
         let mut phase = Phase::Events {
             walk: None,
             is_scan: false,
@@ -97,12 +100,24 @@ impl Purger {
                 Box::pin(step(session, spirit_id, phase))
             });
             let (next, purged) = step.await?;
-            self.record(spirit_id, PurgeSelection::Retention, purged, started.elapsed());
-            match next {
-                ControlFlow::Break(end) => return Ok(end),
-                ControlFlow::Continue(next) => phase = next,
-            }
-            self.pause(started.elapsed()).await;
+            let elapsed = started.elapsed();
+            let pause = match next {
+                Next::Step(next) => {
+                    self.record(spirit_id, PurgeSelection::Retention, purged, elapsed);
+                    phase = next;
+                    pause_after(elapsed)
+                }
+                Next::Retry(same) => {
+                    phase = same;
+                    RETRY_PAUSE
+                }
+                Next::EndOfSpirit => {
+                    self.record(spirit_id, PurgeSelection::Retention, purged, elapsed);
+                    return Ok(true);
+                }
+                Next::EndOfSweep => return Ok(false),
+            };
+            self.pause(pause).await;
         }
     }
 }
@@ -115,23 +130,20 @@ async fn step(
 ) -> Result<(Next, Purged), StoreError> {
     let statement = sqlx::query_as::<_, BoundsRow>(RETENTION_BOUNDS).bind(spirit_id.0);
     let Some(bounds) = optional(session, statement).await? else {
-        return Ok((ControlFlow::Break(End::OfSpirit), Purged::default()));
+        return Ok((Next::EndOfSpirit, Purged::default()));
     };
     if !bounds.is_alone {
         // A sweep that has begun goes on after the other instance's step: if both gave way, neither might ever end.
         let next = match phase {
-            Phase::Events { walk: None, .. } => ControlFlow::Break(End::OfSweep),
-            begun => ControlFlow::Continue(begun),
+            Phase::Events { walk: None, .. } => Next::EndOfSweep,
+            begun => Next::Retry(begun),
         };
         return Ok((next, Purged::default()));
     }
     match phase {
         Phase::Events { walk, is_scan } => {
             let Some(created_until) = bounds.created_until else {
-                return Ok((
-                    ControlFlow::Continue(Phase::Deleted { walk: None }),
-                    Purged::default(),
-                ));
+                return Ok((Next::Step(Phase::Deleted { walk: None }), Purged::default()));
             };
             let is_scan = is_scan || walk.is_none() && bounds.is_scan_due;
             let scope = Scope::Sequences {
@@ -144,10 +156,7 @@ async fn step(
         }
         Phase::Deleted { walk } => {
             let Some(until) = bounds.deleted_until else {
-                return Ok((
-                    ControlFlow::Continue(Phase::Changes { after: 0 }),
-                    Purged::default(),
-                ));
+                return Ok((Next::Step(Phase::Changes { after: 0 }), Purged::default()));
             };
             let scope = Scope::Deleted { until };
             let mut walk = walk.unwrap_or_else(|| Walk::new(spirit_id, scope.clone(), bounds.last_sequence));
@@ -158,7 +167,7 @@ async fn step(
             } else {
                 Phase::Deleted { walk: Some(walk) }
             };
-            Ok((ControlFlow::Continue(next), purged))
+            Ok((Next::Step(next), purged))
         }
         Phase::Changes { after } => {
             let last = match bounds.changed_until {
@@ -168,9 +177,7 @@ async fn step(
                 }
                 None => None,
             };
-            let next = last.map_or(ControlFlow::Break(End::OfSpirit), |after| {
-                ControlFlow::Continue(Phase::Changes { after })
-            });
+            let next = last.map_or(Next::EndOfSpirit, |after| Next::Step(Phase::Changes { after }));
             Ok((next, Purged::default()))
         }
     }
@@ -196,7 +203,7 @@ async fn purge_old(
             is_scan,
         }
     };
-    Ok((ControlFlow::Continue(next), purged))
+    Ok((Next::Step(next), purged))
 }
 
 /// Purges a page and adds its events to the purge of the day.

@@ -7,11 +7,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Purger;
 use super::statements::{FINISH, REMOVE_SPIRIT};
 use super::step::{Request, lock, purge_page, remove_changes, remove_empty_sessions, remove_sessions};
 use super::walk::{Scope, Walk};
 use super::walk_statements::{WALK_OWNER, WALKED_ROWS_MAX};
+use super::{Purger, pause_after};
 use crate::domain::filter::start_of_year;
 use crate::domain::ids::SpiritId;
 use crate::domain::purge::{PurgeSelection, Selected};
@@ -107,7 +107,7 @@ impl Task {
                     .record(self.spirit_id, self.selection, purged, started.elapsed());
             }
             self.count.send_modify(|count| *count += purged.count);
-            self.purger.pause(started.elapsed()).await;
+            self.purger.pause(pause_after(started.elapsed())).await;
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Task {
                 })
             });
             next = removed.await?;
-            self.purger.pause(started.elapsed()).await;
+            self.purger.pause(pause_after(started.elapsed())).await;
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Task {
                 })
             });
             next = removed.await?;
-            self.purger.pause(started.elapsed()).await;
+            self.purger.pause(pause_after(started.elapsed())).await;
         }
         Ok(())
     }

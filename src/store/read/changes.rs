@@ -27,7 +27,7 @@ pub struct ChangeQuery {
 }
 
 /// A page of changes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ChangePage {
     pub changes: Vec<EventChange>,
     /// Whether more changes follow.
@@ -110,6 +110,19 @@ pub(in crate::store) const LIST: &str = formatcp!(
      order by spirit_id desc, change desc"
 );
 
+/// Find the spirit of an event by its changes, on a distributed database: by those of the event alone, and by bulk changes.
+pub(in crate::store) const SPIRIT_OF_EVENT: [&str; 2] = [
+    "select spirit_id
+     from changes
+     where event_id = $1
+     limit 1",
+    "select spirit_id
+     from changes
+     where event_ids @> array[$1::uuid]
+     and event_ids is not null
+     limit 1",
+];
+
 impl Reader {
     /// Returns a page of the changes of an event. An unknown event has no changes.
     pub async fn list_event_changes(&mut self, query: ChangeQuery) -> Result<ChangePage, StoreError> {
@@ -123,11 +136,19 @@ impl Reader {
             spirit_id: SpiritId(Uuid::max()),
             change: i64::MAX,
         });
+        // All shards are asked for the spirit only, since a page over several shards cannot be planned.
+        let named = match named_spirit(&scope) {
+            None if self.primary.is_sharded() => match self.spirit_of_changes(event_id).await? {
+                Some(spirit_id) => Some(spirit_id),
+                None => return Ok(ChangePage::default()),
+            },
+            named => named,
+        };
         let spirit_ids = scope.spirit_ids();
         let spirit_ids: Option<Vec<Uuid>> = spirit_ids.map(|ids| ids.iter().map(|id| id.0).collect());
         let statement = sqlx::query_as::<_, ListedRow>(LIST)
             .bind(event_id.0)
-            .bind(named_spirit(&scope))
+            .bind(named)
             .bind(spirit_ids)
             .bind(after.spirit_id.0)
             .bind(after.change)
@@ -140,6 +161,17 @@ impl Reader {
             more: usize::try_from(found).unwrap_or(usize::MAX) > changes.len(),
             changes,
         })
+    }
+
+    /// Returns the spirit of an event that was changed.
+    async fn spirit_of_changes(&mut self, event_id: EventId) -> Result<Option<Uuid>, StoreError> {
+        for statement in SPIRIT_OF_EVENT {
+            let found = sqlx::query_as::<_, (Uuid,)>(statement).bind(event_id.0);
+            if let Some((spirit_id,)) = self.all(found).await?.pop() {
+                return Ok(Some(spirit_id));
+            }
+        }
+        Ok(None)
     }
 }
 

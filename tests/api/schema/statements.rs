@@ -28,7 +28,8 @@ const ADVANCED: &str =
 const REMOVED: &str = "id UUID, sequence INT8, session_id TEXT, occurred_at TIMESTAMPTZ";
 
 /// Columns by prefix of the statement's name; the first matching prefix counts.
-const COLUMNS: [(&str, &str); 67] = [
+const COLUMNS: [(&str, &str); 68] = [
+    ("sharded/spirit_of_event/", "spirit_id UUID"),
     ("sharded/times", "now TIMESTAMPTZ, deleted_at TIMESTAMPTZ"),
     ("sharded/draw", "last_change INT8"),
     (

@@ -8,7 +8,10 @@ pub fn sharded() -> Vec<Read> {
     let keys = format!("'{{{}}}'", vec!["key 57"; 200].join(","));
     let key_owners = format!("array_fill('{:032}'::uuid, array[200])", 8);
     let insert = [vec![ids(1)], new_event(), vec!["now()".to_owned()]].concat();
+    let event = format!("'{:032}'", 7);
     let mut reads = vec![
+        read(LOOKUP, "sharded/spirit_of_event/single", [&event]),
+        read(LOOKUP, "sharded/spirit_of_event/bulk", [&event]),
         read(SCAN, "sharded/ingest/dedupe_keys", [&key_owners, &keys]),
         read(
             SCAN,

@@ -10,13 +10,15 @@ mod partitions;
 mod schema;
 mod texts;
 
-/// Statements over the spirits of the whole database.
-const OVER_ALL_SPIRITS: [&str; 5] = [
+/// Statements over the spirits of the whole database, and those that find the spirit of an event.
+const OVER_ALL_SPIRITS: [&str; 7] = [
     "list_spirits/named",
     "list_spirits/newest",
     "migrate/spirits_without_sessions",
     "purge/retention/spirits",
     "sharded/list_purges/of_spirits",
+    "sharded/spirit_of_event/bulk",
+    "sharded/spirit_of_event/single",
 ];
 
 /// Statements that are not run on a distributed database. The first have another form there, with the prefix `sharded/` or
