@@ -116,7 +116,12 @@ fn is_bad_value(code: &str, error: &dyn DatabaseError) -> bool {
     // Comparisons of times with and without a time zone in a SQL/JSON path have the code of several other errors.
     let is_time_zone = || {
         let error = error.try_downcast_ref::<PgDatabaseError>();
-        error.and_then(PgDatabaseError::routine) == Some("checkTimezoneIsUsedForCast")
+        error.is_some_and(|error| match error.routine() {
+            Some("checkTimezoneIsUsedForCast") => true,
+            // Citus repeats code and message of a worker's error, but not its routine.
+            Some("ReportResultError") => error.message().ends_with("without time zone usage"),
+            _ => false,
+        })
     };
     BAD_VALUE.iter().any(|prefix| code.starts_with(prefix)) || code == "0A000" && is_time_zone()
 }
