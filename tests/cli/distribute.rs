@@ -55,6 +55,22 @@ async fn distribute_refuses_a_database_without_citus_and_leaves_it_empty() {
 }
 
 #[tokio::test]
+async fn serve_and_migrate_with_citus_refuse_a_database_without_it() {
+    let test_dir = TestDir::new();
+    let server = server_with_second_database(&test_dir).await;
+    let url = test_dir.database_url("other");
+    for command in ["serve", "migrate"] {
+        let exited = finish(&mut test_dir.command(&[command, "--citus", "--database-url", &url])).await;
+        assert_refused(
+            exited,
+            1,
+            &["--citus", "extension citus", "elephantasm-events distribute"],
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn distribute_refuses_a_database_that_an_instance_uses() {
     let test_dir = TestDir::new();
     let server = Server::start(&test_dir).await;

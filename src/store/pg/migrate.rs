@@ -54,8 +54,13 @@ impl Startup<'_> {
     pub(in crate::store) async fn prepare(&self) -> Result<Prepared, StartupError> {
         let backends = check_pooler([self.probe, self.pool], self.connector).await?;
         check_encoding(self.probe).await?;
-        let shards = check_sharding(self.probe, self.sharding).await?;
+        check_sharding(self.probe, self.sharding).await?;
         let version = self.migrate(backends).await?;
+        // Migrations wait for a lock, under which another process may have distributed the tables meanwhile.
+        let shards = check_sharding(self.probe, self.sharding).await?;
+        if let Some(shards) = &shards {
+            tracing::info!(shards = shards.count(), "each shard of the tables has a writer");
+        }
         Ok(Prepared { version, shards })
     }
 

@@ -63,9 +63,5 @@ fn shards(hashes: Vec<(Option<i32>,)>) -> Result<ShardMap, StartupError> {
         let reason = format!("into {} shards, more than {SHARDS_MAX}", shards.count());
         return Err(StartupError::UnusableShards(reason));
     }
-    tracing::info!(
-        shards = shards.count(),
-        "the tables are distributed; each shard has a writer"
-    );
     Ok(shards)
 }
