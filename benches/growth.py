@@ -9,30 +9,38 @@ import statistics
 
 from bench import Bench
 
+
+def by(command, values):
+    """Returns a command for each value of its last option, by the value as text."""
+    return {f"{value:,}": [*command, value] for value in values}
+
+
+def sessions(kind, *options):
+    """Returns the commands that list sessions of spirits with few and with many of them."""
+    command = ["sessions", "--concurrency", 1, "--content-bytes", 10, *options, "--events"]
+    return {f"{kind}, of {value}": args for value, args in by(command, [100, 1_000_000]).items()}
+
+
 SWEEPS = {
-    "concurrency": ("CreateEvent by calls in flight", ["create", "--concurrency"], [1, 4, 16, 64, 256, 1024]),
-    "spirits": ("CreateEvent, 64 in flight, by spirits", ["create", "--spirits"], [1, 10, 100, 1_000, 10_000]),
-    "content": ("CreateEvent, 64 in flight, by bytes of content", ["create", "--content-bytes"], [100, 1_000, 10_000, 100_000]),
-    "replay": ("replay by events of the session", ["replay", "--concurrency", 1, "--events"], [100, 1_000, 10_000, 100_000]),
+    "concurrency": ("CreateEvent by calls in flight", by(["create", "--concurrency"], [1, 4, 16, 64, 256, 1024])),
+    "spirits": ("CreateEvent, 64 in flight, by spirits", by(["create", "--spirits"], [1, 10, 100, 1_000, 10_000])),
+    "content": (
+        "CreateEvent, 64 in flight, by bytes of content",
+        by(["create", "--content-bytes"], [100, 1_000, 10_000, 100_000]),
+    ),
+    "replay": (
+        "replay by events of the session",
+        by(["replay", "--concurrency", 1, "--events"], [100, 1_000, 10_000, 100_000]),
+    ),
     "sessions": (
-        "ListSessions of 50, one call at a time, by sessions of the spirit, active within a minute",
-        ["sessions", "--concurrency", 1, "--content-bytes", 10, "--events"],
-        [100, 1_000_000],
-    ),
-    "sessions-year": (
-        "the same, active within a year",
-        ["sessions", "--concurrency", 1, "--content-bytes", 10, "--days", 365, "--events"],
-        [100, 1_000_000],
-    ),
-    "sessions-owner": (
-        "the 50 sessions of an owner, by sessions of the spirit, active within a year",
-        ["sessions", "--owner", "--concurrency", 1, "--content-bytes", 10, "--days", 365, "--events"],
-        [100, 1_000_000],
+        "ListSessions of 50, one call at a time, by sessions of the spirit",
+        sessions("active within a minute")
+        | sessions("active within a year", "--days", 365)
+        | sessions("an owner's 50, active within a year", "--owner", "--days", 365),
     ),
     "depth": (
         "ListEvents of 50, 64 in flight, by events before the page",
-        ["list", "--events", 100_000, "--spirits", 1, "--page-depth"],
-        [0, 1_000, 99_000],
+        by(["list", "--events", 100_000, "--spirits", 1, "--page-depth"], [0, 1_000, 99_000]),
     ),
 }
 TABLE = [10_000, 1_000_000]
@@ -50,18 +58,16 @@ def up_and_down(values, rounds):
         yield from values if number % 2 == 0 else reversed(values)
 
 
-def sweep(seconds, rounds, title, command, values):
+def sweep(seconds, rounds, title, commands):
     print(f"\n| {title} | events/s | p50 ms | p99 ms |\n|---|---|---|---|")
-    reports = {value: [] for value in values}
+    reports = {label: [] for label in commands}
     with Bench(seconds) as bench:
-        for value in up_and_down(values, rounds):
+        for label in up_and_down(list(commands), rounds):
             bench.sql("checkpoint")
-            reports[value].append(bench.service(*command, value))
-    for value in values:
-        rate, p50, p99 = (
-            statistics.median(getattr(report, name) for report in reports[value]) for name in ("events", "p50", "p99")
-        )
-        print(f"| {value:,} | {rate:,.0f} | {p50:.3g} | {p99:.3g} |", flush=True)
+            reports[label].append(bench.service(*commands[label]))
+    for label, results in reports.items():
+        rate, p50, p99 = (statistics.median(getattr(result, name) for result in results) for name in ("events", "p50", "p99"))
+        print(f"| {label} | {rate:,.0f} | {p50:.3g} | {p99:.3g} |", flush=True)
 
 
 def table(seconds, rounds, sizes):
@@ -108,9 +114,9 @@ def main():
     args = parser.parse_args()
     if not args.only or "table" in args.only:
         table(args.seconds, args.rounds, args.table_sizes)
-    for name, (title, command, values) in SWEEPS.items():
+    for name, (title, commands) in SWEEPS.items():
         if not args.only or name in args.only:
-            sweep(args.seconds, args.rounds, title, command, values)
+            sweep(args.seconds, args.rounds, title, commands)
 
 
 if __name__ == "__main__":

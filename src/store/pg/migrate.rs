@@ -1,6 +1,6 @@
 //! Applies the migrations, or checks that they have been applied.
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 
 use super::backfill::{IS_INCOMPLETE, record_missing_sessions};
@@ -54,9 +54,7 @@ impl Startup<'_> {
     pub(in crate::store) async fn prepare(&self) -> Result<Prepared, StartupError> {
         let backends = check_pooler([self.probe, self.pool], self.connector).await?;
         check_encoding(self.probe).await?;
-        check_sharding(self.probe, self.sharding).await?;
         let version = self.migrate(backends).await?;
-        // Migrations wait for a lock, under which another process may have distributed the tables meanwhile.
         let shards = check_sharding(self.probe, self.sharding).await?;
         if let Some(shards) = &shards {
             tracing::info!(shards = shards.count(), "each shard of the tables has a writer");
@@ -70,7 +68,7 @@ impl Startup<'_> {
             (None, Backends::Dedicated) => self.connector.options(),
             (None, Backends::Shared) => return self.check_schema().await,
         };
-        match apply(options).await? {
+        match self.apply(options).await? {
             Applied::UpTo(version) => Ok(version),
             Applied::Nothing => match self.check_schema().await {
                 Err(StartupError::Incomplete) => Err(StartupError::Failed(
@@ -85,6 +83,30 @@ impl Startup<'_> {
                 checked => checked,
             },
         }
+    }
+
+    /// Applies missing migrations, each in a transaction, under an advisory lock that serialises instances that
+    /// start at the same time.
+    ///
+    /// Uses a connection of its own without a statement timeout: building an index may take long.
+    async fn apply(&self, options: &PgConnectOptions) -> Result<Applied, StartupError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone().options([("statement_timeout", "0")]))
+            .await?;
+        let mut connection = pool.acquire().await?;
+        let applied = self.apply_locked(&mut connection).await;
+        drop(connection);
+        pool.close().await;
+        applied
+    }
+
+    /// Takes the lock before the check, since the tables may be distributed while the start waits for it.
+    async fn apply_locked(&self, connection: &mut PgConnection) -> Result<Applied, StartupError> {
+        // Held until the connection is closed.
+        connection.lock().await?;
+        check_sharding(self.probe, self.sharding).await?;
+        apply_to(connection).await
     }
 
     /// Returns the version of the schema if it is the one that this binary needs.
@@ -123,22 +145,6 @@ pub(in crate::store) enum Applied {
     UpTo(i64),
     /// The database is read-only, so no migration was applied.
     Nothing,
-}
-
-/// Applies missing migrations, each in a transaction, under an advisory lock that serialises instances that
-/// start at the same time.
-///
-/// Uses a connection of its own without a statement timeout: building an index may take long.
-async fn apply(options: &PgConnectOptions) -> Result<Applied, StartupError> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .connect_with(options.clone().options([("statement_timeout", "0")]))
-        .await?;
-    let mut connection = pool.acquire().await?;
-    let applied = apply_to(&mut connection).await;
-    drop(connection);
-    pool.close().await;
-    applied
 }
 
 /// Applies missing migrations, records the sessions of events that have none, and distributes new tables if the others

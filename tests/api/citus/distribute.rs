@@ -38,7 +38,7 @@ async fn database_with_rows() -> Database {
 }
 
 /// A database of the cluster with the schema.
-async fn migrated() -> Database {
+pub async fn migrated() -> Database {
     let database = Database::empty().await;
     let mut settings = Settings::default().store;
     settings.sharding = Sharding::None;
@@ -218,4 +218,31 @@ async fn distribute_refuses_a_worker_and_a_cluster_without_workers() {
     .await;
     let refused = distribute(&database, None).await.unwrap_err();
     assert!(matches!(refused, DistributeError::NoWorkers), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn distribute_names_a_worker_that_does_not_answer_and_leaves_the_tables() {
+    if skipped_without_citus() {
+        return;
+    }
+    let database = migrated().await;
+    let mut connection = database.connect().await;
+    // Port 1 refuses connections.
+    run(
+        &mut connection,
+        "update pg_dist_node
+         set nodeport = 1
+         where groupid = (select max(groupid) from pg_dist_node)",
+    )
+    .await;
+    let refused = distribute(&database, None).await.unwrap_err();
+    assert!(
+        matches!(&refused, DistributeError::WorkerFailed { node, .. } if node.ends_with(":1")),
+        "{refused}"
+    );
+    let tables: i64 = sqlx::query_scalar("select count(*) from citus_tables")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(tables, 0);
 }

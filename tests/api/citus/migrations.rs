@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use elephantasm_events::store::{DISTRIBUTED_TABLES, Distributor, Store};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use super::distribute_statement;
 use crate::support::citus::skipped_without_citus;
 use crate::support::harness::{Database, Settings};
 
@@ -81,10 +82,7 @@ async fn every_migration_works_on_distributed_tables_and_leads_to_the_same_schem
             && exists(&mut connection, table).await
         {
             missing.remove(0);
-            let beside = if table == "spirits" { "none" } else { "spirits" };
-            let distribute = format!(
-                "select create_distributed_table('{table}', '{column}', colocate_with := '{beside}')"
-            );
+            let distribute = distribute_statement(table, column);
             migrate(&mut connection, &distribute).await.unwrap();
         }
     }
