@@ -14,12 +14,12 @@ use crate::support::harness::{Settings, TestServer, set_pool_of_calls};
 use crate::support::model::{delete, store};
 use crate::support::scrape::{Scrape, metric_reaches};
 
-const POOL_SIZE: u32 = 2;
+const POOL_SIZE: usize = 2;
 /// Statements of the greedy key: two hold the pool's connections, the others wait.
 const EDITS: usize = 6;
 
 fn small_pool(settings: &mut Settings) {
-    set_pool_of_calls(settings, POOL_SIZE);
+    set_pool_of_calls(settings, POOL_SIZE.try_into().unwrap());
     settings.store.acquire_timeout = Duration::from_secs(20);
 }
 
@@ -44,19 +44,14 @@ async fn a_key_that_fills_the_pool_is_served_after_a_waiting_key() {
     let spirit_lock = lock_spirit(&mut connection, &locked).await;
     let edits: Vec<_> = (0..EDITS).map(|_| edit(&keyed.admin, &locked)).collect();
     // An edit reads the spirit, and then waits for its lock.
-    statements_are_blocked(&keyed.server, POOL_SIZE.into()).await;
-    metric_reaches(
-        &keyed.server,
-        "events_pool_waiting",
-        (EDITS - POOL_SIZE as usize) as u64,
-    )
-    .await;
+    statements_are_blocked(&keyed.server, POOL_SIZE).await;
+    metric_reaches(&keyed.server, "events_pool_waiting", (EDITS - POOL_SIZE) as u64).await;
 
     let read = tokio::spawn(async move { other.call().await });
     metric_reaches(
         &keyed.server,
         "events_pool_waiting",
-        (EDITS - POOL_SIZE as usize) as u64 + 1,
+        (EDITS - POOL_SIZE) as u64 + 1,
     )
     .await;
     // Cancelled edits free their connections while the spirit is still locked.

@@ -8,7 +8,7 @@ use sqlx::Executor as _;
 use tonic::Code;
 use tonic_types::RpcStatusExt as _;
 
-use crate::support::builders::{create, event, keyed, list, lock_spirit};
+use crate::support::builders::{blocked_backends, create, event, keyed, list, lock_spirit};
 use crate::support::harness::{TestServer, eventually, skipped_behind_pooler};
 
 /// The sequence of the created event, or `None` for an error, which must be INTERNAL.
@@ -90,12 +90,6 @@ async fn a_create_does_not_fail_on_a_flush_connection_that_died_while_idle() {
     assert_eq!(next.sequence, 2);
 }
 
-const BACKEND_WAITING_FOR_LOCK: &str = "
-    select pid
-    from pg_stat_activity
-    where datname = current_database()
-    and wait_event_type = 'Lock'";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn creates_for_a_repeatedly_locked_spirit_wait_on_the_same_connection() {
     if skipped_behind_pooler("the pooler chooses the backend of each transaction") {
@@ -111,11 +105,7 @@ async fn creates_for_a_repeatedly_locked_spirit_wait_on_the_same_connection() {
         let (mut events, request) = (server.events(), event(&spirit_id));
         let waiting = tokio::spawn(async move { create(&mut events, request).await });
         let backend = eventually("the create waits for the lock", async || {
-            let row: Option<(i32,)> = sqlx::query_as(BACKEND_WAITING_FOR_LOCK)
-                .fetch_optional(&mut observer)
-                .await
-                .unwrap();
-            row
+            blocked_backends(&mut observer).await.first().copied()
         });
         backends.push(backend.await);
         transaction.rollback().await.unwrap();

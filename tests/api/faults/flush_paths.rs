@@ -14,8 +14,10 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tonic::{Code, Response, Status};
 
-use crate::support::builders::{create, event, keyed, lock_spirit, metadata, refused};
-use crate::support::harness::{TestServer, eventually, skipped_without_session_settings};
+use crate::support::builders::{
+    a_statement_is_blocked, create, event, keyed, lock_spirit, metadata, refused,
+};
+use crate::support::harness::{TestServer, skipped_without_session_settings};
 use crate::support::validation::UNKNOWN_ID;
 
 /// Sends creates while a create of `busy_with` occupies the writer, so that one flush takes them all.
@@ -32,7 +34,7 @@ async fn create_in_one_flush(
         .unwrap();
     let (mut events, first) = (server.events(), event(busy_with));
     let busy = tokio::spawn(async move { create(&mut events, first).await });
-    flush_waits_for_lock(server).await;
+    a_statement_is_blocked(server).await;
     let calls: Vec<_> = requests
         .into_iter()
         .map(|request| {
@@ -49,22 +51,6 @@ async fn create_in_one_flush(
     locks.rollback().await.unwrap();
     busy.await.unwrap();
     join_all(calls).await.into_iter().map(Result::unwrap).collect()
-}
-
-/// Waits until a flush waits for a lock.
-async fn flush_waits_for_lock(server: &TestServer) {
-    let mut observer = server.database.connect().await;
-    eventually("a flush waits for a lock", async || {
-        let (waiting,): (bool,) = sqlx::query_as(
-            "select count(*) > 0 from pg_stat_activity
-             where datname = current_database() and wait_event_type = 'Lock'",
-        )
-        .fetch_one(&mut observer)
-        .await
-        .unwrap();
-        waiting.then_some(())
-    })
-    .await;
 }
 
 /// Runs a statement on a connection of the test's own.
@@ -223,7 +209,7 @@ async fn an_atomic_batch_with_a_locked_spirit_waits_as_a_whole() {
     let requests = vec![event(&free), event(&locked), event(&free)];
     let waiting = create_atomic_batch(&server, requests);
     let unlock = async {
-        flush_waits_for_lock(&server).await;
+        a_statement_is_blocked(&server).await;
         assert!(
             stored_sequences(&server, &free).await.is_empty(),
             "nothing of the waiting batch is stored"

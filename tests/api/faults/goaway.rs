@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::PgConnection;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::builders::{keyed, lock_spirit};
+use crate::support::builders::{a_statement_is_blocked, keyed, lock_spirit};
 use crate::support::frames::{Frame, Frames, GoAway, Kind};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 use crate::support::raw::encoded;
@@ -63,19 +62,6 @@ async fn read_shutdown_notice(frames: &mut Frames) -> Frame {
 
 fn create(spirit_id: &str, dedupe_key: &str) -> Vec<u8> {
     encoded(&keyed(spirit_id, dedupe_key))
-}
-
-async fn create_waits_for_lock(observer: &mut PgConnection) {
-    eventually("the create waits for its spirit's lock", async || {
-        let waiting: (bool,) = sqlx::query_as(
-            "select count(*) > 0 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
-        )
-        .fetch_one(&mut *observer)
-        .await
-        .unwrap();
-        waiting.0.then_some(())
-    })
-    .await;
 }
 
 /// Asserts that a connection without calls gets a final GOAWAY with stream 0 and is closed.
@@ -137,12 +123,12 @@ async fn assert_no_new_connection(server: &TestServer) {
 async fn shutdown_sends_goaway_completes_calls_in_flight_and_refuses_new_ones() {
     let server = TestServer::start().await;
     let spirit_id = server.spirit().await;
-    let (mut holder, mut observer) = (server.database.connect().await, server.database.connect().await);
+    let mut holder = server.database.connect().await;
     let lock = lock_spirit(&mut holder, &spirit_id).await;
     let idle = Frames::connect(server.addr).await;
     let mut busy = Frames::connect(server.addr).await;
     busy.call(1, CREATE, &create(&spirit_id, "under way")).await;
-    create_waits_for_lock(&mut observer).await;
+    a_statement_is_blocked(&server).await;
     server.shut_down();
 
     assert_idle_connection_is_closed(idle).await;
@@ -159,7 +145,7 @@ async fn shutdown_sends_goaway_completes_calls_in_flight_and_refuses_new_ones() 
     assert!(late.is_empty() || late == [Kind::Reset], "{remaining:?}");
 
     let stored: Vec<(String,)> = sqlx::query_as("select dedupe_key from events")
-        .fetch_all(&mut observer)
+        .fetch_all(&mut server.database.connect().await)
         .await
         .unwrap();
     assert_eq!(stored, [("under way".to_owned(),)]);

@@ -5,7 +5,7 @@ use elephantasm_events::grpc::pb::{CreateEventRequest, IngestEventsRequest, Inge
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
 
-use crate::support::builders::{create, event, lock_spirit, refused};
+use crate::support::builders::{a_statement_is_blocked, create, event, lock_spirit, refused};
 use crate::support::harness::{PATIENCE, TestServer, eventually};
 
 const KIB: usize = 1024;
@@ -42,25 +42,6 @@ async fn sequence(stream: &mut Streaming<IngestEventsResponse>) -> i64 {
     }
 }
 
-/// Waits until a create waits for the lock of its spirit.
-async fn create_waits_for_lock(server: &TestServer) {
-    let mut connection = server.database.connect().await;
-    eventually("a create waits for its spirit's lock", async || {
-        let (waiting,): (bool,) = sqlx::query_as(
-            "select exists (
-                 select from pg_stat_activity
-                 where datname = current_database()
-                 and wait_event_type = 'Lock'
-             )",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-        waiting.then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_refuses_calls_beyond_its_bytes_but_accepts_a_larger_one_when_empty() {
     let server = TestServer::start_with(|settings| settings.store.ingest.queue_bytes_max = 64 * KIB).await;
@@ -69,7 +50,7 @@ async fn the_queue_refuses_calls_beyond_its_bytes_but_accepts_a_larger_one_when_
     let transaction = lock_spirit(&mut connection, &locked).await;
     let (mut events, request) = (server.events(), with_content(&locked, 20 * KIB));
     let waiting_create = tokio::spawn(async move { create(&mut events, request).await });
-    create_waits_for_lock(&server).await;
+    a_statement_is_blocked(&server).await;
 
     // The budget of calls is half of the queue, 32 KiB.
     create(&mut server.events(), with_content(&free, 8 * KIB)).await;
@@ -91,7 +72,7 @@ async fn streams_are_served_while_the_queue_budget_of_calls_is_used_up() {
     let transaction = lock_spirit(&mut connection, &locked).await;
     let (mut events, request) = (server.events(), event(&locked));
     let waiting_create = tokio::spawn(async move { create(&mut events, request).await });
-    create_waits_for_lock(&server).await;
+    a_statement_is_blocked(&server).await;
     refused(
         server.events().create_event(event(&free)).await,
         Code::ResourceExhausted,
@@ -120,7 +101,7 @@ async fn a_locked_spirit_delays_only_its_own_items_of_an_ingest_stream() {
     let creates = vec![event(&free), event(&locked), event(&free), event(&locked)];
     let mut stream = ingest(&server, creates).await;
     assert_eq!(sequence(&mut stream).await, 1);
-    create_waits_for_lock(&server).await;
+    a_statement_is_blocked(&server).await;
 
     // The third item is stored, but its reply waits for that of the second.
     eventually("the item after the blocked one is stored", async || {

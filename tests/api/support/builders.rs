@@ -14,6 +14,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
+use crate::support::citus;
 use crate::support::harness::{TestServer, eventually};
 
 /// A create with the required fields only.
@@ -175,23 +176,43 @@ pub async fn lock_spirit<'c>(connection: &'c mut PgConnection, spirit_id: &str) 
     transaction
 }
 
+/// The backends of the database that wait for a lock.
+pub async fn blocked_backends(connection: &mut PgConnection) -> Vec<i32> {
+    // On a cluster they wait for a worker, which waits for the lock.
+    let select = if citus::is_wanted() {
+        "select pid
+         from citus_lock_waits
+         join pg_stat_activity on pid = citus_pid_for_gpid(waiting_gpid)
+         where datname = current_database()
+         group by pid"
+    } else {
+        "select pid
+         from pg_stat_activity
+         where datname = current_database()
+         and wait_event_type = 'Lock'"
+    };
+    sqlx::query_scalar(select).fetch_all(connection).await.unwrap()
+}
+
 /// Number of the server's statements that wait for a lock.
-pub async fn blocked_statements(connection: &mut PgConnection) -> i64 {
-    let (count,) = sqlx::query_as(
-        "select count(*) from pg_stat_activity
-         where datname = current_database() and pid <> pg_backend_pid() and wait_event_type = 'Lock'",
-    )
-    .fetch_one(connection)
-    .await
-    .unwrap();
-    count
+pub async fn blocked_statements(connection: &mut PgConnection) -> usize {
+    blocked_backends(connection).await.len()
 }
 
 /// Waits until this many of the server's statements wait for a lock.
-pub async fn statements_are_blocked(server: &TestServer, count: i64) {
+pub async fn statements_are_blocked(server: &TestServer, count: usize) {
     let mut connection = server.database.connect().await;
     eventually("statements wait for a lock", async || {
         (blocked_statements(&mut connection).await == count).then_some(())
+    })
+    .await;
+}
+
+/// Waits until a statement of the server waits for a lock.
+pub async fn a_statement_is_blocked(server: &TestServer) {
+    let mut connection = server.database.connect().await;
+    eventually("a statement waits for a lock", async || {
+        (blocked_statements(&mut connection).await > 0).then_some(())
     })
     .await;
 }

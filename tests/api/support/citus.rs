@@ -35,16 +35,16 @@ pub struct Template {
 }
 
 /// Returns whether the tests run on a cluster.
-fn wanted() -> bool {
+pub fn is_wanted() -> bool {
     std::env::var_os(URL).is_some()
 }
 
 /// Returns true if a test is skipped because it needs a cluster and there is none, and prints that.
 pub fn skipped_without_citus() -> bool {
-    if !wanted() {
+    if !is_wanted() {
         eprintln!("SKIPPED: {URL} is not set");
     }
-    !wanted()
+    !is_wanted()
 }
 
 impl CitusCluster {

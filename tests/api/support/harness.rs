@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::support::citus;
 pub use crate::support::database::Database;
 use crate::support::pgbouncer::wanted_pooler;
 
@@ -46,7 +47,7 @@ impl Default for Settings {
         let mut store = StoreSettings::from(&args.database);
         store.acquire_timeout = DATABASE_TIMEOUT;
         store.ingest.flush_timeout = DATABASE_TIMEOUT;
-        if std::env::var_os("EVENTS_TEST_CITUS_URL").is_some() {
+        if citus::is_wanted() {
             store.sharding = Sharding::Citus;
         } else if let Some(shards) = wanted_shards() {
             store.sharding = Sharding::Named(shards);
@@ -214,11 +215,11 @@ pub fn wanted_shards() -> Option<u32> {
 
 /// Returns true if a test is skipped because the spirits are divided into shards, and prints the reason.
 pub fn skipped_with_shards(why: &str) -> bool {
-    let shards = wanted_shards();
-    if let Some(shards) = shards {
-        eprintln!("SKIPPED with {shards} shards: {why}");
+    let is_skipped = citus::is_wanted() || wanted_shards().is_some();
+    if is_skipped {
+        eprintln!("SKIPPED with shards: {why}");
     }
-    shards.is_some()
+    is_skipped
 }
 
 /// Returns true if a test is skipped because the tests run behind a pooler, and prints the reason.
