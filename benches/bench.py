@@ -240,6 +240,12 @@ class Bench:
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
+def up_and_down(values, rounds):
+    """Yields every value once per round, in reverse order in every other round."""
+    for number in range(rounds):
+        yield from values if number % 2 == 0 else reversed(values)
+
+
 def print_table(rows, rounds):
     """Prints the median, lowest and highest figure of each row; a row is a key, a title and a target."""
     print("| row | median | lowest | highest | target |\n|---|---|---|---|---|")

@@ -7,7 +7,7 @@ both ends alike; a figure is the median of the rounds.
 import argparse
 import statistics
 
-from bench import Bench
+from bench import Bench, up_and_down
 
 
 def by(command, values):
@@ -50,12 +50,6 @@ WORKLOADS = {
     "list": ["list"],
     "replay": ["replay", "--concurrency", 1],
 }
-
-
-def up_and_down(values, rounds):
-    """Yields every value once per round, in reverse order in every other round."""
-    for number in range(rounds):
-        yield from values if number % 2 == 0 else reversed(values)
 
 
 def sweep(seconds, rounds, title, commands):
