@@ -136,7 +136,7 @@ pub(super) async fn insert_and_commit(
 ) -> Result<Option<Vec<Outcome>>, Failure> {
     let gains = Gains::of(jobs);
     let sessions = active_sessions(jobs.iter().flat_map(|job| &job.items).map(Arc::as_ref));
-    let rows = if count_events(jobs) >= COPY_EVENTS_MIN {
+    let rows = if count_events(jobs) >= COPY_EVENTS_MIN && session.pg.may_copy() {
         copy_and_commit(session, jobs, &gains, &sessions).await?
     } else {
         let FlushSession { pg, activity } = session;

@@ -297,7 +297,7 @@ async fn insert_admitted(
         let last_sequence = last_sequences.entry(event.spirit_id.0).or_default();
         *last_sequence = (*last_sequence).max(*sequence);
     }
-    if admitted.len() >= COPY_EVENTS_MIN && !session.is_sharded() {
+    if admitted.len() >= COPY_EVENTS_MIN && session.may_copy() {
         copy_events(session, &admitted).await?;
     } else {
         for admitted in division.by_shard(admitted, |(event, _)| event.spirit_id) {

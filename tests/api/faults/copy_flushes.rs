@@ -1,6 +1,8 @@
 //! Flushes that are large enough for `COPY`: stored values, taken dedupe keys, data that the database rejects, and
 //! interruptions in the middle.
 
+use std::sync::Arc;
+
 use elephantasm_events::grpc::pb::batch_create_events_result::Result as Item;
 use elephantasm_events::grpc::pb::{
     BatchCreateEventsRequest, BatchMode, CreateEventRequest, CreateOutcome, Event, OnDuplicate,
@@ -10,7 +12,9 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Response, Status};
 
 use crate::support::builders::{at, create, event, get, keyed, number, object, refused, text};
-use crate::support::harness::{TestServer, eventually, skipped_behind_pooler, skipped_with_shards};
+use crate::support::cluster::Cluster;
+use crate::support::harness::{Database, TestServer, eventually, skipped_behind_pooler, skipped_with_shards};
+use crate::support::proxy::Proxy;
 
 /// Events of a batch, well above the size from which `COPY` is used.
 const EVENTS: usize = 400;
@@ -308,4 +312,33 @@ async fn a_large_flush_whose_caller_goes_away_during_copy_is_stored_completely()
     held.rollback().await.unwrap();
     create(&mut server.events(), event(&spirit_id)).await;
     assert_eq!(sequences(&server, &spirit_id).await, gapless(EVENTS + 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_flush_over_tcp_is_a_statement() {
+    if skipped_with_shards(NO_COPY) {
+        return;
+    }
+    let cluster = Cluster::start(&[("fsync", "off")]).await;
+    let proxy = Proxy::start(cluster.socket()).await;
+    let over_tcp = Database::external(cluster.connect_through(proxy.addr));
+    let server = TestServer::start_on(Arc::new(over_tcp), |_| {}).await;
+    let spirit_id = server.spirit().await;
+    let mut connection = server.database.connect().await;
+    let held = hold_key(&mut connection, &spirit_id, "key 200").await;
+    let batch = start_batch(&server, &spirit_id);
+    let mut observer = server.database.connect().await;
+    let waiting = eventually("the flush waits for the key", async || {
+        let statements: Vec<String> =
+            sqlx::query_scalar("select query from pg_stat_activity where wait_event_type = 'Lock'")
+                .fetch_all(&mut observer)
+                .await
+                .unwrap();
+        statements.into_iter().next()
+    })
+    .await;
+    assert!(waiting.starts_with("-- The fast path of a flush"), "{waiting}");
+    held.rollback().await.unwrap();
+    assert_eq!(batch.await.unwrap().unwrap(), EVENTS);
+    assert_eq!(sequences(&server, &spirit_id).await, gapless(EVENTS));
 }
