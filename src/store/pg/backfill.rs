@@ -1,7 +1,7 @@
 //! Records the sessions of events that were stored before the table of sessions existed.
 //!
 //! Each spirit is one statement, so a start that is interrupted goes on where it ended. Instances that start at the same
-//! time may both record a spirit, which changes nothing. Instances of earlier versions must have ended.
+//! time take turns, under the lock of migrations. Instances of earlier versions must have ended.
 
 use const_format::formatcp;
 use sqlx::postgres::PgConnection;
