@@ -296,7 +296,7 @@ async fn wait_for_probes(database: &Database, count: usize) {
     eventually("the service probes the database", async || {
         let last_queries: Vec<(String,)> = sqlx::query_as(
             "select query_start::text from pg_stat_activity
-             where application_name like 'elephantasm-events%' and state = 'idle'",
+             where application_name like 'elephantasm-events%' and state = 'idle' and query_start is not null",
         )
         .fetch_all(&mut connection)
         .await
