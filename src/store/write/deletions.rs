@@ -30,7 +30,7 @@ use crate::domain::session::minute_of;
 use crate::store::live::Topic;
 use crate::store::pg::error::StoreError;
 use crate::store::pg::rows::EventRow;
-use crate::store::pg::session::PgSession;
+use crate::store::pg::session::{PgSession, Statement};
 use crate::store::pg::spans;
 use crate::store::pg::transaction::{begin, commit, optional, rollback};
 use crate::store::read::list_events::bind_selection;
@@ -174,19 +174,28 @@ async fn change_event(
     } else {
         RESTORE_EVENT
     };
-    let statement = sqlx::query_as::<_, EventRow>(sql)
-        .bind(read.spirit_id.0)
-        .bind(read.id.0)
-        .bind(read.revision)
-        .bind(fields.meta_summary)
-        .bind(fields.importance_score)
-        .bind(fields.meta.as_json())
-        .bind(fields.role)
-        .bind(fields.author)
+    let statement = edit_statement(sql, read, &fields)
         .bind(changed.names)
         .bind(changed.previous)
         .bind(changed_by);
     optional(session, statement).await
+}
+
+/// Returns a statement that edits an event, with the parameters up to its new author.
+pub(super) fn edit_statement<'q>(
+    sql: &'static str,
+    read: &Event,
+    fields: &'q EventFields,
+) -> Statement<'q, EventRow> {
+    sqlx::query_as(sql)
+        .bind(read.spirit_id.0)
+        .bind(read.id.0)
+        .bind(read.revision)
+        .bind(fields.meta_summary.as_deref())
+        .bind(fields.importance_score)
+        .bind(fields.meta.as_json())
+        .bind(fields.role.as_deref())
+        .bind(fields.author.as_deref())
 }
 
 /// Restores the events that a deletion marked and records that. Returns their number.

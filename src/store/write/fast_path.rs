@@ -127,8 +127,8 @@ impl Gains {
 }
 
 /// Stores the jobs whose spirits exist and are neither deleted nor locked; the other jobs stay undecided. A spirit for
-/// which `lock` waits does not count as locked. If a job has several spirits, all jobs are stored or none, so that no job is stored in part. Returns `None` if a
-/// dedupe key was taken; nothing was changed then.
+/// which `lock` waits does not count as locked. If a job has several spirits, all jobs are stored or none, so that no job is
+/// stored in part. Returns `None` if a dedupe key was taken; nothing was changed then.
 pub(super) async fn insert_and_commit(
     session: &mut FlushSession,
     jobs: &[Job],

@@ -13,7 +13,7 @@ use self::statements::{
     CHANGE_DELETION, DELETE_EVENTS, DRAW, DRAW_DELETED, DRAW_LOWERING, RECORD_EACH, RECORD_STEP,
     RESTORE_EVENTS, TIMES,
 };
-use super::deletions::{Scan, lock};
+use super::deletions::{Scan, edit_statement, lock};
 use super::event_updates::UpdatedRow;
 use super::session_activity::{ActiveSessions, activate_sessions};
 use crate::domain::change::{ChangeKind, ChangedFields};
@@ -107,15 +107,7 @@ pub(super) async fn change_deletion(
     } else {
         (now, ChangeKind::Restored, Draw::Raising)
     };
-    let statement = sqlx::query_as::<_, EventRow>(CHANGE_DELETION)
-        .bind(spirit_id.0)
-        .bind(read.id.0)
-        .bind(read.revision)
-        .bind(fields.meta_summary)
-        .bind(fields.importance_score)
-        .bind(fields.meta.as_json())
-        .bind(fields.role)
-        .bind(fields.author)
+    let statement = edit_statement(CHANGE_DELETION, read, &fields)
         .bind(time)
         .bind(is_deleted.then_some(deleted_at));
     let Some(row) = optional(session, statement).await? else {
